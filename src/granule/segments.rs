@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! [`Segments`]: a window in pieces that a scatter-gather engine can take.
+#![forbid(unsafe_code)]
+
+use crate::addr::PhysAddr;
+use crate::sgl::{Iter, Segment, Storage, Window};
+use core::{fmt, iter::FusedIterator, num::NonZeroU64};
+
+/// What a device can take in one segment, and how many of them. An absent limit means none.
+///
+/// Linux keeps these as `dma_parms` (`max_segment_size`, `segment_boundary_mask`), the queue limit
+/// `max_segments` and `dma_mask`.
+///
+/// ```
+/// use pinned_sgl::granule::SegmentLimits;
+/// let limits = SegmentLimits::NONE.max_len(65536)?.boundary(1 << 32)?;
+/// assert!(SegmentLimits::NONE.boundary(3000).is_err());
+/// # Ok::<(), pinned_sgl::granule::LimitError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct SegmentLimits {
+    max_len: Option<NonZeroU64>,
+    /// Invariant: a power of two.
+    boundary: Option<NonZeroU64>,
+    max_segments: Option<u64>,
+    /// Invariant: `2^n - 1`.
+    addr_mask: Option<u64>,
+}
+
+impl SegmentLimits {
+    /// No limits: a segment is a maximal run.
+    pub const NONE: Self =
+        Self { max_len: None, boundary: None, max_segments: None, addr_mask: None };
+
+    /// No segment has more than `bytes` bytes: any number, which is not rounded to pages.
+    ///
+    /// # Errors
+    ///
+    /// [`LimitError::ZeroLength`] for zero.
+    pub const fn max_len(self, bytes: u64) -> Result<Self, LimitError> {
+        match NonZeroU64::new(bytes) {
+            Some(bytes) => Ok(Self { max_len: Some(bytes), ..self }),
+            None => Err(LimitError::ZeroLength),
+        }
+    }
+
+    /// No segment crosses a multiple of `bytes`.
+    ///
+    /// # Errors
+    ///
+    /// [`LimitError::BoundaryNotAPowerOfTwo`] if it is none.
+    pub const fn boundary(self, bytes: u64) -> Result<Self, LimitError> {
+        match NonZeroU64::new(bytes) {
+            Some(bytes) if bytes.is_power_of_two() => Ok(Self { boundary: Some(bytes), ..self }),
+            _ => Err(LimitError::BoundaryNotAPowerOfTwo { boundary: bytes }),
+        }
+    }
+
+    /// No more than `count` segments.
+    #[must_use]
+    pub const fn max_segments(self, count: u64) -> Self {
+        Self { max_segments: Some(count), ..self }
+    }
+
+    /// No byte has an address above `mask`.
+    ///
+    /// # Errors
+    ///
+    /// [`LimitError::MaskNotContiguous`] if the mask is not of the form `2^n - 1`.
+    pub const fn addr_mask(self, mask: u64) -> Result<Self, LimitError> {
+        if mask & mask.wrapping_add(1) != 0 {
+            return Err(LimitError::MaskNotContiguous { mask });
+        }
+        Ok(Self { addr_mask: Some(mask), ..self })
+    }
+
+    /// How much of contiguous bytes from `phys` on the next segment takes.
+    #[inline]
+    fn take(&self, phys: PhysAddr, len: u64) -> u64 {
+        let mut taken = self.max_len.map_or(len, |max| len.min(max.get()));
+        if let Some(boundary) = self.boundary {
+            let inside = boundary.get().wrapping_sub(1);
+            let to_boundary = boundary.get().wrapping_sub(phys.get() & inside);
+            taken = taken.min(to_boundary);
+        }
+        taken
+    }
+}
+
+impl<'a, S: Storage> Window<'a, S> {
+    /// The bytes of the window in segments: none longer than the limits say, none across a
+    /// boundary, none of two kinds, as few as can be. Their lengths add up to the window.
+    ///
+    /// O(log runs), or O(segments) where the limits have a count or a mask that must be checked.
+    ///
+    /// # Errors
+    ///
+    /// [`SegmentError`] if there would be too many segments, with how many are needed, or if an
+    /// address is beyond the mask, with where.
+    pub fn segments(&self, limits: &SegmentLimits) -> Result<Segments<'a, S>, SegmentError> {
+        if let Some(mask) = limits.addr_mask {
+            let mut offset = 0u64;
+            for run in self.iter() {
+                if run.last().get() > mask {
+                    let reach = mask.checked_sub(run.phys.get());
+                    let fine = reach.map_or(0, |bytes| bytes.wrapping_add(1));
+                    return Err(SegmentError::Unreachable {
+                        offset: offset.wrapping_add(fine),
+                        phys: PhysAddr::new(run.phys.get().wrapping_add(fine)),
+                        mask,
+                    });
+                }
+                offset = offset.wrapping_add(run.len);
+            }
+        }
+        let segments = Segments { runs: self.iter(), rest: None, limits: *limits };
+        if let Some(max) = limits.max_segments {
+            let needed = self.segment_count(limits);
+            if needed > max {
+                return Err(SegmentError::TooMany { needed, max });
+            }
+        }
+        Ok(segments)
+    }
+
+    /// How many segments the window has under these lengths and boundaries; the limits on count
+    /// and addresses are not looked at. O(segments), and nothing is built.
+    #[must_use]
+    pub fn segment_count(&self, limits: &SegmentLimits) -> u64 {
+        let segments = Segments { runs: self.iter(), rest: None, limits: *limits };
+        segments.fold(0u64, |count, _| count.wrapping_add(1))
+    }
+}
+
+/// The segments of a window; made by [`Window::segments`]. A step is O(1).
+pub struct Segments<'a, S> {
+    runs: Iter<'a, S>,
+    /// What is left of the current run.
+    rest: Option<Segment>,
+    limits: SegmentLimits,
+}
+
+impl SegmentLimits {
+    /// Cuts the first segment off a run; the second part is what is left.
+    #[inline]
+    fn cut(&self, run: Segment) -> (Segment, Option<Segment>) {
+        let taken = self.take(run.phys, run.len);
+        let left = run.len.wrapping_sub(taken);
+        let rest = (left > 0).then(|| {
+            Segment::new(PhysAddr::new(run.phys.get().wrapping_add(taken)), left, run.kind)
+        });
+        (Segment::new(run.phys, taken, run.kind), rest)
+    }
+}
+
+impl<S: Storage> Iterator for Segments<'_, S> {
+    type Item = Segment;
+
+    #[inline]
+    fn next(&mut self) -> Option<Segment> {
+        let run = match self.rest.take() {
+            Some(rest) => rest,
+            None => self.runs.next()?,
+        };
+        let (segment, rest) = self.limits.cut(run);
+        self.rest = rest;
+        Some(segment)
+    }
+
+    #[inline]
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let (runs, _) = self.runs.size_hint();
+        let rest = self.rest.map_or(0, |rest| rest.len);
+        let bytes = self.runs.bytes_left().saturating_add(rest);
+        (runs.saturating_add(usize::from(rest > 0)), usize::try_from(bytes).ok())
+    }
+
+    fn fold<B, F>(self, init: B, mut f: F) -> B
+    where
+        F: FnMut(B, Segment) -> B,
+    {
+        let limits = self.limits;
+        let mut all_of = |acc, run: Option<Segment>| {
+            let (mut acc, mut rest) = (acc, run);
+            while let Some(run) = rest {
+                let (segment, left) = limits.cut(run);
+                acc = f(acc, segment);
+                rest = left;
+            }
+            acc
+        };
+        let acc = all_of(init, self.rest);
+        self.runs.fold(acc, |acc, run| all_of(acc, Some(run)))
+    }
+}
+
+impl<S: Storage> FusedIterator for Segments<'_, S> {}
+
+impl<S> Clone for Segments<'_, S> {
+    fn clone(&self) -> Self {
+        Self { runs: self.runs.clone(), ..*self }
+    }
+}
+
+impl<S: Storage> fmt::Debug for Segments<'_, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.clone()).finish()
+    }
+}
+
+/// Why numbers do not make [`SegmentLimits`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LimitError {
+    /// A segment has at least one byte.
+    ZeroLength,
+    /// A boundary is a power of two.
+    BoundaryNotAPowerOfTwo {
+        /// What was given.
+        boundary: u64,
+    },
+    /// A mask has all its ones at the bottom.
+    MaskNotContiguous {
+        /// What was given.
+        mask: u64,
+    },
+}
+
+impl fmt::Display for LimitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ZeroLength => f.write_str("a maximum segment length of zero bytes"),
+            Self::BoundaryNotAPowerOfTwo { boundary } => {
+                write!(f, "a boundary is a power of two, not {boundary:#x}")
+            }
+            Self::MaskNotContiguous { mask } => {
+                write!(f, "an address mask is of the form 2^n - 1, not {mask:#x}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for LimitError {}
+
+/// Why a window cannot be given to a device in segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SegmentError {
+    /// The device does not take so many segments.
+    TooMany {
+        /// How many the window needs.
+        needed: u64,
+        /// How many the device takes.
+        max: u64,
+    },
+    /// The device does not reach a byte of the window.
+    Unreachable {
+        /// The first such byte, counted from the start of the window.
+        offset: u64,
+        /// Its address.
+        phys: PhysAddr,
+        /// The highest address that the device reaches.
+        mask: u64,
+    },
+}
+
+impl fmt::Display for SegmentError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooMany { needed, max } => {
+                write!(f, "the window needs {needed} segments, the device takes {max}")
+            }
+            Self::Unreachable { offset, phys, mask } => {
+                write!(f, "byte {offset:#x} of the window, at {phys}, is beyond {mask:#x}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for SegmentError {}

@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! [`Tiles`]: a window as the map calls of an IOMMU.
+//!
+//! The *exact* contract. Tiles cover the window, in order, without a gap and without a byte more:
+//!
+//! ```text
+//!  iova   0x1ff000 0x200000                     0x600000 0x601000
+//!  window    ├────────────────────────────────────────────┤
+//!  tiles     ├─ 4K x1 ─┼───────── 2M x2 ───────────┼─ 4K x1 ┤
+//! ```
+#![forbid(unsafe_code)]
+
+use crate::addr::{Iova, PhysAddr};
+use crate::page_size::{PageSize, PageSizes};
+use crate::sgl::{Iter, MemoryKind, Segment, Storage, Window};
+use core::{fmt, iter::FusedIterator};
+
+/// The arguments of one call that maps pages: `count` pages of `page_size` at `iova`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Tile {
+    /// Where the device sees the first byte.
+    pub iova: Iova,
+    /// Where memory has it.
+    pub phys: PhysAddr,
+    /// The size of each page: one that the IOMMU supports, and both addresses are multiples of it.
+    pub page_size: PageSize,
+    /// How many pages: never zero.
+    pub count: u64,
+    /// What the memory is made of.
+    pub kind: MemoryKind,
+}
+
+impl Tile {
+    /// The bytes of the tile.
+    #[inline]
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a tile is never empty")]
+    pub const fn len(&self) -> u64 {
+        self.count.wrapping_shl(self.page_size.shift())
+    }
+}
+
+impl fmt::Debug for Tile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tile({:#x} -> {:#x}, {} x{})", self.iova, self.phys, self.page_size, self.count)
+    }
+}
+
+impl<'a, S: Storage> Window<'a, S> {
+    /// The map calls that show the window, exactly, to a device at `iova`.
+    ///
+    /// The page size of a tile is the largest that divides both addresses and fits in what is left
+    /// of the run; its count stops where a larger size becomes usable, and only if a whole page of
+    /// that size then fits. The rule of Linux' `iommu_pgsize()`.
+    ///
+    /// O(log runs), or O(runs) where the smallest IOMMU page is larger than a page of the list, as
+    /// every run must be checked then.
+    ///
+    /// ```
+    /// # use pinned_sgl::{Iova, PageRun, PageSize, PageSizes, Pfn, SglBuilder};
+    /// # let mut builder = SglBuilder::new(PageSize::SIZE_4K)?;
+    /// builder.push_run(PageRun::ram(Pfn::new(0x3ff), 0x402)?)?;
+    /// let sgl = builder.finish()?;
+    /// let sizes = PageSizes::SIZE_4K | PageSizes::SIZE_2M;
+    /// let tiles = sgl.whole()?.tiles(sizes, Iova::new(0x1f_f000))?;
+    /// let sizes: Vec<_> = tiles.map(|tile| (tile.page_size.to_string(), tile.count)).collect();
+    /// assert_eq!(sizes, [("4K".into(), 1), ("2M".into(), 2), ("4K".into(), 1)]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`TileError`] if there are no sizes to choose from, if the window wraps at `iova`, or if
+    /// something is not a multiple of the smallest size.
+    pub fn tiles(&self, sizes: PageSizes, iova: Iova) -> Result<Tiles<'a, S>, TileError> {
+        let smallest = sizes.smallest().ok_or(TileError::NoPageSizes)?;
+        let len = self.len();
+        if iova.checked_add(len.wrapping_sub(1)).is_none() {
+            return Err(TileError::Wraps { iova, len });
+        }
+        if !iova.is_aligned(smallest) {
+            return Err(TileError::MisalignedIova { iova, smallest });
+        }
+        let mut offset = 0u64;
+        for run in self.iter() {
+            if !run.phys.is_aligned(smallest) {
+                return Err(TileError::MisalignedMemory { offset, phys: run.phys, smallest });
+            }
+            if run.len & smallest.mask() != 0 {
+                let end = offset.wrapping_add(run.len);
+                return Err(TileError::MisalignedEnd { offset: end, smallest });
+            }
+            offset = offset.wrapping_add(run.len);
+            if smallest <= self.page_size() {
+                // Runs are whole pages: only the ends of the window can be misaligned.
+                if len & smallest.mask() != 0 {
+                    return Err(TileError::MisalignedEnd { offset: len, smallest });
+                }
+                break;
+            }
+        }
+        let first = Segment::new(PhysAddr::new(0), 0, MemoryKind::Ram);
+        Ok(Tiles { runs: self.iter(), rest: first, iova: iova.get(), sizes })
+    }
+
+    /// How many tiles the window has: the calls that map it. O(tiles), and nothing is built.
+    ///
+    /// # Errors
+    ///
+    /// As [`Window::tiles`].
+    pub fn tile_count(&self, sizes: PageSizes, iova: Iova) -> Result<u64, TileError> {
+        Ok(self.tiles(sizes, iova)?.fold(0u64, |count, _| count.wrapping_add(1)))
+    }
+}
+
+/// The tiles of a window; made by [`Window::tiles`]. A step is O(1).
+pub struct Tiles<'a, S> {
+    runs: Iter<'a, S>,
+    /// What is left of the current run; empty before the first.
+    rest: Segment,
+    /// Where the rest begins; wraps to zero only behind the last tile.
+    iova: u64,
+    sizes: PageSizes,
+}
+
+/// The first tile of `rest`, which is not empty, at `iova`.
+#[inline]
+fn cut(sizes: PageSizes, iova: u64, rest: Segment) -> Tile {
+    let (phys, len) = (rest.phys.get(), rest.len);
+    // Bit n: both addresses are multiples of 2^n; and a page of 2^n fits.
+    let divides = !(iova | phys) & (iova | phys).wrapping_sub(1) | lowest_bit(iova | phys);
+    let fits = u64::MAX.wrapping_shr(len.leading_zeros());
+    // The smallest size divides and fits, so there is a largest.
+    let usable = PageSizes::from_bits_retain(sizes.bits() & divides & fits);
+    let page_size = usable.largest().unwrap_or(PageSize::SIZE_4K);
+    let mut bytes = len;
+    let larger = PageSizes::from_bits_retain(sizes.bits() & !page_size.mask() & !page_size.bytes());
+    if let Some(next) = larger.smallest() {
+        if (iova ^ phys) & next.mask() == 0 {
+            let distance = next.bytes().wrapping_sub(iova & next.mask());
+            if distance.checked_add(next.bytes()).is_some_and(|whole| whole <= len) {
+                bytes = distance;
+            }
+        }
+    }
+    let count = bytes.wrapping_shr(page_size.shift());
+    Tile { iova: Iova::new(iova), phys: rest.phys, page_size, count, kind: rest.kind }
+}
+
+/// The lowest bit of `value` that is set.
+#[inline]
+const fn lowest_bit(value: u64) -> u64 {
+    value & value.wrapping_neg()
+}
+
+/// What is left of `rest` behind `tile`.
+#[inline]
+fn behind(rest: Segment, tile: &Tile) -> Segment {
+    let phys = PhysAddr::new(rest.phys.get().wrapping_add(tile.len()));
+    Segment::new(phys, rest.len.wrapping_sub(tile.len()), rest.kind)
+}
+
+impl<S: Storage> Iterator for Tiles<'_, S> {
+    type Item = Tile;
+
+    #[inline]
+    fn next(&mut self) -> Option<Tile> {
+        if self.rest.len == 0 {
+            self.rest = self.runs.next()?;
+        }
+        let tile = cut(self.sizes, self.iova, self.rest);
+        self.rest = behind(self.rest, &tile);
+        self.iova = self.iova.wrapping_add(tile.len());
+        Some(tile)
+    }
+
+    #[inline]
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let (runs, _) = self.runs.size_hint();
+        let bytes = self.runs.bytes_left().wrapping_add(self.rest.len);
+        let smallest = self.sizes.smallest().map_or(0, PageSize::shift);
+        let most = usize::try_from(bytes.wrapping_shr(smallest)).ok();
+        (runs.saturating_add(usize::from(self.rest.len > 0)), most)
+    }
+
+    fn fold<B, F>(self, init: B, mut f: F) -> B
+    where
+        F: FnMut(B, Tile) -> B,
+    {
+        let Self { runs, rest, mut iova, sizes } = self;
+        let mut all_of = |acc, run: Segment| {
+            let (mut acc, mut rest) = (acc, run);
+            while rest.len > 0 {
+                let tile = cut(sizes, iova, rest);
+                rest = behind(rest, &tile);
+                iova = iova.wrapping_add(tile.len());
+                acc = f(acc, tile);
+            }
+            acc
+        };
+        let acc = all_of(init, rest);
+        runs.fold(acc, all_of)
+    }
+}
+
+impl<S: Storage> FusedIterator for Tiles<'_, S> {}
+
+impl<S> Clone for Tiles<'_, S> {
+    fn clone(&self) -> Self {
+        Self { runs: self.runs.clone(), ..*self }
+    }
+}
+
+impl<S: Storage> fmt::Debug for Tiles<'_, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.clone()).finish()
+    }
+}
+
+/// Why a window cannot be mapped at an IOVA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TileError {
+    /// The set of page sizes is empty.
+    NoPageSizes,
+    /// The last byte of the window would need an IOVA of more than 64 bits.
+    Wraps {
+        /// The IOVA of the first byte.
+        iova: Iova,
+        /// The bytes of the window.
+        len: u64,
+    },
+    /// The IOVA is not a multiple of the smallest size.
+    MisalignedIova {
+        /// The IOVA of the first byte.
+        iova: Iova,
+        /// The smallest size.
+        smallest: PageSize,
+    },
+    /// A run begins, in memory, at no multiple of the smallest size.
+    MisalignedMemory {
+        /// Where the run begins in the window.
+        offset: u64,
+        /// Where it begins in memory.
+        phys: PhysAddr,
+        /// The smallest size.
+        smallest: PageSize,
+    },
+    /// A run, or the window, ends at no multiple of the smallest size.
+    MisalignedEnd {
+        /// Where it ends in the window.
+        offset: u64,
+        /// The smallest size.
+        smallest: PageSize,
+    },
+}
+
+impl fmt::Display for TileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoPageSizes => f.write_str("no page sizes to choose from"),
+            Self::Wraps { iova, len } => {
+                write!(f, "{len:#x} bytes at IOVA {iova} need more than 64 bits")
+            }
+            Self::MisalignedIova { iova, smallest } => {
+                write!(f, "IOVA {iova} is not a multiple of {smallest}, the smallest page size")
+            }
+            Self::MisalignedMemory { offset, phys, smallest } => write!(
+                f,
+                "memory at {phys}, byte {offset:#x} of the window, is not a multiple of {smallest}, \
+                 the smallest page size"
+            ),
+            Self::MisalignedEnd { offset, smallest } => write!(
+                f,
+                "contiguous memory ends at byte {offset:#x} of the window, not at a multiple of \
+                 {smallest}, the smallest page size"
+            ),
+        }
+    }
+}
+
+impl core::error::Error for TileError {}

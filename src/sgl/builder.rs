@@ -1,0 +1,485 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! [`SglBuilder`]: takes pages in any form and makes the maximal runs of them.
+#![forbid(unsafe_code)]
+
+use super::leaves::Leaves;
+use super::list::Sgl;
+use super::packed::{self, Batch, BATCH};
+use super::run::{MemoryKind, PageRun};
+use super::runs::Runs;
+use super::storage::{AllocError, Storage};
+use crate::addr::Pfn;
+use crate::page_size::PageSize;
+use core::fmt;
+
+/// Builds an [`Sgl`] from pages, slices of pages, runs, or whole lists.
+///
+/// **Merge law.** The runs of the list are the unique maximal runs of its page sequence under
+/// (adjacent, ascending, same kind). However the pages arrive, the list is the same. Duplicates and
+/// descending neighbours never merge.
+///
+/// **All or nothing.** A push that fails has changed nothing, whatever it was given; the builder can
+/// be used on.
+///
+/// The last runs wait unpacked in the builder, which is therefore about 1.3 KiB large: where the
+/// stack is small, keep it in a box.
+///
+/// ```
+/// use pinned_sgl::{MemoryKind::Ram, PageRun, PageSize, Pfn, SglBuilder};
+/// let mut builder = SglBuilder::new(PageSize::SIZE_4K)?;
+/// builder.push_page(Pfn::new(7), Ram)?;
+/// builder.push_pages(&[Pfn::new(8), Pfn::new(9), Pfn::new(4)], Ram)?;
+/// builder.push_run(PageRun::ram(Pfn::new(5), 512)?)?;
+/// let sgl = builder.finish()?;
+/// let runs: Vec<_> = sgl.runs().map(|run| (run.start().get(), run.count())).collect();
+/// assert_eq!(runs, [(7, 3), (4, 513)]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct SglBuilder<S> {
+    leaves: Leaves<S>,
+    page: PageSize,
+    /// What is packed; the open runs are not in these.
+    packed_runs: u64,
+    packed_pages: u64,
+    /// All pages, the open runs among them.
+    pages: u64,
+    /// The last runs, which are of one kind. The last of them may still grow, so there is always
+    /// one, unless the list is empty.
+    starts: [u64; BATCH],
+    counts: [u64; BATCH],
+    open: usize,
+    kind: MemoryKind,
+}
+
+/// What a builder has taken; everything after it can be undone.
+#[derive(Clone, Copy)]
+struct Checkpoint {
+    packed_runs: u64,
+    packed_pages: u64,
+    pages: u64,
+    open: usize,
+    last_count: u64,
+    kind: MemoryKind,
+}
+
+#[cfg(feature = "alloc")]
+impl SglBuilder<super::Heap> {
+    /// A builder of a list on the heap, of pages of the size `page`.
+    ///
+    /// # Errors
+    ///
+    /// As [`SglBuilder::new_in`].
+    pub fn new(page: PageSize) -> Result<Self, BuildError> {
+        Self::new_in(page, super::Heap::new())
+    }
+}
+
+impl<S: Storage> SglBuilder<S> {
+    /// A builder of a list in `storage`, of pages of the size `page`.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::PageSize`] if a page is smaller than 1 KiB or larger than 1 GiB.
+    pub fn new_in(page: PageSize, storage: S) -> Result<Self, BuildError> {
+        if !(10..=30).contains(&page.shift()) {
+            return Err(BuildError::PageSize { page });
+        }
+        Ok(Self {
+            leaves: Leaves::new(storage),
+            page,
+            packed_runs: 0,
+            packed_pages: 0,
+            pages: 0,
+            starts: [0; BATCH],
+            counts: [0; BATCH],
+            open: 0,
+            kind: MemoryKind::Ram,
+        })
+    }
+
+    /// The size of the pages of the list.
+    #[inline]
+    #[must_use]
+    pub const fn page_size(&self) -> PageSize {
+        self.page
+    }
+
+    /// How many pages the list has so far.
+    #[inline]
+    #[must_use]
+    pub const fn page_count(&self) -> u64 {
+        self.pages
+    }
+
+    /// How many maximal runs the list has so far.
+    #[inline]
+    #[must_use]
+    pub const fn run_count(&self) -> u64 {
+        self.packed_runs.wrapping_add(self.open as u64)
+    }
+
+    /// Adds one page. O(1) amortised.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`]; nothing has changed then.
+    #[inline]
+    pub fn push_page(&mut self, pfn: Pfn, kind: MemoryKind) -> Result<(), BuildError> {
+        self.push(pfn.get(), 1, kind).map_err(|failure| failure.at(0))
+    }
+
+    /// Adds one run: a folio, a huge page, whatever is known to be contiguous. O(1) amortised,
+    /// however many pages it has.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`]; nothing has changed then.
+    #[inline]
+    pub fn push_run(&mut self, run: PageRun) -> Result<(), BuildError> {
+        let pushed = self.push(run.start().get(), run.count(), run.kind());
+        pushed.map_err(|failure| failure.at(0))
+    }
+
+    /// Adds pages of one kind. O(pages), at the speed of reading them where they are contiguous.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`] with the index of the page, or of the first page of the run, that could not
+    /// be taken; nothing has changed then.
+    pub fn push_pages(&mut self, pages: &[Pfn], kind: MemoryKind) -> Result<(), BuildError> {
+        self.all_or_nothing(|builder| {
+            let mut rest = pages;
+            while let Some(first) = rest.first() {
+                let count = contiguous(rest);
+                if let Err(failure) = builder.push(first.get(), count as u64, kind) {
+                    return Err(failure.at(pages.len().wrapping_sub(rest.len())));
+                }
+                rest = rest.get(count..).unwrap_or(&[]);
+            }
+            Ok(())
+        })
+    }
+
+    /// Adds runs. O(runs).
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`] with the index of the run that could not be taken; nothing has changed then.
+    pub fn push_runs<I>(&mut self, runs: I) -> Result<(), BuildError>
+    where
+        I: IntoIterator<Item = PageRun>,
+    {
+        self.all_or_nothing(|builder| {
+            for (index, run) in runs.into_iter().enumerate() {
+                let pushed = builder.push(run.start().get(), run.count(), run.kind());
+                pushed.map_err(|failure| failure.at(index))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Adds a whole list: how threads that pin disjoint parts join their work. Merges across the
+    /// seam. O(runs).
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`] with the index of the run that could not be taken, or because the pages of
+    /// the other list have another size; nothing has changed then.
+    pub fn push_sgl<T: Storage>(&mut self, sgl: &Sgl<T>) -> Result<(), BuildError> {
+        if sgl.page_size() != self.page {
+            return Err(BuildError::OtherPageSize { page: sgl.page_size(), expected: self.page });
+        }
+        self.push_runs(sgl)
+    }
+
+    /// Packs what is left and makes the list.
+    ///
+    /// # Errors
+    ///
+    /// [`FinishError`], with the builder, unchanged, if there is no memory for the last runs.
+    #[expect(clippy::result_large_err, reason = "a box would need the very memory that is missing")]
+    pub fn finish(mut self) -> Result<Sgl<S>, FinishError<S>> {
+        let runs = self.run_count();
+        let checkpoint = self.checkpoint();
+        if self.flush().is_err() {
+            self.undo(checkpoint);
+            return Err(FinishError { builder: self });
+        }
+        Ok(Sgl { leaves: self.leaves, page: self.page, runs, pages: self.pages })
+    }
+
+    /// Adds contiguous pages; `count` is not zero. Changes nothing on failure.
+    #[inline]
+    fn push(&mut self, start: u64, count: u64, kind: MemoryKind) -> Result<(), Failure> {
+        // As many pages as have a byte address; of these, none has the number of all.
+        let limit = u64::MAX.wrapping_shr(self.page.shift());
+        let first_out = limit.wrapping_add(1);
+        if start >= first_out || count > first_out.wrapping_sub(start) {
+            return Err(Failure::AddressTooLarge);
+        }
+        if count > limit.wrapping_sub(self.pages) {
+            return Err(Failure::TooManyPages);
+        }
+        if let Some(last) = self.open.checked_sub(1) {
+            if let (Some(last_start), Some(last_count)) =
+                (self.starts.get(last), self.counts.get_mut(last))
+            {
+                if last_start.wrapping_add(*last_count) == start && kind == self.kind {
+                    *last_count = last_count.wrapping_add(count);
+                    self.pages = self.pages.wrapping_add(count);
+                    return Ok(());
+                }
+            }
+            self.make_room(kind).map_err(|AllocError| Failure::OutOfMemory)?;
+        }
+        self.kind = kind;
+        if let (Some(s), Some(c)) = (self.starts.get_mut(self.open), self.counts.get_mut(self.open))
+        {
+            (*s, *c) = (start, count);
+            self.open = self.open.wrapping_add(1);
+            self.pages = self.pages.wrapping_add(count);
+        }
+        Ok(())
+    }
+
+    /// Makes room for an open run of `kind`.
+    #[inline]
+    fn make_room(&mut self, kind: MemoryKind) -> Result<(), AllocError> {
+        if self.open < BATCH && kind == self.kind {
+            return Ok(());
+        }
+        if kind == self.kind {
+            return self.pack_some();
+        }
+        // If this fails half-way, a run must stay open: it may still grow.
+        let checkpoint = self.checkpoint();
+        self.flush().inspect_err(|_| self.undo(checkpoint))
+    }
+
+    /// Packs all open runs.
+    fn flush(&mut self) -> Result<(), AllocError> {
+        while self.open > 0 {
+            self.pack_some()?;
+        }
+        Ok(())
+    }
+
+    /// Packs at least one of the open runs. What the list holds is the same before and after.
+    fn pack_some(&mut self) -> Result<(), AllocError> {
+        let mut packed = self.append();
+        if packed == 0 {
+            self.leaves.add(self.packed_pages, self.packed_runs)?;
+            packed = self.append();
+        }
+        // An empty leaf takes a run; without this line, one that does not would loop for ever.
+        let gone = self.counts.get(..packed).filter(|gone| !gone.is_empty()).ok_or(AllocError)?;
+        let pages = gone.iter().fold(0u64, |sum, count| sum.wrapping_add(*count));
+        self.packed_pages = self.packed_pages.wrapping_add(pages);
+        self.packed_runs = self.packed_runs.wrapping_add(packed as u64);
+        if packed < self.open {
+            self.starts.copy_within(packed..self.open, 0);
+            self.counts.copy_within(packed..self.open, 0);
+        }
+        self.open = self.open.wrapping_sub(packed);
+        Ok(())
+    }
+
+    /// Packs open runs into the last leaf; returns how many.
+    fn append(&mut self) -> usize {
+        let leaf = self.leaves.count().wrapping_sub(1);
+        let first = self.packed_pages.wrapping_sub(self.leaves.first_page(leaf).unwrap_or(0));
+        let (Some(starts), Some(counts)) =
+            (self.starts.get(..self.open), self.counts.get(..self.open))
+        else {
+            return 0;
+        };
+        packed::append(self.leaves.last_mut(), first, Batch { starts, counts, kind: self.kind })
+    }
+
+    fn checkpoint(&self) -> Checkpoint {
+        let last = self.open.checked_sub(1).and_then(|last| self.counts.get(last));
+        Checkpoint {
+            packed_runs: self.packed_runs,
+            packed_pages: self.packed_pages,
+            pages: self.pages,
+            open: self.open,
+            last_count: last.map_or(0, |count| *count),
+            kind: self.kind,
+        }
+    }
+
+    /// Runs `work`, and undoes what it did if it fails.
+    #[inline]
+    fn all_or_nothing<E>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let checkpoint = self.checkpoint();
+        work(self).inspect_err(|_| self.undo(checkpoint))
+    }
+
+    /// Gives the builder back as it was: what was open then is taken out of the leaves again.
+    #[cold]
+    fn undo(&mut self, then: Checkpoint) {
+        #[expect(clippy::cast_possible_truncation, reason = "at most `then.open`")]
+        let packed = self.packed_runs.wrapping_sub(then.packed_runs).min(then.open as u64) as usize;
+        self.starts.copy_within(..then.open.wrapping_sub(packed), packed);
+        self.counts.copy_within(..then.open.wrapping_sub(packed), packed);
+        let runs = Runs::new(&self.leaves, then.packed_pages, self.packed_pages);
+        let open = self.starts.iter_mut().zip(&mut self.counts).take(packed);
+        for ((start, count), run) in open.zip(runs) {
+            (*start, *count) = (run.start().get(), run.count());
+        }
+        if let Some(last) = then.open.checked_sub(1).and_then(|last| self.counts.get_mut(last)) {
+            *last = then.last_count;
+        }
+        self.leaves.truncate(then.packed_runs, self.packed_runs);
+        self.packed_runs = then.packed_runs;
+        self.packed_pages = then.packed_pages;
+        self.pages = then.pages;
+        self.open = then.open;
+        self.kind = then.kind;
+    }
+}
+
+/// How many pages from the start of `pages` are contiguous: at least one, unless there are none.
+#[inline]
+fn contiguous(pages: &[Pfn]) -> usize {
+    /// Long enough for the processor to compare several pages at a time.
+    const STRIDE: usize = 16;
+    let Some(first) = pages.first() else {
+        return 0;
+    };
+    let next = first.get().wrapping_add(1);
+    if pages.get(1).is_none_or(|page| page.get() != next) {
+        return 1;
+    }
+    let mut expected = first.get();
+    let mut count = 0usize;
+    for chunk in pages.chunks_exact(STRIDE) {
+        let differs = chunk
+            .iter()
+            .zip(0u64..)
+            .fold(0, |acc, (page, index)| acc | (page.get() ^ expected.wrapping_add(index)));
+        if differs != 0 {
+            break;
+        }
+        expected = expected.wrapping_add(STRIDE as u64);
+        count = count.wrapping_add(STRIDE);
+    }
+    let rest = pages.get(count..).unwrap_or(&[]).iter();
+    count.wrapping_add(
+        rest.zip(0u64..).take_while(|(p, index)| p.get() == expected.wrapping_add(*index)).count(),
+    )
+}
+
+impl<S: Storage> fmt::Debug for SglBuilder<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SglBuilder")
+            .field("page", &self.page)
+            .field("pages", &self.pages)
+            .field("runs", &self.run_count())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a push fails, without the position.
+enum Failure {
+    OutOfMemory,
+    AddressTooLarge,
+    TooManyPages,
+}
+
+impl Failure {
+    #[cold]
+    fn at(self, index: usize) -> BuildError {
+        match self {
+            Self::OutOfMemory => BuildError::OutOfMemory { index },
+            Self::AddressTooLarge => BuildError::AddressTooLarge { index },
+            Self::TooManyPages => BuildError::TooManyPages { index },
+        }
+    }
+}
+
+/// Why a builder could not be made or could not take what it was given.
+///
+/// `index` is the position in the slice, the iterator or the list that was given. Nothing of it
+/// has been taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The storage has no memory left.
+    OutOfMemory {
+        /// Where the memory ran out.
+        index: usize,
+    },
+    /// The byte address of the end of the pages needs more than 64 bits.
+    AddressTooLarge {
+        /// The page or run.
+        index: usize,
+    },
+    /// The list would have more bytes than 64 bits count.
+    TooManyPages {
+        /// The page or run that is one too many.
+        index: usize,
+    },
+    /// A base page has 1 KiB to 1 GiB.
+    PageSize {
+        /// The size that was asked for.
+        page: PageSize,
+    },
+    /// The pages of the other list have another size.
+    OtherPageSize {
+        /// The size of the pages of the other list.
+        page: PageSize,
+        /// The size of the pages of this one.
+        expected: PageSize,
+    },
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OutOfMemory { index } => write!(f, "{AllocError}, at index {index}"),
+            Self::AddressTooLarge { index } => {
+                write!(f, "the byte address needs more than 64 bits, at index {index}")
+            }
+            Self::TooManyPages { index } => {
+                write!(f, "the list needs more than 64 bits of bytes, at index {index}")
+            }
+            Self::PageSize { page } => write!(f, "a base page has 1K to 1G, not {page}"),
+            Self::OtherPageSize { page, expected } => {
+                write!(f, "the other list has pages of {page}, expected {expected}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for BuildError {}
+
+/// There is no memory for the last runs; the builder comes back as it was.
+pub struct FinishError<S> {
+    builder: SglBuilder<S>,
+}
+
+impl<S> FinishError<S> {
+    /// The builder, unchanged.
+    #[must_use]
+    pub fn into_builder(self) -> SglBuilder<S> {
+        self.builder
+    }
+}
+
+impl<S> fmt::Debug for FinishError<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FinishError").finish_non_exhaustive()
+    }
+}
+
+impl<S> fmt::Display for FinishError<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        AllocError.fmt(f)
+    }
+}
+
+impl<S> core::error::Error for FinishError<S> {}

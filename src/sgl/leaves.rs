@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The leaves of a list, and the directory that finds the leaf of a page.
+//!
+//! Leaf 0 lives in the list itself, so that a few runs need no memory. The others are pieces of
+//! the storage. The directory knows the first page of each leaf; its first entries live in the
+//! list too, the rest in *shelves*, pieces that double until they have the size of a page. Leaf and
+//! shelf numbers follow from each other, so nobody has to store them:
+//!
+//! ```text
+//! leaf       0        1  2  3  4  │        5 .. 20 │        21 .. 52 │
+//! piece   (inline)    0  1  2  3  │ 4 │    5 .. 20 │ 21 │   22 .. 53 │ ..
+//! entry      -        0  1  2  3  │        4 .. 19 │        20 .. 51 │
+//!                     (inline)    │ ▲ shelf 0 (16) │ ▲  shelf 1 (32) │
+//! ```
+#![forbid(unsafe_code)]
+
+use super::packed;
+use super::storage::{AllocError, Storage};
+
+/// Bytes of the leaf that lives in the list.
+const INLINE_LEAF: usize = 64;
+/// Directory entries that live in the list.
+const NEAR: usize = 4;
+/// Entries of the first shelf.
+const FIRST_SHELF_LOG2: u32 = 4;
+const FIRST_SHELF: usize = 1 << FIRST_SHELF_LOG2;
+/// The first leaf in the storage; each of the next is twice as large, up to a piece.
+const FIRST_LEAF: usize = 512;
+const ENTRY: usize = 8;
+
+/// The packed runs of a list.
+#[derive(Clone, Debug)]
+pub(super) struct Leaves<S> {
+    storage: S,
+    inline: [u8; INLINE_LEAF],
+    near: [u64; NEAR],
+    /// How many leaves there are beside the inline one.
+    outer: usize,
+}
+
+/// A directory entry: `slot` of shelf `shelf`.
+struct Place {
+    shelf: usize,
+    slot: usize,
+}
+
+impl Place {
+    /// The place of the entry that has `index` entries before it on the shelves, where the
+    /// largest shelf has `2^largest` times the entries of the first.
+    const fn of(index: usize, largest: u32) -> Self {
+        let doubling = (FIRST_SHELF << largest).wrapping_sub(FIRST_SHELF);
+        if index < doubling {
+            let shelf = (index >> FIRST_SHELF_LOG2).wrapping_add(1).ilog2();
+            let before = (FIRST_SHELF << shelf).wrapping_sub(FIRST_SHELF);
+            return Self { shelf: shelf as usize, slot: index.wrapping_sub(before) };
+        }
+        let beyond = index.wrapping_sub(doubling);
+        let log2 = largest.wrapping_add(FIRST_SHELF_LOG2);
+        Self {
+            shelf: (largest as usize).wrapping_add(beyond >> log2),
+            slot: beyond & (1usize << log2).wrapping_sub(1),
+        }
+    }
+}
+
+impl<S: Storage> Leaves<S> {
+    /// The largest shelf is a piece.
+    const LARGEST: u32 = Self::FULL_SHELF.wrapping_sub(FIRST_SHELF_LOG2);
+    const DOUBLING: usize = (FIRST_SHELF << Self::LARGEST).wrapping_sub(FIRST_SHELF);
+    const FULL_SHELF: u32 = S::PIECE_BYTES.ilog2().wrapping_sub(ENTRY.ilog2());
+
+    pub(super) fn new(storage: S) -> Self {
+        let mut inline = [0; INLINE_LEAF];
+        packed::clear(&mut inline, 0);
+        Self { storage, inline, near: [0; NEAR], outer: 0 }
+    }
+
+    pub(super) fn storage(&self) -> &S {
+        &self.storage
+    }
+
+    /// How many leaves there are: at least one.
+    #[inline]
+    pub(super) fn count(&self) -> usize {
+        self.outer.wrapping_add(1)
+    }
+
+    /// How many entries stand on the shelves before shelf `shelf`.
+    #[inline]
+    const fn before_shelf(shelf: usize) -> usize {
+        if shelf <= Self::LARGEST as usize {
+            return (FIRST_SHELF << shelf).wrapping_sub(FIRST_SHELF);
+        }
+        let full = shelf.wrapping_sub(Self::LARGEST as usize);
+        Self::DOUBLING.wrapping_add(full << Self::FULL_SHELF)
+    }
+
+    /// The piece of shelf `shelf`: behind the near leaves, and the leaves and shelves before it.
+    #[inline]
+    const fn shelf_piece(shelf: usize) -> usize {
+        NEAR.wrapping_add(Self::before_shelf(shelf)).wrapping_add(shelf)
+    }
+
+    /// The piece of a leaf beside the inline one.
+    #[inline]
+    const fn leaf_piece(outer: usize) -> usize {
+        match outer.checked_sub(NEAR) {
+            None => outer,
+            Some(index) => {
+                outer.wrapping_add(Place::of(index, Self::LARGEST).shelf).wrapping_add(1)
+            }
+        }
+    }
+
+    /// Leaf `index`; empty if there is none.
+    #[inline]
+    pub(super) fn leaf(&self, index: usize) -> &[u8] {
+        match index.checked_sub(1) {
+            None => &self.inline,
+            Some(outer) => self.storage.piece(Self::leaf_piece(outer)),
+        }
+    }
+
+    #[inline]
+    fn leaf_mut(&mut self, index: usize) -> &mut [u8] {
+        match index.checked_sub(1) {
+            None => &mut self.inline,
+            Some(outer) => self.storage.piece_mut(Self::leaf_piece(outer)),
+        }
+    }
+
+    /// The leaf that is being filled.
+    #[inline]
+    pub(super) fn last_mut(&mut self) -> &mut [u8] {
+        self.leaf_mut(self.outer)
+    }
+
+    #[inline]
+    fn shelf_entry(&self, shelf: usize, slot: usize) -> u64 {
+        let piece = self.storage.piece(Self::shelf_piece(shelf));
+        let bytes = piece.get(slot.wrapping_mul(ENTRY)..).and_then(<[u8]>::first_chunk);
+        bytes.map_or(u64::MAX, |bytes| u64::from_le_bytes(*bytes))
+    }
+
+    /// The first page of leaf `index`; `None` if there is no such leaf.
+    #[inline]
+    pub(super) fn first_page(&self, index: usize) -> Option<u64> {
+        let Some(outer) = index.checked_sub(1) else {
+            return Some(0);
+        };
+        if outer >= self.outer {
+            return None;
+        }
+        match outer.checked_sub(NEAR) {
+            None => self.near.get(outer).copied(),
+            Some(entry) => {
+                let Place { shelf, slot } = Place::of(entry, Self::LARGEST);
+                Some(self.shelf_entry(shelf, slot))
+            }
+        }
+    }
+
+    /// The leaf that holds page `page`, and its first page. O(log leaves).
+    #[inline]
+    pub(super) fn find(&self, page: u64) -> (usize, u64) {
+        if let Some(entries) = self.outer.checked_sub(NEAR).filter(|&entries| entries > 0) {
+            if self.shelf_entry(0, 0) <= page {
+                return self.find_on_shelves(page, entries);
+            }
+        }
+        let near = self.near.get(..self.outer.min(NEAR)).unwrap_or(&self.near);
+        let before = near.iter().take_while(|&&first| first <= page).count();
+        (before, before.checked_sub(1).and_then(|last| near.get(last)).map_or(0, |first| *first))
+    }
+
+    #[inline]
+    fn find_on_shelves(&self, page: u64, entries: usize) -> (usize, u64) {
+        let last = Place::of(entries.wrapping_sub(1), Self::LARGEST);
+        let shelf =
+            last_at_most(last.shelf.wrapping_add(1), |shelf| self.shelf_entry(shelf, 0) <= page);
+        let before = Self::before_shelf(shelf);
+        let full = Self::before_shelf(shelf.wrapping_add(1)).min(entries).wrapping_sub(before);
+        let piece = self.storage.piece(Self::shelf_piece(shelf));
+        let entry = |slot: usize| {
+            let bytes = piece.get(slot.wrapping_mul(ENTRY)..).and_then(<[u8]>::first_chunk);
+            bytes.map_or(u64::MAX, |bytes| u64::from_le_bytes(*bytes))
+        };
+        let slot = last_at_most(full, |slot| entry(slot) <= page);
+        let leaf = NEAR.wrapping_add(before).wrapping_add(slot).wrapping_add(1);
+        (leaf, entry(slot))
+    }
+
+    /// Adds an empty leaf that begins at page `first_page`, after `runs_before` runs.
+    ///
+    /// If there is no memory, nothing has changed.
+    pub(super) fn add(&mut self, first_page: u64, runs_before: u64) -> Result<(), AllocError> {
+        let outer = self.outer;
+        let bytes = doubled(FIRST_LEAF, outer, S::PIECE_BYTES);
+        match outer.checked_sub(NEAR) {
+            None => {
+                self.storage.grow(bytes)?;
+                if let Some(entry) = self.near.get_mut(outer) {
+                    *entry = first_page;
+                }
+            }
+            Some(index) => {
+                let Place { shelf, slot } = Place::of(index, Self::LARGEST);
+                if slot == 0 {
+                    self.storage.grow(doubled(FIRST_SHELF * ENTRY, shelf, S::PIECE_BYTES))?;
+                }
+                if let Err(error) = self.storage.grow(bytes) {
+                    if slot == 0 {
+                        self.storage.shrink();
+                    }
+                    return Err(error);
+                }
+                let piece = self.storage.piece_mut(Self::shelf_piece(shelf));
+                let at = slot.wrapping_mul(ENTRY);
+                if let Some(entry) = piece.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
+                    *entry = first_page.to_le_bytes();
+                }
+            }
+        }
+        self.outer = outer.wrapping_add(1);
+        packed::clear(self.last_mut(), runs_before);
+        Ok(())
+    }
+
+    /// Takes back all runs from number `runs` on; `now` are packed.
+    pub(super) fn truncate(&mut self, runs: u64, now: u64) {
+        let mut now = now;
+        while let Some(outer) = self.outer.checked_sub(1) {
+            let before = packed::runs_before(self.leaf(self.outer));
+            if before < runs {
+                break;
+            }
+            now = before;
+            self.storage.shrink();
+            if outer.checked_sub(NEAR).is_some_and(|i| Place::of(i, Self::LARGEST).slot == 0) {
+                self.storage.shrink();
+            }
+            self.outer = outer;
+        }
+        packed::remove(self.last_mut(), now.saturating_sub(runs));
+    }
+}
+
+/// The size `first`, doubled `times` times, `most` at the most.
+const fn doubled(first: usize, times: usize, most: usize) -> usize {
+    let mut size = first;
+    let mut left = times;
+    while left > 0 && size < most {
+        size = size.wrapping_mul(2);
+        left = left.wrapping_sub(1);
+    }
+    size
+}
+
+/// The last of `count` places for which `holds` is true, which is true up to some place.
+///
+/// Place 0 is taken for true. No branch on the answers: they are a coin's toss each.
+#[inline]
+fn last_at_most(count: usize, holds: impl Fn(usize) -> bool) -> usize {
+    let mut found = 0usize;
+    let mut left = count;
+    while left > 1 {
+        let half = left >> 1;
+        let middle = found.wrapping_add(half);
+        if holds(middle) {
+            found = middle;
+        }
+        left = left.wrapping_sub(half);
+    }
+    found
+}

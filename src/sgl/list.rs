@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! [`Sgl`]: the finished list.
+#![forbid(unsafe_code)]
+
+use super::leaves::Leaves;
+use super::runs::Runs;
+use super::storage::Storage;
+use super::window::{Window, WindowError};
+use crate::addr::PhysAddr;
+use crate::page_size::PageSize;
+use core::{fmt, mem::size_of};
+
+/// A scatterlist: the maximal physically contiguous runs of a sequence of pages, packed.
+///
+/// It is immutable and holds whole pages. What a device sees of it starts with a [`Window`], a byte
+/// range of the list; device limits are arguments of iteration and are never baked in.
+///
+/// Made by an [`SglBuilder`](super::SglBuilder).
+pub struct Sgl<S> {
+    pub(super) leaves: Leaves<S>,
+    pub(super) page: PageSize,
+    pub(super) runs: u64,
+    pub(super) pages: u64,
+}
+
+impl<S: Storage> Sgl<S> {
+    /// The size of the pages of the list.
+    #[inline]
+    #[must_use]
+    pub const fn page_size(&self) -> PageSize {
+        self.page
+    }
+
+    /// How many pages the list has.
+    #[inline]
+    #[must_use]
+    pub const fn page_count(&self) -> u64 {
+        self.pages
+    }
+
+    /// How many maximal runs the list has.
+    #[inline]
+    #[must_use]
+    pub const fn run_count(&self) -> u64 {
+        self.runs
+    }
+
+    /// The bytes of all pages together.
+    #[inline]
+    #[must_use]
+    pub const fn byte_len(&self) -> u64 {
+        self.pages.wrapping_shl(self.page.shift())
+    }
+
+    /// Whether the list has no pages.
+    #[inline]
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.pages == 0
+    }
+
+    /// The bytes of memory that the list takes: its own value and all that its storage holds.
+    ///
+    /// O(pieces / 256).
+    #[must_use]
+    pub fn footprint(&self) -> usize {
+        size_of::<Self>().saturating_add(self.leaves.storage().footprint())
+    }
+
+    /// The maximal runs, in order.
+    #[inline]
+    #[must_use]
+    pub fn runs(&self) -> Runs<'_, S> {
+        Runs::new(&self.leaves, 0, self.pages)
+    }
+
+    /// The window that begins at byte `offset` of the first page and has `len` bytes.
+    ///
+    /// Pages beyond the end of the window are left alone. Where a window should begin further in
+    /// the list, it is a window of a window: [`Window::window`].
+    ///
+    /// # Errors
+    ///
+    /// [`WindowError`] if the offset is not in the first page, if `len` is zero, or if the window
+    /// reaches beyond the list.
+    pub fn window(&self, offset: u64, len: u64) -> Result<Window<'_, S>, WindowError> {
+        if offset > self.page.mask() {
+            return Err(WindowError::OffsetBeyondFirstPage { offset, page: self.page });
+        }
+        Window::new(self, 0, self.byte_len(), offset, len)
+    }
+
+    /// The window of all bytes of all pages.
+    ///
+    /// # Errors
+    ///
+    /// [`WindowError::Empty`] if the list has no pages.
+    pub fn whole(&self) -> Result<Window<'_, S>, WindowError> {
+        self.window(0, self.byte_len())
+    }
+
+    /// The physical address of byte `offset` of the list. O(log runs).
+    #[inline]
+    pub(super) fn phys(&self, offset: u64) -> PhysAddr {
+        let page = offset.wrapping_shr(self.page.shift());
+        let run = Runs::new(&self.leaves, page, page.wrapping_add(1)).next();
+        let pfn = run.map_or(0, |run| run.start().get());
+        PhysAddr::new(pfn.wrapping_shl(self.page.shift()) | (offset & self.page.mask()))
+    }
+}
+
+impl<'a, S: Storage> IntoIterator for &'a Sgl<S> {
+    type Item = super::PageRun;
+    type IntoIter = Runs<'a, S>;
+
+    fn into_iter(self) -> Runs<'a, S> {
+        self.runs()
+    }
+}
+
+/// Lists are equal if they have the same pages in the same order, wherever they are stored.
+impl<S: Storage, T: Storage> PartialEq<Sgl<T>> for Sgl<S> {
+    fn eq(&self, other: &Sgl<T>) -> bool {
+        self.page == other.page && self.runs == other.runs && self.runs().eq(other.runs())
+    }
+}
+
+impl<S: Storage> Eq for Sgl<S> {}
+
+impl<S: Storage> fmt::Debug for Sgl<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sgl").field("page", &self.page).field("runs", &self.runs()).finish()
+    }
+}

@@ -1,0 +1,542 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The packed format: how runs lie in a leaf, in 2-4 bytes each.
+//!
+//! A *leaf* is a piece of memory that holds groups of runs. Payload grows from the front, keys from
+//! the back; each leaf can be read on its own, given the page of the list at which it begins:
+//!
+//! ```text
+//!  0                                                                        leaf.len()
+//!  ├─ payload 0 ─┼─ payload 1 ─┼─ .. ─┼──── free ────┼─ .. ─┼─ key 1 ─┼─ key 0 ─┼ head ┤
+//!
+//!  head   64 bits:  runs in the list before this leaf 54 │ groups 10
+//!
+//!  key    64 bits:  first page, from the leaf's first 32 │ payload at, in words 9 │
+//!                   runs - 1, 11 │ shape 6 │ bits per start 6
+//!                   shape 0..=32:  bits per offset
+//!                   shape 33..=63: all runs have 2^(shape - 33) pages, and no offsets are stored
+//!
+//!  payload, each part a whole number of words:
+//!    base     64 bits: lowest start frame 54 │ alignment 5 │ kind 2 │ unused 3
+//!    provider 64 bits: only for device memory
+//!    offsets  pages from the group's first page to each run       (cumulative: binary search)
+//!    starts   (start frame - base) >> alignment, of each run      (frame of reference)
+//! ```
+//!
+//! All words are little-endian; a field of width `w` at index `i` is the `w` bits from bit `i * w`
+//! of its part. Frames in random order cost their bare width: `log2` of the host's memory over the
+//! alignment of the runs. Nothing can be left out of that, so the format spends its care on the
+//! rest: one key and one base for up to 2048 runs where lengths agree, one for 64 where they
+//! differ. No field crosses into the next leaf, none is wider than 54 bits, and eight bytes can be
+//! read at any field because head and keys lie behind.
+#![forbid(unsafe_code)]
+
+use super::run::{MemoryKind, ProviderId};
+
+/// Runs that are packed together; the builder keeps as many unpacked.
+pub(super) const BATCH: usize = 64;
+/// Most runs of a group: what the key can count.
+const MAX_GROUP: usize = 2048;
+const WORD: usize = 8;
+/// Pages from the start of a leaf to the start of a group or a run: what a key can hold.
+const MAX_SPAN: u64 = 1 << 32;
+/// It does not pay to begin a group for fewer runs than this at the end of a leaf.
+const MIN_TAIL: usize = 4;
+const MAX_ALIGNMENT: u32 = 31;
+
+const UNIFORM: u32 = 33;
+
+/// The lowest `width` bits; `width` is below 64.
+#[inline]
+const fn mask(width: u32) -> u64 {
+    1u64.wrapping_shl(width).wrapping_sub(1)
+}
+
+/// How many bits `value` needs.
+#[inline]
+const fn significant(value: u64) -> u32 {
+    64u32.wrapping_sub(value.leading_zeros())
+}
+
+/// The words that `count` fields of `width` bits take; `count` is at most 2048.
+#[inline]
+const fn words(count: usize, width: u32) -> usize {
+    count.wrapping_mul(width as usize).wrapping_add(63) >> 6
+}
+
+/// Eight bytes from `at`, or zero beyond the end: bytes come from a leaf, positions from its keys.
+#[inline]
+fn load(leaf: &[u8], at: usize) -> u64 {
+    leaf.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+#[inline]
+fn store(leaf: &mut [u8], at: usize, word: u64) {
+    if let Some(bytes) = leaf.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
+        *bytes = word.to_le_bytes();
+    }
+}
+
+/// Field `index` of a part that begins at byte `at`.
+#[inline]
+fn field(leaf: &[u8], at: usize, index: usize, width: u32) -> u64 {
+    let bit = index.wrapping_mul(width as usize);
+    #[expect(clippy::cast_possible_truncation, reason = "below 8")]
+    let shift = (bit & 7) as u32;
+    load(leaf, at.wrapping_add(bit >> 3)).wrapping_shr(shift) & mask(width)
+}
+
+/// Writes fields of `width` bits one after another, a word at a time.
+///
+/// The first field goes to the start of a word.
+#[inline]
+fn pack(leaf: &mut [u8], at: usize, width: u32, values: impl Iterator<Item = u64>) {
+    if width == 0 {
+        return;
+    }
+    let (mut at, mut word, mut filled) = (at, 0u64, 0u32);
+    for value in values {
+        word |= value.wrapping_shl(filled);
+        filled = filled.wrapping_add(width);
+        if filled >= 64 {
+            store(leaf, at, word);
+            at = at.wrapping_add(WORD);
+            filled = filled.wrapping_sub(64);
+            // The upper `filled` bits of the value are left over.
+            word = value.wrapping_shr(width.wrapping_sub(filled));
+        }
+    }
+    if filled > 0 {
+        store(leaf, at, word);
+    }
+}
+
+/// The lengths of the runs of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    /// Offsets of this many bits are stored.
+    Offsets(u32),
+    /// All runs have `2^0` pages.
+    Uniform(u32),
+}
+
+impl Shape {
+    #[inline]
+    const fn code(self) -> u32 {
+        match self {
+            Self::Offsets(width) => width,
+            Self::Uniform(log2) => log2.wrapping_add(UNIFORM),
+        }
+    }
+
+    #[inline]
+    const fn from_code(code: u32) -> Self {
+        match code.checked_sub(UNIFORM) {
+            Some(log2) => Self::Uniform(log2),
+            None => Self::Offsets(code),
+        }
+    }
+
+    #[inline]
+    const fn words(self, count: usize) -> usize {
+        match self {
+            Self::Offsets(width) => words(count, width),
+            Self::Uniform(_) => 0,
+        }
+    }
+}
+
+/// A group of a leaf, its key and base taken apart.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Group {
+    /// The first page, counted from the first of the leaf.
+    pub(super) first: u64,
+    /// How many runs.
+    pub(super) count: usize,
+    /// What all of its pages are made of.
+    pub(super) kind: MemoryKind,
+    base: u64,
+    alignment: u32,
+    width: u32,
+    shape: Shape,
+    /// The byte at which the payload begins.
+    at: usize,
+    /// The byte at which the offsets begin.
+    offsets: usize,
+    /// The byte at which the starts begin.
+    starts: usize,
+}
+
+impl Group {
+    #[inline]
+    fn new(
+        first: u64,
+        at: usize,
+        count: usize,
+        kind: MemoryKind,
+        shape: Shape,
+        (base, alignment, width): (u64, u32, u32),
+    ) -> Self {
+        let head = if matches!(kind, MemoryKind::Device(_)) { 2 * WORD } else { WORD };
+        let offsets = at.wrapping_add(head);
+        let starts = offsets.wrapping_add(shape.words(count).wrapping_mul(WORD));
+        Self { first, count, kind, base, alignment, width, shape, at, offsets, starts }
+    }
+
+    /// Takes a key and the base behind it apart.
+    #[inline]
+    fn read(leaf: &[u8], key: u64) -> Self {
+        let at = ((key >> 23 & 0x1ff) as usize).wrapping_mul(WORD);
+        let base = load(leaf, at);
+        let kind = match base >> 3 & 3 {
+            0 => MemoryKind::Ram,
+            1 => MemoryKind::Mmio,
+            _ => MemoryKind::Device(ProviderId(load(leaf, at.wrapping_add(WORD)))),
+        };
+        Self::new(
+            key >> 32,
+            at,
+            ((key >> 12 & 0x7ff) as usize).wrapping_add(1),
+            kind,
+            Shape::from_code((key >> 6 & 0x3f) as u32),
+            (base >> 10, (base >> 5 & 0x1f) as u32, (key & 0x3f) as u32),
+        )
+    }
+
+    /// Writes the key (at byte `key_at`) and the base.
+    fn write_head(&self, leaf: &mut [u8], key_at: usize) {
+        let words = (self.at >> 3) as u64;
+        let count = self.count.wrapping_sub(1) as u64;
+        let codes = u64::from(self.shape.code()) << 6 | u64::from(self.width);
+        store(leaf, key_at, self.first << 32 | words << 23 | count << 12 | codes);
+        let kind = match self.kind {
+            MemoryKind::Ram => 0,
+            MemoryKind::Mmio => 1,
+            MemoryKind::Device(ProviderId(id)) => {
+                store(leaf, self.at.wrapping_add(WORD), id);
+                2
+            }
+        };
+        store(leaf, self.at, self.base << 10 | u64::from(self.alignment) << 5 | kind << 3);
+    }
+
+    /// The byte after the payload.
+    #[inline]
+    fn end(&self) -> usize {
+        self.starts.wrapping_add(words(self.count, self.width).wrapping_mul(WORD))
+    }
+
+    /// The start frame of run `index`.
+    #[inline]
+    pub(super) fn start(&self, leaf: &[u8], index: usize) -> u64 {
+        let above = field(leaf, self.starts, index, self.width).wrapping_shl(self.alignment);
+        self.base.wrapping_add(above)
+    }
+
+    /// The first page of run `index`, counted from the first of the group.
+    #[inline]
+    pub(super) fn offset(&self, leaf: &[u8], index: usize) -> u64 {
+        match self.shape {
+            Shape::Uniform(log2) => (index as u64).wrapping_shl(log2),
+            Shape::Offsets(width) => field(leaf, self.offsets, index, width),
+        }
+    }
+
+    /// Folds over start and page count of the runs from `index` on, in a group of `pages` pages.
+    #[inline]
+    pub(super) fn fold<B>(
+        &self,
+        leaf: &[u8],
+        index: usize,
+        pages: u64,
+        init: B,
+        mut f: impl FnMut(B, u64, u64) -> B,
+    ) -> B {
+        let mut acc = init;
+        match self.shape {
+            Shape::Uniform(log2) => {
+                for index in index..self.count {
+                    acc = f(acc, self.start(leaf, index), 1u64.wrapping_shl(log2));
+                }
+            }
+            Shape::Offsets(_) => {
+                let mut first = self.offset(leaf, index);
+                for index in index..self.count {
+                    let next = index.wrapping_add(1);
+                    let end = if next < self.count { self.offset(leaf, next) } else { pages };
+                    acc = f(acc, self.start(leaf, index), end.wrapping_sub(first));
+                    first = end;
+                }
+            }
+        }
+        acc
+    }
+
+    /// The run that holds page `page`, counted from the first of the group.
+    ///
+    /// O(1) where all runs have one length, else O(log count).
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "at most the index of a run")]
+    pub(super) fn find(&self, leaf: &[u8], page: u64) -> usize {
+        let last = self.count.wrapping_sub(1);
+        match self.shape {
+            Shape::Uniform(log2) => (page.wrapping_shr(log2) as usize).min(last),
+            Shape::Offsets(width) => {
+                let mut found = 0usize;
+                let mut left = self.count;
+                while left > 1 {
+                    let half = left >> 1;
+                    let middle = found.wrapping_add(half);
+                    // No branch: which half is a coin's toss, and the processor loses it.
+                    if field(leaf, self.offsets, middle, width) <= page {
+                        found = middle;
+                    }
+                    left = left.wrapping_sub(half);
+                }
+                found
+            }
+        }
+    }
+}
+
+/// How many groups a leaf has.
+#[inline]
+pub(super) fn groups(leaf: &[u8]) -> usize {
+    (load(leaf, leaf.len().wrapping_sub(WORD)) & 0x3ff) as usize
+}
+
+/// How many runs the list has before this leaf.
+#[inline]
+pub(super) fn runs_before(leaf: &[u8]) -> u64 {
+    load(leaf, leaf.len().wrapping_sub(WORD)) >> 10
+}
+
+fn set_head(leaf: &mut [u8], runs_before: u64, groups: usize) {
+    let at = leaf.len().wrapping_sub(WORD);
+    store(leaf, at, runs_before << 10 | groups as u64);
+}
+
+/// Makes `leaf` an empty leaf of a list that has `runs_before` runs before it.
+pub(super) fn clear(leaf: &mut [u8], runs_before: u64) {
+    set_head(leaf, runs_before, 0);
+}
+
+#[inline]
+fn key_at(leaf: &[u8], group: usize) -> usize {
+    leaf.len().wrapping_sub(group.wrapping_add(2).wrapping_mul(WORD))
+}
+
+/// Group `index` of a leaf, which must have it.
+#[inline]
+pub(super) fn group(leaf: &[u8], index: usize) -> Group {
+    Group::read(leaf, load(leaf, key_at(leaf, index)))
+}
+
+/// The first page of group `index`, counted from the first of the leaf; `None` beyond the last.
+#[inline]
+pub(super) fn group_first(leaf: &[u8], index: usize) -> Option<u64> {
+    (index < groups(leaf)).then(|| load(leaf, key_at(leaf, index)) >> 32)
+}
+
+/// The group that holds page `page`, counted from the first of the leaf.
+#[inline]
+pub(super) fn find_group(leaf: &[u8], page: u64) -> usize {
+    let mut found = 0usize;
+    let mut left = groups(leaf);
+    while left > 1 {
+        let half = left >> 1;
+        let middle = found.wrapping_add(half);
+        if load(leaf, key_at(leaf, middle)) >> 32 <= page {
+            found = middle;
+        }
+        left = left.wrapping_sub(half);
+    }
+    found
+}
+
+/// Runs of one kind that wait to be packed, in two columns.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Batch<'a> {
+    pub(super) starts: &'a [u64],
+    pub(super) counts: &'a [u64],
+    pub(super) kind: MemoryKind,
+}
+
+impl<'a> Batch<'a> {
+    fn prefix(self, runs: usize) -> Self {
+        Self {
+            starts: self.starts.get(..runs).unwrap_or(self.starts),
+            counts: self.counts.get(..runs).unwrap_or(self.counts),
+            kind: self.kind,
+        }
+    }
+
+    /// How many runs begin less than `span` pages after the first.
+    fn within(self, span: u64) -> usize {
+        let mut offset = 0u64;
+        let begins_within = |count: &&u64| {
+            let begins = offset < span;
+            offset = offset.saturating_add(**count);
+            begins
+        };
+        self.counts.iter().take_while(begins_within).count()
+    }
+
+    /// All runs have `2^n` pages: that `n`.
+    fn uniform(self) -> Option<u32> {
+        let first = *self.counts.first()?;
+        let differences = self.counts.iter().fold(0, |acc, count| acc | (count ^ first));
+        let log2 = first.trailing_zeros();
+        (differences == 0 && first.is_power_of_two() && log2 < 64 - UNIFORM).then_some(log2)
+    }
+
+    fn offsets(self) -> impl Iterator<Item = u64> + 'a {
+        self.counts.iter().scan(0u64, |offset, count| {
+            let this = *offset;
+            *offset = offset.wrapping_add(*count);
+            Some(this)
+        })
+    }
+
+    /// The smallest shape for these runs.
+    fn shape(self) -> Shape {
+        match self.uniform() {
+            Some(log2) => Shape::Uniform(log2),
+            None => Shape::Offsets(significant(self.offsets().last().unwrap_or(0))),
+        }
+    }
+
+    /// The smallest frame of reference for these runs: base, alignment, bits per start.
+    fn reference(self) -> (u64, u32, u32) {
+        let fold = |(low, high, any): (u64, u64, u64), &start: &u64| {
+            (low.min(start), high.max(start), any | start)
+        };
+        let (low, high, any) = self.starts.iter().fold((u64::MAX, 0, 0), fold);
+        let alignment = any.trailing_zeros().min(MAX_ALIGNMENT);
+        let width = significant(high.wrapping_sub(low).wrapping_shr(alignment));
+        // A rounder base costs nothing where it still reaches, and lets more runs join later.
+        let round = low & !mask(width.wrapping_add(alignment));
+        let reaches = high.wrapping_sub(round).wrapping_shr(alignment) <= mask(width);
+        (if reaches { round } else { low }, alignment, width)
+    }
+
+    fn pack_starts(self, leaf: &mut [u8], at: usize, (base, alignment, width): (u64, u32, u32)) {
+        let above = |start: &u64| start.wrapping_sub(base).wrapping_shr(alignment);
+        pack(leaf, at, width, self.starts.iter().map(above));
+    }
+}
+
+/// Packs as many runs from the front of `batch` as fit; returns how many.
+///
+/// `first` is the page of the first run, counted from the first of the leaf. Zero means that the
+/// leaf is full: an empty leaf of at least 40 bytes takes at least one run. The batch has at most
+/// [`BATCH`] runs, and their sum of pages is below `2^63`.
+#[inline]
+pub(super) fn append(leaf: &mut [u8], first: u64, batch: Batch<'_>) -> usize {
+    let count = groups(leaf);
+    let last = count.checked_sub(1).map(|index| group(leaf, index));
+    let begin = last.map_or(0, |last| last.end());
+    let end = key_at(leaf, count).wrapping_add(WORD);
+    let free = end.saturating_sub(begin) >> 3;
+    if let Some(last) = last {
+        let joined = join(leaf, last, count.wrapping_sub(1), free, batch, first);
+        if joined > 0 {
+            return joined;
+        }
+    }
+    let Some(span) = MAX_SPAN.checked_sub(first) else {
+        return 0;
+    };
+    let mut batch = batch.prefix(batch.within(span));
+    let head = if matches!(batch.kind, MemoryKind::Device(_)) { 3 } else { 2 };
+    let Some(room) = free.checked_sub(head) else {
+        return 0;
+    };
+    let (mut shape, mut reference) = (batch.shape(), batch.reference());
+    let needs = |runs, shape: Shape, width| shape.words(runs).wrapping_add(words(runs, width));
+    let mut runs = batch.starts.len();
+    if needs(runs, shape, reference.2) > room {
+        // A prefix needs no more bits per field than the whole.
+        while runs > 0 && needs(runs, shape, reference.2) > room {
+            runs = runs.wrapping_sub(1);
+        }
+        if runs < MIN_TAIL && count > 0 {
+            return 0;
+        }
+        batch = batch.prefix(runs);
+        (shape, reference) = (batch.shape(), batch.reference());
+    }
+    if runs == 0 {
+        return 0;
+    }
+    let new = Group::new(first, begin, runs, batch.kind, shape, reference);
+    new.write_head(leaf, end.wrapping_sub(WORD));
+    if let Shape::Offsets(width) = shape {
+        pack(leaf, new.offsets, width, batch.offsets());
+    }
+    batch.pack_starts(leaf, new.starts, reference);
+    set_head(leaf, runs_before(leaf), count.wrapping_add(1));
+    runs
+}
+
+/// Packs runs into the last group of the leaf, if it has the very shape for all of them.
+#[inline]
+fn join(
+    leaf: &mut [u8],
+    last: Group,
+    index: usize,
+    free: usize,
+    batch: Batch<'_>,
+    first: u64,
+) -> usize {
+    let Shape::Uniform(log2) = last.shape else {
+        return 0;
+    };
+    let base = last.base;
+    let above = batch.starts.iter().fold(0, |acc, start| acc | start.wrapping_sub(base));
+    let reach = last.width.wrapping_add(last.alignment);
+    let fits = above & !mask(reach) == 0 && above & mask(last.alignment) == 0;
+    // A group ends where the next one begins, and fields begin at a word.
+    let ends_here = last.first.wrapping_add((last.count as u64).wrapping_shl(log2)) == first;
+    let at_word = last.count.wrapping_mul(last.width as usize) & 63 == 0;
+    let same = batch.uniform() == Some(log2) && batch.kind == last.kind;
+    let end = first.saturating_add((batch.starts.len() as u64).wrapping_shl(log2));
+    if !(fits && ends_here && at_word && same && end <= MAX_SPAN) {
+        return 0;
+    }
+    let mut runs = batch.starts.len().min(MAX_GROUP.saturating_sub(last.count));
+    if words(runs, last.width) > free {
+        runs = (free << 6).checked_div(last.width as usize).unwrap_or(runs);
+    }
+    let batch = batch.prefix(runs);
+    if runs > 0 {
+        batch.pack_starts(leaf, last.end(), (base, last.alignment, last.width));
+        let grown = Group { count: last.count.wrapping_add(runs), ..last };
+        let at = key_at(leaf, index);
+        grown.write_head(leaf, at);
+    }
+    runs
+}
+
+/// Takes the last `runs` runs out of the leaf; all of its runs at most.
+pub(super) fn remove(leaf: &mut [u8], runs: u64) {
+    let (mut left, mut count) = (runs, groups(leaf));
+    while left > 0 && count > 0 {
+        let index = count.wrapping_sub(1);
+        let last = group(leaf, index);
+        if last.count as u64 > left {
+            // Offsets are laid out by the count, so only a group without them shrinks in place.
+            let Shape::Uniform(_) = last.shape else {
+                debug_assert!(false, "a group with offsets is packed, and removed, as a whole");
+                return;
+            };
+            #[expect(clippy::cast_possible_truncation, reason = "below `last.count`")]
+            let kept = last.count.wrapping_sub(left as usize);
+            let at = key_at(leaf, index);
+            Group { count: kept, ..last }.write_head(leaf, at);
+            break;
+        }
+        left = left.wrapping_sub(last.count as u64);
+        count = index;
+    }
+    set_head(leaf, runs_before(leaf), count);
+}

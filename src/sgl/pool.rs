@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! [`Pool`]: a list in memory lent by the caller, with no allocator at all.
+
+use super::storage::{AllocError, Storage};
+use static_assertions::const_assert;
+
+/// Pieces out of a fixed array that the caller lends.
+///
+/// `N` is the size of a piece in bytes: a power of two from 512 to 4096, which is checked when the
+/// program is compiled. Small pieces waste less at the end of a list, large ones less per run.
+/// Where all pieces are used, building fails with [`AllocError`] and nothing is lost.
+///
+/// ```
+/// use pinned_sgl::{MemoryKind, PageSize, Pfn, Pool, SglBuilder};
+/// let mut memory = [[0u8; 512]; 4];
+/// let mut builder = SglBuilder::new_in(PageSize::SIZE_4K, Pool::new(&mut memory))?;
+/// for frame in (0..100).rev() {
+///     builder.push_page(Pfn::new(frame), MemoryKind::Ram)?;
+/// }
+/// let sgl = builder.finish()?;
+/// assert_eq!(sgl.run_count(), 100);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Pool<'a, const N: usize = 4096> {
+    memory: &'a mut [[u8; N]],
+    used: usize,
+}
+
+const_assert!(core::mem::size_of::<Pool<'static>>() == 24);
+
+impl<'a, const N: usize> Pool<'a, N> {
+    const PIECE_IS_VALID: () = assert!(N.is_power_of_two() && N >= 512 && N <= 4096);
+
+    /// A pool of `memory.len()` pieces; what `memory` held before is overwritten.
+    #[must_use]
+    pub const fn new(memory: &'a mut [[u8; N]]) -> Self {
+        let () = Self::PIECE_IS_VALID;
+        Self { memory, used: 0 }
+    }
+}
+
+// SAFETY: the pieces are disjoint arrays of one borrowed slice, which nobody else can touch while
+// it is borrowed; `piece` and `piece_mut` index the same array; `grow` adds one to `used` or
+// returns before it changes anything.
+unsafe impl<const N: usize> Storage for Pool<'_, N> {
+    const PIECE_BYTES: usize = N;
+
+    fn grow(&mut self, bytes: usize) -> Result<(), AllocError> {
+        let piece = self.memory.get_mut(self.used).filter(|_| bytes <= N).ok_or(AllocError)?;
+        piece.fill(0);
+        self.used = self.used.wrapping_add(1);
+        Ok(())
+    }
+
+    fn shrink(&mut self) {
+        self.used = self.used.saturating_sub(1);
+    }
+
+    fn pieces(&self) -> usize {
+        self.used
+    }
+
+    #[inline]
+    fn piece(&self, index: usize) -> &[u8] {
+        self.memory.get(index).map_or(&[], |piece| piece)
+    }
+
+    #[inline]
+    fn piece_mut(&mut self, index: usize) -> &mut [u8] {
+        self.memory.get_mut(index).map_or(&mut [], |piece| piece)
+    }
+
+    fn footprint(&self) -> usize {
+        self.used.saturating_mul(N)
+    }
+}

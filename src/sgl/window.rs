@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! [`Window`]: a byte range of a list, where every way to break it up starts.
+#![forbid(unsafe_code)]
+
+use super::list::Sgl;
+use super::run::MemoryKind;
+use super::runs::Runs;
+use super::storage::Storage;
+use crate::addr::PhysAddr;
+use crate::page_size::PageSize;
+use core::{fmt, iter::FusedIterator, num::NonZeroU64};
+
+/// A byte range of an [`Sgl`]: checked once, never empty, cheap to copy.
+///
+/// ```text
+///  page      0          1          2          3
+///  list  ├──────────┼──────────┼──────────┼──────────┤
+///            ├──────── window ─────────┤
+///            offset                    offset + len
+/// ```
+///
+/// Offsets given to its methods count from the first byte of the window, not of the list.
+pub struct Window<'a, S> {
+    sgl: &'a Sgl<S>,
+    offset: u64,
+    // Invariant: `offset + len` is at most the bytes of the list.
+    len: NonZeroU64,
+}
+
+impl<'a, S: Storage> Window<'a, S> {
+    /// The bytes `offset..offset + len` of the `within` bytes of the list from `base` on.
+    pub(super) fn new(
+        sgl: &'a Sgl<S>,
+        base: u64,
+        within: u64,
+        offset: u64,
+        len: u64,
+    ) -> Result<Self, WindowError> {
+        let beyond = WindowError::Beyond { offset, len, available: within };
+        let len = NonZeroU64::new(len).ok_or(WindowError::Empty)?;
+        if offset.checked_add(len.get()).is_none_or(|end| end > within) {
+            return Err(beyond);
+        }
+        Ok(Self { sgl, offset: base.wrapping_add(offset), len })
+    }
+
+    /// The list.
+    #[inline]
+    #[must_use]
+    pub const fn sgl(&self) -> &'a Sgl<S> {
+        self.sgl
+    }
+
+    /// Where the window begins in the list, in bytes.
+    #[inline]
+    #[must_use]
+    pub const fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The bytes of the window: never zero.
+    #[inline]
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a window is never empty")]
+    pub const fn len(&self) -> u64 {
+        self.len.get()
+    }
+
+    /// The size of the pages of the list.
+    #[inline]
+    #[must_use]
+    pub const fn page_size(&self) -> PageSize {
+        self.sgl.page_size()
+    }
+
+    /// The offset of the first byte in its page.
+    #[inline]
+    #[must_use]
+    pub const fn page_offset(&self) -> u64 {
+        self.offset & self.page_size().mask()
+    }
+
+    /// The window of `len` bytes that begins at byte `offset` of this one.
+    ///
+    /// # Errors
+    ///
+    /// [`WindowError`] if `len` is zero or the new window would reach beyond this one.
+    pub fn window(&self, offset: u64, len: u64) -> Result<Self, WindowError> {
+        Self::new(self.sgl, self.offset, self.len(), offset, len)
+    }
+
+    /// The pages of the list that hold a byte of the window: the first and the one after the last.
+    #[inline]
+    const fn page_range(&self) -> (u64, u64) {
+        let shift = self.page_size().shift();
+        let last = self.offset.wrapping_add(self.len.get().wrapping_sub(1));
+        (self.offset.wrapping_shr(shift), last.wrapping_shr(shift).wrapping_add(1))
+    }
+
+    /// How many pages hold a byte of the window. O(1).
+    #[inline]
+    #[must_use]
+    pub const fn page_count(&self) -> u64 {
+        let (first, end) = self.page_range();
+        end.wrapping_sub(first)
+    }
+
+    /// The runs of whole pages that hold a byte of the window.
+    #[inline]
+    pub fn runs(&self) -> Runs<'a, S> {
+        let (first, end) = self.page_range();
+        Runs::new(&self.sgl.leaves, first, end)
+    }
+
+    /// How many maximal runs hold a byte of the window. O(runs / 64); nothing is decoded.
+    #[must_use]
+    pub fn run_count(&self) -> u64 {
+        self.runs().count_left()
+    }
+
+    /// The physical address of byte `offset` of the window, or `None` beyond its end. O(log runs).
+    #[inline]
+    #[must_use]
+    pub fn phys(&self, offset: u64) -> Option<PhysAddr> {
+        (offset < self.len()).then(|| self.sgl.phys(self.offset.wrapping_add(offset)))
+    }
+
+    /// The bytes of the window, run by run.
+    #[inline]
+    #[must_use]
+    pub fn iter(&self) -> Iter<'a, S> {
+        let shift = self.page_size().shift();
+        Iter { runs: self.runs(), shift, skip: self.page_offset(), left: self.len() }
+    }
+
+    /// The bytes of the window from `offset` on, run by run; none beyond its end. O(log runs).
+    #[inline]
+    #[must_use]
+    pub fn iter_at(&self, offset: u64) -> Iter<'a, S> {
+        match self.window(offset, self.len().saturating_sub(offset)) {
+            Ok(rest) => rest.iter(),
+            Err(_) => Iter { left: 0, ..self.iter() },
+        }
+    }
+}
+
+impl<S> Clone for Window<'_, S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S> Copy for Window<'_, S> {}
+
+impl<S: Storage> fmt::Debug for Window<'_, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Window")
+            .field("offset", &format_args!("{:#x}", self.offset))
+            .field("len", &format_args!("{:#x}", self.len))
+            .field("segments", &self.iter())
+            .finish()
+    }
+}
+
+impl<'a, S: Storage> IntoIterator for Window<'a, S> {
+    type Item = Segment;
+    type IntoIter = Iter<'a, S>;
+
+    fn into_iter(self) -> Iter<'a, S> {
+        self.iter()
+    }
+}
+
+impl<'a, S: Storage> IntoIterator for &Window<'a, S> {
+    type Item = Segment;
+    type IntoIter = Iter<'a, S>;
+
+    fn into_iter(self) -> Iter<'a, S> {
+        self.iter()
+    }
+}
+
+/// Physically contiguous bytes of one kind: a piece of a window.
+///
+/// Its last byte is at `phys + (len - 1)`, which always has an address; the byte after it may not.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Segment {
+    /// The address of the first byte.
+    pub phys: PhysAddr,
+    /// The bytes of the segment: never zero.
+    pub len: u64,
+    /// What the bytes are made of.
+    pub kind: MemoryKind,
+}
+
+impl Segment {
+    #[inline]
+    pub(crate) const fn new(phys: PhysAddr, len: u64, kind: MemoryKind) -> Self {
+        Self { phys, len, kind }
+    }
+
+    /// The address of the last byte.
+    #[inline]
+    #[must_use]
+    pub const fn last(&self) -> PhysAddr {
+        PhysAddr::new(self.phys.get().wrapping_add(self.len.wrapping_sub(1)))
+    }
+}
+
+impl fmt::Debug for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Segment({:#x}+{:#x} {})", self.phys, self.len, self.kind)
+    }
+}
+
+/// The bytes of a window, run by run: each segment is a maximal run, clipped to the window.
+///
+/// Made by [`Window::iter`] and [`Window::iter_at`].
+pub struct Iter<'a, S> {
+    runs: Runs<'a, S>,
+    shift: u32,
+    /// Bytes of the next page that lie before the window.
+    skip: u64,
+    /// Bytes that are still to come.
+    left: u64,
+}
+
+impl<S: Storage> Iter<'_, S> {
+    /// The bytes that are still to come.
+    #[inline]
+    #[must_use]
+    pub fn bytes_left(&self) -> u64 {
+        self.left
+    }
+}
+
+impl<S: Storage> Iterator for Iter<'_, S> {
+    type Item = Segment;
+
+    #[inline]
+    fn next(&mut self) -> Option<Segment> {
+        if self.left == 0 {
+            return None;
+        }
+        let run = self.runs.next()?;
+        let skip = core::mem::take(&mut self.skip);
+        let phys = run.start().get().wrapping_shl(self.shift).wrapping_add(skip);
+        let len = run.count().wrapping_shl(self.shift).wrapping_sub(skip).min(self.left);
+        self.left = self.left.wrapping_sub(len);
+        Some(Segment::new(PhysAddr::new(phys), len, run.kind()))
+    }
+
+    #[inline]
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        if self.left == 0 {
+            (0, Some(0))
+        } else {
+            self.runs.size_hint()
+        }
+    }
+
+    fn fold<B, F>(self, init: B, mut f: F) -> B
+    where
+        F: FnMut(B, Segment) -> B,
+    {
+        let Self { runs, shift, mut skip, mut left } = self;
+        if left == 0 {
+            return init;
+        }
+        runs.fold(init, |acc, run| {
+            let phys = run.start().get().wrapping_shl(shift).wrapping_add(skip);
+            let len = run.count().wrapping_shl(shift).wrapping_sub(skip).min(left);
+            (skip, left) = (0, left.wrapping_sub(len));
+            f(acc, Segment::new(PhysAddr::new(phys), len, run.kind()))
+        })
+    }
+}
+
+impl<S: Storage> FusedIterator for Iter<'_, S> {}
+
+impl<S> Clone for Iter<'_, S> {
+    fn clone(&self) -> Self {
+        Self { runs: self.runs.clone(), ..*self }
+    }
+}
+
+impl<S: Storage> fmt::Debug for Iter<'_, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.clone()).finish()
+    }
+}
+
+/// Why numbers do not make a [`Window`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WindowError {
+    /// A window has at least one byte.
+    Empty,
+    /// The first byte is not in the first page of the list.
+    OffsetBeyondFirstPage {
+        /// The offset that was asked for.
+        offset: u64,
+        /// The size of a page of the list.
+        page: PageSize,
+    },
+    /// The window reaches beyond the bytes that are there.
+    Beyond {
+        /// The offset that was asked for.
+        offset: u64,
+        /// The length that was asked for.
+        len: u64,
+        /// The bytes that are there.
+        available: u64,
+    },
+}
+
+impl fmt::Display for WindowError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("a window of zero bytes"),
+            Self::OffsetBeyondFirstPage { offset, page } => {
+                write!(f, "offset {offset:#x} is beyond the first page of {page}")
+            }
+            Self::Beyond { offset, len, available } => write!(
+                f,
+                "{len:#x} bytes from offset {offset:#x} reach beyond the {available:#x} bytes that are there"
+            ),
+        }
+    }
+}
+
+impl core::error::Error for WindowError {}
