@@ -470,6 +470,13 @@ impl<S> FinishError<S> {
     }
 }
 
+/// For callers who give up: the builder, and what it holds, is dropped.
+impl<S> From<FinishError<S>> for AllocError {
+    fn from(_: FinishError<S>) -> Self {
+        AllocError
+    }
+}
+
 impl<S> fmt::Debug for FinishError<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FinishError").finish_non_exhaustive()
