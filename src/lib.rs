@@ -18,8 +18,15 @@ extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
+#[cfg(all(feature = "linux", not(target_os = "linux")))]
+compile_error!(
+    "the feature `linux` pins memory through io_uring, which only Linux has: leave it out"
+);
+
 mod addr;
 pub mod granule;
+#[cfg(all(feature = "linux", target_os = "linux"))]
+pub mod linux;
 mod page_size;
 pub mod sgl;
 

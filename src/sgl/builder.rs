@@ -325,7 +325,7 @@ impl<S: Storage> SglBuilder<S> {
         let packed = self.packed_runs.wrapping_sub(then.packed_runs).min(then.open as u64) as usize;
         self.starts.copy_within(..then.open.wrapping_sub(packed), packed);
         self.counts.copy_within(..then.open.wrapping_sub(packed), packed);
-        let runs = Runs::new(&self.leaves, then.packed_pages, self.packed_pages);
+        let runs = Runs::new(&self.leaves, self.packed_pages, then.packed_pages, self.packed_pages);
         let open = self.starts.iter_mut().zip(&mut self.counts).take(packed);
         for ((start, count), run) in open.zip(runs) {
             (*start, *count) = (run.start().get(), run.count());

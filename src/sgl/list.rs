@@ -71,7 +71,7 @@ impl<S: Storage> Sgl<S> {
     #[inline]
     #[must_use]
     pub fn runs(&self) -> Runs<'_, S> {
-        Runs::new(&self.leaves, 0, self.pages)
+        Runs::new(&self.leaves, self.pages, 0, self.pages)
     }
 
     /// The window that begins at byte `offset` of the first page and has `len` bytes.
@@ -103,7 +103,7 @@ impl<S: Storage> Sgl<S> {
     #[inline]
     pub(super) fn phys(&self, offset: u64) -> PhysAddr {
         let page = offset.wrapping_shr(self.page.shift());
-        let run = Runs::new(&self.leaves, page, page.wrapping_add(1)).next();
+        let run = Runs::new(&self.leaves, self.pages, page, page.wrapping_add(1)).next();
         let pfn = run.map_or(0, |run| run.start().get());
         PhysAddr::new(pfn.wrapping_shl(self.page.shift()) | (offset & self.page.mask()))
     }

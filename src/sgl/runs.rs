@@ -27,12 +27,14 @@ pub struct Runs<'a, S> {
     /// The page that comes next.
     at: u64,
     end: u64,
+    /// The pages of the whole list: where its last group ends.
+    total: u64,
 }
 
 impl<'a, S: Storage> Runs<'a, S> {
-    /// The runs of the pages from `from` up to `to`. O(log runs).
+    /// The runs of the pages from `from` up to `to`, of a list of `total` pages. O(log runs).
     #[inline]
-    pub(super) fn new(leaves: &'a Leaves<S>, from: u64, to: u64) -> Self {
+    pub(super) fn new(leaves: &'a Leaves<S>, total: u64, from: u64, to: u64) -> Self {
         let (leaf_index, leaf_first) = leaves.find(from);
         let leaf = leaves.leaf(leaf_index);
         let group_index = packed::find_group(leaf, from.wrapping_sub(leaf_first));
@@ -46,11 +48,12 @@ impl<'a, S: Storage> Runs<'a, S> {
             leaf_first,
             group,
             group_index,
-            group_end: to,
+            group_end: total,
             index,
             run_first: group_first.wrapping_add(group.offset(leaf, index)),
             at: from,
             end: to,
+            total,
         };
         runs.group_end = runs.find_group_end();
         runs
@@ -61,12 +64,12 @@ impl<'a, S: Storage> Runs<'a, S> {
         self.leaf_first.wrapping_add(self.group.first)
     }
 
-    /// Where the next group begins; where there is none, the end is the end of the iteration.
+    /// Where the next group begins.
     #[inline]
     fn find_group_end(&self) -> u64 {
         match packed::group_first(self.leaf, self.group_index.wrapping_add(1)) {
             Some(first) => self.leaf_first.wrapping_add(first),
-            None => self.leaves.first_page(self.leaf_index.wrapping_add(1)).unwrap_or(self.end),
+            None => self.leaves.first_page(self.leaf_index.wrapping_add(1)).unwrap_or(self.total),
         }
     }
 

@@ -109,7 +109,7 @@ impl<'a, S: Storage> Window<'a, S> {
     #[inline]
     pub fn runs(&self) -> Runs<'a, S> {
         let (first, end) = self.page_range();
-        Runs::new(&self.sgl.leaves, first, end)
+        Runs::new(&self.sgl.leaves, self.sgl.pages, first, end)
     }
 
     /// How many maximal runs hold a byte of the window. O(runs / 64); nothing is decoded.

@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! [`Buffer`]: anonymous memory of this process with pages of a chosen kind.
+
+use super::pages::{base_page_size, transparent_page_size, Pages, Pool};
+use crate::addr::UserAddr;
+use crate::page_size::PageSize;
+use core::{fmt, ptr, ptr::NonNull};
+use std::io;
+
+/// Page-aligned anonymous memory of this process; unmapped when dropped.
+///
+/// A device may write to pinned memory at any time, so there is no `&[u8]` of it:
+/// [`read`](Self::read) and [`write`](Self::write) copy, byte by byte and volatile.
+///
+/// A child process does not inherit the memory (`MADV_DONTFORK`).
+pub struct Buffer {
+    // Invariant: `map..map + map_len` is a mapping that is readable, writable and ours alone, and
+    // `start..start + len` lies in it.
+    map: NonNull<u8>,
+    map_len: usize,
+    start: NonNull<u8>,
+    len: usize,
+    pages: Pages,
+    page: PageSize,
+    huge: PageSize,
+}
+
+// SAFETY: the memory is owned by the value as that of a box is, and no thread is special to it.
+unsafe impl Send for Buffer {}
+// SAFETY: through a shared reference, memory is only read.
+unsafe impl Sync for Buffer {}
+
+impl Buffer {
+    /// Maps `len` bytes of memory. No page of it is touched: pinning does that.
+    ///
+    /// # Errors
+    ///
+    /// [`BufferError`] if `len` is zero or not a multiple of the page size (the huge page size for
+    /// [`Pages::Huge2M`] and [`Pages::Huge1G`], otherwise that of a base page), if the pool has not
+    /// enough huge pages, or if the kernel has no memory to give.
+    pub fn new(len: u64, pages: Pages) -> Result<Self, BufferError> {
+        let page = base_page_size().map_err(|source| BufferError::Map { len, source })?;
+        let huge = match pages {
+            Pages::Base => page,
+            Pages::Transparent => {
+                transparent_page_size().ok_or(BufferError::NoTransparentHugePages)?
+            }
+            Pages::Huge2M => PageSize::SIZE_2M,
+            Pages::Huge1G => PageSize::SIZE_1G,
+        };
+        let unit = pages.huge_page_size().unwrap_or(page);
+        if len == 0 {
+            return Err(BufferError::Empty);
+        }
+        if len & unit.mask() != 0 {
+            return Err(BufferError::NotAMultiple { len, page: unit });
+        }
+        // Room to begin at a huge page; what is left over is never touched.
+        let slack = if pages == Pages::Transparent { huge.bytes() } else { 0 };
+        let too_large = BufferError::TooLarge { len };
+        let room = len.checked_add(slack).and_then(|room| isize::try_from(room).ok());
+        let (Some(map_len), Ok(bytes)) = (room, usize::try_from(len)) else {
+            return Err(too_large);
+        };
+        let map_len = map_len.unsigned_abs();
+        let map = map(map_len, pages).map_err(|source| match pages.huge_page_size() {
+            Some(size) => no_huge_pages(len, size, source),
+            None => BufferError::Map { len, source },
+        })?;
+        let skip = if slack == 0 { 0 } else { skip_to(map, huge) };
+        let Some(start) = NonNull::new(map.as_ptr().wrapping_add(skip)) else {
+            return Err(too_large);
+        };
+        let buffer = Self { map, map_len, start, len: bytes, pages, page, huge };
+        buffer.advise()?;
+        Ok(buffer)
+    }
+
+    /// Tells the kernel which pages to use, and to keep children out.
+    fn advise(&self) -> Result<(), BufferError> {
+        let advise = |advice| {
+            // SAFETY: the range is part of our own mapping, and none of the advice given here
+            // changes what it holds.
+            let failed = unsafe { libc::madvise(self.start.as_ptr().cast(), self.len, advice) };
+            if failed == 0 {
+                Ok(())
+            } else {
+                Err(io::Error::last_os_error())
+            }
+        };
+        let failed = |source| BufferError::Advise { source };
+        match self.pages {
+            // EINVAL: a kernel without transparent huge pages has nothing but base pages.
+            Pages::Base => match advise(libc::MADV_NOHUGEPAGE) {
+                Err(error) if error.raw_os_error() != Some(libc::EINVAL) => {
+                    return Err(failed(error))
+                }
+                _ => {}
+            },
+            Pages::Transparent => advise(libc::MADV_HUGEPAGE).map_err(failed)?,
+            Pages::Huge2M | Pages::Huge1G => {}
+        }
+        advise(libc::MADV_DONTFORK).map_err(failed)
+    }
+
+    /// The bytes of the buffer.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a buffer is never empty")]
+    pub const fn len(&self) -> u64 {
+        self.len as u64
+    }
+
+    /// The kind of pages that was asked for.
+    #[must_use]
+    pub const fn pages(&self) -> Pages {
+        self.pages
+    }
+
+    /// The size of a base page: the unit of frame numbers, whatever the buffer is made of.
+    #[must_use]
+    pub const fn page_size(&self) -> PageSize {
+        self.page
+    }
+
+    /// The size of a huge page of the kind that was asked for; the base page if none was.
+    #[must_use]
+    pub const fn huge_page_size(&self) -> PageSize {
+        self.huge
+    }
+
+    /// The address of the first byte: a multiple of [`huge_page_size`](Self::huge_page_size).
+    #[must_use]
+    pub fn user_addr(&self) -> UserAddr {
+        UserAddr::new(self.start.addr().get() as u64)
+    }
+
+    /// The byte at `offset`, which lies in the buffer.
+    pub(super) fn at(&self, offset: usize) -> NonNull<u8> {
+        NonNull::new(self.start.as_ptr().wrapping_add(offset)).unwrap_or(self.start)
+    }
+
+    /// Copies bytes from `offset` on out of the buffer, each read once and volatile.
+    ///
+    /// Where a device writes at the same time, each byte is an old or a new one.
+    ///
+    /// # Errors
+    ///
+    /// [`AccessError`] if they reach beyond the buffer; nothing was read then.
+    pub fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), AccessError> {
+        let from = self.check(offset, bytes.len())?;
+        for (index, byte) in bytes.iter_mut().enumerate() {
+            let place = from.as_ptr().wrapping_add(index).cast_const();
+            // SAFETY: `check` found all bytes in the mapping, which is readable; nobody in this
+            // process writes, as that takes `&mut self`; a device may, and the read is volatile.
+            *byte = unsafe { ptr::read_volatile(place) };
+        }
+        Ok(())
+    }
+
+    /// Copies bytes into the buffer from `offset` on, each written once and volatile.
+    ///
+    /// # Errors
+    ///
+    /// [`AccessError`] if they reach beyond the buffer; nothing was written then.
+    pub fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), AccessError> {
+        let to = self.check(offset, bytes.len())?;
+        for (index, byte) in bytes.iter().enumerate() {
+            // SAFETY: `check` found all bytes in the mapping, which is writable; `&mut self` is
+            // the only way in for this process; a device may read, and the write is volatile.
+            unsafe { ptr::write_volatile(to.as_ptr().wrapping_add(index), *byte) };
+        }
+        Ok(())
+    }
+
+    fn check(&self, offset: u64, len: usize) -> Result<NonNull<u8>, AccessError> {
+        let end = offset.checked_add(len as u64);
+        match usize::try_from(offset) {
+            Ok(start) if end.is_some_and(|end| end <= self.len()) => Ok(self.at(start)),
+            _ => Err(AccessError { offset, len: len as u64, available: self.len() }),
+        }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours alone and no reference into it was ever handed out. It is
+        // not pinned: the value that pins it owns it, and unpins first.
+        unsafe { libc::munmap(self.map.as_ptr().cast(), self.map_len) };
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Buffer")
+            .field("user_addr", &self.user_addr())
+            .field("len", &format_args!("{:#x}", self.len))
+            .field("pages", &self.pages)
+            .finish()
+    }
+}
+
+/// How many bytes after `place` the next huge page begins: less than one.
+fn skip_to(place: NonNull<u8>, huge: PageSize) -> usize {
+    let addr = place.addr().get() as u64;
+    usize::try_from(addr.wrapping_neg() & huge.mask()).unwrap_or(0)
+}
+
+/// Maps `len` bytes of anonymous memory.
+fn map(len: usize, pages: Pages) -> io::Result<NonNull<u8>> {
+    let huge = match pages {
+        Pages::Base | Pages::Transparent => 0,
+        Pages::Huge2M => libc::MAP_HUGETLB | libc::MAP_HUGE_2MB,
+        Pages::Huge1G => libc::MAP_HUGETLB | libc::MAP_HUGE_1GB,
+    };
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | huge;
+    // SAFETY: a new mapping at an address that the kernel chooses touches nothing that exists.
+    let map = unsafe {
+        libc::mmap(ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
+    };
+    if map == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    NonNull::new(map.cast()).ok_or_else(|| io::Error::other("the kernel mapped address zero"))
+}
+
+/// Why there is no mapping of huge pages of `size`.
+fn no_huge_pages(len: u64, size: PageSize, source: io::Error) -> BufferError {
+    match Pool::of(size) {
+        None => BufferError::NoSuchHugePages { size },
+        Some(pool) => {
+            let needed = len.wrapping_shr(size.shift());
+            if pool.available >= needed {
+                return BufferError::Map { len, source };
+            }
+            let Pool { total, available } = pool;
+            BufferError::NoHugePages { size, needed, available, total }
+        }
+    }
+}
+
+/// Why there is no [`Buffer`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum BufferError {
+    /// A buffer has at least one page.
+    Empty,
+    /// A buffer has whole pages.
+    NotAMultiple {
+        /// The bytes that were asked for.
+        len: u64,
+        /// The size of the pages.
+        page: PageSize,
+    },
+    /// More than an address space can hold.
+    TooLarge {
+        /// The bytes that were asked for.
+        len: u64,
+    },
+    /// The kernel has no transparent huge pages.
+    NoTransparentHugePages,
+    /// This machine has no huge pages of this size.
+    NoSuchHugePages {
+        /// The size.
+        size: PageSize,
+    },
+    /// Not enough huge pages of this size have been reserved.
+    NoHugePages {
+        /// The size.
+        size: PageSize,
+        /// The pages that the buffer needs.
+        needed: u64,
+        /// The pages of the pool that nobody uses.
+        available: u64,
+        /// The pages of the pool, whoever uses them.
+        total: u64,
+    },
+    /// The kernel did not map the memory.
+    Map {
+        /// The bytes that were asked for.
+        len: u64,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel did not take the advice which pages to use.
+    Advise {
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl fmt::Display for BufferError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("a buffer of zero bytes"),
+            Self::NotAMultiple { len, page } => {
+                write!(f, "{len} bytes are not a multiple of the page size, {page}")
+            }
+            Self::TooLarge { len } => write!(f, "{len:#x} bytes do not fit an address space"),
+            Self::NoTransparentHugePages => {
+                f.write_str("this kernel has no transparent huge pages")
+            }
+            Self::NoSuchHugePages { size } => {
+                write!(f, "this machine has no huge pages of {size}")
+            }
+            Self::NoHugePages { size, needed, available, total } => write!(
+                f,
+                "{needed} huge pages of {size} are needed and {available} are free: \
+                 reserve them with `echo {} > {}/nr_hugepages`{}",
+                total.saturating_add(needed.saturating_sub(*available)),
+                Pool::directory(*size),
+                if *size == PageSize::SIZE_2M { " (or vm.nr_hugepages)" } else { "" }
+            ),
+            Self::Map { len, source } => write!(f, "cannot map {len:#x} bytes: {source}"),
+            Self::Advise { source } => {
+                write!(f, "cannot tell the kernel which pages to use: {source}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for BufferError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::Map { source, .. } | Self::Advise { source } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+/// The bytes to be copied reach beyond the buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AccessError {
+    /// Where they begin.
+    pub offset: u64,
+    /// How many there are.
+    pub len: u64,
+    /// The bytes of the buffer.
+    pub available: u64,
+}
+
+impl fmt::Display for AccessError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { offset, len, available } = self;
+        write!(f, "{len:#x} bytes at offset {offset:#x} reach beyond the buffer of {available:#x}")
+    }
+}
+
+impl core::error::Error for AccessError {}

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The laws of the crate, each in a file, each against an oracle that is slow and obvious.
+//!
+//! A law is a function that checks one case, and panics where the law is broken. Three drivers
+//! bring the cases: exhaustive small ones, property tests, and the fuzz targets, which have the
+//! names of the laws. The last two turn bytes into a case with [`input`].
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    missing_debug_implementations,
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::integer_division,
+    clippy::cast_possible_truncation,
+    reason = "a law that is broken panics; each driver uses its own part"
+)]
+
+pub mod block_law;
+pub mod input;
+pub mod merge_law;
+pub mod oracle;
+pub mod packed_roundtrip;
+pub mod segment_law;
+pub mod storage;
+pub mod tile_law;
+pub mod window_seek;
+
+use arbitrary::{Result, Unstructured};
+
+/// A law, driven by bytes. `Err` means that the bytes were too few to make a case.
+pub type Law = fn(&mut Unstructured<'_>) -> Result<()>;
+
+/// All laws, by the names of their fuzz targets.
+pub const LAWS: [(&str, Law); 6] = [
+    ("merge_law", merge_law::from_bytes),
+    ("packed_roundtrip", packed_roundtrip::from_bytes),
+    ("window_seek", window_seek::from_bytes),
+    ("block_law", block_law::from_bytes),
+    ("tile_law", tile_law::from_bytes),
+    ("segment_law", segment_law::from_bytes),
+];

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! **Segments** never cross a boundary, never exceed the length, never mix kinds, are as few as can
+//! be, and add up to the window.
+
+use super::{
+    input,
+    oracle::{Atoms, Page},
+};
+use arbitrary::{Result, Unstructured};
+use pinned_sgl::granule::{SegmentError, SegmentLimits};
+use pinned_sgl::PageSize;
+
+/// A window of a list, under limits.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    pub offset: u64,
+    pub len: u64,
+    pub max_len: Option<u64>,
+    pub boundary: Option<u64>,
+}
+
+pub fn check(page: PageSize, pages: &[Page], case: Case) {
+    let Case { offset, len, max_len, boundary } = case;
+    let numbers = [max_len.unwrap_or(0), boundary.unwrap_or(0)];
+    let Some(atoms) = Atoms::of(pages, page, offset, len, 0, &numbers) else {
+        return;
+    };
+    let expected = atoms.segments(max_len, boundary);
+
+    let sgl = input::build(page, pages);
+    let window = sgl.window(offset, len).unwrap();
+    let mut limits = SegmentLimits::NONE;
+    if let Some(max_len) = max_len {
+        limits = limits.max_len(max_len).unwrap();
+    }
+    if let Some(boundary) = boundary {
+        limits = limits.boundary(boundary).unwrap();
+    }
+    let segments = window.segments(&limits).unwrap();
+    let plain: Vec<_> = segments.clone().map(|segment| (segment.phys.get(), segment.len)).collect();
+    assert_eq!(plain, expected, "{pages:?} {case:?}");
+    let count = expected.len() as u64;
+    assert_eq!(window.segment_count(&limits), count);
+    assert_eq!(segments.clone().fold(0, |n, _| n + 1), count);
+    let mut rest = segments.clone();
+    for index in 0..=expected.len() {
+        let (least, most) = rest.size_hint();
+        assert!(least <= expected.len() - index && most.unwrap() >= expected.len() - index);
+        if index < 4 {
+            let mut after = Vec::new();
+            rest.clone().for_each(|segment| after.push((segment.phys.get(), segment.len)));
+            assert_eq!(after, expected[index..]);
+        }
+        rest.next();
+    }
+    assert_eq!((rest.next(), rest.size_hint()), (None, (0, Some(0))));
+
+    // The limits on count and addresses: just enough, and one less.
+    assert!(window.segments(&limits.max_segments(count)).is_ok());
+    let error = window.segments(&limits.max_segments(count - 1)).unwrap_err();
+    assert_eq!(error, SegmentError::TooMany { needed: count, max: count - 1 });
+    let highest = atoms.atoms.iter().map(|atom| atom.phys + (atoms.step - 1)).max().unwrap();
+    let mask = u64::MAX.checked_shr(highest.leading_zeros()).unwrap_or(0);
+    assert!(window.segments(&limits.addr_mask(mask).unwrap()).is_ok());
+    if highest > 0 {
+        let mask = mask >> 1;
+        let first = atoms.atoms.iter().position(|atom| atom.phys + (atoms.step - 1) > mask);
+        let atom = atoms.atoms[first.unwrap()];
+        let inside = if atom.phys > mask { 0 } else { mask + 1 - atom.phys };
+        let error = window.segments(&limits.addr_mask(mask).unwrap()).unwrap_err();
+        let offset = first.unwrap() as u64 * atoms.step + inside;
+        let phys = pinned_sgl::PhysAddr::new(atom.phys + inside);
+        assert_eq!(error, SegmentError::Unreachable { offset, phys, mask });
+    }
+}
+
+pub fn from_bytes(u: &mut Unstructured<'_>) -> Result<()> {
+    let page = input::page_size(u)?;
+    let pages = input::few_pages(u)?;
+    let (offset, len) = input::window(u, page, pages.len() as u64 * page.bytes())?;
+    if len == 0 {
+        return Ok(());
+    }
+    let max_len = u.ratio(3, 4)?.then_some(()).map(|()| input::number(u, 1 << 32)).transpose()?;
+    let boundary = if u.ratio(1, 2)? { Some(1 << u.int_in_range(0..=63)?) } else { None };
+    let max_len = max_len.map(|max_len| max_len.max(1));
+    check(page, &pages, Case { offset, len, max_len, boundary });
+    Ok(())
+}

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The planner, `examples/plan`, run as its users run it: as a process.
+#![cfg(feature = "alloc")]
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::integer_division,
+    clippy::cast_possible_truncation,
+    reason = "a test may panic: that is how it fails"
+)]
+
+mod bad_input;
+mod batch;
+mod golden;
+mod oracle;
+mod random;
+mod vectors;
+
+use serde_json::Value;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::thread;
+
+/// The planner, which cargo builds with the tests, unless it is told to build this test alone.
+fn program() -> Command {
+    let test = std::env::current_exe().unwrap();
+    // target/<profile>/deps/<this test> and target/<profile>/examples/plan
+    let profile = test.ancestors().nth(2).unwrap();
+    let name = format!("plan{}", std::env::consts::EXE_SUFFIX);
+    let path: PathBuf = profile.join("examples").join(name);
+    assert!(path.exists(), "{} is missing: cargo build --example plan", path.display());
+    Command::new(path)
+}
+
+/// What a run of the planner leaves behind.
+struct Ended {
+    status: i32,
+    stdout: String,
+    stderr: String,
+}
+
+/// Runs the planner with `input` on its standard input.
+fn plan(args: &[&str], input: impl AsRef<[u8]>) -> Ended {
+    let mut child = program()
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.as_ref().to_vec();
+    // From a thread: the planner answers before it has read everything. It need not read at all,
+    // so that a broken pipe is no failure.
+    let writer = thread::spawn(move || drop(stdin.write_all(&input)));
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    let ended = Ended {
+        status: output.status.code().unwrap(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    };
+    assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
+    ended
+}
+
+/// Runs the planner, which must succeed, and returns what it prints.
+fn printed(args: &[&str], input: &str) -> String {
+    let ended = plan(args, input);
+    assert_eq!((ended.status, ended.stderr.as_str()), (0, ""), "{args:?}");
+    ended.stdout
+}
+
+/// The answers to a batch of requests.
+fn answers(requests: &[Value]) -> Vec<Value> {
+    let lines: String = requests.iter().map(|request| format!("{request}\n")).collect();
+    let stdout = printed(&["--batch"], &lines);
+    let answers: Vec<Value> =
+        stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(answers.len(), requests.len());
+    answers
+}
+
+/// The answer to one request.
+fn answer(request: Value) -> Value {
+    answers(&[request]).remove(0)
+}
