@@ -227,11 +227,10 @@ impl fmt::Display for PageSizes {
         if self.is_empty() {
             return f.write_str("none");
         }
-        for (index, size) in self.sizes().enumerate() {
-            if index > 0 {
-                f.write_str("|")?;
-            }
-            write!(f, "{size}")?;
+        let mut between = "";
+        for size in self.sizes() {
+            write!(f, "{between}{size}")?;
+            between = "|";
         }
         Ok(())
     }

@@ -170,9 +170,11 @@ impl<S: Storage> SglBuilder<S> {
         I: IntoIterator<Item = PageRun>,
     {
         self.all_or_nothing(|builder| {
-            for (index, run) in runs.into_iter().enumerate() {
+            let mut index = 0usize;
+            for run in runs {
                 let pushed = builder.push(run.start().get(), run.count(), run.kind());
                 pushed.map_err(|failure| failure.at(index))?;
+                index = index.wrapping_add(1);
             }
             Ok(())
         })
@@ -277,8 +279,8 @@ impl<S: Storage> SglBuilder<S> {
         self.packed_pages = self.packed_pages.wrapping_add(pages);
         self.packed_runs = self.packed_runs.wrapping_add(packed as u64);
         if packed < self.open {
-            self.starts.copy_within(packed..self.open, 0);
-            self.counts.copy_within(packed..self.open, 0);
+            shift_down(&mut self.starts, packed);
+            shift_down(&mut self.counts, packed);
         }
         self.open = self.open.wrapping_sub(packed);
         Ok(())
@@ -323,8 +325,9 @@ impl<S: Storage> SglBuilder<S> {
     fn undo(&mut self, then: Checkpoint) {
         #[expect(clippy::cast_possible_truncation, reason = "at most `then.open`")]
         let packed = self.packed_runs.wrapping_sub(then.packed_runs).min(then.open as u64) as usize;
-        self.starts.copy_within(..then.open.wrapping_sub(packed), packed);
-        self.counts.copy_within(..then.open.wrapping_sub(packed), packed);
+        // What was packed comes back in front of what is still open of it.
+        shift_up(&mut self.starts, packed);
+        shift_up(&mut self.counts, packed);
         let runs = Runs::new(&self.leaves, self.packed_pages, then.packed_pages, self.packed_pages);
         let open = self.starts.iter_mut().zip(&mut self.counts).take(packed);
         for ((start, count), run) in open.zip(runs) {
@@ -339,6 +342,29 @@ impl<S: Storage> SglBuilder<S> {
         self.pages = then.pages;
         self.open = then.open;
         self.kind = then.kind;
+    }
+}
+
+/// Moves what stands from place `by` on to the front. (`copy_within` could panic.)
+fn shift_down(column: &mut [u64; BATCH], by: usize) {
+    let mut to = 0usize;
+    while let Some(&value) = column.get(to.wrapping_add(by)) {
+        if let Some(place) = column.get_mut(to) {
+            *place = value;
+        }
+        to = to.wrapping_add(1);
+    }
+}
+
+/// Moves all to the back by `by` places; the last `by` are gone.
+fn shift_up(column: &mut [u64; BATCH], by: usize) {
+    let mut to = BATCH;
+    while let Some(from) = to.checked_sub(1).and_then(|last| last.checked_sub(by)) {
+        to = to.wrapping_sub(1);
+        let value = column.get(from).copied().unwrap_or(0);
+        if let Some(place) = column.get_mut(to) {
+            *place = value;
+        }
     }
 }
 

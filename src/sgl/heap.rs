@@ -98,6 +98,7 @@ impl Heap {
         Self::default()
     }
 
+    #[inline]
     fn get(&self, index: usize) -> Option<&Piece> {
         match Path::to(index) {
             Path::Near(a) => self.near.get(a),
@@ -107,6 +108,7 @@ impl Heap {
         }
     }
 
+    #[inline]
     fn get_mut(&mut self, index: usize) -> Option<&mut Piece> {
         match Path::to(index) {
             Path::Near(a) => self.near.get_mut(a),

@@ -21,6 +21,8 @@ use super::storage::{AllocError, Storage};
 const INLINE_LEAF: usize = 64;
 /// Directory entries that live in the list.
 const NEAR: usize = 4;
+/// Shelves whose first entry lives in the list, too.
+const TOPS: usize = 8;
 /// Entries of the first shelf.
 const FIRST_SHELF_LOG2: u32 = 4;
 const FIRST_SHELF: usize = 1 << FIRST_SHELF_LOG2;
@@ -34,6 +36,9 @@ pub(super) struct Leaves<S> {
     storage: S,
     inline: [u8; INLINE_LEAF],
     near: [u64; NEAR],
+    /// The first entries of the first shelves, so that a search need not visit them; or the last
+    /// page number there can be.
+    tops: [u64; TOPS],
     /// How many leaves there are beside the inline one.
     outer: usize,
 }
@@ -47,18 +52,19 @@ struct Place {
 impl Place {
     /// The place of the entry that has `index` entries before it on the shelves, where the
     /// largest shelf has `2^largest` times the entries of the first.
+    #[inline]
     const fn of(index: usize, largest: u32) -> Self {
-        let doubling = (FIRST_SHELF << largest).wrapping_sub(FIRST_SHELF);
+        let doubling = before_doubled(largest);
         if index < doubling {
             let shelf = (index >> FIRST_SHELF_LOG2).wrapping_add(1).ilog2();
-            let before = (FIRST_SHELF << shelf).wrapping_sub(FIRST_SHELF);
-            return Self { shelf: shelf as usize, slot: index.wrapping_sub(before) };
+            let slot = index.wrapping_sub(before_doubled(shelf));
+            return Self { shelf: shelf as usize, slot };
         }
         let beyond = index.wrapping_sub(doubling);
         let log2 = largest.wrapping_add(FIRST_SHELF_LOG2);
         Self {
-            shelf: (largest as usize).wrapping_add(beyond >> log2),
-            slot: beyond & (1usize << log2).wrapping_sub(1),
+            shelf: (largest as usize).wrapping_add(beyond.wrapping_shr(log2)),
+            slot: beyond & 1usize.wrapping_shl(log2).wrapping_sub(1),
         }
     }
 }
@@ -66,13 +72,13 @@ impl Place {
 impl<S: Storage> Leaves<S> {
     /// The largest shelf is a piece.
     const LARGEST: u32 = Self::FULL_SHELF.wrapping_sub(FIRST_SHELF_LOG2);
-    const DOUBLING: usize = (FIRST_SHELF << Self::LARGEST).wrapping_sub(FIRST_SHELF);
+    const DOUBLING: usize = before_doubled(Self::LARGEST);
     const FULL_SHELF: u32 = S::PIECE_BYTES.ilog2().wrapping_sub(ENTRY.ilog2());
 
     pub(super) fn new(storage: S) -> Self {
         let mut inline = [0; INLINE_LEAF];
         packed::clear(&mut inline, 0);
-        Self { storage, inline, near: [0; NEAR], outer: 0 }
+        Self { storage, inline, near: [u64::MAX; NEAR], tops: [u64::MAX; TOPS], outer: 0 }
     }
 
     pub(super) fn storage(&self) -> &S {
@@ -87,12 +93,12 @@ impl<S: Storage> Leaves<S> {
 
     /// How many entries stand on the shelves before shelf `shelf`.
     #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "below `LARGEST` where it is cast")]
     const fn before_shelf(shelf: usize) -> usize {
-        if shelf <= Self::LARGEST as usize {
-            return (FIRST_SHELF << shelf).wrapping_sub(FIRST_SHELF);
+        match shelf.checked_sub(Self::LARGEST as usize) {
+            None => before_doubled(shelf as u32),
+            Some(full) => Self::DOUBLING.wrapping_add(full.wrapping_shl(Self::FULL_SHELF)),
         }
-        let full = shelf.wrapping_sub(Self::LARGEST as usize);
-        Self::DOUBLING.wrapping_add(full << Self::FULL_SHELF)
     }
 
     /// The piece of shelf `shelf`: behind the near leaves, and the leaves and shelves before it.
@@ -163,21 +169,28 @@ impl<S: Storage> Leaves<S> {
     /// The leaf that holds page `page`, and its first page. O(log leaves).
     #[inline]
     pub(super) fn find(&self, page: u64) -> (usize, u64) {
-        if let Some(entries) = self.outer.checked_sub(NEAR).filter(|&entries| entries > 0) {
-            if self.shelf_entry(0, 0) <= page {
-                return self.find_on_shelves(page, entries);
-            }
+        let before = |entries: &[u64]| {
+            entries.iter().fold(0usize, |n, &first| n.wrapping_add(usize::from(first <= page)))
+        };
+        if let Some(shelf) = before(&self.tops).checked_sub(1) {
+            return self.find_on_shelves(page, shelf);
         }
-        let near = self.near.get(..self.outer.min(NEAR)).unwrap_or(&self.near);
-        let before = near.iter().take_while(|&&first| first <= page).count();
-        (before, before.checked_sub(1).and_then(|last| near.get(last)).map_or(0, |first| *first))
+        let leaf = before(&self.near);
+        (leaf, leaf.checked_sub(1).and_then(|last| self.near.get(last)).map_or(0, |first| *first))
     }
 
+    /// The leaf of a page that lies on shelf `shelf`, or, if that is the last of the tops, beyond.
     #[inline]
-    fn find_on_shelves(&self, page: u64, entries: usize) -> (usize, u64) {
-        let last = Place::of(entries.wrapping_sub(1), Self::LARGEST);
-        let shelf =
-            last_at_most(last.shelf.wrapping_add(1), |shelf| self.shelf_entry(shelf, 0) <= page);
+    fn find_on_shelves(&self, page: u64, shelf: usize) -> (usize, u64) {
+        let entries = self.outer.saturating_sub(NEAR);
+        let mut shelf = shelf;
+        if shelf == TOPS - 1 {
+            let last = Place::of(entries.wrapping_sub(1), Self::LARGEST).shelf;
+            let beyond = last_at_most(last.wrapping_sub(shelf).wrapping_add(1), |beyond| {
+                self.shelf_entry(shelf.wrapping_add(beyond), 0) <= page
+            });
+            shelf = shelf.wrapping_add(beyond);
+        }
         let before = Self::before_shelf(shelf);
         let full = Self::before_shelf(shelf.wrapping_add(1)).min(entries).wrapping_sub(before);
         let piece = self.storage.piece(Self::shelf_piece(shelf));
@@ -219,6 +232,9 @@ impl<S: Storage> Leaves<S> {
                 if let Some(entry) = piece.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
                     *entry = first_page.to_le_bytes();
                 }
+                if let Some(top) = self.tops.get_mut(shelf).filter(|_| slot == 0) {
+                    *top = first_page;
+                }
             }
         }
         self.outer = outer.wrapping_add(1);
@@ -235,14 +251,35 @@ impl<S: Storage> Leaves<S> {
                 break;
             }
             now = before;
-            self.storage.shrink();
-            if outer.checked_sub(NEAR).is_some_and(|i| Place::of(i, Self::LARGEST).slot == 0) {
-                self.storage.shrink();
-            }
-            self.outer = outer;
+            self.drop_last(outer);
         }
         packed::remove(self.last_mut(), now.saturating_sub(runs));
     }
+
+    /// Takes the last leaf back; `outer` are left beside the inline one.
+    fn drop_last(&mut self, outer: usize) {
+        self.outer = outer;
+        self.storage.shrink();
+        let Some(index) = outer.checked_sub(NEAR) else {
+            if let Some(entry) = self.near.get_mut(outer) {
+                *entry = u64::MAX;
+            }
+            return;
+        };
+        let Place { shelf, slot } = Place::of(index, Self::LARGEST);
+        if slot == 0 {
+            self.storage.shrink();
+            if let Some(top) = self.tops.get_mut(shelf) {
+                *top = u64::MAX;
+            }
+        }
+    }
+}
+
+/// How many entries stand on the first `shelves` shelves, if each is twice as large as the last.
+#[inline]
+const fn before_doubled(shelves: u32) -> usize {
+    FIRST_SHELF.wrapping_shl(shelves).wrapping_sub(FIRST_SHELF)
 }
 
 /// The size `first`, doubled `times` times, `most` at the most.

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::leaves::Leaves;
+use super::packed;
 use super::runs::Runs;
 use super::storage::Storage;
 use super::window::{Window, WindowError};
@@ -103,8 +104,8 @@ impl<S: Storage> Sgl<S> {
     #[inline]
     pub(super) fn phys(&self, offset: u64) -> PhysAddr {
         let page = offset.wrapping_shr(self.page.shift());
-        let run = Runs::new(&self.leaves, self.pages, page, page.wrapping_add(1)).next();
-        let pfn = run.map_or(0, |run| run.start().get());
+        let (leaf, first) = self.leaves.find(page);
+        let pfn = packed::lookup(self.leaves.leaf(leaf), page.wrapping_sub(first));
         PhysAddr::new(pfn.wrapping_shl(self.page.shift()) | (offset & self.page.mask()))
     }
 }

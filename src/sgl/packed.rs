@@ -203,6 +203,7 @@ impl Group {
     }
 
     /// Writes the key (at byte `key_at`) and the base.
+    #[inline]
     fn write_head(&self, leaf: &mut [u8], key_at: usize) {
         let words = (self.at >> 3) as u64;
         let count = self.count.wrapping_sub(1) as u64;
@@ -310,6 +311,7 @@ pub(super) fn runs_before(leaf: &[u8]) -> u64 {
     load(leaf, leaf.len().wrapping_sub(WORD)) >> 10
 }
 
+#[inline]
 fn set_head(leaf: &mut [u8], runs_before: u64, groups: usize) {
     let at = leaf.len().wrapping_sub(WORD);
     store(leaf, at, runs_before << 10 | groups as u64);
@@ -353,6 +355,15 @@ pub(super) fn find_group(leaf: &[u8], page: u64) -> usize {
     found
 }
 
+/// The frame of page `page`, counted from the first of the leaf.
+#[inline]
+pub(super) fn lookup(leaf: &[u8], page: u64) -> u64 {
+    let group = group(leaf, find_group(leaf, page));
+    let page = page.wrapping_sub(group.first);
+    let index = group.find(leaf, page);
+    group.start(leaf, index).wrapping_add(page.wrapping_sub(group.offset(leaf, index)))
+}
+
 /// Runs of one kind that wait to be packed, in two columns.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Batch<'a> {
@@ -362,6 +373,7 @@ pub(super) struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
+    #[inline]
     fn prefix(self, runs: usize) -> Self {
         Self {
             starts: self.starts.get(..runs).unwrap_or(self.starts),
@@ -371,6 +383,7 @@ impl<'a> Batch<'a> {
     }
 
     /// How many runs begin less than `span` pages after the first.
+    #[inline]
     fn within(self, span: u64) -> usize {
         let mut offset = 0u64;
         let begins_within = |count: &&u64| {
@@ -382,6 +395,7 @@ impl<'a> Batch<'a> {
     }
 
     /// All runs have `2^n` pages: that `n`.
+    #[inline]
     fn uniform(self) -> Option<u32> {
         let first = *self.counts.first()?;
         let differences = self.counts.iter().fold(0, |acc, count| acc | (count ^ first));
@@ -398,6 +412,7 @@ impl<'a> Batch<'a> {
     }
 
     /// The smallest shape for these runs.
+    #[inline]
     fn shape(self) -> Shape {
         match self.uniform() {
             Some(log2) => Shape::Uniform(log2),
@@ -406,6 +421,7 @@ impl<'a> Batch<'a> {
     }
 
     /// The smallest frame of reference for these runs: base, alignment, bits per start.
+    #[inline]
     fn reference(self) -> (u64, u32, u32) {
         let fold = |(low, high, any): (u64, u64, u64), &start: &u64| {
             (low.min(start), high.max(start), any | start)
@@ -419,6 +435,7 @@ impl<'a> Batch<'a> {
         (if reaches { round } else { low }, alignment, width)
     }
 
+    #[inline]
     fn pack_starts(self, leaf: &mut [u8], at: usize, (base, alignment, width): (u64, u32, u32)) {
         let above = |start: &u64| start.wrapping_sub(base).wrapping_shr(alignment);
         pack(leaf, at, width, self.starts.iter().map(above));
