@@ -1,2 +1,458 @@
-//! x
-fn main() {}
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Real memory: what is pinned, what the kernel counts, and what it refuses.
+//!
+//! These tests need root: frame numbers are hidden from everybody else. Tests of what the kernel
+//! refuses run in a child process that gives privileges up.
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::integer_division,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may panic: that is how it fails"
+)]
+
+use pinned_sgl::linux::{Buffer, BufferError, FrameError, PageMap, Pages, PinErrorKind, Pinned};
+use pinned_sgl::{MemoryKind, PageSize, PageSizes, Pfn, Sgl, SglBuilder, UserAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{fs, num::NonZeroUsize, ops::ControlFlow, os::unix::process::CommandExt, process};
+
+const MIB: u64 = 1 << 20;
+
+/// `VmPin` and the pool of huge pages belong to the process and to the machine: one test at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The bytes that the kernel counts as pinned by this process.
+fn vm_pin() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmPin:")).expect("a VmPin line");
+    line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+}
+
+fn threads(count: usize) -> NonZeroUsize {
+    NonZeroUsize::new(count).unwrap()
+}
+
+fn on(_: u64) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+/// The list of `len` bytes from `start` on, page by page, as the page map tells it now.
+fn list_again(start: UserAddr, len: u64) -> Sgl<pinned_sgl::Heap> {
+    let map = PageMap::open().unwrap();
+    let page = map.page_size();
+    let mut builder = SglBuilder::new(page).unwrap();
+    for offset in (0..len).step_by(page.bytes() as usize) {
+        let mut frame = [Pfn::default()];
+        map.read(start.checked_add(offset).unwrap(), &mut frame).unwrap();
+        builder.push_page(frame[0], MemoryKind::Ram).unwrap();
+    }
+    builder.finish().unwrap()
+}
+
+fn check_whole(pinned: &Pinned, len: u64) {
+    assert_eq!(pinned.len(), len);
+    assert_eq!(pinned.sgl().byte_len(), len);
+    assert!(pinned.sgl().runs().all(|run| run.start().get() != 0));
+    assert_eq!(*pinned.sgl(), list_again(pinned.user_addr(), len));
+}
+
+#[test]
+fn the_kernel_counts_what_is_pinned_and_only_while_it_is() {
+    let _alone = alone();
+    for pages in [Pages::Base, Pages::Transparent] {
+        for count in [1, 2, 3, 7] {
+            let before = vm_pin();
+            let len = 40 * MIB;
+            let buffer = Buffer::new(len, pages).unwrap();
+            assert_eq!(vm_pin(), before, "a buffer alone is not pinned");
+            let pinned = buffer.pin_parallel(threads(count), on).unwrap();
+            assert_eq!(vm_pin() - before, len, "{pages:?}, {count} threads");
+            check_whole(&pinned, len);
+            drop(pinned);
+            assert_eq!(vm_pin(), before, "{pages:?}, {count} threads");
+        }
+    }
+}
+
+#[test]
+fn unpinning_gives_the_buffer_back_with_what_was_written() {
+    let _alone = alone();
+    let before = vm_pin();
+    let mut pinned = Buffer::new(3 * MIB, Pages::Base).unwrap().pin().unwrap();
+    pinned.write(3 * MIB - 5, b"hello").unwrap();
+    let start = pinned.user_addr();
+
+    let buffer = pinned.unpin();
+    assert_eq!(vm_pin(), before);
+    assert_eq!(buffer.user_addr(), start);
+    let mut text = [0; 5];
+    buffer.read(3 * MIB - 5, &mut text).unwrap();
+    assert_eq!(&text, b"hello");
+
+    let pinned = buffer.pin().unwrap();
+    assert_eq!(vm_pin() - before, 3 * MIB);
+    pinned.read(3 * MIB - 5, &mut text).unwrap();
+    assert_eq!(&text, b"hello");
+    drop(pinned);
+    assert_eq!(vm_pin(), before);
+}
+
+#[test]
+fn copies_stay_inside_the_buffer() {
+    let mut buffer = Buffer::new(MIB, Pages::Base).unwrap();
+    let mut byte = [7];
+    buffer.read(MIB - 1, &mut byte).unwrap();
+    assert_eq!(byte, [0], "fresh memory is zero");
+    buffer.write(MIB, &[]).unwrap();
+    for offset in [MIB, MIB + 1, u64::MAX] {
+        assert_eq!(buffer.write(offset, &byte).unwrap_err().offset, offset);
+        assert_eq!(buffer.read(offset, &mut byte).unwrap_err().available, MIB);
+    }
+    assert!(buffer.write(MIB - 1, &[1, 2]).is_err());
+    buffer.read(MIB - 1, &mut byte).unwrap();
+    assert_eq!(byte, [0], "a copy that does not fit writes nothing");
+}
+
+#[test]
+fn threads_build_the_list_that_one_thread_builds() {
+    let _alone = alone();
+    // Not a multiple of a huge page, and fewer huge pages than threads.
+    for (len, pages) in [(70 * MIB + 12288, Pages::Transparent), (4 * MIB, Pages::Transparent)] {
+        let mut buffer = Buffer::new(len, pages).unwrap();
+        for count in [1, 2, 3, 16] {
+            let pinned = buffer.pin_parallel(threads(count), on).unwrap();
+            check_whole(&pinned, len);
+            // Cut anywhere, listed apart and joined: the same list.
+            let page = pinned.sgl().page_size();
+            let cut = (len / 3) & !page.mask();
+            let mut joined = SglBuilder::new(page).unwrap();
+            joined.push_sgl(&list_again(pinned.user_addr(), cut)).unwrap();
+            let rest = pinned.user_addr().checked_add(cut).unwrap();
+            joined.push_sgl(&list_again(rest, len - cut)).unwrap();
+            assert_eq!(joined.finish().unwrap(), *pinned.sgl());
+            buffer = pinned.unpin();
+        }
+    }
+}
+
+#[test]
+fn progress_counts_every_byte_once() {
+    let _alone = alone();
+    for count in [1, 2] {
+        let (calls, most) = (AtomicU64::new(0), AtomicU64::new(0));
+        let len = 200 * MIB;
+        let buffer = Buffer::new(len, Pages::Transparent).unwrap();
+        let pinned = buffer.pin_parallel(threads(count), |pinned| {
+            calls.fetch_add(1, Ordering::Relaxed);
+            most.fetch_max(pinned, Ordering::Relaxed);
+            ControlFlow::Continue(())
+        });
+        assert_eq!(pinned.unwrap().len(), len);
+        assert_eq!(most.into_inner(), len);
+        assert_eq!(calls.into_inner(), 4);
+    }
+}
+
+#[test]
+fn cancelling_half_way_leaves_nothing_pinned() {
+    let _alone = alone();
+    let before = vm_pin();
+    let mut buffer = Buffer::new(256 * MIB, Pages::Transparent).unwrap();
+    for count in [1, 2] {
+        let seen = AtomicU64::new(0);
+        let error = buffer
+            .pin_parallel(threads(count), |pinned| {
+                seen.fetch_max(vm_pin() - before, Ordering::Relaxed);
+                if pinned >= 128 * MIB {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            })
+            .unwrap_err();
+        assert!(matches!(error.kind(), PinErrorKind::Cancelled), "{error}");
+        assert!(seen.into_inner() >= 128 * MIB, "it was pinned");
+        assert!(error.pinned() >= 128 * MIB);
+        assert_eq!(vm_pin(), before, "{count} threads");
+        buffer = error.into_buffer();
+    }
+    drop(buffer.pin().unwrap());
+    assert_eq!(vm_pin(), before);
+}
+
+#[test]
+fn a_panic_in_the_middle_leaves_nothing_pinned() {
+    let _alone = alone();
+    let before = vm_pin();
+    for count in [1, 2] {
+        let pin = || {
+            let buffer = Buffer::new(130 * MIB, Pages::Transparent).unwrap();
+            let _ = buffer.pin_parallel(threads(count), |_| panic!("on purpose"));
+        };
+        assert!(std::panic::catch_unwind(pin).is_err());
+        assert_eq!(vm_pin(), before);
+    }
+}
+
+/// The bytes that the kernel has as transparent huge pages in the mapping that holds `addr`.
+fn anon_huge_pages(addr: UserAddr) -> u64 {
+    let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
+    let holds = |line: &str| {
+        let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+        let bound = |text| u64::from_str_radix(text, 16).ok();
+        let range = range.and_then(|(from, to)| Some(bound(from)?..bound(to)?));
+        range.is_some_and(|range| range.contains(&addr.get()))
+    };
+    let lines = smaps.lines().skip_while(|line| !holds(line));
+    let mut lines = lines.filter_map(|line| line.strip_prefix("AnonHugePages:"));
+    let line = lines.next().expect("the buffer in smaps");
+    line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+}
+
+#[test]
+fn transparent_huge_pages_are_runs_of_huge_pages() {
+    let _alone = alone();
+    let len = 64 * MIB;
+    let pinned = Buffer::new(len, Pages::Transparent).unwrap().pin().unwrap();
+    let huge = pinned.buffer().huge_page_size();
+    assert!(pinned.user_addr().is_aligned(huge));
+    let granted = anon_huge_pages(pinned.user_addr());
+    let window = pinned.sgl().whole().unwrap();
+    let sizes = PageSizes::from(huge) | PageSizes::from(pinned.buffer().page_size());
+    let iova = pinned_sgl::Iova::new(1 << 40);
+    let tiles = window.tiles(sizes, iova).unwrap();
+    let in_huge: u64 = tiles.filter(|tile| tile.page_size == huge).map(|tile| tile.len()).sum();
+    assert!(in_huge >= granted, "{granted} bytes in huge pages, {in_huge} found in the list");
+    if granted == len {
+        let best = window.best_page_size(sizes, iova).unwrap().unwrap();
+        assert_eq!(best.page_size(), huge);
+        let unit = huge.bytes() / pinned.buffer().page_size().bytes();
+        assert!(pinned.sgl().runs().all(|run| run.count() % unit == 0));
+    }
+}
+
+#[test]
+fn base_pages_are_what_they_are_called() {
+    let _alone = alone();
+    let pinned = Buffer::new(16 * MIB, Pages::Base).unwrap().pin().unwrap();
+    assert_eq!(anon_huge_pages(pinned.user_addr()), 0);
+}
+
+/// Huge pages reserved for a test, and given back after it.
+struct Reserved {
+    path: String,
+    before: u64,
+}
+
+impl Reserved {
+    fn pages(size: PageSize, count: u64) -> Self {
+        let kib = size.bytes() / 1024;
+        let path = format!("/sys/kernel/mm/hugepages/hugepages-{kib}kB/nr_hugepages");
+        let read = || fs::read_to_string(&path).ok()?.trim().parse::<u64>().ok();
+        let Some(before) = read() else {
+            panic!("this test needs a machine with huge pages of {size}: there is no {path}");
+        };
+        let wanted = before + count;
+        if let Err(error) = fs::write(&path, wanted.to_string()) {
+            panic!("this test needs to reserve {count} huge pages of {size} in {path}: {error}");
+        }
+        let reserved = Self { path: path.clone(), before };
+        let got = read().unwrap();
+        assert!(
+            got >= wanted,
+            "this test needs {count} free huge pages of {size}: {path} is {got}"
+        );
+        reserved
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        let _ = fs::write(&self.path, self.before.to_string());
+    }
+}
+
+#[test]
+fn reserved_huge_pages_are_pinned_whole() {
+    let _alone = alone();
+    for (pages, size, count) in
+        [(Pages::Huge2M, PageSize::SIZE_2M, 40), (Pages::Huge1G, PageSize::SIZE_1G, 2)]
+    {
+        let _reserved = Reserved::pages(size, count);
+        let len = count * size.bytes();
+        for threads in [1, 2, 5].map(threads) {
+            let before = vm_pin();
+            let pinned = Buffer::new(len, pages).unwrap().pin_parallel(threads, on).unwrap();
+            assert_eq!(vm_pin() - before, len, "{pages:?}, {threads} threads");
+            check_whole(&pinned, len);
+            let window = pinned.sgl().whole().unwrap();
+            let best = window.best_page_size(size.into(), pinned_sgl::Iova::new(1 << 40));
+            assert_eq!(best.unwrap().expect("aligned huge pages").block_count(), count);
+            drop(pinned);
+            assert_eq!(vm_pin(), before);
+        }
+    }
+}
+
+#[test]
+fn huge_pages_that_nobody_reserved_are_named() {
+    let _alone = alone();
+    let count = 1 << 20;
+    let error = Buffer::new(count * 2 * MIB, Pages::Huge2M).unwrap_err();
+    let BufferError::NoHugePages { size, needed, available, .. } = error else {
+        panic!("{error}");
+    };
+    assert_eq!((size, needed), (PageSize::SIZE_2M, count));
+    assert!(available < needed);
+    assert!(error.to_string().contains("hugepages-2048kB/nr_hugepages"), "{error}");
+}
+
+#[test]
+fn sizes_that_are_none() {
+    assert!(matches!(Buffer::new(0, Pages::Base), Err(BufferError::Empty)));
+    for (len, pages) in [
+        (1, Pages::Base),
+        (MIB + 1, Pages::Transparent),
+        (3 * MIB, Pages::Huge2M),
+        (512 * MIB, Pages::Huge1G),
+        (u64::MAX, Pages::Base),
+    ] {
+        match Buffer::new(len, pages) {
+            Err(BufferError::NotAMultiple { len: told, .. }) => assert_eq!(told, len),
+            other => panic!("{len} of {pages:?}: {other:?}"),
+        }
+    }
+    for pages in [Pages::Base, Pages::Transparent] {
+        let len = !(2 * MIB - 1);
+        assert!(matches!(Buffer::new(len, pages), Err(BufferError::TooLarge { .. })));
+        let error = Buffer::new(1 << 62, pages).unwrap_err();
+        assert!(matches!(error, BufferError::Map { .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_page_that_was_never_touched_has_no_frame() {
+    let mut buffer = Buffer::new(MIB, Pages::Base).unwrap();
+    let page = buffer.page_size().bytes();
+    buffer.write(0, &[1]).unwrap();
+    buffer.write(page, &[1]).unwrap();
+    let map = PageMap::open().unwrap();
+    let mut frames = [Pfn::default(); 4];
+    let error = map.read(buffer.user_addr(), &mut frames).unwrap_err();
+    assert!(matches!(error, FrameError::NotPresent { offset } if offset == 2 * page), "{error}");
+    map.read(buffer.user_addr(), &mut frames[..2]).unwrap();
+    assert!(frames[0] != Pfn::new(0) && frames[0] != frames[1]);
+
+    let odd = buffer.user_addr().checked_add(1).unwrap();
+    let error = map.read(odd, &mut frames).unwrap_err();
+    assert!(matches!(error, FrameError::Misaligned { addr, .. } if addr == odd), "{error}");
+}
+
+/// Names what a child process is to do: see [`child`].
+const CHILD: &str = "PINNED_SGL_TEST_CHILD";
+const CAP_IPC_LOCK: libc::c_int = 14;
+
+/// Runs this test binary again, with `CHILD` set to `role` and without the privileges that
+/// `give_up` takes away; says what it printed.
+fn child(role: &str, give_up: fn() -> libc::c_int) -> String {
+    let mut command = process::Command::new("/proc/self/exe");
+    command.args(["--exact", "children_that_were_refused", "--nocapture"]).env(CHILD, role);
+    let before_exec = move || match give_up() {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    };
+    // SAFETY: between fork and exec, `give_up` makes system calls and nothing else.
+    unsafe { command.pre_exec(before_exec) };
+    let output = command.output().expect("this test needs root, to give privileges up");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+/// A limit of 1 MiB of locked memory, for root without the capability to exceed it.
+fn with_little_memory_to_lock() -> libc::c_int {
+    let limit = libc::rlimit { rlim_cur: MIB, rlim_max: MIB };
+    // SAFETY: the pointer is to a whole `rlimit`; the other call takes numbers. What is dropped
+    // from the bounding set is gone after exec.
+    unsafe {
+        libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit)
+            | libc::prctl(libc::PR_CAPBSET_DROP, CAP_IPC_LOCK)
+    }
+}
+
+fn as_nobody() -> libc::c_int {
+    // SAFETY: the calls take numbers, and an empty list.
+    unsafe { libc::setgroups(0, std::ptr::null()) | libc::setgid(65534) | libc::setuid(65534) }
+}
+
+/// A seccomp filter as container runtimes have it: there is no `io_uring_setup()`.
+fn without_io_uring() -> libc::c_int {
+    let operation =
+        |code: u32, skip: u8, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: skip, k };
+    let mut filter = [
+        // The number of the system call is the first word of what a filter sees.
+        operation(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
+        operation(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, libc::SYS_io_uring_setup as u32),
+        operation(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+        operation(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program =
+        libc::sock_fprog { len: filter.len() as libc::c_ushort, filter: filter.as_mut_ptr() };
+    // SAFETY: the program and its filter live until the call returns, which copies them.
+    unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) }
+}
+
+#[test]
+fn children_that_were_refused() {
+    match std::env::var(CHILD).as_deref() {
+        Ok("memlock") => {
+            let before = vm_pin();
+            let buffer = Buffer::new(128 * MIB, Pages::Base).unwrap();
+            let error = buffer.pin().unwrap_err();
+            let kind = error.kind();
+            assert!(
+                matches!(kind, PinErrorKind::MemlockLimit { offset: 0, limit: MIB, .. }),
+                "{error}"
+            );
+            assert_eq!(vm_pin(), before);
+            // Less than the limit is fine, with the buffer of an error too.
+            drop(error.into_buffer());
+            let pinned = Buffer::new(MIB / 2, Pages::Base).unwrap().pin().unwrap();
+            assert_eq!(vm_pin() - before, MIB / 2);
+            drop(pinned);
+            println!("refused: memlock");
+        }
+        Ok("nobody") => {
+            let error = Buffer::new(MIB, Pages::Base).unwrap().pin().unwrap_err();
+            let kind = error.kind();
+            assert!(matches!(kind, PinErrorKind::Frames(FrameError::Hidden { .. })), "{error}");
+            assert!(error.to_string().contains("CAP_SYS_ADMIN"), "{error}");
+            assert_eq!((error.pinned(), vm_pin()), (0, 0));
+            assert!(matches!(PageMap::open(), Err(FrameError::Hidden { .. })));
+            println!("refused: nobody");
+        }
+        Ok("no io_uring") => {
+            let error = Buffer::new(MIB, Pages::Base).unwrap().pin().unwrap_err();
+            let PinErrorKind::NoIoUring { source } = error.kind() else { panic!("{error}") };
+            assert_eq!(source.raw_os_error(), Some(libc::EPERM));
+            assert!(error.to_string().contains("kernel.io_uring_disabled"), "{error}");
+            println!("refused: no io_uring");
+        }
+        Ok(other) => panic!("no such role: {other}"),
+        Err(_) => {
+            assert!(child("memlock", with_little_memory_to_lock).contains("refused: memlock"));
+            assert!(child("nobody", as_nobody).contains("refused: nobody"));
+            let text = child("no io_uring", without_io_uring);
+            assert!(text.contains("refused: no io_uring"));
+        }
+    }
+}

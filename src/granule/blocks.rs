@@ -218,11 +218,12 @@ impl<S: Storage> Iterator for Blocks<'_, S> {
         }
     }
 
+    #[inline]
     fn fold<B, F>(self, init: B, mut f: F) -> B
     where
         F: FnMut(B, PhysAddr) -> B,
     {
-        let Self { runs, shift, mut before, next, here, .. } = self;
+        let Self { runs, shift, before, next, here, .. } = self;
         let size = 1u64.wrapping_shl(shift);
         let mut all_of = |acc, (first, count): (u64, u64)| {
             let (mut acc, mut block) = (acc, first);
@@ -233,7 +234,10 @@ impl<S: Storage> Iterator for Blocks<'_, S> {
             acc
         };
         let acc = all_of(init, (next, here));
-        runs.fold(acc, |acc, run| all_of(acc, blocks_of(run, shift, core::mem::take(&mut before))))
+        let (acc, _) = runs.fold((acc, before), |(acc, before), run| {
+            (all_of(acc, blocks_of(run, shift, before)), 0)
+        });
+        acc
     }
 
     fn count(self) -> usize {

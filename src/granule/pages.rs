@@ -55,6 +55,7 @@ impl<S: Storage> Iterator for Pages<'_, S> {
         }
     }
 
+    #[inline]
     fn fold<B, F>(self, init: B, mut f: F) -> B
     where
         F: FnMut(B, Pfn) -> B,

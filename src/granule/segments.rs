@@ -175,6 +175,7 @@ impl<S: Storage> Iterator for Segments<'_, S> {
         (runs.saturating_add(usize::from(rest > 0)), usize::try_from(bytes).ok())
     }
 
+    #[inline]
     fn fold<B, F>(self, init: B, mut f: F) -> B
     where
         F: FnMut(B, Segment) -> B,

@@ -184,23 +184,24 @@ impl<S: Storage> Iterator for Tiles<'_, S> {
         (runs.saturating_add(usize::from(self.rest.len > 0)), most)
     }
 
+    #[inline]
     fn fold<B, F>(self, init: B, mut f: F) -> B
     where
         F: FnMut(B, Tile) -> B,
     {
-        let Self { runs, rest, mut iova, sizes } = self;
-        let mut all_of = |acc, run: Segment| {
-            let (mut acc, mut rest) = (acc, run);
+        let Self { runs, rest, iova, sizes } = self;
+        let mut all_of = |(acc, iova): (B, u64), run: Segment| {
+            let (mut acc, mut iova, mut rest) = (acc, iova, run);
             while rest.len > 0 {
                 let tile = cut(sizes, iova, rest);
                 rest = behind(rest, &tile);
                 iova = iova.wrapping_add(tile.len());
                 acc = f(acc, tile);
             }
-            acc
+            (acc, iova)
         };
-        let acc = all_of(init, rest);
-        runs.fold(acc, all_of)
+        let begun = all_of((init, iova), rest);
+        runs.fold(begun, all_of).0
     }
 }
 

@@ -304,7 +304,7 @@ impl fmt::Display for BufferError {
             }
             Self::NoHugePages { size, needed, available, total } => write!(
                 f,
-                "{needed} huge pages of {size} are needed and {available} are free: \
+                "huge pages of {size}: {needed} are needed and {available} are free; \
                  reserve them with `echo {} > {}/nr_hugepages`{}",
                 total.saturating_add(needed.saturating_sub(*available)),
                 Pool::directory(*size),

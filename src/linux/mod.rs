@@ -51,6 +51,7 @@
 //! ```
 
 mod buffer;
+mod cut;
 mod error;
 mod pagemap;
 mod pages;

@@ -7,14 +7,13 @@
 //!  lists   ├───────────── Sgl ──────────────────┼──────── Sgl ───────┤   joined by push_sgl
 //! ```
 //!
-//! Parts and slots end where a huge page ends: the kernel charges a huge page once for each ring
-//! that holds a piece of it, and pins it whole.
-#![expect(unsafe_code, reason = "one call, to pin what the buffer owns")]
+//! How the buffer is cut is in `cut.rs`.
 
 use super::buffer::{AccessError, Buffer};
+use super::cut::{parts, slots};
 use super::error::{PinError, PinErrorKind};
 use super::pagemap::{FrameError, PageMap};
-use super::ring::{why, Ring, MAX_SLOTS, MAX_SLOT_BYTES};
+use super::ring::{why, Ring, MAX_SLOT_BYTES};
 use crate::addr::{Pfn, UserAddr};
 use crate::sgl::{AllocError, Heap, MemoryKind, Sgl, SglBuilder};
 use core::{
@@ -23,10 +22,9 @@ use core::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
 };
+use static_assertions::{assert_impl_all, assert_not_impl_any};
 use std::{panic, thread, time::Instant, vec::Vec};
 
-/// What is pinned at a time, at least: often enough to show progress, seldom enough to cost nothing.
-const SLOT_BYTES: u64 = 64 << 20;
 /// Frames on their way from the page map to the list.
 const FRAMES: usize = 2048;
 
@@ -34,6 +32,9 @@ const FRAMES: usize = 2048;
 ///
 /// Unpinned exactly once, when it is dropped or by [`unpin`](Self::unpin). A value that is leaked
 /// leaks its pins: nothing is unpinned or unmapped early.
+///
+/// A child made by a bare `fork()` has a copy of this value but not the memory, and shares the
+/// ring: it must `exec` or exit and not drop the copy, which would unpin the parent's memory.
 #[derive(Debug)]
 pub struct Pinned {
     // In the order in which they must be dropped.
@@ -42,6 +43,9 @@ pub struct Pinned {
     sgl: Sgl<Heap>,
     steps: Steps,
 }
+
+assert_impl_all!(Pinned: Send, Sync);
+assert_not_impl_any!(Pinned: Clone);
 
 /// How long the steps of a pin took, each in the thread that needed longest for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -207,7 +211,7 @@ impl<'a, F: Fn(u64) -> ControlFlow<()> + Sync> Job<'a, F> {
     }
 
     fn run(&self, threads: NonZeroUsize) -> Result<Done, PinErrorKind> {
-        let ranges = parts(self.buffer, threads);
+        let ranges = parts(self.buffer.len(), self.buffer.huge_page_size(), threads);
         let results = match ranges.as_slice() {
             [whole] => Vec::from([self.part(whole.clone())]),
             ranges => thread::scope(|scope| {
@@ -278,7 +282,8 @@ impl<'a, F: Fn(u64) -> ControlFlow<()> + Sync> Job<'a, F> {
 
     fn pin(&self, range: Range<u64>) -> Result<(Ring, Duration), Stopped> {
         let started = Instant::now();
-        let (slot_bytes, slots) = slots(self.buffer, &range)?;
+        let len = range.end.saturating_sub(range.start);
+        let (slot_bytes, slots) = slots(len, self.buffer.huge_page_size())?;
         let mut ring = Ring::new(slots)?;
         let mut offset = range.start;
         for slot in 0..slots {
@@ -330,38 +335,5 @@ impl<'a, F: Fn(u64) -> ControlFlow<()> + Sync> Job<'a, F> {
         let started = Instant::now();
         let sgl = builder.finish().map_err(|e| PinErrorKind::OutOfMemory(AllocError::from(e)))?;
         Ok((sgl, read, build.saturating_add(started.elapsed())))
-    }
-}
-
-/// The bytes that each thread is to pin: about the same for all, cut where huge pages end.
-fn parts(buffer: &Buffer, threads: NonZeroUsize) -> Vec<Range<u64>> {
-    let huge = buffer.huge_page_size();
-    let units = buffer.len().div_ceil(huge.bytes());
-    let threads = (threads.get() as u64).min(units).max(1);
-    let (each, more) = (units.checked_div(threads), units.checked_rem(threads).unwrap_or(0));
-    let each = each.unwrap_or(units);
-    let mut start = 0u64;
-    (0..threads)
-        .map(|index| {
-            let units = each.wrapping_add(u64::from(index < more));
-            let end = start.saturating_add(units.wrapping_shl(huge.shift())).min(buffer.len());
-            core::mem::replace(&mut start, end)..end
-        })
-        .collect()
-}
-
-/// How large the slots of a part are, and how many.
-fn slots(buffer: &Buffer, range: &Range<u64>) -> Result<(u64, u32), PinErrorKind> {
-    let len = range.end.saturating_sub(range.start);
-    let mut slot = SLOT_BYTES.max(buffer.huge_page_size().bytes()).min(MAX_SLOT_BYTES);
-    while slot < MAX_SLOT_BYTES && len.div_ceil(slot) > u64::from(MAX_SLOTS) {
-        slot = slot.wrapping_shl(1);
-    }
-    match u32::try_from(len.div_ceil(slot)) {
-        Ok(slots) if slots <= MAX_SLOTS => Ok((slot, slots)),
-        _ => {
-            let limit = MAX_SLOT_BYTES.wrapping_mul(u64::from(MAX_SLOTS));
-            Err(PinErrorKind::TooLarge { len, limit })
-        }
     }
 }

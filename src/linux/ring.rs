@@ -86,10 +86,10 @@ pub(super) fn why(offset: u64, len: u64, source: io::Error) -> PinErrorKind {
 
 /// The soft limit of memory that may be locked, in bytes; `None` if there is none.
 fn memlock_limit() -> Option<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the pointer is to a whole `rlimit` that is ours to be written.
-    let failed = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) } != 0;
-    (!failed && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is to a whole `rlimit64` that is ours to be written.
+    let failed = unsafe { libc::getrlimit64(libc::RLIMIT_MEMLOCK, &raw mut limit) } != 0;
+    (!failed && limit.rlim_cur != libc::RLIM64_INFINITY).then_some(limit.rlim_cur)
 }
 
 /// Whether the limit holds for this thread: unless it has `CAP_IPC_LOCK`, and has it in the initial

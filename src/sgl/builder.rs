@@ -150,11 +150,15 @@ impl<S: Storage> SglBuilder<S> {
         self.all_or_nothing(|builder| {
             let mut rest = pages;
             while let Some(first) = rest.first() {
-                let count = contiguous(rest);
+                let mut count = contiguous(rest);
                 if let Err(failure) = builder.push(first.get(), count as u64, kind) {
                     return Err(failure.at(pages.len().wrapping_sub(rest.len())));
                 }
                 rest = rest.get(count..).unwrap_or(&[]);
+                if count == 1 {
+                    count = builder.push_scattered(rest);
+                    rest = rest.get(count..).unwrap_or(&[]);
+                }
             }
             Ok(())
         })
@@ -210,6 +214,31 @@ impl<S: Storage> SglBuilder<S> {
         Ok(Sgl { leaves: self.leaves, page: self.page, runs, pages: self.pages })
     }
 
+    /// Adds, of pages that follow the open run and do not continue it, the first ones of which no
+    /// one continues the one before; returns how many. Stops at the slightest difficulty.
+    #[inline]
+    fn push_scattered(&mut self, pages: &[Pfn]) -> usize {
+        let limit = u64::MAX.wrapping_shr(self.page.shift());
+        let room = usize::try_from(limit.wrapping_sub(self.pages)).unwrap_or(usize::MAX);
+        let starts = self.starts.get_mut(self.open..).unwrap_or(&mut []);
+        let counts = self.counts.get_mut(self.open..).unwrap_or(&mut []);
+        let mut taken = 0usize;
+        for ((start, count), pair) in starts.iter_mut().zip(counts).zip(pages.windows(2)).take(room)
+        {
+            let &[this, next] = pair else {
+                break;
+            };
+            if next.get() == this.get().wrapping_add(1) || this.get() > limit {
+                break;
+            }
+            (*start, *count) = (this.get(), 1);
+            taken = taken.wrapping_add(1);
+        }
+        self.open = self.open.wrapping_add(taken);
+        self.pages = self.pages.wrapping_add(taken as u64);
+        taken
+    }
+
     /// Adds contiguous pages; `count` is not zero. Changes nothing on failure.
     #[inline]
     fn push(&mut self, start: u64, count: u64, kind: MemoryKind) -> Result<(), Failure> {
@@ -250,6 +279,11 @@ impl<S: Storage> SglBuilder<S> {
         if self.open < BATCH && kind == self.kind {
             return Ok(());
         }
+        self.make_room_by_packing(kind)
+    }
+
+    #[inline(never)]
+    fn make_room_by_packing(&mut self, kind: MemoryKind) -> Result<(), AllocError> {
         if kind == self.kind {
             return self.pack_some();
         }

@@ -64,9 +64,13 @@ const fn words(count: usize, width: u32) -> usize {
 }
 
 /// Eight bytes from `at`, or zero beyond the end: bytes come from a leaf, positions from its keys.
+///
+/// `at` is below 4096, as every position in a leaf is; that it wraps there saves a comparison.
 #[inline]
 fn load(leaf: &[u8], at: usize) -> u64 {
-    leaf.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u64::from_le_bytes(*bytes))
+    let at = at & 0xfff;
+    let bytes = leaf.get(at..at.wrapping_add(WORD)).and_then(<[u8]>::first_chunk);
+    bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 #[inline]
@@ -76,13 +80,12 @@ fn store(leaf: &mut [u8], at: usize, word: u64) {
     }
 }
 
-/// Field `index` of a part that begins at byte `at`.
+/// The field of `width` bits from bit `bit` on.
 #[inline]
-fn field(leaf: &[u8], at: usize, index: usize, width: u32) -> u64 {
-    let bit = index.wrapping_mul(width as usize);
+fn field(leaf: &[u8], bit: usize, width: u32) -> u64 {
     #[expect(clippy::cast_possible_truncation, reason = "below 8")]
     let shift = (bit & 7) as u32;
-    load(leaf, at.wrapping_add(bit >> 3)).wrapping_shr(shift) & mask(width)
+    load(leaf, bit >> 3).wrapping_shr(shift) & mask(width)
 }
 
 /// Writes fields of `width` bits one after another, a word at a time.
@@ -229,7 +232,8 @@ impl Group {
     /// The start frame of run `index`.
     #[inline]
     pub(super) fn start(&self, leaf: &[u8], index: usize) -> u64 {
-        let above = field(leaf, self.starts, index, self.width).wrapping_shl(self.alignment);
+        let above =
+            Cursor::new(self.starts, index, self.width).next(leaf).wrapping_shl(self.alignment);
         self.base.wrapping_add(above)
     }
 
@@ -238,38 +242,29 @@ impl Group {
     pub(super) fn offset(&self, leaf: &[u8], index: usize) -> u64 {
         match self.shape {
             Shape::Uniform(log2) => (index as u64).wrapping_shl(log2),
-            Shape::Offsets(width) => field(leaf, self.offsets, index, width),
+            Shape::Offsets(width) => Cursor::new(self.offsets, index, width).next(leaf),
         }
     }
 
-    /// Folds over start and page count of the runs from `index` on, in a group of `pages` pages.
+    /// The runs from `index` on, in a group of `pages` pages.
     #[inline]
-    pub(super) fn fold<B>(
-        &self,
-        leaf: &[u8],
-        index: usize,
-        pages: u64,
-        init: B,
-        mut f: impl FnMut(B, u64, u64) -> B,
-    ) -> B {
-        let mut acc = init;
-        match self.shape {
-            Shape::Uniform(log2) => {
-                for index in index..self.count {
-                    acc = f(acc, self.start(leaf, index), 1u64.wrapping_shl(log2));
-                }
-            }
-            Shape::Offsets(_) => {
-                let mut first = self.offset(leaf, index);
-                for index in index..self.count {
-                    let next = index.wrapping_add(1);
-                    let end = if next < self.count { self.offset(leaf, next) } else { pages };
-                    acc = f(acc, self.start(leaf, index), end.wrapping_sub(first));
-                    first = end;
-                }
-            }
+    pub(super) fn runs<'a>(&self, leaf: &'a [u8], index: usize, pages: u64) -> GroupRuns<'a> {
+        let next = index.wrapping_add(1);
+        let (offset_width, step) = match self.shape {
+            Shape::Offsets(width) => (width, 0),
+            Shape::Uniform(log2) => (0, 1u64.wrapping_shl(log2)),
+        };
+        GroupRuns {
+            leaf,
+            start: Cursor::new(self.starts, index, self.width),
+            end: Cursor::new(self.offsets, next, offset_width),
+            base: self.base,
+            alignment: self.alignment,
+            step,
+            at: self.offset(leaf, index),
+            pages,
+            left: self.count.wrapping_sub(index),
         }
-        acc
     }
 
     /// The run that holds page `page`, counted from the first of the group.
@@ -288,7 +283,7 @@ impl Group {
                     let half = left >> 1;
                     let middle = found.wrapping_add(half);
                     // No branch: which half is a coin's toss, and the processor loses it.
-                    if field(leaf, self.offsets, middle, width) <= page {
+                    if Cursor::new(self.offsets, middle, width).next(leaf) <= page {
                         found = middle;
                     }
                     left = left.wrapping_sub(half);
@@ -296,6 +291,76 @@ impl Group {
                 found
             }
         }
+    }
+}
+
+/// Reads fields of one part one after another.
+#[derive(Clone, Copy, Debug)]
+struct Cursor {
+    bit: usize,
+    width: u32,
+}
+
+impl Cursor {
+    #[inline]
+    fn new(at: usize, index: usize, width: u32) -> Self {
+        let bit = at.wrapping_mul(8).wrapping_add(index.wrapping_mul(width as usize));
+        Self { bit, width }
+    }
+
+    #[inline]
+    fn next(&mut self, leaf: &[u8]) -> u64 {
+        let value = field(leaf, self.bit, self.width);
+        self.bit = self.bit.wrapping_add(self.width as usize);
+        value
+    }
+}
+
+/// Runs of a group, in order: the start frame, and the page after the last, counted from the first
+/// of the group.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GroupRuns<'a> {
+    leaf: &'a [u8],
+    start: Cursor,
+    end: Cursor,
+    base: u64,
+    alignment: u32,
+    /// The pages of each run, or zero where offsets are stored.
+    step: u64,
+    at: u64,
+    pages: u64,
+    left: usize,
+}
+
+impl GroupRuns<'_> {
+    /// How many runs are still to come.
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.left
+    }
+
+    /// Leaves out the runs that are still to come.
+    #[inline]
+    pub(super) fn finish(&mut self) {
+        self.left = 0;
+    }
+}
+
+impl Iterator for GroupRuns<'_> {
+    type Item = (u64, u64);
+
+    #[inline]
+    fn next(&mut self) -> Option<(u64, u64)> {
+        self.left = self.left.checked_sub(1)?;
+        let above = self.start.next(self.leaf).wrapping_shl(self.alignment);
+        self.at = if self.step != 0 {
+            self.at.wrapping_add(self.step)
+        } else if self.left != 0 {
+            self.end.next(self.leaf)
+        } else {
+            self.pages
+        };
+        Some((self.base.wrapping_add(above), self.at))
     }
 }
 

@@ -3,8 +3,8 @@
 #![forbid(unsafe_code)]
 
 use super::leaves::Leaves;
-use super::packed::{self, Group};
-use super::run::PageRun;
+use super::packed::{self, GroupRuns};
+use super::run::{MemoryKind, PageRun};
 use super::storage::Storage;
 use core::{fmt, iter::FusedIterator};
 
@@ -14,21 +14,23 @@ use core::{fmt, iter::FusedIterator};
 /// so `for_each`, `sum` and the like, decodes a group at a time and is faster than `next`.
 pub struct Runs<'a, S> {
     leaves: &'a Leaves<S>,
+    /// The pages of the whole list: where its last group ends.
+    total: u64,
     leaf: &'a [u8],
     leaf_index: usize,
     leaf_first: u64,
-    group: Group,
     group_index: usize,
+    group_first: u64,
     /// The page after the last of the group.
     group_end: u64,
-    /// The run that comes next, as a number in the group, and its first page.
-    index: usize,
+    kind: MemoryKind,
+    /// The runs of the group that are still to come.
+    group: GroupRuns<'a>,
+    /// The first page of the run that comes next; below `at` where that run is clipped.
     run_first: u64,
     /// The page that comes next.
     at: u64,
     end: u64,
-    /// The pages of the whole list: where its last group ends.
-    total: u64,
 }
 
 impl<'a, S: Storage> Runs<'a, S> {
@@ -39,40 +41,44 @@ impl<'a, S: Storage> Runs<'a, S> {
         let leaf = leaves.leaf(leaf_index);
         let group_index = packed::find_group(leaf, from.wrapping_sub(leaf_first));
         let group = packed::group(leaf, group_index);
-        let group_first = leaf_first.wrapping_add(group.first);
-        let index = group.find(leaf, from.wrapping_sub(group_first));
+        let index = group.find(leaf, from.wrapping_sub(leaf_first).wrapping_sub(group.first));
         let mut runs = Self {
             leaves,
+            total,
             leaf,
             leaf_index,
             leaf_first,
-            group,
             group_index,
-            group_end: total,
-            index,
-            run_first: group_first.wrapping_add(group.offset(leaf, index)),
+            group_first: 0,
+            group_end: 0,
+            kind: MemoryKind::Ram,
+            group: group.runs(leaf, index, 0),
+            run_first: 0,
             at: from,
             end: to,
-            total,
         };
-        runs.group_end = runs.find_group_end();
+        runs.begin_group(index);
         runs
     }
 
+    /// Goes to run `index` of the group that `group_index` names.
     #[inline]
-    fn group_first(&self) -> u64 {
-        self.leaf_first.wrapping_add(self.group.first)
-    }
-
-    /// Where the next group begins.
-    #[inline]
-    fn find_group_end(&self) -> u64 {
-        match packed::group_first(self.leaf, self.group_index.wrapping_add(1)) {
+    fn begin_group(&mut self, index: usize) {
+        let group = packed::group(self.leaf, self.group_index);
+        let next = self.group_index.wrapping_add(1);
+        self.group_first = self.leaf_first.wrapping_add(group.first);
+        self.group_end = match packed::group_first(self.leaf, next) {
             Some(first) => self.leaf_first.wrapping_add(first),
             None => self.leaves.first_page(self.leaf_index.wrapping_add(1)).unwrap_or(self.total),
-        }
+        };
+        self.kind = group.kind;
+        let pages = self.group_end.wrapping_sub(self.group_first);
+        self.group = group.runs(self.leaf, index, pages);
+        self.run_first = self.group_first.wrapping_add(group.offset(self.leaf, index));
     }
 
+    /// Goes to the group after this one.
+    #[inline(never)]
     fn next_group(&mut self) {
         self.group_index = self.group_index.wrapping_add(1);
         if self.group_index >= packed::groups(self.leaf) {
@@ -81,10 +87,7 @@ impl<'a, S: Storage> Runs<'a, S> {
             self.leaf_first = self.group_end;
             self.group_index = 0;
         }
-        self.group = packed::group(self.leaf, self.group_index);
-        self.group_end = self.find_group_end();
-        self.index = 0;
-        self.run_first = self.group_first();
+        self.begin_group(0);
     }
 
     /// The pages that are still to come.
@@ -97,12 +100,13 @@ impl<'a, S: Storage> Runs<'a, S> {
     pub(crate) fn count_left(mut self) -> u64 {
         let mut count = 0u64;
         while self.at < self.end {
+            count = count.wrapping_add(self.group.len() as u64);
             if self.group_end >= self.end {
-                let last = self.end.wrapping_sub(1).wrapping_sub(self.group_first());
-                let last = self.group.find(self.leaf, last);
-                return count.wrapping_add((last.wrapping_sub(self.index) as u64).wrapping_add(1));
+                let group = packed::group(self.leaf, self.group_index);
+                let last = self.end.wrapping_sub(1).wrapping_sub(self.group_first);
+                let behind = group.count.wrapping_sub(group.find(self.leaf, last));
+                return count.wrapping_sub(behind as u64).wrapping_add(1);
             }
-            count = count.wrapping_add(self.group.count.wrapping_sub(self.index) as u64);
             self.at = self.group_end;
             self.next_group();
         }
@@ -118,22 +122,16 @@ impl<S: Storage> Iterator for Runs<'_, S> {
         if self.at >= self.end {
             return None;
         }
-        let next = self.index.wrapping_add(1);
-        let next_first = if next < self.group.count {
-            self.group_first().wrapping_add(self.group.offset(self.leaf, next))
-        } else {
-            self.group_end
-        };
-        let skipped = self.at.wrapping_sub(self.run_first);
-        let stop = next_first.min(self.end);
-        let start = self.group.start(self.leaf, self.index).wrapping_add(skipped);
-        let run = PageRun::stored(start, stop.wrapping_sub(self.at), self.group.kind);
-        self.at = stop;
-        self.index = next;
-        self.run_first = next_first;
-        if next == self.group.count && stop < self.end {
+        if self.group.len() == 0 {
             self.next_group();
         }
+        let (start, end) = self.group.next()?;
+        let skipped = self.at.wrapping_sub(self.run_first);
+        self.run_first = self.group_first.wrapping_add(end);
+        let stop = self.run_first.min(self.end);
+        let run =
+            PageRun::stored(start.wrapping_add(skipped), stop.wrapping_sub(self.at), self.kind);
+        self.at = stop;
         Some(run)
     }
 
@@ -143,25 +141,33 @@ impl<S: Storage> Iterator for Runs<'_, S> {
         (usize::from(self.at < self.end), pages.ok())
     }
 
+    #[inline]
     fn fold<B, F>(mut self, init: B, mut f: F) -> B
     where
         F: FnMut(B, PageRun) -> B,
     {
         let mut acc = init;
         // After one step, what comes next is a whole run.
-        while let Some(run) = self.next() {
+        if let Some(run) = self.next() {
             acc = f(acc, run);
-            while self.at < self.end && self.group_end <= self.end {
-                let pages = self.group_end.wrapping_sub(self.group_first());
-                let kind = self.group.kind;
-                acc = self.group.fold(self.leaf, self.index, pages, acc, |acc, start, count| {
-                    f(acc, PageRun::stored(start, count, kind))
-                });
-                self.at = self.group_end;
-                if self.at < self.end {
-                    self.next_group();
+        }
+        while self.at < self.end {
+            if self.group.len() == 0 {
+                self.next_group();
+            }
+            // In a loop of its own, so that all it needs stays in registers.
+            let (mut at, kind) = (self.at.wrapping_sub(self.group_first), self.kind);
+            let stop = self.end.wrapping_sub(self.group_first);
+            for (start, end) in self.group {
+                let end = end.min(stop);
+                acc = f(acc, PageRun::stored(start, end.wrapping_sub(at), kind));
+                at = end;
+                if at == stop {
+                    break;
                 }
             }
+            self.at = self.group_first.wrapping_add(at);
+            self.group.finish();
         }
         acc
     }

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::list::Sgl;
-use super::run::MemoryKind;
+use super::run::{MemoryKind, PageRun};
 use super::runs::Runs;
 use super::storage::Storage;
 use crate::addr::PhysAddr;
@@ -243,12 +243,10 @@ impl<S: Storage> Iterator for Iter<'_, S> {
         if self.left == 0 {
             return None;
         }
-        let run = self.runs.next()?;
         let skip = core::mem::take(&mut self.skip);
-        let phys = run.start().get().wrapping_shl(self.shift).wrapping_add(skip);
-        let len = run.count().wrapping_shl(self.shift).wrapping_sub(skip).min(self.left);
-        self.left = self.left.wrapping_sub(len);
-        Some(Segment::new(PhysAddr::new(phys), len, run.kind()))
+        let segment = clip(self.runs.next()?, self.shift, skip, self.left);
+        self.left = self.left.wrapping_sub(segment.len);
+        Some(segment)
     }
 
     #[inline]
@@ -260,21 +258,30 @@ impl<S: Storage> Iterator for Iter<'_, S> {
         }
     }
 
+    #[inline]
     fn fold<B, F>(self, init: B, mut f: F) -> B
     where
         F: FnMut(B, Segment) -> B,
     {
-        let Self { runs, shift, mut skip, mut left } = self;
+        let Self { runs, shift, skip, left } = self;
         if left == 0 {
             return init;
         }
-        runs.fold(init, |acc, run| {
-            let phys = run.start().get().wrapping_shl(shift).wrapping_add(skip);
-            let len = run.count().wrapping_shl(shift).wrapping_sub(skip).min(left);
-            (skip, left) = (0, left.wrapping_sub(len));
-            f(acc, Segment::new(PhysAddr::new(phys), len, run.kind()))
-        })
+        // What changes from run to run is handed on by value, and stays in registers.
+        let (acc, _, _) = runs.fold((init, skip, left), |(acc, skip, left), run| {
+            let segment = clip(run, shift, skip, left);
+            (f(acc, segment), 0, left.wrapping_sub(segment.len))
+        });
+        acc
     }
+}
+
+/// The bytes of a run, without the first `skip` and at most `left`.
+#[inline]
+fn clip(run: PageRun, shift: u32, skip: u64, left: u64) -> Segment {
+    let phys = run.start().get().wrapping_shl(shift).wrapping_add(skip);
+    let len = run.count().wrapping_shl(shift).wrapping_sub(skip).min(left);
+    Segment::new(PhysAddr::new(phys), len, run.kind())
 }
 
 impl<S: Storage> FusedIterator for Iter<'_, S> {}

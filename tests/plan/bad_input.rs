@@ -40,6 +40,7 @@ fn a_bad_line_has_a_position() {
         ("1+18446744073709551616", 3, large, "\"18446744073709551616\""),
         (" 10000000000000", 2, bytes, "\"10000000000000\""),
         ("fffffffffffff+2", 1, bytes, "\"fffffffffffff+2\""),
+        ("ffffffffffffffff", 1, bytes, "\"ffffffffffffffff\""),
         ("ffffffffffffffff+2", 1, bytes, "\"ffffffffffffffff+2\""),
         (
             "0+0x10000000000000",
@@ -77,7 +78,7 @@ fn a_file_without_runs_has_a_position() {
 #[test]
 fn bytes_that_are_no_text_have_a_position() {
     let expected = "<stdin>:2:5: expected text in UTF-8, found the byte 0xff";
-    assert_eq!(complaint(&[], b"1\n10+\xc3\xa9\xff"), expected.replace(":5:", ":5:"));
+    assert_eq!(complaint(&[], b"1\n10+\xc3\xa9\xff"), expected);
     // In a comment they do not matter.
     assert_eq!(plan(&["-"], b"10 # \xff\n").status, 0);
 }

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The list and its peers, on the same input, in one process and one run.
+//!
+//! ```text
+//! cargo bench                     all of it; the ratios and the sizes stand at the end
+//! cargo bench -- lookup           only the contests with this word in their title
+//! cargo bench -- --test           tiny inputs, everything once: does it run?
+//! ```
+//!
+//! How to read it: `benches/README.md`.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::expect_used,
+    clippy::float_arithmetic,
+    clippy::indexing_slicing,
+    clippy::integer_division,
+    clippy::unwrap_used,
+    reason = "a benchmark may panic, and it computes ratios"
+)]
+
+mod build;
+mod contest;
+mod decode;
+mod granules;
+mod inputs;
+mod lookup;
+mod peers;
+mod sizes;
+
+use contest::Session;
+use inputs::Scale;
+
+fn main() {
+    let mut session = Session::from_args();
+    let scale = if session.is_test() { Scale::TINY } else { Scale::FULL };
+    build::run(&mut session, scale);
+    lookup::run(&mut session, scale);
+    decode::run(&mut session, scale);
+    granules::run(&mut session, scale);
+    if session.is_count() {
+        return;
+    }
+    session.finish();
+    sizes::print(session.is_test());
+}

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The command line.
+
+use clap::{error::ErrorKind, CommandFactory, Parser, ValueEnum};
+use pinned_sgl::linux::Pages;
+use pinned_sgl::Iova;
+use std::{num::NonZeroUsize, path::PathBuf};
+
+/// Pins a buffer and shows where its pages lie in physical memory
+///
+/// The buffer is pinned as a driver would pin it, its frame numbers are read, and the list of its
+/// physically contiguous runs is built and looked at. Frame numbers are a secret of the kernel:
+/// knowing them takes root (CAP_SYS_ADMIN). With --mock there is nothing to know.
+#[derive(Debug, Parser)]
+#[command(name = "inspect", max_term_width = 100)]
+pub(crate) struct Args {
+    /// Bytes to pin: 256M, 1G, 0x200000, ...
+    #[arg(long, value_name = "BYTES", default_value = "256M", value_parser = bytes)]
+    pub(crate) size: u64,
+
+    /// What the buffer is made of
+    #[arg(long, value_enum, default_value_t = Kind::Thp)]
+    pub(crate) pages: Kind,
+
+    /// Threads that pin, each a part of its own
+    #[arg(long, value_name = "N", default_value = "1", value_parser = threads)]
+    pub(crate) threads: NonZeroUsize,
+
+    /// Where a device would see the buffer
+    #[arg(long, value_name = "ADDR", default_value = "0x100000000", value_parser = address)]
+    pub(crate) iova: Iova,
+
+    /// Print one JSON object, for programs
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Draw the layout: virtual offset against physical address, run by run
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+
+    /// Make the memory up: fragmented, and the same for each seed
+    #[arg(long)]
+    pub(crate) mock: bool,
+
+    /// What the made-up memory grows from [default: 1]
+    #[arg(long, value_name = "N", requires = "mock")]
+    pub(crate) seed: Option<u64>,
+}
+
+/// The kinds of pages, as the command line names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    /// Base pages, and nothing else
+    #[value(name = "4k")]
+    Base,
+    /// Transparent huge pages, as far as the kernel has them
+    #[value(name = "thp")]
+    Thp,
+    /// Reserved huge pages of 2 MiB
+    #[value(name = "2m")]
+    Huge2M,
+    /// Reserved huge pages of 1 GiB
+    #[value(name = "1g")]
+    Huge1G,
+}
+
+impl Kind {
+    pub(crate) fn pages(self) -> Pages {
+        match self {
+            Self::Base => Pages::Base,
+            Self::Thp => Pages::Transparent,
+            Self::Huge2M => Pages::Huge2M,
+            Self::Huge1G => Pages::Huge1G,
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Base => "base pages",
+            Self::Thp => "transparent huge pages",
+            Self::Huge2M => "2 MiB huge pages",
+            Self::Huge1G => "1 GiB huge pages",
+        }
+    }
+}
+
+impl Args {
+    /// Checks what takes more than one argument to see; exits with status 2 if it does not fit.
+    pub(crate) fn check(&self) {
+        let unit = self.pages.pages().huge_page_size().map_or(4096, |huge| huge.bytes());
+        if self.size % unit != 0 {
+            let kind = self.pages.name();
+            self.reject(format!(
+                "--size {} is not a multiple of {unit} bytes, as {kind} need",
+                self.size
+            ));
+        }
+        if self.iova.get() % 4096 != 0 {
+            self.reject(format!("--iova {} is not a multiple of 4096", self.iova));
+        }
+        if self.iova.checked_add(self.size - 1).is_none() {
+            self.reject(format!(
+                "--iova {} and --size {} reach beyond 64 bits",
+                self.iova, self.size
+            ));
+        }
+        if self.mock && self.size > MOCK_LIMIT {
+            self.reject(format!("--size {} is more than --mock can make up: 1T", self.size));
+        }
+    }
+
+    fn reject(&self, message: String) -> ! {
+        Self::command().error(ErrorKind::ValueValidation, message).exit()
+    }
+}
+
+/// The page list of made-up memory has 8 bytes a page: 2 GiB for this.
+const MOCK_LIMIT: u64 = 1 << 40;
+
+fn bytes(text: &str) -> Result<u64, String> {
+    let expected = || "expected a number of bytes, like 256M, 1G or 0x200000".to_owned();
+    let number = if let Some(hex) = text.strip_prefix("0x") {
+        u64::from_str_radix(hex, 16).map_err(|_| expected())?
+    } else {
+        let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+        let unit = text.strip_prefix(digits).unwrap_or_default().trim_start();
+        let shift = match unit {
+            "" | "B" => 0,
+            "K" | "k" | "KiB" => 10,
+            "M" | "m" | "MiB" => 20,
+            "G" | "g" | "GiB" => 30,
+            "T" | "t" | "TiB" => 40,
+            _ => return Err(format!("unknown unit `{unit}`: it is one of K, M, G, T")),
+        };
+        let count: u64 = digits.parse().map_err(|_| expected())?;
+        count.checked_mul(1 << shift).ok_or("more bytes than 64 bits count")?
+    };
+    if number == 0 {
+        return Err("a buffer has at least one page".into());
+    }
+    Ok(number)
+}
+
+fn address(text: &str) -> Result<Iova, String> {
+    let number = match text.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16),
+        None => text.parse(),
+    };
+    number.map(Iova::new).map_err(|_| "expected an address, like 0x100000000".into())
+}
+
+fn threads(text: &str) -> Result<NonZeroUsize, String> {
+    match text.parse::<NonZeroUsize>() {
+        Ok(threads) if threads.get() <= 1024 => Ok(threads),
+        _ => Err("expected a number of threads, from 1 to 1024".into()),
+    }
+}

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Pins a buffer and shows where its pages lie in physical memory.
+//!
+//! ```text
+//! cargo run --release --example inspect
+//! cargo run --release --example inspect -- --pages 4k --threads 2 --svg layout.svg
+//! cargo run --release --example inspect -- --mock --size 300G --json
+//! ```
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::float_arithmetic,
+    clippy::indexing_slicing,
+    clippy::integer_division,
+    reason = "numbers for people, about lists that fit memory"
+)]
+
+mod args;
+mod bands;
+mod facts;
+mod memory;
+mod mock;
+mod picture;
+mod text;
+mod units;
+
+use args::Args;
+use clap::Parser;
+use facts::Facts;
+use memory::{Memory, NoMemory};
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    args.check();
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let style = anstyle::AnsiColor::Red.on_default().bold();
+            anstream::eprintln!("{style}error:{style:#} {error}");
+            if let Some(hint) = hint(error.as_ref()) {
+                anstream::eprintln!("{hint}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
+    let memory = if args.mock { mock::make(args)? } else { Memory::pin(args)? };
+    let facts = Facts::of(&memory, args)?;
+    if let Some(path) = &args.svg {
+        let picture = picture::draw(&facts, memory.sgl())?;
+        svg::save(path, &picture).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    let report = if args.json {
+        serde_json::to_string_pretty(&facts)? + "\n"
+    } else {
+        text::report(&facts, args.svg.as_deref())
+    };
+    let written = anstream::stdout().write_all(report.as_bytes());
+    match written {
+        // Whoever reads this has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// What to do about an error, where that is known.
+fn hint(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    let error = error.downcast_ref::<NoMemory>()?;
+    Some(if error.is_about_privilege() {
+        "Run it as root (or through sudo), or look at made-up memory instead: --mock"
+    } else {
+        "Or look at made-up memory instead: --mock"
+    })
+}

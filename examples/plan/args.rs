@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The command line.
+
+use crate::answer::View;
+use crate::number::parse as number;
+use clap::{value_parser, Parser};
+use pinned_sgl::{Iova, PageSize, PageSizes};
+use std::path::PathBuf;
+
+/// The input formats, which `--help` explains behind the options.
+const FORMATS: &str = "\
+NUMBERS
+  BYTES and ADDR are decimal, decimal with K, M, G or T behind it (64K), or 0x hex.
+  SIZES are sizes with commas between them, or 0x hex in which bit n stands for 2^n.
+
+INPUT
+  One run a line: PFN[+COUNT][:KIND]
+    PFN    the first page frame, in hex (0x may stand before it)
+    COUNT  how many pages, decimal or 0x hex; 1 if it is absent
+    KIND   ram (the default), mmio, device or device:NUMBER; kinds never merge
+  Blank lines are skipped; # begins a comment.
+
+      # huge page, then two pages of a device
+      0x7f200+512
+      1c040+2:device:3
+
+OUTPUT
+  --json writes one object on one line; numbers are integers of up to 64 bits:
+    pages           pages of the list
+    runs            [[pfn, count], ...]: the maximal runs of the list
+    segments        [[phys, len], ...]: the window, under --max-seg and --boundary
+    best_page_size  the size of the blocks in bytes, or null
+    blocks          [phys, ...]: the window in aligned blocks of that size
+    tiles           [[iova, phys, page_size, count], ...]: the map calls of an IOMMU,
+                    or instead tiles_error: why there are none
+
+BATCH
+  --batch answers one JSON request a line with one JSON line, in order:
+    {\"runs\":[\"10+4\",\"20\"],\"page_shift\":12,\"offset\":0,\"length\":16384,
+     \"iova\":4096,\"page_sizes\":2101248,\"max_seg\":65536,\"boundary\":4294967296}
+  All but runs may be absent or null, and then mean what they mean on the command
+  line. Numbers are integers or hex strings (\"0x1000\"); page_sizes is a bitmap. A
+  bad request is answered with {\"error\": ...} and does not end the batch. Blank
+  lines get no answer.
+
+EXIT STATUS
+  0 if there is an answer (a batch: even if some of its requests were bad),
+  2 if the arguments or the input are bad, 1 if the answer could not be written.";
+
+/// What a device would see of a list of physical pages: its runs, the segments of a
+/// scatter-gather engine, the blocks of an RDMA NIC, the map calls of an IOMMU.
+#[derive(Debug, Parser)]
+#[command(name = "plan", after_help = FORMATS)]
+pub(crate) struct Args {
+    /// The base-2 logarithm of the bytes of a page, 10 to 30
+    #[arg(long, value_name = "N", default_value_t = 12, value_parser = value_parser!(u32).range(10..=30))]
+    page_shift: u32,
+
+    /// Where the window, the bytes that the device sees, begins in the first page
+    #[arg(long, value_name = "BYTES", default_value = "0", value_parser = number)]
+    offset: u64,
+
+    /// The bytes of the window [default: the rest of the list]
+    #[arg(long, value_name = "BYTES", value_parser = number)]
+    length: Option<u64>,
+
+    /// The address at which the device sees the first byte of the window
+    #[arg(long, value_name = "ADDR", default_value = "0", value_parser = number)]
+    iova: u64,
+
+    /// The page sizes of the device
+    #[arg(long, value_name = "SIZES", default_value = "4K,2M,1G")]
+    page_sizes: PageSizes,
+
+    /// No segment is longer [default: no limit]
+    #[arg(long, value_name = "BYTES", value_parser = number)]
+    max_seg: Option<u64>,
+
+    /// No segment crosses a multiple of this power of two [default: no limit]
+    #[arg(long, value_name = "BYTES", value_parser = number)]
+    boundary: Option<u64>,
+
+    /// Write JSON, not tables
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Show all rows of the tables
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) all: bool,
+
+    /// Refuse to list more segments, blocks or tiles than this
+    #[arg(long, value_name = "N", default_value_t = 1 << 20)]
+    pub(crate) max_entries: u64,
+
+    /// Answer JSON requests, one a line
+    #[arg(long, conflicts_with_all = [
+        "page_shift", "offset", "length", "iova", "page_sizes", "max_seg", "boundary", "all",
+    ])]
+    pub(crate) batch: bool,
+
+    /// The file to read; - is standard input, which --batch reads if there is no file
+    #[arg(value_name = "FILE", required_unless_present = "batch")]
+    file: Option<PathBuf>,
+}
+
+impl Args {
+    /// The file to read, unless it is standard input.
+    pub(crate) fn file(&self) -> Option<&PathBuf> {
+        self.file.as_ref().filter(|file| file.as_os_str() != "-")
+    }
+
+    /// The size of the pages of the list.
+    pub(crate) fn page_size(&self) -> PageSize {
+        PageSize::from_shift(self.page_shift).unwrap_or(PageSize::SIZE_4K)
+    }
+
+    /// What the device is asked to see of the list.
+    pub(crate) fn view(&self) -> View {
+        View {
+            offset: self.offset,
+            length: self.length,
+            iova: Iova::new(self.iova),
+            page_sizes: self.page_sizes,
+            max_seg: self.max_seg,
+            boundary: self.boundary,
+        }
+    }
+}

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The answer as one JSON object. Its lists are written as they are made: none is held in memory.
+
+use crate::answer::Plan;
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+/// An iterator that is written as an array.
+struct Array<I>(I);
+
+impl<I> Serialize for Array<I>
+where
+    I: Iterator<Item: Serialize> + Clone,
+{
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.clone())
+    }
+}
+
+impl Serialize for Plan<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let runs = self.sgl.runs().map(|run| [run.start().get(), run.count()]);
+        let segments = self.segments().map(|segment| [segment.phys.get(), segment.len]);
+        let blocks = self.blocks().map(|block| block.get());
+        let tiles = self
+            .tiles()
+            .map(|tile| [tile.iova.get(), tile.phys.get(), tile.page_size.bytes(), tile.count]);
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("pages", &self.sgl.page_count())?;
+        map.serialize_entry("runs", &Array(runs))?;
+        map.serialize_entry("segments", &Array(segments))?;
+        map.serialize_entry("best_page_size", &self.best.map(|best| best.page_size().bytes()))?;
+        map.serialize_entry("blocks", &Array(blocks))?;
+        match &self.tiles {
+            Ok(_) => map.serialize_entry("tiles", &Array(tiles))?,
+            Err(error) => map.serialize_entry("tiles_error", &error.to_string())?,
+        }
+        map.end()
+    }
+}
