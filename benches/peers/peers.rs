@@ -63,6 +63,9 @@ pub(crate) fn rangemap_of(pages: &[Pfn]) -> RangeMap<u64, u64> {
     map
 }
 
+/// Tables of entries.
+pub(crate) type Tables = Vec<Box<[Entry; ENTRIES]>>;
+
 /// An entry of Linux' `struct scatterlist` on a 64-bit machine.
 #[derive(Clone, Copy, Default)]
 #[repr(C)]
@@ -82,8 +85,11 @@ const LINKED: usize = ENTRIES - 1;
 /// Linux' `sg_alloc_append_table_from_pages()`, carried over: it counts the runs, then walks the
 /// pages once more and writes an entry per run into tables of one page each. No run is longer
 /// than what 32 bits count.
+///
+/// `tables` are used again where there are some: fresh memory costs this peer, which needs the
+/// most, several times the work itself.
 #[inline(never)]
-pub(crate) fn scatterlist_of(pages: &[Pfn]) -> Vec<Box<[Entry; ENTRIES]>> {
+pub(crate) fn scatterlist_of(pages: &[Pfn], tables: &mut Tables) {
     let most = (u32::MAX as usize) >> SHIFT;
     let ends_at = |from: usize| {
         let mut at = from + 1;
@@ -100,15 +106,14 @@ pub(crate) fn scatterlist_of(pages: &[Pfn]) -> Vec<Box<[Entry; ENTRIES]>> {
             length = 1;
         }
     }
-    let mut tables: Vec<Box<[Entry; ENTRIES]>> = Vec::new();
     let mut from = 0;
     for chunk in 0..chunks {
         let end = ends_at(from);
-        if chunk % LINKED == 0 {
+        // Tables are found through the vector here; the kernel writes a link instead.
+        if chunk / LINKED == tables.len() {
             tables.push(Box::new([Entry::default(); ENTRIES]));
-            // Tables are found through the vector here; the kernel writes a link instead.
         }
-        if let Some(table) = tables.last_mut() {
+        if let Some(table) = tables.get_mut(chunk / LINKED) {
             let entry = &mut table[chunk % LINKED];
             entry.page_link = pages[from].get() << 6;
             entry.offset = 0;
@@ -116,7 +121,6 @@ pub(crate) fn scatterlist_of(pages: &[Pfn]) -> Vec<Box<[Entry; ENTRIES]>> {
         }
         from = end;
     }
-    tables
 }
 
 /// From a byte of the list to its physical address.

@@ -101,7 +101,8 @@ impl<'a, S: Storage> Window<'a, S> {
             }
         }
         let first = Segment::new(PhysAddr::new(0), 0, MemoryKind::Ram);
-        Ok(Tiles { runs: self.iter(), rest: first, iova: iova.get(), sizes })
+        let step = Step::of(sizes, smallest);
+        Ok(Tiles { runs: self.iter(), rest: first, iova: iova.get(), sizes, step })
     }
 
     /// How many tiles the window has: the calls that map it. O(tiles), and nothing is built.
@@ -122,30 +123,63 @@ pub struct Tiles<'a, S> {
     /// Where the rest begins; wraps to zero only behind the last tile.
     iova: u64,
     sizes: PageSizes,
+    step: Step,
+}
+
+/// The size of the last tile, which is most often the size of the next.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    size: PageSize,
+    /// The next larger size, or zero.
+    larger: u64,
+}
+
+impl Step {
+    /// The largest size that divides `both` addresses and fits in `len`.
+    #[inline(never)]
+    fn choose(sizes: PageSizes, both: u64, len: u64) -> Self {
+        // Bit n: both addresses are multiples of 2^n; and a page of 2^n fits.
+        let divides = !both & both.wrapping_sub(1) | lowest_bit(both);
+        let fits = u64::MAX.wrapping_shr(len.leading_zeros());
+        // The smallest size divides and fits, so there is a largest.
+        let usable = PageSizes::from_bits_retain(sizes.bits() & divides & fits);
+        let size = usable.largest().unwrap_or(PageSize::SIZE_4K);
+        Self::of(sizes, size)
+    }
+
+    const fn of(sizes: PageSizes, size: PageSize) -> Self {
+        Self { size, larger: lowest_bit(sizes.bits() & !size.mask() & !size.bytes()) }
+    }
+
+    /// Whether `choose` would choose this again.
+    #[inline]
+    const fn holds(self, both: u64, len: u64) -> bool {
+        let larger = self.larger;
+        both & self.size.mask() == 0
+            && len >= self.size.bytes()
+            && (larger == 0 || both & larger.wrapping_sub(1) != 0 || len < larger)
+    }
 }
 
 /// The first tile of `rest`, which is not empty, at `iova`.
 #[inline]
-fn cut(sizes: PageSizes, iova: u64, rest: Segment) -> Tile {
+fn cut(sizes: PageSizes, step: &mut Step, iova: u64, rest: Segment) -> Tile {
     let (phys, len) = (rest.phys.get(), rest.len);
-    // Bit n: both addresses are multiples of 2^n; and a page of 2^n fits.
-    let divides = !(iova | phys) & (iova | phys).wrapping_sub(1) | lowest_bit(iova | phys);
-    let fits = u64::MAX.wrapping_shr(len.leading_zeros());
-    // The smallest size divides and fits, so there is a largest.
-    let usable = PageSizes::from_bits_retain(sizes.bits() & divides & fits);
-    let page_size = usable.largest().unwrap_or(PageSize::SIZE_4K);
+    let both = iova | phys;
+    // No arithmetic from one tile to the next, only a guess that the processor gets right.
+    if !step.holds(both, len) {
+        *step = Step::choose(sizes, both, len);
+    }
+    let Step { size, larger } = *step;
     let mut bytes = len;
-    let larger = PageSizes::from_bits_retain(sizes.bits() & !page_size.mask() & !page_size.bytes());
-    if let Some(next) = larger.smallest() {
-        if (iova ^ phys) & next.mask() == 0 {
-            let distance = next.bytes().wrapping_sub(iova & next.mask());
-            if distance.checked_add(next.bytes()).is_some_and(|whole| whole <= len) {
-                bytes = distance;
-            }
+    if larger != 0 && (iova ^ phys) & larger.wrapping_sub(1) == 0 {
+        let distance = larger.wrapping_sub(iova & larger.wrapping_sub(1));
+        if distance.checked_add(larger).is_some_and(|whole| whole <= len) {
+            bytes = distance;
         }
     }
-    let count = bytes.wrapping_shr(page_size.shift());
-    Tile { iova: Iova::new(iova), phys: rest.phys, page_size, count, kind: rest.kind }
+    let count = bytes.wrapping_shr(size.shift());
+    Tile { iova: Iova::new(iova), phys: rest.phys, page_size: size, count, kind: rest.kind }
 }
 
 /// The lowest bit of `value` that is set.
@@ -169,7 +203,7 @@ impl<S: Storage> Iterator for Tiles<'_, S> {
         if self.rest.len == 0 {
             self.rest = self.runs.next()?;
         }
-        let tile = cut(self.sizes, self.iova, self.rest);
+        let tile = cut(self.sizes, &mut self.step, self.iova, self.rest);
         self.rest = behind(self.rest, &tile);
         self.iova = self.iova.wrapping_add(tile.len());
         Some(tile)
@@ -189,19 +223,19 @@ impl<S: Storage> Iterator for Tiles<'_, S> {
     where
         F: FnMut(B, Tile) -> B,
     {
-        let Self { runs, rest, iova, sizes } = self;
-        let mut all_of = |(acc, iova): (B, u64), run: Segment| {
-            let (mut acc, mut iova, mut rest) = (acc, iova, run);
+        let Self { runs, rest, iova, sizes, step } = self;
+        let mut all_of = move |(mut acc, mut iova, mut step): (B, u64, Step), run: Segment| {
+            let mut rest = run;
             while rest.len > 0 {
-                let tile = cut(sizes, iova, rest);
+                let tile = cut(sizes, &mut step, iova, rest);
                 rest = behind(rest, &tile);
                 iova = iova.wrapping_add(tile.len());
                 acc = f(acc, tile);
             }
-            (acc, iova)
+            (acc, iova, step)
         };
-        let begun = all_of((init, iova), rest);
-        runs.fold(begun, all_of).0
+        let begin = all_of((init, iova, step), rest);
+        runs.fold(begin, all_of).0
     }
 }
 

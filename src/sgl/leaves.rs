@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 use super::packed;
+use super::search::last_at_most;
 use super::storage::{AllocError, Storage};
 
 /// Bytes of the leaf that lives in the list.
@@ -144,8 +145,7 @@ impl<S: Storage> Leaves<S> {
     #[inline]
     fn shelf_entry(&self, shelf: usize, slot: usize) -> u64 {
         let piece = self.storage.piece(Self::shelf_piece(shelf));
-        let bytes = piece.get(slot.wrapping_mul(ENTRY)..).and_then(<[u8]>::first_chunk);
-        bytes.map_or(u64::MAX, |bytes| u64::from_le_bytes(*bytes))
+        packed::load(piece, slot.wrapping_mul(ENTRY))
     }
 
     /// The first page of leaf `index`; `None` if there is no such leaf.
@@ -186,19 +186,16 @@ impl<S: Storage> Leaves<S> {
         let mut shelf = shelf;
         if shelf == TOPS - 1 {
             let last = Place::of(entries.wrapping_sub(1), Self::LARGEST).shelf;
-            let beyond = last_at_most(last.wrapping_sub(shelf).wrapping_add(1), |beyond| {
-                self.shelf_entry(shelf.wrapping_add(beyond), 0) <= page
+            let beyond = last_at_most(last.wrapping_sub(shelf).wrapping_add(1), page, |beyond| {
+                self.shelf_entry(shelf.wrapping_add(beyond), 0)
             });
             shelf = shelf.wrapping_add(beyond);
         }
         let before = Self::before_shelf(shelf);
         let full = Self::before_shelf(shelf.wrapping_add(1)).min(entries).wrapping_sub(before);
         let piece = self.storage.piece(Self::shelf_piece(shelf));
-        let entry = |slot: usize| {
-            let bytes = piece.get(slot.wrapping_mul(ENTRY)..).and_then(<[u8]>::first_chunk);
-            bytes.map_or(u64::MAX, |bytes| u64::from_le_bytes(*bytes))
-        };
-        let slot = last_at_most(full, |slot| entry(slot) <= page);
+        let entry = |slot: usize| packed::load(piece, slot.wrapping_mul(ENTRY));
+        let slot = last_at_most(full, page, entry);
         let leaf = NEAR.wrapping_add(before).wrapping_add(slot).wrapping_add(1);
         (leaf, entry(slot))
     }
@@ -291,22 +288,4 @@ const fn doubled(first: usize, times: usize, most: usize) -> usize {
         left = left.wrapping_sub(1);
     }
     size
-}
-
-/// The last of `count` places for which `holds` is true, which is true up to some place.
-///
-/// Place 0 is taken for true. No branch on the answers: they are a coin's toss each.
-#[inline]
-fn last_at_most(count: usize, holds: impl Fn(usize) -> bool) -> usize {
-    let mut found = 0usize;
-    let mut left = count;
-    while left > 1 {
-        let half = left >> 1;
-        let middle = found.wrapping_add(half);
-        if holds(middle) {
-            found = middle;
-        }
-        left = left.wrapping_sub(half);
-    }
-    found
 }

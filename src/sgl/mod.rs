@@ -19,6 +19,7 @@ mod packed;
 mod pool;
 mod run;
 mod runs;
+mod search;
 mod storage;
 mod window;
 

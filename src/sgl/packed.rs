@@ -31,6 +31,7 @@
 #![forbid(unsafe_code)]
 
 use super::run::{MemoryKind, ProviderId};
+use super::search::last_at_most;
 
 /// Runs that are packed together; the builder keeps as many unpacked.
 pub(super) const BATCH: usize = 64;
@@ -63,12 +64,14 @@ const fn words(count: usize, width: u32) -> usize {
     count.wrapping_mul(width as usize).wrapping_add(63) >> 6
 }
 
-/// Eight bytes from `at`, or zero beyond the end: bytes come from a leaf, positions from its keys.
-///
-/// `at` is below 4096, as every position in a leaf is; that it wraps there saves a comparison.
+/// Eight bytes from `at`, the last eight at the most: bytes come from a leaf, positions from its
+/// keys, and to clamp a position costs less than to check it.
 #[inline]
-fn load(leaf: &[u8], at: usize) -> u64 {
-    let at = at & 0xfff;
+pub(super) fn load(leaf: &[u8], at: usize) -> u64 {
+    let Some(last) = leaf.len().checked_sub(WORD) else {
+        return 0;
+    };
+    let at = at.min(last);
     let bytes = leaf.get(at..at.wrapping_add(WORD)).and_then(<[u8]>::first_chunk);
     bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
@@ -277,18 +280,8 @@ impl Group {
         match self.shape {
             Shape::Uniform(log2) => (page.wrapping_shr(log2) as usize).min(last),
             Shape::Offsets(width) => {
-                let mut found = 0usize;
-                let mut left = self.count;
-                while left > 1 {
-                    let half = left >> 1;
-                    let middle = found.wrapping_add(half);
-                    // No branch: which half is a coin's toss, and the processor loses it.
-                    if Cursor::new(self.offsets, middle, width).next(leaf) <= page {
-                        found = middle;
-                    }
-                    left = left.wrapping_sub(half);
-                }
-                found
+                let offset = |index| Cursor::new(self.offsets, index, width).next(leaf);
+                last_at_most(self.count, page, offset)
             }
         }
     }
@@ -407,17 +400,7 @@ pub(super) fn group_first(leaf: &[u8], index: usize) -> Option<u64> {
 /// The group that holds page `page`, counted from the first of the leaf.
 #[inline]
 pub(super) fn find_group(leaf: &[u8], page: u64) -> usize {
-    let mut found = 0usize;
-    let mut left = groups(leaf);
-    while left > 1 {
-        let half = left >> 1;
-        let middle = found.wrapping_add(half);
-        if load(leaf, key_at(leaf, middle)) >> 32 <= page {
-            found = middle;
-        }
-        left = left.wrapping_sub(half);
-    }
-    found
+    last_at_most(groups(leaf), page, |index| load(leaf, key_at(leaf, index)) >> 32)
 }
 
 /// The frame of page `page`, counted from the first of the leaf.
