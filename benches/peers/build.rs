@@ -9,7 +9,7 @@ use std::hint::black_box;
 
 const OURS: &str = "pinned-sgl";
 const READ: &str = "reading once (xor)";
-const SCATTERLIST: &str = "scatterlist, carried over";
+const SCATTERLIST: &str = "scatterlist, in used memory";
 
 #[inline(never)]
 fn build(pages: &[Pfn]) -> Sgl<Heap> {
@@ -62,6 +62,11 @@ fn from_pages<'a>(title: &'static str, pages: &'a [Pfn]) -> Contest<'a> {
         .way(SCATTERLIST, move || {
             peers::scatterlist_of(black_box(pages), &mut tables);
             black_box(tables.as_ptr());
+        })
+        .way("scatterlist, in fresh memory", || {
+            let mut tables = peers::Tables::new();
+            peers::scatterlist_of(black_box(pages), &mut tables);
+            tables
         })
         .way("BTreeMap", || peers::btree_of(black_box(pages)))
         .way("rangemap", || peers::rangemap_of(black_box(pages)))

@@ -69,26 +69,9 @@ impl<'a> Plan<'a> {
         self.window.segments(&self.limits).into_iter().flatten()
     }
 
-    /// How many segments there are. O(runs), however many segments a run has, unlike
-    /// [`Window::segment_count`]: a question of a few bytes must not take hours.
+    /// How many segments there are. O(runs), however many segments a run has.
     pub(crate) fn segment_count(&self) -> u64 {
-        self.window.iter().map(|run| self.segments_of(run)).sum()
-    }
-
-    fn segments_of(&self, run: Segment) -> u64 {
-        let pieces = |bytes: u64| match self.view.max_seg {
-            // Never zero: that was refused.
-            Some(max) => bytes.div_ceil(max.max(1)),
-            None => u64::from(bytes > 0),
-        };
-        let Some(boundary) = self.view.boundary else {
-            return pieces(run.len);
-        };
-        let inside = boundary.wrapping_sub(1);
-        let head = run.len.min(boundary.wrapping_sub(run.phys.get() & inside));
-        let rest = run.len.wrapping_sub(head);
-        let whole = rest.wrapping_shr(boundary.trailing_zeros()).wrapping_mul(pieces(boundary));
-        pieces(head).wrapping_add(whole).wrapping_add(pieces(rest & inside))
+        self.window.segment_count(&self.limits)
     }
 
     /// The blocks of the best page size; none if there is no such size.

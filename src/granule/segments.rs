@@ -91,7 +91,7 @@ impl<'a, S: Storage> Window<'a, S> {
     /// The bytes of the window in segments: none longer than the limits say, none across a
     /// boundary, none of two kinds, as few as can be. Their lengths add up to the window.
     ///
-    /// O(log runs), or O(segments) where the limits have a count or a mask that must be checked.
+    /// O(log runs), or O(runs) where the limits have a count or a mask that must be checked.
     ///
     /// # Errors
     ///
@@ -124,11 +124,10 @@ impl<'a, S: Storage> Window<'a, S> {
     }
 
     /// How many segments the window has under these lengths and boundaries; the limits on count
-    /// and addresses are not looked at. O(segments), and nothing is built.
+    /// and addresses are not looked at. O(runs), however many segments there are.
     #[must_use]
     pub fn segment_count(&self, limits: &SegmentLimits) -> u64 {
-        let segments = Segments { runs: self.iter(), rest: None, limits: *limits };
-        segments.fold(0u64, |count, _| count.wrapping_add(1))
+        self.iter().fold(0u64, |count, run| count.wrapping_add(limits.count_in(run)))
     }
 }
 
@@ -141,6 +140,25 @@ pub struct Segments<'a, S> {
 }
 
 impl SegmentLimits {
+    /// How many segments a run has: those up to the first boundary, those between two boundaries,
+    /// and those behind the last.
+    #[inline]
+    fn count_in(&self, run: Segment) -> u64 {
+        let in_one = |bytes| match self.max_len {
+            Some(max) => div_ceil(bytes, max),
+            None => u64::from(bytes > 0),
+        };
+        let Some(boundary) = self.boundary.map(NonZeroU64::get) else {
+            return in_one(run.len);
+        };
+        let inside = boundary.wrapping_sub(1);
+        let head = run.len.min(boundary.wrapping_sub(run.phys.get() & inside));
+        let rest = run.len.wrapping_sub(head);
+        let whole = rest.wrapping_shr(boundary.trailing_zeros());
+        let between = if whole > 0 { whole.wrapping_mul(in_one(boundary)) } else { 0 };
+        in_one(head).wrapping_add(between).wrapping_add(in_one(rest & inside))
+    }
+
     /// Cuts the first segment off a run; the second part is what is left.
     #[inline]
     fn cut(&self, run: Segment) -> (Segment, Option<Segment>) {
@@ -150,6 +168,27 @@ impl SegmentLimits {
             Segment::new(PhysAddr::new(run.phys.get().wrapping_add(taken)), left, run.kind)
         });
         (Segment::new(run.phys, taken, run.kind), rest)
+    }
+}
+
+/// `value / divisor`, rounded up, bit by bit: 32-bit kernels cannot divide 64 bits.
+///
+/// O(log of the quotient), so where there is nothing to divide it costs next to nothing.
+#[inline]
+fn div_ceil(value: u64, divisor: NonZeroU64) -> u64 {
+    let (mut quotient, mut left) = (0u64, value);
+    let mut bit = divisor.leading_zeros().saturating_sub(value.leading_zeros());
+    loop {
+        let part = divisor.get().wrapping_shl(bit);
+        quotient = quotient.wrapping_shl(1);
+        if left >= part {
+            left = left.wrapping_sub(part);
+            quotient |= 1;
+        }
+        match bit.checked_sub(1) {
+            Some(lower) => bit = lower,
+            None => return quotient.wrapping_add(u64::from(left > 0)),
+        }
     }
 }
 
@@ -279,3 +318,23 @@ impl fmt::Display for SegmentError {
 }
 
 impl core::error::Error for SegmentError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn division_rounds_up() {
+        let edges =
+            [0, 1, 2, 3, 5, 4095, 4096, 4097, 65536, 1 << 62, 1 << 63, u64::MAX - 1, u64::MAX];
+        for value in edges {
+            for divisor in edges.into_iter().filter_map(NonZeroU64::new) {
+                assert_eq!(
+                    div_ceil(value, divisor),
+                    value.div_ceil(divisor.get()),
+                    "{value} {divisor}"
+                );
+            }
+        }
+    }
+}
