@@ -1,5 +1,70 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! pinned-sgl
+//! A scatterlist for pinned memory: physically contiguous runs in 2-4 bytes each, broken up at any
+//! granularity a device wants.
+//!
+//! A device that does DMA needs to know where a buffer lies in physical memory. Pinning its pages
+//! yields a page list, 8 bytes for every 4 KiB. This crate turns that list into the maximal
+//! physically contiguous runs, keeps them packed, and breaks them up again for each consumer:
+//!
+//! ```text
+//!   pinned pages                                          ┌─► pages      CPU access
+//!   slices, folios, ──► SglBuilder ──► Sgl ──► Window ────┼─► segments   scatter-gather engines
+//!   other lists          merges        packed   bytes     ├─► blocks     RDMA NICs (may overhang)
+//!                                                         └─► tiles      IOMMUs (exact)
+//! ```
+//!
+//! ```
+//! use pinned_sgl::{Iova, MemoryKind::Ram, PageRun, PageSize, PageSizes, Pfn, SglBuilder};
+//!
+//! // Pages as a driver gets them: one by one, in slices, or as folios.
+//! let mut builder = SglBuilder::new(PageSize::SIZE_4K)?;
+//! builder.push_pages(&[0x1ff, 0x200, 0x201].map(Pfn::new), Ram)?;
+//! builder.push_run(PageRun::ram(Pfn::new(0x202), 1024)?)?;
+//! let sgl = builder.finish()?;
+//! assert_eq!((sgl.page_count(), sgl.run_count()), (1027, 1));
+//!
+//! // What an IOMMU with 4 KiB and 2 MiB pages must be told to show it at this address.
+//! let sizes = PageSizes::SIZE_4K | PageSizes::SIZE_2M;
+//! let calls: Vec<_> = sgl.whole()?.tiles(sizes, Iova::new(0xffff_f000))?.collect();
+//! assert_eq!(
+//!     format!("{calls:?}"),
+//!     "[Tile(0xfffff000 -> 0x1ff000, 4K x1), Tile(0x100000000 -> 0x200000, 2M x2), \
+//!       Tile(0x100400000 -> 0x600000, 4K x2)]",
+//! );
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Where to find what
+//!
+//! | module | holds |
+//! |---|---|
+//! | this one | addresses ([`Pfn`], [`PhysAddr`], [`Iova`], [`UserAddr`]) and sizes ([`PageSize`], [`PageSizes`]) |
+//! | [`sgl`] | the list: [`SglBuilder`], [`Sgl`], [`Window`], and where it is stored ([`Storage`]) |
+//! | [`granule`] | breaking a window up: [`Window::pages`], [`Window::segments`], [`Window::best_page_size`], [`Window::tiles`] |
+//! | `linux` | feature `linux`: really pinned memory of this process |
+//!
+//! Arrows between them point up this table only.
+//!
+//! # What holds everywhere
+//!
+//! - **Nothing panics, overflows or rounds silently.** Bad input is a typed error that says where;
+//!   nothing has changed then. That no panic can be reached is checked in the compiled objects.
+//! - **No memory is asked for that a kernel could not give:** pieces of at most a page, fallibly,
+//!   and what is stored is never copied to grow. A few runs need none at all.
+//! - **Device limits are arguments of iteration** and are never baked into a list.
+//! - **Every iterator** is total and fused, tells its `size_hint` truthfully, and has a `fold` that
+//!   is faster than `next`.
+//!
+//! # Features
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `alloc` (default) | [`Heap`], lists on the heap; without it lists live in a [`Pool`] lent by the caller |
+//! | `std` | the standard library, for features that need it |
+//! | `linux` | `linux::Buffer`: memory pinned through io_uring, its frames read from the pagemap |
+//!
+//! The core is `no_std`, has no `unsafe` but the contract of [`Storage`], needs no 128-bit
+//! arithmetic, no 64-bit division and no floating point, and compiles with a plain `rustc`.
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
@@ -22,6 +87,10 @@ extern crate std;
 compile_error!(
     "the feature `linux` pins memory through io_uring, which only Linux has: leave it out"
 );
+
+#[cfg(all(doctest, feature = "alloc"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 mod addr;
 pub mod granule;

@@ -30,7 +30,7 @@ mod tests {
         for count in 0..70usize {
             for limit in 0..2 * count as u64 + 2 {
                 let found = last_at_most(count, limit, |place| 2 * place as u64 + 1);
-                let expected = (0..count).rev().find(|place| 2 * *place as u64 + 1 <= limit);
+                let expected = (0..count).rev().find(|place| (2 * *place as u64) < limit);
                 assert_eq!(found, expected.unwrap_or(0), "{count} {limit}");
             }
         }
