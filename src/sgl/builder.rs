@@ -405,18 +405,24 @@ fn shift_up(column: &mut [u64; BATCH], by: usize) {
 /// How many pages from the start of `pages` are contiguous: at least one, unless there are none.
 #[inline]
 fn contiguous(pages: &[Pfn]) -> usize {
-    /// Long enough for the processor to compare several pages at a time.
+    /// Long enough for the processor to compare several pages at a time; where runs are shorter, a
+    /// few pages one by one are faster.
     const STRIDE: usize = 16;
     let Some(first) = pages.first() else {
         return 0;
     };
-    let next = first.get().wrapping_add(1);
-    if pages.get(1).is_none_or(|page| page.get() != next) {
-        return 1;
+    let continue_from = |count: usize, pages: &[Pfn]| {
+        let expected = first.get().wrapping_add(count as u64);
+        pages.iter().zip(0u64..).take_while(|(p, i)| p.get() == expected.wrapping_add(*i)).count()
+    };
+    let few = continue_from(0, pages.get(..STRIDE).unwrap_or(pages));
+    if few < STRIDE {
+        return few;
     }
-    let mut expected = first.get();
-    let mut count = 0usize;
-    for chunk in pages.chunks_exact(STRIDE) {
+    let mut count = STRIDE;
+    let rest = pages.get(STRIDE..).unwrap_or(&[]);
+    for chunk in rest.chunks_exact(STRIDE) {
+        let expected = first.get().wrapping_add(count as u64);
         let differs = chunk
             .iter()
             .zip(0u64..)
@@ -424,13 +430,9 @@ fn contiguous(pages: &[Pfn]) -> usize {
         if differs != 0 {
             break;
         }
-        expected = expected.wrapping_add(STRIDE as u64);
         count = count.wrapping_add(STRIDE);
     }
-    let rest = pages.get(count..).unwrap_or(&[]).iter();
-    count.wrapping_add(
-        rest.zip(0u64..).take_while(|(p, index)| p.get() == expected.wrapping_add(*index)).count(),
-    )
+    count.wrapping_add(continue_from(count, pages.get(count..).unwrap_or(&[])))
 }
 
 impl<S: Storage> fmt::Debug for SglBuilder<S> {

@@ -155,18 +155,18 @@ impl<S: Storage> Iterator for Runs<'_, S> {
             if self.group.len() == 0 {
                 self.next_group();
             }
-            // In a loop of its own, so that all it needs stays in registers.
-            let (mut at, kind) = (self.at.wrapping_sub(self.group_first), self.kind);
-            let stop = self.end.wrapping_sub(self.group_first);
-            for (start, end) in self.group {
-                let end = end.min(stop);
-                acc = f(acc, PageRun::stored(start, end.wrapping_sub(at), kind));
-                at = end;
-                if at == stop {
-                    break;
+            let (at, kind) = (self.at.wrapping_sub(self.group_first), self.kind);
+            if self.group_end > self.end {
+                // The last group, whose last run is clipped.
+                while let Some(run) = self.next() {
+                    acc = f(acc, run);
                 }
+                return acc;
             }
-            self.at = self.group_first.wrapping_add(at);
+            (acc, _) = self.group.fold((acc, at), |(acc, at), (start, end)| {
+                (f(acc, PageRun::stored(start, end.wrapping_sub(at), kind)), end)
+            });
+            self.at = self.group_end;
             self.group.finish();
         }
         acc
