@@ -91,20 +91,24 @@ fn pack(leaf: &mut [u8], at: usize, width: u32, values: impl Iterator<Item = u64
     if width == 0 {
         return;
     }
-    let (mut at, mut word, mut filled) = (at, 0u64, 0u32);
+    let mut out = leaf.get_mut(at..).unwrap_or(&mut []).chunks_exact_mut(WORD);
+    let (mut word, mut filled) = (0u64, 0u32);
     for value in values {
         word |= value.wrapping_shl(filled);
         filled = filled.wrapping_add(width);
         if filled >= 64 {
-            store(leaf, at, word);
-            at = at.wrapping_add(WORD);
+            if let Some(bytes) = out.next().and_then(<[u8]>::first_chunk_mut) {
+                *bytes = word.to_le_bytes();
+            }
             filled = filled.wrapping_sub(64);
             // The upper `filled` bits of the value are left over.
             word = value.wrapping_shr(width.wrapping_sub(filled));
         }
     }
     if filled > 0 {
-        store(leaf, at, word);
+        if let Some(bytes) = out.next().and_then(<[u8]>::first_chunk_mut) {
+            *bytes = word.to_le_bytes();
+        }
     }
 }
 
