@@ -158,7 +158,7 @@ impl<S: Storage> Iterator for Runs<'_, S> {
             let (at, kind) = (self.at.wrapping_sub(self.group_first), self.kind);
             if self.group_end > self.end {
                 // The last group, whose last run is clipped.
-                while let Some(run) = self.next() {
+                for run in self {
                     acc = f(acc, run);
                 }
                 return acc;
