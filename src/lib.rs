@@ -59,7 +59,7 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `alloc` (default) | [`Heap`], lists on the heap; without it lists live in a [`Pool`] lent by the caller |
+//! | `alloc` (default) | `Heap`, lists on the heap; without it lists live in a [`Pool`] lent by the caller |
 //! | `std` | the standard library, for features that need it |
 //! | `linux` | `linux::Buffer`: memory pinned through io_uring, its frames read from the pagemap |
 //!

@@ -6,15 +6,15 @@ use super::leaves::Leaves;
 use super::packed;
 use super::runs::Runs;
 use super::storage::Storage;
-use super::window::{Window, WindowError};
 use crate::addr::PhysAddr;
 use crate::page_size::PageSize;
 use core::{fmt, mem::size_of};
 
 /// A scatterlist: the maximal physically contiguous runs of a sequence of pages, packed.
 ///
-/// It is immutable and holds whole pages. What a device sees of it starts with a [`Window`], a byte
-/// range of the list; device limits are arguments of iteration and are never baked in.
+/// It is immutable and holds whole pages. What a device sees of it starts with a
+/// [`Window`](super::Window), a byte range of the list; device limits are arguments of iteration
+/// and are never baked in.
 ///
 /// Made by an [`SglBuilder`](super::SglBuilder).
 pub struct Sgl<S> {
@@ -73,31 +73,6 @@ impl<S: Storage> Sgl<S> {
     #[must_use]
     pub fn runs(&self) -> Runs<'_, S> {
         Runs::new(&self.leaves, self.pages, 0, self.pages)
-    }
-
-    /// The window that begins at byte `offset` of the first page and has `len` bytes.
-    ///
-    /// Pages beyond the end of the window are left alone. Where a window should begin further in
-    /// the list, it is a window of a window: [`Window::window`].
-    ///
-    /// # Errors
-    ///
-    /// [`WindowError`] if the offset is not in the first page, if `len` is zero, or if the window
-    /// reaches beyond the list.
-    pub fn window(&self, offset: u64, len: u64) -> Result<Window<'_, S>, WindowError> {
-        if offset > self.page.mask() {
-            return Err(WindowError::OffsetBeyondFirstPage { offset, page: self.page });
-        }
-        Window::new(self, 0, self.byte_len(), offset, len)
-    }
-
-    /// The window of all bytes of all pages.
-    ///
-    /// # Errors
-    ///
-    /// [`WindowError::Empty`] if the list has no pages.
-    pub fn whole(&self) -> Result<Window<'_, S>, WindowError> {
-        self.window(0, self.byte_len())
     }
 
     /// The physical address of byte `offset` of the list. O(log runs).

@@ -8,7 +8,7 @@ use core::fmt;
 
 /// The memory of one list: pieces that are numbered in the order in which they were added.
 ///
-/// Pieces are added and taken back at the end only. The crate brings [`Heap`](super::Heap), which
+/// Pieces are added and taken back at the end only. The crate brings `Heap`, which
 /// allocates them, and [`Pool`](super::Pool), which carves them out of memory lent by the caller.
 ///
 /// # Implementation safety

@@ -27,6 +27,33 @@ pub struct Window<'a, S> {
     len: NonZeroU64,
 }
 
+impl<S: Storage> Sgl<S> {
+    /// The window that begins at byte `offset` of the first page and has `len` bytes.
+    ///
+    /// Pages beyond the end of the window are left alone. Where a window should begin further in
+    /// the list, it is a window of a window: [`Window::window`].
+    ///
+    /// # Errors
+    ///
+    /// [`WindowError`] if the offset is not in the first page, if `len` is zero, or if the window
+    /// reaches beyond the list.
+    pub fn window(&self, offset: u64, len: u64) -> Result<Window<'_, S>, WindowError> {
+        if offset > self.page_size().mask() {
+            return Err(WindowError::OffsetBeyondFirstPage { offset, page: self.page_size() });
+        }
+        Window::new(self, 0, self.byte_len(), offset, len)
+    }
+
+    /// The window of all bytes of all pages.
+    ///
+    /// # Errors
+    ///
+    /// [`WindowError::Empty`] if the list has no pages.
+    pub fn whole(&self) -> Result<Window<'_, S>, WindowError> {
+        self.window(0, self.byte_len())
+    }
+}
+
 impl<'a, S: Storage> Window<'a, S> {
     /// The bytes `offset..offset + len` of the `within` bytes of the list from `base` on.
     pub(super) fn new(

@@ -71,12 +71,9 @@ pub fn check(page: PageSize, pages: &[Page], case: Case) {
 }
 
 pub fn from_bytes(u: &mut Unstructured<'_>) -> Result<()> {
-    let page = input::page_size(u)?;
-    let pages = input::few_pages(u)?;
-    let (offset, len) = input::window(u, page, pages.len() as u64 * page.bytes())?;
-    if len == 0 {
+    let Some(input::Short { page, pages, offset, len }) = input::short(u)? else {
         return Ok(());
-    }
+    };
     let sizes = input::page_sizes(u)?;
     check(page, &pages, Case { offset, len, iova: iova(u, page, &pages, offset)?, sizes });
     Ok(())

@@ -120,3 +120,19 @@ pub fn window(u: &mut Unstructured<'_>, page: PageSize, bytes: u64) -> Result<(u
     let len = number(u, bytes - offset)? & mask;
     Ok((offset, len))
 }
+
+/// A short list, and a window of it; `None` if the window would be empty.
+#[derive(Clone, Debug)]
+pub struct Short {
+    pub page: PageSize,
+    pub pages: Vec<(u64, MemoryKind)>,
+    pub offset: u64,
+    pub len: u64,
+}
+
+pub fn short(u: &mut Unstructured<'_>) -> Result<Option<Short>> {
+    let page = page_size(u)?;
+    let pages = few_pages(u)?;
+    let (offset, len) = window(u, page, pages.len() as u64 * page.bytes())?;
+    Ok((len > 0).then_some(Short { page, pages, offset, len }))
+}

@@ -75,12 +75,9 @@ pub fn check(page: PageSize, pages: &[Page], case: Case) {
 }
 
 pub fn from_bytes(u: &mut Unstructured<'_>) -> Result<()> {
-    let page = input::page_size(u)?;
-    let pages = input::few_pages(u)?;
-    let (offset, len) = input::window(u, page, pages.len() as u64 * page.bytes())?;
-    if len == 0 {
+    let Some(input::Short { page, pages, offset, len }) = input::short(u)? else {
         return Ok(());
-    }
+    };
     let max_len = u.ratio(3, 4)?.then_some(()).map(|()| input::number(u, 1 << 32)).transpose()?;
     let boundary = if u.ratio(1, 2)? { Some(1 << u.int_in_range(0..=63)?) } else { None };
     let max_len = max_len.map(|max_len| max_len.max(1));
