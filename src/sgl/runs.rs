@@ -77,9 +77,12 @@ impl<'a, S: Storage> Runs<'a, S> {
         self.run_first = self.group_first.wrapping_add(group.offset(self.leaf, index));
     }
 
-    /// Goes to the group after this one.
+    /// At the group after this one.
+    ///
+    /// By value: a loop over runs keeps what it needs in registers only as long as nobody else can
+    /// have its address.
     #[inline(never)]
-    fn next_group(&mut self) {
+    fn at_next_group(mut self) -> Self {
         self.group_index = self.group_index.wrapping_add(1);
         if self.group_index >= packed::groups(self.leaf) {
             self.leaf_index = self.leaf_index.wrapping_add(1);
@@ -88,6 +91,7 @@ impl<'a, S: Storage> Runs<'a, S> {
             self.group_index = 0;
         }
         self.begin_group(0);
+        self
     }
 
     /// The pages that are still to come.
@@ -108,7 +112,7 @@ impl<'a, S: Storage> Runs<'a, S> {
                 return count.wrapping_sub(behind as u64).wrapping_add(1);
             }
             self.at = self.group_end;
-            self.next_group();
+            self = self.at_next_group();
         }
         count
     }
@@ -123,7 +127,7 @@ impl<S: Storage> Iterator for Runs<'_, S> {
             return None;
         }
         if self.group.len() == 0 {
-            self.next_group();
+            *self = self.clone().at_next_group();
         }
         let (start, end) = self.group.next()?;
         let skipped = self.at.wrapping_sub(self.run_first);
@@ -153,7 +157,7 @@ impl<S: Storage> Iterator for Runs<'_, S> {
         }
         while self.at < self.end {
             if self.group.len() == 0 {
-                self.next_group();
+                self = self.at_next_group();
             }
             let (at, kind) = (self.at.wrapping_sub(self.group_first), self.kind);
             if self.group_end > self.end {
