@@ -42,10 +42,10 @@ macro_rules! laws {
 }
 
 laws! {
-    merge_law: 600,
-    packed_roundtrip: 300,
-    window_seek: 400,
-    block_law: 3000,
-    tile_law: 3000,
-    segment_law: 3000,
+    merge_law: 2000,
+    packed_roundtrip: 500,
+    window_seek: 1000,
+    block_law: 6000,
+    tile_law: 6000,
+    segment_law: 6000,
 }

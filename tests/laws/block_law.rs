@@ -71,10 +71,8 @@ pub fn check(page: PageSize, pages: &[Page], case: Case) {
 }
 
 pub fn from_bytes(u: &mut Unstructured<'_>) -> Result<()> {
-    let Some(input::Short { page, pages, offset, len }) = input::short(u)? else {
-        return Ok(());
-    };
-    let sizes = input::page_sizes(u)?;
+    let input::Short { page, pages, offset, len, .. } = input::short(u)?;
+    let sizes = input::page_sizes(u, page)?;
     check(page, &pages, Case { offset, len, iova: iova(u, page, &pages, offset)?, sizes });
     Ok(())
 }

@@ -100,39 +100,41 @@ pub fn build(page: PageSize, pages: &[(u64, MemoryKind)]) -> Sgl<Heap> {
     builder.finish().unwrap()
 }
 
-/// A set of sizes as IOMMUs have them, or any other.
-pub fn page_sizes(u: &mut Unstructured<'_>) -> Result<PageSizes> {
-    Ok(PageSizes::from_bits_retain(match u.arbitrary::<u8>()? % 6 {
-        0 => 0x1000,
-        1 => 0x20_1000,
-        2 => 0x4020_1000,
-        3 => 0xffff_ffff_ffff_f000,
-        4 => u.arbitrary::<u64>()? & 0xff_ff00,
-        _ => u.arbitrary::<u64>()?,
+/// A set of sizes as IOMMUs have them, one that suits the pages of the list, or any other.
+pub fn page_sizes(u: &mut Unstructured<'_>, page: PageSize) -> Result<PageSizes> {
+    Ok(PageSizes::from_bits_retain(match u.arbitrary::<u8>()? % 8 {
+        0 => 0x20_1000,
+        1 => 0x4020_1000,
+        2 => 0xffff_ffff_ffff_f000,
+        3 => u.arbitrary::<u64>()?,
+        4 => page.bytes() >> 1 | page.bytes() << 2,
+        5 => page.bytes() << 1 | page.bytes() << 3,
+        _ => page.bytes() | u64::from(u.arbitrary::<u16>()?) << page.shift(),
     }))
 }
 
-/// A window of a list of `bytes` bytes: an offset in the first page, and a length.
-pub fn window(u: &mut Unstructured<'_>, page: PageSize, bytes: u64) -> Result<(u64, u64)> {
-    let round = u64::from(u.arbitrary::<u8>()? % 8);
-    let mask = !(page.bytes().checked_shr(round as u32).unwrap_or(1).max(1) - 1);
-    let offset = number(u, page.mask())? & mask;
-    let len = number(u, bytes - offset)? & mask;
-    Ok((offset, len))
+/// A window of a list of `bytes` bytes: an offset in the first page, and a length that is not zero,
+/// both multiples of the page or of a fraction of it, which comes with them.
+pub fn window(u: &mut Unstructured<'_>, page: PageSize, bytes: u64) -> Result<(u64, u64, u32)> {
+    let step = page.shift().saturating_sub(u32::from(u.arbitrary::<u8>()? % 8));
+    let offset = number(u, page.mask())? >> step << step;
+    let len = number(u, bytes - offset)? >> step << step;
+    Ok((offset, len.max(1 << step), step))
 }
 
-/// A short list, and a window of it; `None` if the window would be empty.
+/// A short list, and a window of it, of multiples of `2^step` bytes.
 #[derive(Clone, Debug)]
 pub struct Short {
     pub page: PageSize,
     pub pages: Vec<(u64, MemoryKind)>,
     pub offset: u64,
     pub len: u64,
+    pub step: u32,
 }
 
-pub fn short(u: &mut Unstructured<'_>) -> Result<Option<Short>> {
+pub fn short(u: &mut Unstructured<'_>) -> Result<Short> {
     let page = page_size(u)?;
     let pages = few_pages(u)?;
-    let (offset, len) = window(u, page, pages.len() as u64 * page.bytes())?;
-    Ok((len > 0).then_some(Short { page, pages, offset, len }))
+    let (offset, len, step) = window(u, page, pages.len() as u64 * page.bytes())?;
+    Ok(Short { page, pages, offset, len, step })
 }

@@ -75,12 +75,19 @@ pub fn check(page: PageSize, pages: &[Page], case: Case) {
 }
 
 pub fn from_bytes(u: &mut Unstructured<'_>) -> Result<()> {
-    let Some(input::Short { page, pages, offset, len }) = input::short(u)? else {
-        return Ok(());
+    let input::Short { page, pages, offset, len, step } = input::short(u)?;
+    // Limits about as large as pages and runs, so that they cut something; odd ones, too.
+    let shift = step.saturating_sub(2) + u.int_in_range(0..=8)?;
+    let max_len = match u.arbitrary::<u8>()? % 8 {
+        0 => None,
+        1 => Some(input::number(u, u64::MAX)?.max(1)),
+        _ => Some(u.int_in_range(1..=24)? << shift),
     };
-    let max_len = u.ratio(3, 4)?.then_some(()).map(|()| input::number(u, 1 << 32)).transpose()?;
-    let boundary = if u.ratio(1, 2)? { Some(1 << u.int_in_range(0..=63)?) } else { None };
-    let max_len = max_len.map(|max_len| max_len.max(1));
+    let boundary = match u.arbitrary::<u8>()? % 4 {
+        0 => None,
+        1 => Some(1 << u.int_in_range(0..=63)?),
+        _ => Some(1 << (step + u.int_in_range(0..=10)?)),
+    };
     check(page, &pages, Case { offset, len, max_len, boundary });
     Ok(())
 }

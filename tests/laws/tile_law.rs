@@ -8,7 +8,7 @@ use super::{
 };
 use arbitrary::{Result, Unstructured};
 use pinned_sgl::granule::{Tile, TileError};
-use pinned_sgl::{Iova, PageSize};
+use pinned_sgl::{Iova, PageSize, PageSizes};
 
 pub use super::block_law::Case;
 
@@ -73,10 +73,12 @@ pub fn check(page: PageSize, pages: &[Page], case: Case) {
 }
 
 pub fn from_bytes(u: &mut Unstructured<'_>) -> Result<()> {
-    let Some(input::Short { page, pages, offset, len }) = input::short(u)? else {
-        return Ok(());
-    };
-    let sizes = input::page_sizes(u)?;
+    let input::Short { page, pages, offset, len, step } = input::short(u)?;
+    let mut sizes = input::page_sizes(u, page)?;
+    if u.ratio(2, 3)? {
+        // A size that divides the window, so that there is something to tile.
+        sizes |= PageSizes::from_bits_retain(1 << step);
+    }
     let mut iova = iova(u, page, &pages, offset)?;
     if let (Some(smallest), true) = (sizes.smallest(), u.ratio(3, 4)?) {
         iova &= !smallest.mask();
