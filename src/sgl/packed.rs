@@ -463,9 +463,19 @@ impl<'a> Batch<'a> {
         }
     }
 
+    /// How many pages after the first run the last begins.
+    #[inline]
+    fn last_offset(self) -> u64 {
+        let before = self.counts.split_last().map_or(&[][..], |(_, before)| before);
+        before.iter().fold(0, |sum: u64, count| sum.wrapping_add(*count))
+    }
+
     /// How many runs begin less than `span` pages after the first.
     #[inline]
     fn within(self, span: u64) -> usize {
+        if self.last_offset() < span {
+            return self.counts.len();
+        }
         let mut offset = 0u64;
         let begins_within = |count: &&u64| {
             let begins = offset < span;
@@ -497,7 +507,7 @@ impl<'a> Batch<'a> {
     fn shape(self) -> Shape {
         match self.uniform() {
             Some(log2) => Shape::Uniform(log2),
-            None => Shape::Offsets(significant(self.offsets().last().unwrap_or(0))),
+            None => Shape::Offsets(significant(self.last_offset())),
         }
     }
 
