@@ -93,6 +93,7 @@ compile_error!(
 struct Readme;
 
 mod addr;
+mod few;
 pub mod granule;
 #[cfg(all(feature = "linux", target_os = "linux"))]
 pub mod linux;
@@ -105,6 +106,6 @@ pub use page_size::{PageSize, PageSizes, ParsePageSizeError};
 #[cfg(feature = "alloc")]
 pub use sgl::Heap;
 pub use sgl::{
-    AllocError, BuildError, FinishError, Iter, MemoryKind, PageRun, Pool, ProviderId, RunError,
-    Runs, Segment, Sgl, SglBuilder, Storage, Window, WindowError,
+    AllocError, BuildError, FinishError, MemoryKind, PageRun, Pool, ProviderId, RunError, Runs,
+    Segment, Sgl, SglBuilder, Storage, Window, WindowError,
 };

@@ -102,13 +102,15 @@ impl FromStr for PageSize {
     /// Reads `4096`, `0x1000`, `4K`, `4k`, `4KiB`, `2M`, `1G`, ...
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let text = text.trim();
-        if let Some(digits) = strip_hex(text) {
-            let bytes = u64::from_str_radix(digits, 16).map_err(|_| ParsePageSizeError::Number)?;
+        if let Some(bytes) = hex(text)? {
             return Self::new(bytes).ok_or(ParsePageSizeError::NotAPowerOfTwo);
         }
         let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
         let unit = text.strip_prefix(digits).unwrap_or("").trim();
-        let unit = unit.strip_suffix("iB").unwrap_or(unit);
+        if !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+            return Err(ParsePageSizeError::Number);
+        }
+        let unit = unit.strip_suffix("iB").filter(|unit| !unit.is_empty()).unwrap_or(unit);
         let shift = match unit {
             "" | "B" => 0u32,
             "K" | "k" => 10,
@@ -128,8 +130,16 @@ impl FromStr for PageSize {
     }
 }
 
-fn strip_hex(text: &str) -> Option<&str> {
-    text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"))
+/// A number in hex, if the text says that it is one.
+fn hex(text: &str) -> Result<Option<u64>, ParsePageSizeError> {
+    let Some(digits) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) else {
+        return Ok(None);
+    };
+    // The library would take a sign.
+    if digits.starts_with(['+', '-']) {
+        return Err(ParsePageSizeError::Number);
+    }
+    u64::from_str_radix(digits, 16).map(Some).map_err(|_| ParsePageSizeError::Number)
 }
 
 bitflags::bitflags! {
@@ -253,8 +263,7 @@ impl FromStr for PageSizes {
     /// size is a mistake, not a set.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let text = text.trim();
-        if let Some(digits) = strip_hex(text) {
-            let bits = u64::from_str_radix(digits, 16).map_err(|_| ParsePageSizeError::Number)?;
+        if let Some(bits) = hex(text)? {
             let sizes = Self::from_bits_retain(bits);
             return if sizes.is_empty() { Err(ParsePageSizeError::Empty) } else { Ok(sizes) };
         }
@@ -323,6 +332,9 @@ mod tests {
             ("-4K", Number),
             ("0x", Number),
             ("0x3", NotAPowerOfTwo),
+            ("+4K", Number),
+            ("0x+1000", Number),
+            ("4iB", Unit),
         ] {
             assert_eq!(text.parse::<PageSize>(), Err(why), "{text:?}");
         }

@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 use crate::addr::{Iova, PhysAddr};
+use crate::few::Few;
 use crate::page_size::{PageSize, PageSizes};
 use crate::sgl::{Iter, Segment, Storage, Window};
 use core::{fmt, iter::FusedIterator};
@@ -118,7 +119,8 @@ impl<'a, S: Storage> BlockSize<'a, S> {
     /// The same with smaller blocks, for a device that has reasons to want them; `None` if
     /// `page_size` is larger than this one.
     ///
-    /// Where one size is feasible, every smaller one is.
+    /// Where one size is feasible, every smaller one is. Whether the device supports it is for the
+    /// caller to know.
     #[must_use]
     pub fn shrink(self, page_size: PageSize) -> Option<Self> {
         (page_size <= self.page_size).then_some(Self { page_size, ..self })
@@ -137,7 +139,6 @@ impl<'a, S: Storage> BlockSize<'a, S> {
 
     /// The physical addresses of the blocks, in order. O(log runs).
     #[inline]
-    #[must_use]
     pub fn blocks(&self) -> Blocks<'a, S> {
         Blocks {
             runs: self.window.iter(),
@@ -172,6 +173,7 @@ impl<S: Storage> fmt::Debug for BlockSize<'_, S> {
 ///
 /// Block `i` holds the address of every byte of the window whose IOVA lies in
 /// `align_down(iova, p) + i * p ..+ p`.
+#[must_use = "iterators do nothing unless they are walked"]
 pub struct Blocks<'a, S> {
     runs: Iter<'a, S>,
     shift: u32,
@@ -255,7 +257,7 @@ impl<S> Clone for Blocks<'_, S> {
 
 impl<S: Storage> fmt::Debug for Blocks<'_, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.clone()).finish()
+        Few(self.clone()).fmt(f)
     }
 }
 

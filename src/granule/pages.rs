@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::addr::Pfn;
+use crate::few::Few;
 use crate::sgl::{Runs, Storage, Window};
 use core::{fmt, iter::FusedIterator};
 
@@ -25,6 +26,7 @@ impl<'a, S: Storage> Window<'a, S> {
 }
 
 /// The frames that hold a byte of a window; made by [`Window::pages`]. A step is O(1).
+#[must_use = "iterators do nothing unless they are walked"]
 pub struct Pages<'a, S> {
     runs: Runs<'a, S>,
     /// The frames of the current run that are still to come.
@@ -81,6 +83,6 @@ impl<S> Clone for Pages<'_, S> {
 
 impl<S: Storage> fmt::Debug for Pages<'_, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.clone()).finish()
+        Few(self.clone()).fmt(f)
     }
 }

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::addr::PhysAddr;
+use crate::few::Few;
 use crate::sgl::{Iter, Segment, Storage, Window};
 use core::{fmt, iter::FusedIterator, num::NonZeroU64};
 
@@ -132,6 +133,7 @@ impl<'a, S: Storage> Window<'a, S> {
 }
 
 /// The segments of a window; made by [`Window::segments`]. A step is O(1).
+#[must_use = "iterators do nothing unless they are walked"]
 pub struct Segments<'a, S> {
     runs: Iter<'a, S>,
     /// What is left of the current run.
@@ -244,7 +246,7 @@ impl<S> Clone for Segments<'_, S> {
 
 impl<S: Storage> fmt::Debug for Segments<'_, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.clone()).finish()
+        Few(self.clone()).fmt(f)
     }
 }
 

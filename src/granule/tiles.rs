@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 use crate::addr::{Iova, PhysAddr};
+use crate::few::Few;
 use crate::page_size::{PageSize, PageSizes};
 use crate::sgl::{Iter, MemoryKind, Segment, Storage, Window};
 use core::{fmt, iter::FusedIterator};
@@ -116,6 +117,7 @@ impl<'a, S: Storage> Window<'a, S> {
 }
 
 /// The tiles of a window; made by [`Window::tiles`]. A step is O(1).
+#[must_use = "iterators do nothing unless they are walked"]
 pub struct Tiles<'a, S> {
     runs: Iter<'a, S>,
     /// What is left of the current run; empty before the first.
@@ -249,7 +251,7 @@ impl<S> Clone for Tiles<'_, S> {
 
 impl<S: Storage> fmt::Debug for Tiles<'_, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.clone()).finish()
+        Few(self.clone()).fmt(f)
     }
 }
 

@@ -12,7 +12,8 @@ use std::io;
 /// A device may write to pinned memory at any time, so there is no `&[u8]` of it:
 /// [`read`](Self::read) and [`write`](Self::write) copy, byte by byte and volatile.
 ///
-/// A child process does not inherit the memory (`MADV_DONTFORK`).
+/// A child process does not inherit the memory (`MADV_DONTFORK`). A child that drops a copy of the
+/// value unmaps whatever it has mapped there since: after a `fork` without `exec`, forget it.
 pub struct Buffer {
     // Invariant: `map..map + map_len` is a mapping that is readable, writable and ours alone, and
     // `start..start + len` lies in it.

@@ -126,8 +126,8 @@ impl fmt::Display for PinErrorKind {
             }
             Self::MemlockLimit { offset, len, limit } => write!(
                 f,
-                "pinning {len:#x} bytes at offset {offset:#x} would exceed RLIMIT_MEMLOCK, \
-                 {} KiB: raise it (ulimit -l), or give the process CAP_IPC_LOCK",
+                "no memory to pin {len:#x} bytes at offset {offset:#x}, most likely because of \
+                 RLIMIT_MEMLOCK, {} KiB: raise it (ulimit -l), or give the process CAP_IPC_LOCK",
                 limit.wrapping_shr(10)
             ),
             Self::Pin { offset, len, source } => {

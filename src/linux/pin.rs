@@ -82,7 +82,8 @@ impl Buffer {
     ///
     /// # Errors
     ///
-    /// [`PinError`], with the buffer, for the first thing that went wrong; nothing is pinned then.
+    /// [`PinError`], with the buffer, for what went wrong in the first part where something did;
+    /// nothing is pinned then.
     pub fn pin_parallel<F>(self, threads: NonZeroUsize, progress: F) -> Result<Pinned, PinError>
     where
         F: Fn(u64) -> ControlFlow<()> + Sync,
@@ -170,6 +171,17 @@ struct Job<'a, F> {
     pinned: &'a AtomicU64,
     /// Set by the first thread that fails; the others give up when they see it.
     stop: AtomicBool,
+}
+
+/// Stops the other threads if this one panics, as `progress` may.
+struct StopOnPanic<'a>(&'a AtomicBool);
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 /// What one thread has done.
@@ -273,6 +285,7 @@ impl<'a, F: Fn(u64) -> ControlFlow<()> + Sync> Job<'a, F> {
 
     /// Pins and lists the bytes `range` of the buffer.
     fn part(&self, range: Range<u64>) -> Result<Part, Stopped> {
+        let _guard = StopOnPanic(&self.stop);
         let part = self.pin(range.clone()).and_then(|(ring, pin)| {
             let (sgl, read, build) = self.list(range)?;
             Ok(Part { ring, sgl, steps: Steps { pin, read, build, ..Steps::default() } })

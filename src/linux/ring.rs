@@ -59,7 +59,8 @@ impl Ring {
 impl Drop for Ring {
     fn drop(&mut self) {
         // There are no requests to wait for, so a signal is all that can come between. Should the
-        // kernel fail in another way, it unpins when the ring is closed, which is next.
+        // kernel fail in another way, it unpins when the ring is closed, which is next: then not
+        // before this returns, but soon. The memory may be unmapped meanwhile, as the pins hold it.
         while let Err(error) = self.ring.submitter().unregister_buffers() {
             if error.kind() != io::ErrorKind::Interrupted {
                 break;

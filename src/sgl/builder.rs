@@ -21,8 +21,8 @@ use core::fmt;
 /// **All or nothing.** A push that fails has changed nothing, whatever it was given; the builder can
 /// be used on.
 ///
-/// The last runs wait unpacked in the builder, which is therefore about 1.3 KiB large: where the
-/// stack is small, keep it in a box.
+/// The last runs wait unpacked in the builder, which is therefore about 1.4 KiB large. It is made and
+/// finished by value: where the stack is small, count on moving it twice.
 ///
 /// ```
 /// use pinned_sgl::{MemoryKind::Ram, PageRun, PageSize, Pfn, SglBuilder};
@@ -169,6 +169,7 @@ impl<S: Storage> SglBuilder<S> {
     /// # Errors
     ///
     /// [`BuildError`] with the index of the run that could not be taken; nothing has changed then.
+    /// (If the iterator panics, what it gave before has been taken.)
     pub fn push_runs<I>(&mut self, runs: I) -> Result<(), BuildError>
     where
         I: IntoIterator<Item = PageRun>,
@@ -206,9 +207,7 @@ impl<S: Storage> SglBuilder<S> {
     #[expect(clippy::result_large_err, reason = "a box would need the very memory that is missing")]
     pub fn finish(mut self) -> Result<Sgl<S>, FinishError<S>> {
         let runs = self.run_count();
-        let checkpoint = self.checkpoint();
         if self.flush().is_err() {
-            self.undo(checkpoint);
             return Err(FinishError { builder: self });
         }
         Ok(Sgl { leaves: self.leaves, page: self.page, runs, pages: self.pages })
@@ -287,12 +286,13 @@ impl<S: Storage> SglBuilder<S> {
         if kind == self.kind {
             return self.pack_some();
         }
-        // If this fails half-way, a run must stay open: it may still grow.
-        let checkpoint = self.checkpoint();
-        self.flush().inspect_err(|_| self.undo(checkpoint))
+        self.flush()
     }
 
     /// Packs all open runs.
+    ///
+    /// If this fails half-way, the list is the same, and its last run is still open: runs are packed
+    /// from the front.
     fn flush(&mut self) -> Result<(), AllocError> {
         while self.open > 0 {
             self.pack_some()?;

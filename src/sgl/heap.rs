@@ -10,12 +10,13 @@
 //!       two   ──► [ │ │ .. │ ]            16 tables of 256 pieces
 //!                   │ └────► [ 324 .. ]
 //!                   └──────► [ 68 .. ]
-//!       three ──► tables of tables        256 x 256 x 256 pieces
+//!       three ──► tables of tables        128 x 128 x 256 pieces
 //! ```
 
 use super::storage::{AllocError, Storage};
 use alloc::{boxed::Box, vec::Vec};
 use core::mem::size_of;
+use static_assertions::const_assert;
 
 type Piece = Box<[u8]>;
 /// Its capacity is set once, when it is made.
@@ -24,8 +25,13 @@ type Table<T> = Vec<T>;
 const NEAR: usize = 4;
 const ONE: usize = 64;
 const TWO: usize = 16;
-/// Slots of a full table: a page of piece handles on a 64-bit machine.
+/// Slots of a table of pieces: a page of handles on a 64-bit machine.
 const FULL: usize = 256;
+/// Slots of a table of tables, whose handles are larger; a page at most, too.
+const TABLES: usize = 128;
+
+const_assert!(size_of::<[Piece; FULL]>() <= 4096);
+const_assert!(size_of::<[Table<Piece>; TABLES]>() <= 4096);
 
 /// Pieces from the global allocator, each allocated on its own and fallibly.
 ///
@@ -63,7 +69,7 @@ impl Path {
             return Self::Two(index >> 8, index & 0xff);
         }
         let index = index.wrapping_sub(TWO * FULL);
-        Self::Three(index >> 16, index >> 8 & 0xff, index & 0xff)
+        Self::Three(index >> 15, index >> 8 & 0x7f, index & 0xff)
     }
 }
 
@@ -135,7 +141,7 @@ unsafe impl Storage for Heap {
             Path::One(_) => add(&mut self.one, ONE, piece)?,
             Path::Two(a, _) => add(table(&mut self.two, TWO, a)?, FULL, piece)?,
             Path::Three(a, b, _) => {
-                add(table(table(&mut self.three, FULL, a)?, FULL, b)?, FULL, piece)?;
+                add(table(table(&mut self.three, TABLES, a)?, TABLES, b)?, FULL, piece)?;
             }
         }
         self.pieces = self.pieces.wrapping_add(1);
@@ -194,15 +200,15 @@ mod tests {
     /// Far enough to use every level of the block map.
     #[test]
     fn pieces_keep_what_was_written() {
-        let count = NEAR + ONE + TWO * FULL + 3 * FULL + 5;
+        let count = NEAR + ONE + TWO * FULL + (TABLES + 3) * FULL + 5;
         let mut heap = Heap::new();
         assert_eq!(heap.footprint(), 0);
         for index in 0..count {
             heap.grow(8).unwrap();
-            heap.piece_mut(index).copy_from_slice(&index.to_le_bytes());
+            heap.piece_mut(index).copy_from_slice(&(index as u64).to_le_bytes());
         }
         for index in 0..count {
-            assert_eq!(heap.piece(index), index.to_le_bytes());
+            assert_eq!(heap.piece(index), (index as u64).to_le_bytes());
         }
         assert_eq!(heap.pieces(), count);
         assert!(heap.piece(count).is_empty() && heap.piece_mut(count).is_empty());

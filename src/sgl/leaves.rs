@@ -32,7 +32,7 @@ const FIRST_LEAF: usize = 512;
 const ENTRY: usize = 8;
 
 /// The packed runs of a list.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Leaves<S> {
     storage: S,
     inline: [u8; INLINE_LEAF],

@@ -70,7 +70,6 @@ impl<S: Storage> Sgl<S> {
 
     /// The maximal runs, in order.
     #[inline]
-    #[must_use]
     pub fn runs(&self) -> Runs<'_, S> {
         Runs::new(&self.leaves, self.pages, 0, self.pages)
     }
@@ -105,6 +104,11 @@ impl<S: Storage> Eq for Sgl<S> {}
 
 impl<S: Storage> fmt::Debug for Sgl<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sgl").field("page", &self.page).field("runs", &self.runs()).finish()
+        f.debug_struct("Sgl")
+            .field("page", &self.page)
+            .field("pages", &self.pages)
+            .field("run_count", &self.runs)
+            .field("runs", &self.runs())
+            .finish()
     }
 }

@@ -340,9 +340,7 @@ impl GroupRuns<'_> {
     pub(super) fn finish(&mut self) {
         self.left = 0;
     }
-}
 
-impl GroupRuns<'_> {
     #[inline]
     fn next_start(&mut self) -> u64 {
         self.base.wrapping_add(self.start.next(self.leaf).wrapping_shl(self.alignment))

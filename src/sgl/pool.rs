@@ -2,6 +2,7 @@
 //! [`Pool`]: a list in memory lent by the caller, with no allocator at all.
 
 use super::storage::{AllocError, Storage};
+use core::mem::size_of;
 use static_assertions::const_assert;
 
 /// Pieces out of a fixed array that the caller lends.
@@ -27,7 +28,7 @@ pub struct Pool<'a, const N: usize = 4096> {
     used: usize,
 }
 
-const_assert!(core::mem::size_of::<Pool<'static>>() == 24);
+const_assert!(size_of::<Pool<'static>>() == size_of::<[usize; 3]>());
 
 impl<'a, const N: usize> Pool<'a, N> {
     const PIECE_IS_VALID: () = assert!(N.is_power_of_two() && N >= 512 && N <= 4096);
@@ -47,8 +48,9 @@ unsafe impl<const N: usize> Storage for Pool<'_, N> {
     const PIECE_BYTES: usize = N;
 
     fn grow(&mut self, bytes: usize) -> Result<(), AllocError> {
-        let piece = self.memory.get_mut(self.used).filter(|_| bytes <= N).ok_or(AllocError)?;
-        piece.fill(0);
+        if bytes > N || self.used >= self.memory.len() {
+            return Err(AllocError);
+        }
         self.used = self.used.wrapping_add(1);
         Ok(())
     }
@@ -63,15 +65,37 @@ unsafe impl<const N: usize> Storage for Pool<'_, N> {
 
     #[inline]
     fn piece(&self, index: usize) -> &[u8] {
-        self.memory.get(index).map_or(&[], |piece| piece)
+        let used = self.memory.get(..self.used);
+        used.and_then(|used| used.get(index)).map_or(&[], |piece| piece)
     }
 
     #[inline]
     fn piece_mut(&mut self, index: usize) -> &mut [u8] {
-        self.memory.get_mut(index).map_or(&mut [], |piece| piece)
+        let used = self.memory.get_mut(..self.used);
+        used.and_then(|used| used.get_mut(index)).map_or(&mut [], |piece| piece)
     }
 
     fn footprint(&self) -> usize {
         self.used.saturating_mul(N)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_come_and_go_at_the_end() {
+        let mut memory = [[7u8; 512]; 2];
+        let mut pool = Pool::new(&mut memory);
+        assert!(pool.piece(0).is_empty() && pool.piece_mut(0).is_empty());
+        assert_eq!(pool.grow(513), Err(AllocError));
+        assert_eq!((pool.grow(8), pool.grow(512), pool.grow(8)), (Ok(()), Ok(()), Err(AllocError)));
+        pool.piece_mut(1).fill(1);
+        assert_eq!((pool.piece(0).len(), pool.piece(1)), (512, &[1; 512][..]));
+        assert_eq!((pool.pieces(), pool.footprint()), (2, 1024));
+        pool.shrink();
+        assert!(pool.piece(1).is_empty());
+        assert_eq!((pool.pieces(), pool.footprint()), (1, 512));
     }
 }

@@ -62,7 +62,7 @@ impl FromStr for MemoryKind {
             None if is("ram") => Ok(Self::Ram),
             None if is("mmio") => Ok(Self::Mmio),
             None if is("device") => Ok(Self::Device(ProviderId(0))),
-            Some(id) if is("device") => {
+            Some(id) if is("device") && !id.starts_with('+') => {
                 id.parse().map(|id| Self::Device(ProviderId(id))).map_err(|_| ParseKindError(()))
             }
             _ => Err(ParseKindError(())),
@@ -212,8 +212,17 @@ mod tests {
             assert_eq!(kind.to_string().parse(), Ok(kind));
         }
         assert_eq!("Device".parse(), Ok(MemoryKind::Device(ProviderId(0))));
-        for bad in ["", "rom", "ram:1", "mmio:0", "device:", "device:x", "device:-1", "device:1:2"]
-        {
+        for bad in [
+            "",
+            "rom",
+            "ram:1",
+            "mmio:0",
+            "device:",
+            "device:x",
+            "device:-1",
+            "device:+1",
+            "device:1:2",
+        ] {
             assert_eq!(bad.parse::<MemoryKind>(), Err(ParseKindError(())), "{bad:?}");
         }
     }

@@ -6,12 +6,14 @@ use super::leaves::Leaves;
 use super::packed::{self, GroupRuns};
 use super::run::{MemoryKind, PageRun};
 use super::storage::Storage;
+use crate::few::Few;
 use core::{fmt, iter::FusedIterator};
 
 /// The maximal runs of a range of pages, the first and the last of them clipped to the range.
 ///
 /// Made by [`Sgl::runs`](super::Sgl::runs). A step is O(1); nothing is decoded ahead. `fold`, and
 /// so `for_each`, `sum` and the like, decodes a group at a time and is faster than `next`.
+#[must_use = "iterators do nothing unless they are walked"]
 pub struct Runs<'a, S> {
     leaves: &'a Leaves<S>,
     /// The pages of the whole list: where its last group ends.
@@ -191,6 +193,6 @@ impl<S> Clone for Runs<'_, S> {
 
 impl<S: Storage> fmt::Debug for Runs<'_, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.clone()).finish()
+        Few(self.clone()).fmt(f)
     }
 }

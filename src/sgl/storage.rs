@@ -19,6 +19,8 @@ use core::fmt;
 /// - a piece keeps what was written to it, and keeps its length, until it is taken back;
 /// - [`piece`](Self::piece) and [`piece_mut`](Self::piece_mut) give the same bytes for the same
 ///   number, and different bytes for different numbers;
+/// - a piece has at least the bytes that were asked for and at most 4096, a multiple of 8; what it
+///   holds at first does not matter;
 /// - [`grow`](Self::grow) adds exactly one piece, or fails and changes nothing.
 ///
 /// # Safety
@@ -28,7 +30,8 @@ pub unsafe trait Storage {
     /// The largest piece that is asked for: a power of two from 512 to 4096.
     const PIECE_BYTES: usize;
 
-    /// Adds a piece of at least `bytes` bytes, a multiple of 8 and at most `PIECE_BYTES`.
+    /// Adds a piece of at least `bytes` bytes. The list asks for multiples of 8, and for at most
+    /// `PIECE_BYTES`.
     ///
     /// # Errors
     ///

@@ -7,6 +7,7 @@ use super::run::{MemoryKind, PageRun};
 use super::runs::Runs;
 use super::storage::Storage;
 use crate::addr::PhysAddr;
+use crate::few::Few;
 use crate::page_size::PageSize;
 use core::{fmt, iter::FusedIterator, num::NonZeroU64};
 
@@ -139,7 +140,8 @@ impl<'a, S: Storage> Window<'a, S> {
         Runs::new(&self.sgl.leaves, self.sgl.pages, first, end)
     }
 
-    /// How many maximal runs hold a byte of the window. O(runs / 64); nothing is decoded.
+    /// How many maximal runs hold a byte of the window. O(groups), of which there is one for up to
+    /// 64 or 2048 runs of one kind; nothing is decoded.
     #[must_use]
     pub fn run_count(&self) -> u64 {
         self.runs().count_left()
@@ -154,7 +156,6 @@ impl<'a, S: Storage> Window<'a, S> {
 
     /// The bytes of the window, run by run.
     #[inline]
-    #[must_use]
     pub fn iter(&self) -> Iter<'a, S> {
         let shift = self.page_size().shift();
         Iter { runs: self.runs(), shift, skip: self.page_offset(), left: self.len() }
@@ -162,7 +163,6 @@ impl<'a, S: Storage> Window<'a, S> {
 
     /// The bytes of the window from `offset` on, run by run; none beyond its end. O(log runs).
     #[inline]
-    #[must_use]
     pub fn iter_at(&self, offset: u64) -> Iter<'a, S> {
         match self.window(offset, self.len().saturating_sub(offset)) {
             Ok(rest) => rest.iter(),
@@ -244,6 +244,7 @@ impl fmt::Debug for Segment {
 /// The bytes of a window, run by run: each segment is a maximal run, clipped to the window.
 ///
 /// Made by [`Window::iter`] and [`Window::iter_at`].
+#[must_use = "iterators do nothing unless they are walked"]
 pub struct Iter<'a, S> {
     runs: Runs<'a, S>,
     shift: u32,
@@ -321,7 +322,7 @@ impl<S> Clone for Iter<'_, S> {
 
 impl<S: Storage> fmt::Debug for Iter<'_, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.clone()).finish()
+        Few(self.clone()).fmt(f)
     }
 }
 

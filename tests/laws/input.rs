@@ -74,6 +74,7 @@ pub fn runs(u: &mut Unstructured<'_>, page: PageSize, most: u64) -> Result<Vec<P
 pub fn few_pages(u: &mut Unstructured<'_>) -> Result<Vec<(u64, MemoryKind)>> {
     let count = u.int_in_range(1..=24)?;
     let base = number(u, 1 << 33)? & !0x1ff;
+    let mut huge = 0;
     let mut pages: Vec<(u64, MemoryKind)> = Vec::new();
     for _ in 0..count {
         let next = pages.last().map_or(base, |page| page.0 + 1);
@@ -82,6 +83,14 @@ pub fn few_pages(u: &mut Unstructured<'_>) -> Result<Vec<(u64, MemoryKind)>> {
             1 => base + (u.int_in_range(0..=3)? << 9),
             _ => next,
         };
+        if huge < 2 && u.ratio(1, 16)? {
+            // A huge page where a page has 4 KiB.
+            let kind = kind(u)?;
+            let start = base + (u.int_in_range(0..=3)? << 9);
+            pages.extend((start..start + 512).map(|pfn| (pfn, kind)));
+            huge += 1;
+            continue;
+        }
         let kind = match (u.arbitrary::<u8>()? % 16, pages.last()) {
             (0, _) => kind(u)?,
             (_, Some(last)) => last.1,

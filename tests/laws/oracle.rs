@@ -9,6 +9,9 @@ use pinned_sgl::{MemoryKind, PageRun, PageSize, PageSizes, Pfn};
 /// One page.
 pub type Page = (u64, MemoryKind);
 
+/// IOVA, physical address, page size, count and kind.
+pub type PlainTile = (u64, u64, PageSize, u64, MemoryKind);
+
 /// One page an entry.
 pub fn pages(runs: &[PageRun]) -> Vec<Page> {
     let pages = |run: &PageRun| {
@@ -36,7 +39,10 @@ pub fn joined(runs: &[PageRun]) -> Vec<PageRun> {
     let mut joined: Vec<PageRun> = Vec::new();
     for run in runs {
         match joined.last_mut() {
-            Some(last) if last.continues_with(run) => {
+            Some(last)
+                if last.start().get() + last.count() == run.start().get()
+                    && last.kind() == run.kind() =>
+            {
                 *last = PageRun::new(last.start(), last.count() + run.count(), run.kind()).unwrap();
             }
             _ => joined.push(*run),
@@ -102,19 +108,23 @@ impl Atoms {
 
     /// Segments: an atom starts one where it does not continue the one before, where the segment is
     /// as long as may be, and at every multiple of the boundary.
-    pub fn segments(&self, max_len: Option<u64>, boundary: Option<u64>) -> Vec<(u64, u64)> {
-        let mut segments: Vec<(u64, u64)> = Vec::new();
+    pub fn segments(
+        &self,
+        max_len: Option<u64>,
+        boundary: Option<u64>,
+    ) -> Vec<(u64, u64, MemoryKind)> {
+        let mut segments: Vec<(u64, u64, MemoryKind)> = Vec::new();
         for (index, atom) in self.atoms.iter().enumerate() {
             let begins = match segments.last() {
                 None => true,
-                Some((_, len)) => {
+                Some((_, len, _)) => {
                     !self.continues(index)
                         || max_len == Some(*len)
                         || boundary.is_some_and(|boundary| atom.phys % boundary == 0)
                 }
             };
             if begins {
-                segments.push((atom.phys, 0));
+                segments.push((atom.phys, 0, atom.kind));
             }
             segments.last_mut().unwrap().1 += self.step;
         }
@@ -181,7 +191,7 @@ impl Atoms {
 
     /// Tiles: the largest usable size, page after page, until the run has no room for another or
     /// a larger size becomes usable. `None` where the window cannot be tiled.
-    pub fn tiles(&self, sizes: PageSizes) -> Option<Vec<(u64, u64, PageSize, u64)>> {
+    pub fn tiles(&self, sizes: PageSizes) -> Option<Vec<PlainTile>> {
         let mut tiles = Vec::new();
         let mut index = 0;
         while index < self.atoms.len() {
@@ -202,7 +212,7 @@ impl Atoms {
                     break;
                 }
             }
-            tiles.push((atom.iova, atom.phys, size, count));
+            tiles.push((atom.iova, atom.phys, size, count, atom.kind));
         }
         Some(tiles)
     }

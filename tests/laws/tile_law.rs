@@ -4,7 +4,7 @@
 use super::{
     block_law::iova,
     input,
-    oracle::{Atoms, Page},
+    oracle::{Atoms, Page, PlainTile},
 };
 use arbitrary::{Result, Unstructured};
 use pinned_sgl::granule::{Tile, TileError};
@@ -12,8 +12,8 @@ use pinned_sgl::{Iova, PageSize, PageSizes};
 
 pub use super::block_law::Case;
 
-fn plain(tile: Tile) -> (u64, u64, PageSize, u64) {
-    (tile.iova.get(), tile.phys.get(), tile.page_size, tile.count)
+fn plain(tile: Tile) -> PlainTile {
+    (tile.iova.get(), tile.phys.get(), tile.page_size, tile.count, tile.kind)
 }
 
 pub fn check(page: PageSize, pages: &[Page], case: Case) {

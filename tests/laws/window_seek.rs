@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! **Lookup**: a window, and a window of a window, finds every byte where the list has it.
 
-use super::{input, oracle};
+use super::{input, oracle, segment_law::plain};
 use arbitrary::{Result, Unstructured};
-use pinned_sgl::{PageRun, PageSize, Segment, Storage, Window};
+use pinned_sgl::{MemoryKind, PageRun, PageSize, Pfn, Storage, Window};
 
 /// The bytes `offset..offset + len` of the runs, run by run; addresses and lengths.
-fn bytes_of(page: PageSize, runs: &[PageRun], offset: u64, len: u64) -> Vec<(u64, u64)> {
+fn bytes_of(
+    page: PageSize,
+    runs: &[PageRun],
+    offset: u64,
+    len: u64,
+) -> Vec<(u64, u64, MemoryKind)> {
     let (mut skip, mut left, mut out) = (offset, len, Vec::new());
     for run in runs {
         let bytes = run.count() << page.shift();
@@ -16,16 +21,12 @@ fn bytes_of(page: PageSize, runs: &[PageRun], offset: u64, len: u64) -> Vec<(u64
         }
         let here = (bytes - skip).min(left);
         if here > 0 {
-            out.push(((run.start().get() << page.shift()) + skip, here));
+            out.push(((run.start().get() << page.shift()) + skip, here, run.kind()));
         }
         (skip, left) = (0, left - here);
     }
     assert_eq!(left, 0);
     out
-}
-
-fn plain(segment: Segment) -> (u64, u64) {
-    (segment.phys.get(), segment.len)
 }
 
 fn check_window<S: Storage>(window: &Window<'_, S>, runs: &[PageRun], at: &[u64]) {
@@ -39,6 +40,9 @@ fn check_window<S: Storage>(window: &Window<'_, S>, runs: &[PageRun], at: &[u64]
     let last_page = (window.offset() + (window.len() - 1)) >> page.shift();
     assert_eq!(window.page_count(), last_page - (window.offset() >> page.shift()) + 1);
     assert_eq!(window.runs().map(|run| run.count()).sum::<u64>(), window.page_count());
+    if window.page_count() < 5000 {
+        check_pages(window, runs);
+    }
     for &at in at {
         let at = at % window.len();
         let rest = bytes_of(page, runs, window.offset() + at, window.len() - at);
@@ -55,6 +59,37 @@ fn check_window<S: Storage>(window: &Window<'_, S>, runs: &[PageRun], at: &[u64]
     for bad in [(0, 0), (0, window.len() + 1), (window.len(), 1), (u64::MAX, 2)] {
         assert!(window.window(bad.0, bad.1).is_err());
     }
+}
+
+/// The frames of a window: by `next`, by `fold` from anywhere, and how many.
+fn check_pages<S: Storage>(window: &Window<'_, S>, runs: &[PageRun]) {
+    let first = window.offset() >> window.page_size().shift();
+    let all = oracle::pages(&clip(runs, first, window.page_count()));
+    let all: Vec<Pfn> = all.into_iter().map(|(pfn, _)| Pfn::new(pfn)).collect();
+    for skip in [0, 1, all.len() / 2, all.len()] {
+        let mut pages = window.pages();
+        assert!(pages.by_ref().take(skip).eq(all[..skip].iter().copied()));
+        assert_eq!(pages.size_hint(), (all.len() - skip, Some(all.len() - skip)));
+        assert_eq!(pages.clone().count(), all.len() - skip);
+        let mut rest = Vec::new();
+        pages.for_each(|pfn| rest.push(pfn));
+        assert_eq!(rest, all[skip..]);
+    }
+}
+
+/// The runs of `pages` pages from page `first` on.
+fn clip(runs: &[PageRun], first: u64, pages: u64) -> Vec<PageRun> {
+    let (mut skip, mut left, mut clipped) = (first, pages, Vec::new());
+    for run in runs {
+        let skipped = skip.min(run.count());
+        let count = (run.count() - skipped).min(left);
+        (skip, left) = (skip - skipped, left - count);
+        if count > 0 {
+            let start = Pfn::new(run.start().get() + skipped);
+            clipped.push(PageRun::new(start, count, run.kind()).unwrap());
+        }
+    }
+    clipped
 }
 
 pub fn check(page: PageSize, runs: &[PageRun], windows: &[(u64, u64)], at: &[u64]) {
