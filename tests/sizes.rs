@@ -17,9 +17,35 @@ mod inputs;
 
 use inputs::{list, scattered_run, thp_mix, HUGE};
 use pinned_sgl::{Heap, Pool, Sgl, SglBuilder};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::mem::size_of;
 
 const MIB: f64 = 1048576.0;
+
+/// The allocator of this test, which remembers the largest request of each thread.
+struct Largest;
+
+thread_local! {
+    static LARGEST: Cell<usize> = const { Cell::new(0) };
+}
+
+// SAFETY: all is handed on to the system's allocator as it came.
+unsafe impl GlobalAlloc for Largest {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LARGEST.set(LARGEST.get().max(layout.size()));
+        // SAFETY: the caller's promise is handed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is handed on.
+        unsafe { System.dealloc(place, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Largest = Largest;
 
 #[track_caller]
 fn assert_size(name: &str, sgl: &Sgl<Heap>, runs: std::ops::Range<u64>, most: f64) {
@@ -45,7 +71,10 @@ fn transparent_huge_pages_and_small_runs() {
 
 #[test]
 fn fully_fragmented() {
+    LARGEST.set(0);
     let sgl = list((0..78_643_200).map(|index| scattered_run(index, 0)));
+    // Order-0 pages are all that a kernel can count on.
+    assert_eq!(LARGEST.get(), 4096);
     assert_size("4 KiB pages", &sgl, 78_643_000..78_643_201, 270.0 * MIB);
 }
 
