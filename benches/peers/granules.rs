@@ -29,7 +29,7 @@ fn blocks_by_next(size: &BlockSize<'_, Heap>) -> u64 {
     acc
 }
 
-/// Linux' `__rdma_block_iter_next()`, carried over.
+/// Blocks as Linux finds them (`__rdma_block_iter_next()`).
 #[inline(never)]
 fn linux_blocks(runs: &[Run], shift: u32) -> u64 {
     let (mut acc, size) = (0u64, 1u64 << shift);
@@ -76,7 +76,7 @@ fn tiles_by_next(window: Window<'_, Heap>, sizes: PageSizes) -> u64 {
     acc
 }
 
-/// Linux' `iommu_pgsize()`, carried over.
+/// A tile by the rule of Linux' `iommu_pgsize()`.
 #[inline]
 fn iommu_pgsize(sizes: u64, iova: u64, phys: u64, size: u64) -> (u64, u64) {
     let merged = phys | iova;

@@ -82,7 +82,7 @@ pub(crate) struct Entry {
 const ENTRIES: usize = 4096 / size_of::<Entry>();
 const LINKED: usize = ENTRIES - 1;
 
-/// Linux' `sg_alloc_append_table_from_pages()`, carried over: it counts the runs, then walks the
+/// As Linux fills a scatterlist (`sg_alloc_append_table_from_pages()`): it counts the runs, then walks the
 /// pages once more and writes an entry per run into tables of one page each. No run is longer
 /// than what 32 bits count.
 ///
