@@ -93,7 +93,7 @@ fn windows(pages: usize, visit: &mut dyn FnMut(u64, u64)) {
 
 #[test]
 fn every_window_finds_every_half_page() {
-    sequences(&ram(&[0, 1, 3]), 5, &mut |pages| {
+    sequences(&ram(&[0, 1, 3]), 7, &mut |pages| {
         windows(pages.len(), &mut |offset, len| {
             let at: Vec<u64> = (0..len / HALF).map(|half| half * HALF).collect();
             window_seek::check(PAGE, &runs(pages), &[(offset, len - 1), (HALF, HALF)], &at);
@@ -103,7 +103,7 @@ fn every_window_finds_every_half_page() {
 
 #[test]
 fn every_window_in_segments() {
-    sequences(&ram(&[0, 1, 2]), 6, &mut |pages| {
+    sequences(&ram(&[0, 1, 2]), 7, &mut |pages| {
         windows(pages.len(), &mut |offset, len| {
             for max_len in [None, Some(HALF), Some(3 * HALF), Some(4 * HALF), Some(7 * HALF)] {
                 for boundary in [None, Some(HALF), Some(2 * HALF), Some(4 * HALF)] {
@@ -122,7 +122,7 @@ fn small_sizes() -> [PageSizes; 5] {
 
 #[test]
 fn every_window_in_blocks_and_tiles() {
-    for (frames, longest) in [(&[0u64, 1, 2, 3][..], 4), (&[2, 3][..], 7)] {
+    for (frames, longest) in [(&[0u64, 1, 2, 3][..], 5), (&[2, 3][..], 7)] {
         sequences(&ram(frames), longest, &mut |pages| {
             windows(pages.len(), &mut |offset, len| {
                 for iova in [0, HALF, 2 * HALF, 4 * HALF, 6 * HALF] {
