@@ -544,7 +544,7 @@ pub(super) fn append(leaf: &mut [u8], first: u64, batch: Batch<'_>) -> usize {
     let end = key_at(leaf, count).wrapping_add(WORD);
     let free = end.saturating_sub(begin) >> 3;
     if let Some(last) = last {
-        let joined = join(leaf, last, count.wrapping_sub(1), free, batch, first);
+        let joined = join(leaf, last, count.wrapping_sub(1), free, batch);
         if joined > 0 {
             return joined;
         }
@@ -586,14 +586,7 @@ pub(super) fn append(leaf: &mut [u8], first: u64, batch: Batch<'_>) -> usize {
 
 /// Packs runs into the last group of the leaf, if it has the very shape for all of them.
 #[inline]
-fn join(
-    leaf: &mut [u8],
-    last: Group,
-    index: usize,
-    free: usize,
-    batch: Batch<'_>,
-    first: u64,
-) -> usize {
+fn join(leaf: &mut [u8], last: Group, index: usize, free: usize, batch: Batch<'_>) -> usize {
     let Shape::Uniform(log2) = last.shape else {
         return 0;
     };
@@ -601,12 +594,10 @@ fn join(
     let above = batch.starts.iter().fold(0, |acc, start| acc | start.wrapping_sub(base));
     let reach = last.width.wrapping_add(last.alignment);
     let fits = above & !mask(reach) == 0 && above & mask(last.alignment) == 0;
-    // A group ends where the next one begins, and fields begin at a word.
-    let ends_here = last.first.wrapping_add((last.count as u64).wrapping_shl(log2)) == first;
+    // The first field of a batch goes to the start of a word.
     let at_word = last.count.wrapping_mul(last.width as usize) & 63 == 0;
     let same = batch.uniform() == Some(log2) && batch.kind == last.kind;
-    let end = first.saturating_add((batch.starts.len() as u64).wrapping_shl(log2));
-    if !(fits && ends_here && at_word && same && end <= MAX_SPAN) {
+    if !(fits && at_word && same) {
         return 0;
     }
     let mut runs = batch.starts.len().min(MAX_GROUP.saturating_sub(last.count));
