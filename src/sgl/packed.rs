@@ -602,7 +602,10 @@ fn join(leaf: &mut [u8], last: Group, index: usize, free: usize, batch: Batch<'_
     }
     let mut runs = batch.starts.len().min(MAX_GROUP.saturating_sub(last.count));
     if words(runs, last.width) > free {
-        runs = (free << 6).checked_div(last.width as usize).unwrap_or(runs);
+        // A leaf has at most 2^15 bits; 32-bit machines divide 32 bits by themselves.
+        #[expect(clippy::cast_possible_truncation, reason = "at most 2^15")]
+        let bits = (free << 6) as u32;
+        runs = bits.checked_div(last.width).map_or(runs, |fields| fields as usize);
     }
     let batch = batch.prefix(runs);
     if runs > 0 {
