@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A scatterlist for pinned memory: physically contiguous runs in 2-4 bytes each, broken up at any
+//! A scatterlist for pinned memory: physically contiguous runs in 2-5 bytes each, broken up at any
 //! granularity a device wants.
 //!
 //! A device that does DMA needs to know where a buffer lies in physical memory. Pinning its pages

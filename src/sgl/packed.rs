@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The packed format: how runs lie in a leaf, in 2-4 bytes each.
+//! The packed format: how runs lie in a leaf, in 2-5 bytes each (16 where every run changes kind).
 //!
 //! A *leaf* is a piece of memory that holds groups of runs. Payload grows from the front, keys from
 //! the back; each leaf can be read on its own, given the page of the list at which it begins:

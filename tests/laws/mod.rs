@@ -21,6 +21,7 @@
 
 pub mod block_law;
 pub mod input;
+pub mod iterators;
 pub mod merge_law;
 pub mod oracle;
 pub mod packed_roundtrip;

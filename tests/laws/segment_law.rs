@@ -3,7 +3,7 @@
 //! be, and add up to the window.
 
 use super::{
-    input,
+    input, iterators,
     oracle::{Atoms, Page},
 };
 use arbitrary::{Result, Unstructured};
@@ -45,22 +45,7 @@ pub fn check(page: PageSize, pages: &[Page], case: Case) {
     assert_eq!(all, expected, "{pages:?} {case:?}");
     let count = expected.len() as u64;
     assert_eq!(window.segment_count(&limits), count);
-    assert_eq!(segments.clone().fold(0, |n, _| n + 1), count);
-    let mut rest = segments.clone();
-    for index in 0..=expected.len() {
-        let (least, most) = rest.size_hint();
-        assert!(
-            least <= expected.len() - index
-                && most.is_none_or(|most| most >= expected.len() - index)
-        );
-        if index < 4 {
-            let mut after = Vec::new();
-            rest.clone().for_each(|segment| after.push(plain(segment)));
-            assert_eq!(after, expected[index..]);
-        }
-        rest.next();
-    }
-    assert_eq!((rest.next(), rest.size_hint()), (None, (0, Some(0))));
+    iterators::check(segments, plain, &expected);
 
     // The limits on count and addresses: just enough, and one less.
     assert!(window.segments(&limits.max_segments(count)).is_ok());

@@ -3,7 +3,7 @@
 
 use super::{
     block_law::iova,
-    input,
+    input, iterators,
     oracle::{Atoms, Page, PlainTile},
 };
 use arbitrary::{Result, Unstructured};
@@ -58,21 +58,7 @@ pub fn check(page: PageSize, pages: &[Page], case: Case) {
     let all: Vec<_> = tiles.clone().map(plain).collect();
     assert_eq!(all, expected, "{pages:?} {case:?}");
     assert_eq!(count, Ok(expected.len() as u64));
-    let mut rest = tiles;
-    for index in 0..=expected.len() {
-        let (least, most) = rest.size_hint();
-        assert!(
-            least <= expected.len() - index
-                && most.is_none_or(|most| most >= expected.len() - index)
-        );
-        if index < 4 {
-            let mut after = Vec::new();
-            rest.clone().for_each(|tile| after.push(plain(tile)));
-            assert_eq!(after, expected[index..]);
-        }
-        rest.next();
-    }
-    assert_eq!((rest.next(), rest.size_hint()), (None, (0, Some(0))));
+    iterators::check(tiles, plain, &expected);
 }
 
 pub fn from_bytes(u: &mut Unstructured<'_>) -> Result<()> {
