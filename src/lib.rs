@@ -95,10 +95,15 @@ struct Readme;
 mod addr;
 mod few;
 pub mod granule;
+pub mod iommu;
 #[cfg(all(feature = "linux", target_os = "linux"))]
 pub mod linux;
+#[cfg(feature = "mock")]
+pub mod mock;
 mod page_size;
 pub mod sgl;
+mod sync;
+pub mod umem;
 
 pub use addr::{Iova, Pfn, PhysAddr, UserAddr};
 pub use granule::{BlockSize, SegmentLimits, Tile};

@@ -199,6 +199,13 @@ impl<S: Storage> SglBuilder<S> {
         self.push_runs(sgl)
     }
 
+    /// The maximal runs so far, in order: what a caller who gives up must unpin.
+    pub fn runs(&self) -> impl Iterator<Item = PageRun> + '_ {
+        let packed = Runs::new(&self.leaves, self.packed_pages, 0, self.packed_pages);
+        let open = self.starts.iter().zip(&self.counts).take(self.open);
+        packed.chain(open.map(|(start, count)| PageRun::stored(*start, *count, self.kind)))
+    }
+
     /// Packs what is left and makes the list.
     ///
     /// # Errors

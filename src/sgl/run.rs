@@ -173,6 +173,19 @@ impl PageRun {
     pub fn continues_with(&self, next: &Self) -> bool {
         self.end() == next.start && self.kind == next.kind
     }
+
+    /// This run and `next`, which continues it, as one.
+    ///
+    /// # Errors
+    ///
+    /// As [`PageRun::new`], for the end of both together.
+    #[inline]
+    pub(crate) const fn merged_with(&self, next: &Self) -> Result<Self, RunError> {
+        match self.count.get().checked_add(next.count.get()) {
+            Some(count) => Self::new(self.start, count, self.kind),
+            None => Err(RunError::Wraps),
+        }
+    }
 }
 
 impl fmt::Debug for PageRun {

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! [`Bus`]: the memory that a mock device reads and writes.
+
+use crate::addr::PhysAddr;
+use core::fmt;
+
+/// Physical memory as a device reaches it: that of `Memory`, or a view of real
+/// pinned memory.
+pub trait Bus {
+    /// Reads bytes, which may lie in several pages.
+    ///
+    /// # Errors
+    ///
+    /// [`BusError`] at the first byte that cannot be read.
+    fn read(&self, phys: PhysAddr, bytes: &mut [u8]) -> Result<(), BusError>;
+
+    /// Writes bytes, which may lie in several pages.
+    ///
+    /// # Errors
+    ///
+    /// [`BusError`] at the first byte that cannot be written; those before it have been.
+    fn write(&self, phys: PhysAddr, bytes: &[u8]) -> Result<(), BusError>;
+}
+
+impl<B: Bus + ?Sized> Bus for &B {
+    fn read(&self, phys: PhysAddr, bytes: &mut [u8]) -> Result<(), BusError> {
+        (**self).read(phys, bytes)
+    }
+
+    fn write(&self, phys: PhysAddr, bytes: &[u8]) -> Result<(), BusError> {
+        (**self).write(phys, bytes)
+    }
+}
+
+/// A device reached for memory that is not there for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BusError {
+    /// The address.
+    pub phys: PhysAddr,
+    /// Why.
+    pub reason: BusErrorReason,
+}
+
+impl BusError {
+    /// An error for a [`Bus`] to return.
+    #[must_use]
+    pub const fn new(phys: PhysAddr, reason: BusErrorReason) -> Self {
+        Self { phys, reason }
+    }
+}
+
+/// Why memory is not there for a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BusErrorReason {
+    /// There is no memory at this address.
+    NoMemory,
+    /// The page is not pinned: it may be somebody else's by now.
+    NotPinned,
+}
+
+impl fmt::Display for BusError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.reason {
+            BusErrorReason::NoMemory => write!(f, "there is no memory at {}", self.phys),
+            BusErrorReason::NotPinned => write!(f, "the memory at {} is not pinned", self.phys),
+        }
+    }
+}
+
+impl core::error::Error for BusError {}

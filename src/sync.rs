@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The one place that names atomics and locks: the real ones, or those of the model checker.
+//!
+//! Under `--cfg loom` every interleaving that the memory model allows is tried: see `tests/loom/`.
+#![forbid(unsafe_code)]
+
+#[cfg(not(loom))]
+pub(crate) use core::sync::atomic::{AtomicUsize, Ordering};
+#[cfg(loom)]
+pub(crate) use loom::sync::atomic::{AtomicUsize, Ordering};
+
+#[cfg(all(feature = "mock", loom))]
+pub(crate) use loom::sync::{Mutex, MutexGuard};
+#[cfg(all(feature = "mock", not(loom)))]
+pub(crate) use std::sync::{Mutex, MutexGuard};
+
+/// Locks, also where another thread has panicked while it held the lock: what is guarded here is
+/// changed in steps that each leave it whole.
+#[cfg(feature = "mock")]
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! [`Charge`]: the receipt for pages that are counted against a limit, and [`Accountant`]: who
+//! counts them.
+//!
+//! The rule of `RLIMIT_MEMLOCK`: pages are charged before they are pinned, the limit is never
+//! exceeded, and what was charged is given back exactly once, after the last page was unpinned. A
+//! charge remembers what it charged; nothing is computed again on the way back.
+#![forbid(unsafe_code)]
+
+use super::holder::Holder;
+use crate::sync::{AtomicUsize, Ordering};
+use core::{fmt, mem};
+
+/// Counts pages against a limit, for a process, a user, or nobody.
+pub trait Accountant {
+    /// Counts `pages` more.
+    ///
+    /// # Errors
+    ///
+    /// [`ChargeError`] if the limit would be exceeded; nothing has changed then.
+    fn charge(&self, pages: u64) -> Result<(), ChargeError>;
+
+    /// Counts `pages` less: as many as one successful [`charge`](Self::charge) counted more.
+    fn uncharge(&self, pages: u64);
+}
+
+/// The receipt for pages that were charged: gives them back when it is dropped.
+///
+/// It can be neither copied nor cloned. One that is leaked leaks its pages.
+pub struct Charge<A: Holder<Target: Accountant>> {
+    accountant: A,
+    pages: u64,
+}
+
+impl<A: Holder<Target: Accountant>> Charge<A> {
+    /// Charges `pages`.
+    ///
+    /// # Errors
+    ///
+    /// [`ChargeError`] if the limit would be exceeded; nothing is charged then.
+    pub fn new(accountant: A, pages: u64) -> Result<Self, ChargeError> {
+        accountant.charge(pages)?;
+        Ok(Self { accountant, pages })
+    }
+
+    /// How many pages were charged.
+    #[inline]
+    #[must_use]
+    pub const fn pages(&self) -> u64 {
+        self.pages
+    }
+
+    /// Who has counted them.
+    #[inline]
+    #[must_use]
+    pub const fn accountant(&self) -> &A {
+        &self.accountant
+    }
+}
+
+impl<A: Holder<Target: Accountant>> Drop for Charge<A> {
+    fn drop(&mut self) {
+        self.accountant.uncharge(mem::take(&mut self.pages));
+    }
+}
+
+impl<A: Holder<Target: Accountant>> fmt::Debug for Charge<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Charge").field("pages", &self.pages).finish_non_exhaustive()
+    }
+}
+
+/// Counts nothing: for callers who need no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unaccounted;
+
+impl Accountant for Unaccounted {
+    fn charge(&self, _: u64) -> Result<(), ChargeError> {
+        Ok(())
+    }
+
+    fn uncharge(&self, _: u64) {}
+}
+
+/// A counter of pages with a limit: the locked memory of one process, or of one user.
+///
+/// ```
+/// use pinned_sgl::umem::{Account, Charge};
+/// let account = Account::new(100);
+/// let charge = Charge::new(&account, 60)?;
+/// assert!(Charge::new(&account, 41).is_err());
+/// assert_eq!(account.charged(), 60);
+/// drop(charge);
+/// assert_eq!(account.charged(), 0);
+/// # Ok::<(), pinned_sgl::umem::ChargeError>(())
+/// ```
+pub struct Account {
+    /// Pages, not bytes: they fit a word on a 32-bit machine, too.
+    charged: AtomicUsize,
+    limit: AtomicUsize,
+}
+
+impl Account {
+    /// A counter that allows `limit` pages; [`u64::MAX`] allows as many as there can be.
+    #[must_use]
+    pub fn new(limit: u64) -> Self {
+        Self { charged: AtomicUsize::new(0), limit: AtomicUsize::new(saturate(limit)) }
+    }
+
+    /// A counter without a limit, as for a process with `CAP_IPC_LOCK`: it still counts.
+    #[must_use]
+    pub fn unlimited() -> Self {
+        Self::new(u64::MAX)
+    }
+
+    /// How many pages are charged.
+    #[must_use]
+    pub fn charged(&self) -> u64 {
+        self.charged.load(Ordering::Relaxed) as u64
+    }
+
+    /// How many pages may be charged.
+    #[must_use]
+    pub fn limit(&self) -> u64 {
+        match self.limit.load(Ordering::Relaxed) {
+            usize::MAX => u64::MAX,
+            limit => limit as u64,
+        }
+    }
+
+    /// Allows `limit` pages from now on. What is charged stays charged, even if it is more.
+    pub fn set_limit(&self, limit: u64) {
+        self.limit.store(saturate(limit), Ordering::Relaxed);
+    }
+}
+
+fn saturate(pages: u64) -> usize {
+    usize::try_from(pages).unwrap_or(usize::MAX)
+}
+
+impl Accountant for Account {
+    fn charge(&self, pages: u64) -> Result<(), ChargeError> {
+        let mut charged = self.charged.load(Ordering::Relaxed);
+        loop {
+            let limit = self.limit.load(Ordering::Relaxed);
+            let sum = usize::try_from(pages).ok().and_then(|pages| charged.checked_add(pages));
+            let Some(sum) = sum.filter(|sum| *sum <= limit) else {
+                let (charged, limit) = (charged as u64, self.limit());
+                return Err(ChargeError { pages, charged, limit });
+            };
+            // Nothing but the number itself is published, so it needs no order.
+            match self.charged.compare_exchange_weak(
+                charged,
+                sum,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return Ok(()),
+                Err(other) => charged = other,
+            }
+        }
+    }
+
+    fn uncharge(&self, pages: u64) {
+        self.charged.fetch_sub(saturate(pages), Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Account")
+            .field("charged", &self.charged())
+            .field("limit", &self.limit())
+            .finish()
+    }
+}
+
+/// The pages of which account are counted: the modes of iommufd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum AccountingMode {
+    /// Nobody's.
+    None,
+    /// Those of the process, which all of its users of pinned memory share.
+    #[default]
+    PerProcess,
+    /// Those of the user, which all of his processes share.
+    PerUser,
+}
+
+/// The accounts of a process, and the choice between them.
+#[derive(Debug)]
+pub struct Accounts<A: Holder<Target: Accountant>> {
+    /// The account of the process.
+    pub process: A,
+    /// The account of its user.
+    pub user: A,
+    /// Which of them is charged.
+    mode: AccountingMode,
+}
+
+impl<A: Holder<Target: Accountant>> Accounts<A> {
+    /// The accounts of a process and of its user, one of which is charged. The choice is made once:
+    /// what was charged to an account goes back to the same one.
+    pub const fn new(process: A, user: A, mode: AccountingMode) -> Self {
+        Self { process, user, mode }
+    }
+
+    /// Which of them is charged.
+    #[must_use]
+    pub const fn mode(&self) -> AccountingMode {
+        self.mode
+    }
+
+    fn chosen(&self) -> Option<&A> {
+        match self.mode {
+            AccountingMode::None => None,
+            AccountingMode::PerProcess => Some(&self.process),
+            AccountingMode::PerUser => Some(&self.user),
+        }
+    }
+}
+
+impl<A: Holder<Target: Accountant>> Accountant for Accounts<A> {
+    fn charge(&self, pages: u64) -> Result<(), ChargeError> {
+        self.chosen().map_or(Ok(()), |account| account.charge(pages))
+    }
+
+    fn uncharge(&self, pages: u64) {
+        if let Some(account) = self.chosen() {
+            account.uncharge(pages);
+        }
+    }
+}
+
+/// The limit would be exceeded. Nothing was charged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ChargeError {
+    /// The pages that were to be charged.
+    pub pages: u64,
+    /// The pages that were charged already.
+    pub charged: u64,
+    /// The pages that may be charged.
+    pub limit: u64,
+}
+
+impl ChargeError {
+    /// An error for an [`Accountant`] to return.
+    #[must_use]
+    pub const fn new(pages: u64, charged: u64, limit: u64) -> Self {
+        Self { pages, charged, limit }
+    }
+}
+
+impl fmt::Display for ChargeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pages, charged, limit } = self;
+        write!(f, "{pages} pages more than the {charged} charged exceed the limit of {limit} pages")
+    }
+}
+
+impl core::error::Error for ChargeError {}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_exact() {
+        let account = Account::new(10);
+        let seven = Charge::new(&account, 7).unwrap();
+        assert_eq!(Charge::new(&account, 4).unwrap_err(), ChargeError::new(4, 7, 10));
+        assert_eq!(Charge::new(&account, u64::MAX).unwrap_err().charged, 7);
+        let three = Charge::new(&account, 3).unwrap();
+        assert_eq!((account.charged(), seven.pages(), three.pages()), (10, 7, 3));
+        account.set_limit(5);
+        assert!(Charge::new(&account, 0).is_err());
+        drop(seven);
+        assert_eq!(Charge::new(&account, 2).unwrap().pages(), 2);
+        drop(three);
+        assert_eq!(account.charged(), 0);
+        assert_eq!(Account::unlimited().limit(), u64::MAX);
+    }
+
+    #[test]
+    fn one_account_is_charged() {
+        let (process, user) = (Account::new(1), Account::new(1));
+        for (mode, expected) in [
+            (AccountingMode::None, (0, 0)),
+            (AccountingMode::PerProcess, (1, 0)),
+            (AccountingMode::PerUser, (0, 1)),
+        ] {
+            let accounts = Accounts::new(&process, &user, mode);
+            let charge = Charge::new(&accounts, 1).unwrap();
+            assert_eq!((process.charged(), user.charged()), expected, "{mode:?}");
+            drop(charge);
+            assert_eq!((process.charged(), user.charged()), (0, 0), "{mode:?}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! [`Pinner`]: pins user pages in batches and unpins runs of them.
+
+use super::batch::PinBatch;
+use crate::addr::UserAddr;
+use crate::page_size::PageSize;
+use crate::sgl::PageRun;
+use core::fmt;
+
+bitflags::bitflags! {
+    /// How pages are to be pinned: what callers of Linux' GUP choose (`FOLL_*`).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+    pub struct PinFlags: u32 {
+        /// The device will write: copies on write are broken now, read-only memory is refused.
+        const WRITE = 1 << 0;
+        /// For long, as a device does: pages move out of movable memory before they are pinned.
+        const LONGTERM = 1 << 1;
+        /// Also where the process itself may not write (a debugger's right).
+        const FORCE = 1 << 2;
+        /// Take what is there, fault nothing in.
+        const NOFAULT = 1 << 3;
+        /// Pages of a device's memory are welcome (peer to peer); never together with `LONGTERM`.
+        const PCI_P2PDMA = 1 << 4;
+    }
+}
+
+/// Pins the pages of a user process, in batches, and unpins runs of them.
+///
+/// In Linux this is `pin_user_pages_fast()` and `unpin_user_page_range_dirty_lock()`.
+///
+/// # Implementation safety
+///
+/// What a pinner reports is shown to devices, and unpinned later, so it must be true:
+///
+/// - each run that [`pin`](Self::pin) pushes to a batch are the frames of the next pages of the
+///   user range, in order, and each of its pages carries one pin that now belongs to the batch;
+/// - a pinned page keeps its frame, and the frame is used for nothing else, until it is unpinned as
+///   often as it was pinned; this holds also if the pinner itself is dropped or leaked before;
+/// - a page that was pinned with [`PinFlags::WRITE`] may be written by a device, one that was pinned
+///   with [`PinFlags::LONGTERM`] may stay pinned for ever;
+/// - [`page_size`](Self::page_size) never changes;
+/// - runs of [`MemoryKind::Mmio`](crate::MemoryKind::Mmio) have no pins and are never unpinned; they
+///   must stay what they are for as long as the pinner lives.
+///
+/// # Safety
+///
+/// `page_size` and `pin` are safe to call. [`unpin`](Self::unpin) has a contract.
+pub unsafe trait Pinner {
+    /// Why pages could not be pinned: in a kernel, the errno.
+    type Error: fmt::Debug;
+
+    /// The size of the pages that runs count.
+    fn page_size(&self) -> PageSize;
+
+    /// Where threads that share a range should cut it: no huge page lies across a multiple of this.
+    fn cut_size(&self) -> PageSize {
+        PageSize::SIZE_2M
+    }
+
+    /// Pins pages from [`PinBatch::next`] on, at most [`PinBatch::left`] of them, and pushes their
+    /// runs; a folio is one run, not 512.
+    ///
+    /// It may stop short, after one run or many; it should stop when [`PinBatch::room`] is zero. If
+    /// it fails part-way, what it has pushed stays in the batch, which knows what to do with it.
+    ///
+    /// # Errors
+    ///
+    /// The pinner's own, for the page that follows what was pushed. Without an error, at least one
+    /// page must have been pushed.
+    fn pin(&self, batch: &mut PinBatch<'_, Self>) -> Result<(), Self::Error>;
+
+    /// Takes one pin of each page of `run` back; marks the pages dirty first if `dirty`.
+    ///
+    /// `at` is the user address of the first page. Runs may come merged or cut otherwise than they
+    /// were pushed. It cannot fail and must not allocate.
+    ///
+    /// # Safety
+    ///
+    /// Each page of the run was pushed to a batch by `pin`, for the user address that follows from
+    /// `at`, and its pin has not been taken back; nobody relies on this pin any more: no device can
+    /// reach the page through what was mapped under it.
+    unsafe fn unpin(&self, at: UserAddr, run: PageRun, dirty: bool);
+
+    /// Called for pins that stay for ever, because a device may still reach the pages: a mapping was
+    /// leaked, or a domain broke its contract. To be told to people; nothing can be done about it.
+    fn leaked(&self, at: UserAddr, run: PageRun) {
+        let _ = (at, run);
+    }
+}

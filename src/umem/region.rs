@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! [`Region`]: pinned memory that can be shown to devices, and [`Attachment`]: the hold that a
+//! device has on it.
+
+use super::holder::{Holder, SharedHolder};
+use crate::addr::UserAddr;
+use crate::sgl::{Sgl, Storage, Window, WindowError};
+use core::{fmt, ops::Range};
+
+/// Memory that stays where it is while it is attached: an `Umem`, or whatever else
+/// keeps that promise (a buffer of another driver, guest memory that is never moved).
+///
+/// # Implementation safety
+///
+/// - the frames of [`sgl`](Self::sgl) are the memory of the region, whole pages, of which the bytes
+///   from `page_offset` on, `len` of them, are the region; none of the answers ever changes;
+/// - between a successful [`attach`](Self::attach) and its [`detach`](Self::detach) the frames stay
+///   what they are and are used for nothing else, also if the region is dropped or leaked;
+/// - where [`is_writable`](Self::is_writable) is false, an attachment for writing is refused.
+///
+/// # Safety
+///
+/// All but [`detach`](Self::detach) is safe to call.
+#[expect(clippy::len_without_is_empty, reason = "a region is never empty")]
+pub unsafe trait Region {
+    /// Where the list is stored.
+    type Storage: Storage;
+
+    /// The frames of the region.
+    fn sgl(&self) -> &Sgl<Self::Storage>;
+
+    /// The offset of the first byte in the first page.
+    fn page_offset(&self) -> u64;
+
+    /// The bytes of the region: never zero.
+    fn len(&self) -> u64;
+
+    /// Whether a device may write to it.
+    fn is_writable(&self) -> bool;
+
+    /// Where the first byte lies in a user process, if it does in one.
+    fn user_addr(&self) -> Option<UserAddr>;
+
+    /// Says that the CPU has written to the region on behalf of a device.
+    fn mark_dirty(&self);
+
+    /// Holds the memory in place, for a device that reads it or, if `writable`, writes it too.
+    ///
+    /// # Errors
+    ///
+    /// [`AttachError`]; nothing has changed then.
+    fn attach(&self, writable: bool) -> Result<(), AttachError>;
+
+    /// Lets go of one attachment.
+    ///
+    /// # Safety
+    ///
+    /// Made for one successful [`attach`](Self::attach) that was not detached before; the device
+    /// cannot reach the memory any more, through no cache of translations either.
+    unsafe fn detach(&self);
+
+    /// The bytes `range` of the region.
+    ///
+    /// # Errors
+    ///
+    /// [`WindowError`] if the range is empty or reaches beyond the region.
+    fn window(&self, range: Range<u64>) -> Result<Window<'_, Self::Storage>, WindowError> {
+        let len = range.end.saturating_sub(range.start);
+        self.whole()?.window(range.start, len)
+    }
+
+    /// All bytes of the region.
+    ///
+    /// # Errors
+    ///
+    /// [`WindowError`] if the list has fewer: an implementation that keeps its promises has not.
+    fn whole(&self) -> Result<Window<'_, Self::Storage>, WindowError> {
+        self.sgl().window(self.page_offset(), self.len())
+    }
+}
+
+/// The hold that a device has on a region: as long as there is one, nothing is unpinned.
+///
+/// A mapping has one inside. A driver whose device translates by itself takes one, shows the memory
+/// to the device, and [releases](Self::release) it when the device has forgotten the memory.
+///
+/// It cannot be copied, and dropping it is no release: then the region is attached for ever, and its
+/// pins are leaked. A device may still write to the memory, and there is no way to know.
+#[must_use = "an attachment that is dropped leaks the pins of its region"]
+pub struct Attachment<U: Holder<Target: Region>> {
+    region: U,
+}
+
+impl<U: Holder<Target: Region>> Attachment<U> {
+    /// Attaches a device that reads `region` or, if `writable`, writes it too.
+    ///
+    /// # Errors
+    ///
+    /// [`AttachError`], with the region.
+    pub fn new(region: U, writable: bool) -> Result<Self, (AttachError, U)> {
+        match region.attach(writable) {
+            Ok(()) => Ok(Self { region }),
+            Err(error) => Err((error, region)),
+        }
+    }
+
+    /// Another one like this, for another device.
+    ///
+    /// # Errors
+    ///
+    /// [`AttachError`] if there are too many.
+    pub fn try_clone(&self, writable: bool) -> Result<Self, AttachError>
+    where
+        U: SharedHolder,
+    {
+        Self::new(self.region.clone(), writable).map_err(|(error, _)| error)
+    }
+
+    /// What is attached.
+    #[inline]
+    #[must_use]
+    pub const fn region(&self) -> &U {
+        &self.region
+    }
+
+    /// Lets go of the region.
+    ///
+    /// # Safety
+    ///
+    /// The device to which the memory was shown under this attachment cannot reach it any more,
+    /// through no cache of translations either.
+    pub unsafe fn release(self) -> U {
+        // SAFETY: `new` has attached it, and by value there is no second release. By the contract of
+        // `Holder` it is the same region. The caller speaks for the device.
+        unsafe { self.region.detach() };
+        self.region
+    }
+}
+
+impl<U: Holder<Target: Region>> fmt::Debug for Attachment<U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attachment").finish_non_exhaustive()
+    }
+}
+
+/// Why a device cannot be attached to a region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AttachError {
+    /// The device would write, and the region was not pinned for that.
+    ReadOnly,
+    /// There are as many attachments as can be counted.
+    TooMany,
+}
+
+impl fmt::Display for AttachError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ReadOnly => "the memory was pinned for reading only",
+            Self::TooMany => "too many attachments",
+        })
+    }
+}
+
+impl core::error::Error for AttachError {}
