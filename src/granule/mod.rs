@@ -27,4 +27,4 @@ mod tiles;
 pub use blocks::{BlockError, BlockSize, Blocks};
 pub use pages::Pages;
 pub use segments::{LimitError, SegmentError, SegmentLimits, Segments};
-pub use tiles::{Tile, TileError, Tiles};
+pub use tiles::{SegmentTiles, Tile, TileError, Tiles};

@@ -75,23 +75,11 @@ impl<'a, S: Storage> Window<'a, S> {
     /// [`TileError`] if there are no sizes to choose from, if the window wraps at `iova`, or if
     /// something is not a multiple of the smallest size.
     pub fn tiles(&self, sizes: PageSizes, iova: Iova) -> Result<Tiles<'a, S>, TileError> {
-        let smallest = sizes.smallest().ok_or(TileError::NoPageSizes)?;
         let len = self.len();
-        if iova.checked_add(len.wrapping_sub(1)).is_none() {
-            return Err(TileError::Wraps { iova, len });
-        }
-        if !iova.is_aligned(smallest) {
-            return Err(TileError::MisalignedIova { iova, smallest });
-        }
+        let smallest = check_iova(sizes, iova, len)?;
         let mut offset = 0u64;
         for run in self.iter() {
-            if !run.phys.is_aligned(smallest) {
-                return Err(TileError::MisalignedMemory { offset, phys: run.phys, smallest });
-            }
-            if run.len & smallest.mask() != 0 {
-                let end = offset.wrapping_add(run.len);
-                return Err(TileError::MisalignedEnd { offset: end, smallest });
-            }
+            check_segment(offset, &run, smallest)?;
             offset = offset.wrapping_add(run.len);
             if smallest <= self.page_size() {
                 // Runs are whole pages: only the ends of the window can be misaligned.
@@ -113,6 +101,98 @@ impl<'a, S: Storage> Window<'a, S> {
     /// As [`Window::tiles`].
     pub fn tile_count(&self, sizes: PageSizes, iova: Iova) -> Result<u64, TileError> {
         Ok(self.tiles(sizes, iova)?.fold(0u64, |count, _| count.wrapping_add(1)))
+    }
+}
+
+impl Segment {
+    /// The map calls that show these contiguous bytes to a device at `iova`: what [`Window::tiles`]
+    /// gives for a window of this one run.
+    ///
+    /// ```
+    /// # use pinned_sgl::{Iova, PageRun, PageSize, PageSizes, Pfn, SglBuilder};
+    /// # let mut builder = SglBuilder::new(PageSize::SIZE_4K)?;
+    /// # builder.push_run(PageRun::ram(Pfn::new(0x3ff), 0x402)?)?;
+    /// # let sgl = builder.finish()?;
+    /// let sizes = PageSizes::SIZE_4K | PageSizes::SIZE_2M;
+    /// let segment = sgl.whole()?.iter().next().expect("it has a run");
+    /// let tiles = segment.tiles(sizes, Iova::new(0x1f_f000))?;
+    /// assert!(tiles.eq(sgl.whole()?.tiles(sizes, Iova::new(0x1f_f000))?));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Window::tiles`]; offsets count from the first byte of the segment.
+    pub fn tiles(&self, sizes: PageSizes, iova: Iova) -> Result<SegmentTiles, TileError> {
+        let smallest = check_iova(sizes, iova, self.len)?;
+        check_segment(0, self, smallest)?;
+        let step = Step::of(sizes, smallest);
+        Ok(SegmentTiles { rest: *self, iova: iova.get(), sizes, step })
+    }
+}
+
+/// Whether `len` bytes fit at `iova`; the smallest size.
+fn check_iova(sizes: PageSizes, iova: Iova, len: u64) -> Result<PageSize, TileError> {
+    let smallest = sizes.smallest().ok_or(TileError::NoPageSizes)?;
+    if iova.checked_add(len.wrapping_sub(1)).is_none() {
+        return Err(TileError::Wraps { iova, len });
+    }
+    if !iova.is_aligned(smallest) {
+        return Err(TileError::MisalignedIova { iova, smallest });
+    }
+    Ok(smallest)
+}
+
+/// Whether a run that begins at `offset` can be tiled.
+fn check_segment(offset: u64, run: &Segment, smallest: PageSize) -> Result<(), TileError> {
+    if !run.phys.is_aligned(smallest) {
+        return Err(TileError::MisalignedMemory { offset, phys: run.phys, smallest });
+    }
+    if run.len & smallest.mask() != 0 {
+        let end = offset.wrapping_add(run.len);
+        return Err(TileError::MisalignedEnd { offset: end, smallest });
+    }
+    Ok(())
+}
+
+/// The tiles of one segment; made by [`Segment::tiles`]. A step is O(1).
+#[derive(Clone)]
+#[must_use = "iterators do nothing unless they are walked"]
+pub struct SegmentTiles {
+    rest: Segment,
+    /// Where the rest begins; wraps to zero only behind the last tile.
+    iova: u64,
+    sizes: PageSizes,
+    step: Step,
+}
+
+impl Iterator for SegmentTiles {
+    type Item = Tile;
+
+    #[inline]
+    fn next(&mut self) -> Option<Tile> {
+        if self.rest.len == 0 {
+            return None;
+        }
+        let tile = cut(self.sizes, &mut self.step, self.iova, self.rest);
+        self.rest = behind(self.rest, &tile);
+        self.iova = self.iova.wrapping_add(tile.len());
+        Some(tile)
+    }
+
+    #[inline]
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let smallest = self.sizes.smallest().map_or(0, PageSize::shift);
+        let most = usize::try_from(self.rest.len.wrapping_shr(smallest)).ok();
+        (usize::from(self.rest.len > 0), most)
+    }
+}
+
+impl FusedIterator for SegmentTiles {}
+
+impl fmt::Debug for SegmentTiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Few(self.clone()).fmt(f)
     }
 }
 

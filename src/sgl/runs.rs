@@ -96,6 +96,13 @@ impl<'a, S: Storage> Runs<'a, S> {
         self
     }
 
+    /// The first page of the run that comes next, also where that run is clipped. Only right before
+    /// the first step.
+    #[inline]
+    pub(super) const fn run_first(&self) -> u64 {
+        self.run_first
+    }
+
     /// The pages that are still to come.
     #[inline]
     pub(crate) fn pages_left(&self) -> u64 {

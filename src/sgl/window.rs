@@ -154,6 +154,39 @@ impl<'a, S: Storage> Window<'a, S> {
         (offset < self.len()).then(|| self.sgl.phys(self.offset.wrapping_add(offset)))
     }
 
+    /// The segment that holds byte `offset`: where it begins in the window, and the maximal run,
+    /// clipped to the window. `None` beyond its end. O(log runs).
+    ///
+    /// ```
+    /// # use pinned_sgl::{MemoryKind::Ram, PageSize, Pfn, PhysAddr, SglBuilder};
+    /// # let mut builder = SglBuilder::new(PageSize::SIZE_4K)?;
+    /// builder.push_pages(&[7, 3, 4].map(Pfn::new), Ram)?;
+    /// let sgl = builder.finish()?;
+    /// let (begin, segment) = sgl.whole()?.segment_at(0x2345).expect("there are three pages");
+    /// assert_eq!((begin, segment.phys, segment.len), (0x1000, PhysAddr::new(0x3000), 0x2000));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn segment_at(&self, offset: u64) -> Option<(u64, Segment)> {
+        if offset >= self.len() {
+            return None;
+        }
+        let shift = self.page_size().shift();
+        let (first, end) = self.page_range();
+        let page = self.offset.wrapping_add(offset).wrapping_shr(shift);
+        let mut runs = Runs::new(&self.sgl.leaves, self.sgl.pages, page, end);
+        let begin = runs.run_first().max(first);
+        let rest = runs.next()?;
+        let before = page.wrapping_sub(begin);
+        let start = rest.start().get().wrapping_sub(before);
+        let run = PageRun::stored(start, rest.count().wrapping_add(before), rest.kind());
+        // In bytes of the list; a run that begins before the window is clipped to it.
+        let at = begin.wrapping_shl(shift).max(self.offset);
+        let skip = at.wrapping_sub(begin.wrapping_shl(shift));
+        let at = at.wrapping_sub(self.offset);
+        Some((at, clip(run, shift, skip, self.len().wrapping_sub(at))))
+    }
+
     /// The bytes of the window, run by run.
     #[inline]
     pub fn iter(&self) -> Iter<'a, S> {

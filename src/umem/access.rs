@@ -2,9 +2,10 @@
 //! [`PageAccess`]: how the CPU reaches pinned memory: a kernel maps the page for a moment, a program
 //! uses its own address, a mock looks into its frames.
 
+use super::region::Region;
 use crate::addr::{PhysAddr, UserAddr};
-use crate::sgl::MemoryKind;
-use core::fmt;
+use crate::sgl::{MemoryKind, WindowError};
+use core::{fmt, ops::Range};
 
 /// Where bytes lie: contiguous in memory and, where they belong to a process, in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,4 +48,123 @@ pub trait PageAccess {
     ///
     /// As [`read`](Self::read); and the memory may be written.
     unsafe fn write(&self, to: Place, bytes: &[u8]) -> Result<(), Self::Error>;
+}
+
+/// Calls `copy` with each contiguous piece of the bytes `offset..offset + len` of `region`: where it
+/// lies, and which of the bytes it has.
+fn for_each_piece<R: Region + ?Sized, E>(
+    region: &R,
+    offset: u64,
+    len: usize,
+    mut copy: impl FnMut(Place, Range<usize>) -> Result<(), E>,
+) -> Result<(), AccessError<E>> {
+    if len == 0 && offset <= region.len() {
+        return Ok(());
+    }
+    let window = region
+        .whole()
+        .and_then(|whole| whole.window(offset, len as u64))
+        .map_err(|error| AccessError { offset, kind: AccessErrorKind::Window(error) })?;
+    let mut done = 0usize;
+    for segment in window {
+        let at = offset.wrapping_add(done as u64);
+        let user = region.user_addr().and_then(|start| start.checked_add(at));
+        let place = Place { phys: segment.phys, kind: segment.kind, user };
+        // A piece of `len` bytes, which a `usize` counts.
+        let end = done.saturating_add(usize::try_from(segment.len).unwrap_or(usize::MAX)).min(len);
+        copy(place, done..end)
+            .map_err(|error| AccessError { offset: at, kind: AccessErrorKind::Page(error) })?;
+        done = end;
+    }
+    Ok(())
+}
+
+/// Copies the bytes of `region` from `offset` on out of memory.
+///
+/// # Safety
+///
+/// The region is attached, or pinned, as long as the call takes.
+pub(crate) unsafe fn read<R, A>(
+    region: &R,
+    access: &A,
+    offset: u64,
+    bytes: &mut [u8],
+) -> Result<(), AccessError<A::Error>>
+where
+    R: Region + ?Sized,
+    A: PageAccess + ?Sized,
+{
+    for_each_piece(region, offset, bytes.len(), |place, range| {
+        // SAFETY: the bytes are those of the region, for which the caller speaks.
+        unsafe { access.read(place, bytes.get_mut(range).unwrap_or_default()) }
+    })
+}
+
+/// Copies `bytes` into `region` from `offset` on; it counts as written.
+///
+/// # Safety
+///
+/// The region is attached, or pinned, as long as the call takes.
+pub(crate) unsafe fn write<R, A>(
+    region: &R,
+    access: &A,
+    offset: u64,
+    bytes: &[u8],
+) -> Result<(), AccessError<A::Error>>
+where
+    R: Region + ?Sized,
+    A: PageAccess + ?Sized,
+{
+    if !region.is_writable() {
+        return Err(AccessError { offset, kind: AccessErrorKind::ReadOnly });
+    }
+    region.mark_dirty();
+    for_each_piece(region, offset, bytes.len(), |place, range| {
+        // SAFETY: the bytes are those of the region, for which the caller speaks, and it is
+        // writable.
+        unsafe { access.write(place, bytes.get(range).unwrap_or_default()) }
+    })
+}
+
+/// Bytes could not be copied; those before `offset` have been.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AccessError<E> {
+    /// Where it stopped: counted as the offset of the call was.
+    pub offset: u64,
+    /// Why.
+    pub kind: AccessErrorKind<E>,
+}
+
+/// Why bytes could not be copied; `E` is the error of the [`PageAccess`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AccessErrorKind<E> {
+    /// They reach beyond the region.
+    Window(WindowError),
+    /// The memory may not be written.
+    ReadOnly,
+    /// The page could not be reached.
+    Page(E),
+}
+
+impl<E: fmt::Display> fmt::Display for AccessError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot copy at offset {:#x}: ", self.offset)?;
+        match &self.kind {
+            AccessErrorKind::Window(error) => error.fmt(f),
+            AccessErrorKind::ReadOnly => f.write_str("the memory may not be written"),
+            AccessErrorKind::Page(error) => error.fmt(f),
+        }
+    }
+}
+
+impl<E: core::error::Error + 'static> core::error::Error for AccessError<E> {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match &self.kind {
+            AccessErrorKind::Window(error) => Some(error),
+            AccessErrorKind::ReadOnly => None,
+            AccessErrorKind::Page(error) => Some(error),
+        }
+    }
 }

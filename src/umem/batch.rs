@@ -20,6 +20,17 @@ pub type RunSlot = Option<PageRun>;
 
 const_assert!(size_of::<RunSlot>() == 32);
 
+/// The memory of a batch, from the heap: a page of 4 KiB; `None` if there is none.
+#[cfg(feature = "alloc")]
+pub(super) fn slots_on_the_heap() -> Option<alloc::vec::Vec<RunSlot>> {
+    const SLOTS: usize = 128;
+    const_assert!(size_of::<[RunSlot; SLOTS]>() == 4096);
+    let mut slots = alloc::vec::Vec::new();
+    slots.try_reserve_exact(SLOTS).ok()?;
+    slots.resize(SLOTS, None);
+    Some(slots)
+}
+
 /// Runs of pages that have just been pinned: dropping it unpins them.
 ///
 /// A [`Pinner`] fills it; whoever wants the pages takes them with [`accept`](Self::accept).

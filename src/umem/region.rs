@@ -2,7 +2,7 @@
 //! [`Region`]: pinned memory that can be shown to devices, and [`Attachment`]: the hold that a
 //! device has on it.
 
-use super::holder::{Holder, SharedHolder};
+use super::holder::Holder;
 use crate::addr::UserAddr;
 use crate::sgl::{Sgl, Storage, Window, WindowError};
 use core::{fmt, ops::Range};
@@ -41,7 +41,8 @@ pub unsafe trait Region {
     /// Where the first byte lies in a user process, if it does in one.
     fn user_addr(&self) -> Option<UserAddr>;
 
-    /// Says that the CPU has written to the region on behalf of a device.
+    /// Says that the memory has been written to, or may have been: by a device, or by the CPU through
+    /// other than the process's own addresses. It counts as written for ever.
     fn mark_dirty(&self);
 
     /// Holds the memory in place, for a device that reads it or, if `writable`, writes it too.
@@ -92,28 +93,26 @@ pub struct Attachment<U: Holder<Target: Region>> {
 }
 
 impl<U: Holder<Target: Region>> Attachment<U> {
-    /// Attaches a device that reads `region` or, if `writable`, writes it too.
+    /// Attaches a device that reads `region` or, if `writable`, writes it too: then it counts as
+    /// written.
     ///
     /// # Errors
     ///
     /// [`AttachError`], with the region.
     pub fn new(region: U, writable: bool) -> Result<Self, (AttachError, U)> {
+        let this = Self::hold(region, writable)?;
+        if writable {
+            this.region.mark_dirty();
+        }
+        Ok(this)
+    }
+
+    /// Attaches a device that can reach nothing yet.
+    pub(crate) fn hold(region: U, writable: bool) -> Result<Self, (AttachError, U)> {
         match region.attach(writable) {
             Ok(()) => Ok(Self { region }),
             Err(error) => Err((error, region)),
         }
-    }
-
-    /// Another one like this, for another device.
-    ///
-    /// # Errors
-    ///
-    /// [`AttachError`] if there are too many.
-    pub fn try_clone(&self, writable: bool) -> Result<Self, AttachError>
-    where
-        U: SharedHolder,
-    {
-        Self::new(self.region.clone(), writable).map_err(|(error, _)| error)
     }
 
     /// What is attached.
@@ -133,6 +132,12 @@ impl<U: Holder<Target: Region>> Attachment<U> {
         // SAFETY: `new` has attached it, and by value there is no second release. By the contract of
         // `Holder` it is the same region. The caller speaks for the device.
         unsafe { self.region.detach() };
+        self.region
+    }
+
+    /// Gives up: the region stays attached for ever, and its pins are leaked. For a device that does
+    /// not let go.
+    pub fn leak(self) -> U {
         self.region
     }
 }

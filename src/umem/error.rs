@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! [`PinError`]: why a region is not pinned, how far it got, and the pinner.
+#![forbid(unsafe_code)]
+
+use super::charge::ChargeError;
+use super::holder::Holder;
+use super::pinner::Pinner;
+use crate::addr::UserAddr;
+use crate::sgl::{AllocError, BuildError};
+use core::fmt;
+
+/// The error of the pinner that `P` holds.
+type PinnerError<P> = <<P as core::ops::Deref>::Target as Pinner>::Error;
+
+/// A region could not be pinned: nothing of it is pinned or charged any more.
+///
+/// The pinner comes back: see [`into_pinner`](Self::into_pinner).
+pub struct PinError<P: Holder<Target: Pinner>> {
+    pub(super) kind: PinErrorKind<PinnerError<P>>,
+    pub(super) at: UserAddr,
+    pub(super) pinned: u64,
+    pub(super) pinner: P,
+}
+
+impl<P: Holder<Target: Pinner>> PinError<P> {
+    /// What went wrong.
+    #[must_use]
+    pub const fn kind(&self) -> &PinErrorKind<PinnerError<P>> {
+        &self.kind
+    }
+
+    /// The user page at which it went wrong.
+    #[must_use]
+    pub const fn at(&self) -> UserAddr {
+        self.at
+    }
+
+    /// How many bytes, of whole pages, were pinned before it went wrong. They have been unpinned.
+    #[must_use]
+    pub const fn pinned(&self) -> u64 {
+        self.pinned
+    }
+
+    /// The pinner.
+    #[must_use]
+    pub fn into_pinner(self) -> P {
+        self.pinner
+    }
+}
+
+impl<P: Holder<Target: Pinner>> fmt::Debug for PinError<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PinError")
+            .field("kind", &self.kind)
+            .field("at", &self.at)
+            .field("pinned", &self.pinned)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<P: Holder<Target: Pinner<Error: fmt::Display>>> fmt::Display for PinError<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot pin the page at {}, {:#x} bytes in: ", self.at, self.pinned)?;
+        self.kind.fmt(f)
+    }
+}
+
+impl<P: Holder<Target: Pinner<Error: core::error::Error + 'static>>> core::error::Error
+    for PinError<P>
+{
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        self.kind.source()
+    }
+}
+
+/// Why a region could not be pinned; `E` is the error of the pinner.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum PinErrorKind<E> {
+    /// It would exceed the limit of the accountant. Nothing was pinned.
+    Charge(ChargeError),
+    /// The pinner failed.
+    Pinner(E),
+    /// The pinner pinned nothing and gave no reason: it broke its contract.
+    NoProgress,
+    /// The list could not take what was pinned.
+    List(BuildError),
+    /// There was no memory, for the batch or for the last runs of the list.
+    OutOfMemory,
+    /// The caller's progress function said to stop.
+    Cancelled,
+    /// A thread could not be started.
+    #[cfg(feature = "std")]
+    Thread(std::io::Error),
+}
+
+impl<E> From<AllocError> for PinErrorKind<E> {
+    fn from(_: AllocError) -> Self {
+        Self::OutOfMemory
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for PinErrorKind<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Charge(error) => error.fmt(f),
+            Self::Pinner(error) => error.fmt(f),
+            Self::NoProgress => f.write_str("the pinner pinned nothing and gave no reason"),
+            Self::List(error) => error.fmt(f),
+            Self::OutOfMemory => AllocError.fmt(f),
+            Self::Cancelled => f.write_str("cancelled"),
+            #[cfg(feature = "std")]
+            Self::Thread(error) => write!(f, "cannot start a thread: {error}"),
+        }
+    }
+}
+
+impl<E: core::error::Error + 'static> core::error::Error for PinErrorKind<E> {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::Charge(error) => Some(error),
+            Self::Pinner(error) => Some(error),
+            Self::List(error) => Some(error),
+            #[cfg(feature = "std")]
+            Self::Thread(error) => Some(error),
+            Self::NoProgress | Self::OutOfMemory | Self::Cancelled => None,
+        }
+    }
+}

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! [`Umem::pin_parallel`]: several threads pin disjoint parts of one region.
+//!
+//! ```text
+//!  range   ├────────── part 0 ───────────┼────────── part 1 ──────────┤   one thread each
+//!          cut where no huge page lies across
+//!  lists   [ run ][ run ][ run           ][ run        ][ run ][ run  ]   joined, merged at the seam
+//! ```
+
+use super::batch::slots_on_the_heap;
+use super::charge::Accountant;
+use super::error::{PinError, PinErrorKind};
+use super::holder::Holder;
+use super::pin::{PinRequest, Stopped, Unfinished};
+use super::pinned::Umem;
+use super::pinner::{PinFlags, Pinner};
+use super::range::UserRange;
+use crate::addr::UserAddr;
+use crate::page_size::PageSize;
+use crate::sgl::{Heap, Sgl};
+use crate::sync::{AtomicBool, AtomicUsize, Ordering};
+use core::{num::NonZeroUsize, ops::ControlFlow};
+use std::{panic, thread, vec::Vec};
+
+impl<P, A> Umem<P, A, Heap>
+where
+    P: Holder<Target: Pinner<Error: Send> + Sync>,
+    A: Holder<Target: Accountant>,
+{
+    /// Pins a region with several threads. The list is the very list that [`pin`](Self::pin) gives.
+    ///
+    /// The parts are cut at multiples of [`Pinner::cut_size`], so there may be fewer of them than
+    /// `threads`. The progress of the request is called by all threads, with the bytes that are
+    /// pinned so far. Where one thread fails, the others stop at their next batch.
+    ///
+    /// # Errors
+    ///
+    /// [`PinError`], with the pinner, for what went wrong in the first part where something did;
+    /// nothing is pinned or charged then.
+    pub fn pin_parallel<F>(
+        pinner: P,
+        accountant: A,
+        request: PinRequest<F>,
+        threads: NonZeroUsize,
+    ) -> Result<Self, PinError<P>>
+    where
+        F: Fn(u64) -> ControlFlow<()> + Sync,
+    {
+        let PinRequest { range, flags, progress } = request;
+        Self::charge_and_pin(pinner, accountant, range, flags, |pinner| {
+            let (pinned, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+            let job = Job { pinner, flags, progress: &progress, pinned: &pinned, stop: &stop };
+            let done = job.run(&parts(range, pinner.cut_size(), threads));
+            let total = pinned.load(Ordering::Relaxed) as u64;
+            done.map_err(|stopped| Stopped { pinned: total.max(stopped.pinned), ..stopped })
+        })
+    }
+}
+
+/// The bytes that each thread is to pin: about the same for each.
+fn parts(range: UserRange, cut: PageSize, threads: NonZeroUsize) -> Vec<UserRange> {
+    let first = range.start().get().wrapping_shr(cut.shift());
+    let units = range.page_count(cut);
+    let threads = (threads.get() as u64).min(units);
+    let each = units.checked_div(threads).unwrap_or(units);
+    let more = units.checked_rem(threads).unwrap_or(0);
+    let (mut unit, mut start) = (first, range.start());
+    let part = |index: u64| {
+        unit = unit.wrapping_add(each).wrapping_add(u64::from(index < more));
+        // Where the last part ends, and only there, this may wrap.
+        let end = if index.wrapping_add(1) == threads {
+            range.last().get()
+        } else {
+            unit.wrapping_shl(cut.shift()).wrapping_sub(1)
+        };
+        let len = end.wrapping_sub(start.get()).wrapping_add(1);
+        let part = UserRange::new(start, len).ok();
+        start = UserAddr::new(end.wrapping_add(1));
+        part
+    };
+    (0..threads).filter_map(part).collect()
+}
+
+/// What the threads share.
+struct Job<'p, P: ?Sized, F> {
+    pinner: &'p P,
+    flags: PinFlags,
+    progress: &'p F,
+    pinned: &'p AtomicUsize,
+    /// Set by the first thread that fails; the others give up when they see it.
+    stop: &'p AtomicBool,
+}
+
+/// Stops the other threads if this one panics, as `progress` may.
+struct StopOnPanic<'a>(&'a AtomicBool);
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What one thread has done.
+type Part<'p, P> = Result<Unfinished<'p, P, Heap>, Missing<<P as Pinner>::Error>>;
+
+/// Why a part is not there.
+enum Missing<E> {
+    Failed(Stopped<E>),
+    /// Because another part failed.
+    ByOther,
+}
+
+impl<'p, P, F> Job<'p, P, F>
+where
+    P: Pinner<Error: Send> + Sync + ?Sized,
+    F: Fn(u64) -> ControlFlow<()> + Sync,
+{
+    fn run(&self, parts: &[UserRange]) -> Result<Sgl<Heap>, Stopped<P::Error>> {
+        let results: Vec<_> = match parts {
+            [whole] => Vec::from([self.part(*whole)]),
+            parts => thread::scope(|scope| {
+                let start = |part: &UserRange| {
+                    let part = *part;
+                    let started =
+                        thread::Builder::new().spawn_scoped(scope, move || self.part(part));
+                    (part, started.inspect_err(|_| self.stop.store(true, Ordering::Relaxed)))
+                };
+                let started: Vec<_> = parts.iter().map(start).collect();
+                let join = |(part, thread): (UserRange, _)| match thread {
+                    Ok(thread) => thread::ScopedJoinHandle::join(thread)
+                        .unwrap_or_else(|panic| panic::resume_unwind(panic)),
+                    Err(source) => Err(Missing::Failed(Stopped {
+                        kind: PinErrorKind::Thread(source),
+                        at: part.start(),
+                        pinned: 0,
+                    })),
+                };
+                started.into_iter().map(join).collect()
+            }),
+        };
+        self.join(parts, results)
+    }
+
+    /// Joins the parts, or finds the error that stopped them.
+    fn join(
+        &self,
+        parts: &[UserRange],
+        results: Vec<Part<'p, P>>,
+    ) -> Result<Sgl<Heap>, Stopped<P::Error>> {
+        let at = parts.first().map_or(UserAddr::default(), UserRange::start);
+        let mut whole: Option<Unfinished<'p, P, Heap>> = None;
+        let mut stopped = false;
+        for (result, part) in results.into_iter().zip(parts) {
+            match (result, &mut whole) {
+                (Ok(first), None) => whole = Some(first),
+                (Ok(next), Some(whole)) => {
+                    let failed = |kind| Stopped { kind, at: part.start(), pinned: 0 };
+                    if !stopped {
+                        whole.append(next).map_err(failed)?;
+                    }
+                }
+                (Err(Missing::Failed(failure)), _) => return Err(failure),
+                (Err(Missing::ByOther), _) => stopped = true,
+            }
+        }
+        match whole {
+            Some(whole) if !stopped => whole.finish(),
+            // A part was told to stop, and none says why: its thread could not tell any more.
+            _ => Err(Stopped { kind: PinErrorKind::Cancelled, at, pinned: 0 }),
+        }
+    }
+
+    /// Pins and lists one part.
+    fn part(&self, part: UserRange) -> Part<'p, P> {
+        let _guard = StopOnPanic(self.stop);
+        let mut by_other = false;
+        let progress = |bytes: u64| {
+            let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+            let total = self.pinned.fetch_add(bytes, Ordering::Relaxed).wrapping_add(bytes);
+            if self.stop.load(Ordering::Relaxed) {
+                by_other = true;
+                return ControlFlow::Break(());
+            }
+            (self.progress)(total as u64)
+        };
+        let done = match slots_on_the_heap() {
+            Some(mut slots) => {
+                Unfinished::pin(self.pinner, part, self.flags, Heap::new(), &mut slots, progress)
+            }
+            None => Err(Stopped { kind: PinErrorKind::OutOfMemory, at: part.start(), pinned: 0 }),
+        };
+        done.map_err(|stopped| {
+            self.stop.store(true, Ordering::Relaxed);
+            if by_other {
+                Missing::ByOther
+            } else {
+                Missing::Failed(stopped)
+            }
+        })
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_cover_the_range_and_are_cut_at_multiples() {
+        let cut = PageSize::SIZE_2M;
+        for start in [0, 4096, 5 << 20, (1 << 46) - 8192, u64::MAX - (9 << 20)] {
+            for len in [1, 4096, 2 << 20, (2 << 20) + 4096, 7 << 20] {
+                for threads in [1, 2, 3, 16, 1000] {
+                    let range = UserRange::new(UserAddr::new(start), len).unwrap();
+                    let parts = parts(range, cut, NonZeroUsize::new(threads).unwrap());
+                    assert!(!parts.is_empty() && parts.len() <= threads);
+                    let mut next = start;
+                    for part in &parts {
+                        assert_eq!(part.start().get(), next);
+                        assert!(next == start || part.start().is_aligned(cut));
+                        next = part.last().get().wrapping_add(1);
+                    }
+                    assert_eq!(parts.last().unwrap().last(), range.last());
+                }
+            }
+        }
+    }
+}
