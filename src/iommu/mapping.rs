@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! [`Mapping`]: a window of a region, shown to a device at an IOVA.
+
+use super::domain::Domain;
+use super::edges::Edges;
+use super::entries::{self, Breach, MapErrorKind, NotMapped};
+use super::error::{CutError, CutErrorKind, MapError, UnmapError, UnmapRangeError};
+use super::prot::Prot;
+use super::range::IovaRange;
+use crate::addr::{Iova, PhysAddr};
+use crate::sgl::{Window, WindowError};
+use crate::umem::{Attachment, Holder, Region, SharedHolder};
+use core::{
+    fmt,
+    mem::ManuallyDrop,
+    ops::{Deref, Range},
+    pin::pin,
+    ptr,
+};
+
+/// The storage of the list of the region that `U` holds.
+type RegionStorage<U> = <<U as Deref>::Target as Region>::Storage;
+
+/// A window of a pinned region, mapped in a domain at an IOVA.
+///
+/// It holds the region and the domain. When it is dropped, it unmaps, flushes, and then lets go of
+/// them, in that order: nothing is unpinned that a device can reach. If it is leaked, the pins of
+/// the region are leaked with it.
+///
+/// The holders may be references, `Rc`, `Arc`, or a kernel's own: see [`Holder`].
+#[must_use = "a mapping that is dropped is unmapped"]
+pub struct Mapping<U, D>
+where
+    U: Holder<Target: Region>,
+    D: Holder<Target: Domain>,
+{
+    // Invariant: the bytes `offset..offset + len` of the region are mapped in the domain at `iova`,
+    // by entries that this value alone may remove, and the attachment stands for them.
+    attachment: ManuallyDrop<Attachment<U>>,
+    domain: ManuallyDrop<D>,
+    offset: u64,
+    len: u64,
+    iova: Iova,
+    prot: Prot,
+}
+
+impl<U, D> Mapping<U, D>
+where
+    U: Holder<Target: Region>,
+    D: Holder<Target: Domain>,
+{
+    /// Maps the whole region at `iova`. O(tiles).
+    ///
+    /// # Errors
+    ///
+    /// [`MapError`], with the region and the domain; nothing is mapped then.
+    pub fn map(region: U, domain: D, iova: Iova, prot: Prot) -> Result<Self, MapError<U, D>> {
+        let len = region.len();
+        Self::map_range(region, 0..len, domain, iova, prot)
+    }
+
+    /// Maps the bytes `range` of the region at `iova`. O(tiles).
+    ///
+    /// # Errors
+    ///
+    /// [`MapError`], with the region and the domain; nothing is mapped then.
+    pub fn map_range(
+        region: U,
+        range: Range<u64>,
+        domain: D,
+        iova: Iova,
+        prot: Prot,
+    ) -> Result<Self, MapError<U, D>> {
+        let failed = |kind, region, domain| MapError { kind, mapped: 0, region, domain };
+        let writable = prot.contains(Prot::WRITE);
+        let attachment = match Attachment::hold(region, writable) {
+            Ok(attachment) => attachment,
+            Err((error, region)) => {
+                return Err(failed(MapErrorKind::Attach(error), region, domain));
+            }
+        };
+        let region = attachment.region();
+        let mapped = match region.window(range.clone()) {
+            Ok(window) => {
+                let reached = || {
+                    if writable {
+                        region.mark_dirty();
+                    }
+                };
+                // SAFETY: the region is attached. The domain refuses addresses that are in use, and
+                // what is mapped now is unmapped by this value alone.
+                unsafe { entries::install(&*domain, window, iova, prot, reached) }
+            }
+            Err(error) => Err(MapErrorKind::Window(error).into()),
+        };
+        match mapped {
+            Ok(()) => Ok(Self {
+                attachment: ManuallyDrop::new(attachment),
+                domain: ManuallyDrop::new(domain),
+                offset: range.start,
+                len: range.end.saturating_sub(range.start),
+                iova,
+                prot,
+            }),
+            Err(NotMapped { kind, mapped, breach }) => {
+                let region = if breach {
+                    attachment.leak()
+                } else {
+                    // SAFETY: nothing is mapped; what was, has been unmapped and flushed.
+                    unsafe { attachment.release() }
+                };
+                Err(MapError { kind, mapped, region, domain })
+            }
+        }
+    }
+
+    /// The region.
+    #[inline]
+    #[must_use]
+    pub fn region(&self) -> &U {
+        self.attachment.region()
+    }
+
+    /// The domain.
+    #[inline]
+    #[must_use]
+    pub fn domain(&self) -> &D {
+        &self.domain
+    }
+
+    /// Where the device sees the first byte.
+    #[inline]
+    #[must_use]
+    pub const fn iova(&self) -> Iova {
+        self.iova
+    }
+
+    /// The bytes that are mapped: never zero.
+    #[inline]
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a mapping is never empty")]
+    pub const fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// The addresses that are mapped.
+    #[must_use]
+    pub fn range(&self) -> IovaRange {
+        IovaRange::new(self.iova, self.len).unwrap_or(IovaRange::ALL)
+    }
+
+    /// What the device may do.
+    #[inline]
+    #[must_use]
+    pub const fn prot(&self) -> Prot {
+        self.prot
+    }
+
+    /// The bytes of the region that are mapped.
+    #[must_use]
+    pub const fn region_range(&self) -> Range<u64> {
+        self.offset..self.offset.wrapping_add(self.len)
+    }
+
+    /// What is mapped, as a window of the list.
+    ///
+    /// # Errors
+    ///
+    /// [`WindowError`] if the region has broken its contract.
+    pub fn window(&self) -> Result<Window<'_, RegionStorage<U>>, WindowError> {
+        self.region().window(self.region_range())
+    }
+
+    /// Where an address leads in memory; `None` if it is not of this mapping. O(log runs), and the
+    /// page table is not read.
+    #[must_use]
+    pub fn translate(&self, iova: Iova) -> Option<PhysAddr> {
+        self.window().ok()?.phys(iova.checked_offset_from(self.iova)?)
+    }
+
+    /// The nearest places around byte `offset` of the mapping at which it may be cut.
+    #[must_use]
+    pub fn edges(&self, offset: u64) -> Edges {
+        match self.window() {
+            Ok(window) => Edges::around(&window, self.domain.page_sizes(), self.iova, offset),
+            Err(_) => Edges { below: 0, above: self.len },
+        }
+    }
+
+    /// Unmaps the mapping, and gives the region and the domain back. O(log runs), if the domain
+    /// unmaps whole ranges, plus what the domain takes.
+    ///
+    /// # Errors
+    ///
+    /// [`UnmapError`], with the region and the domain, if the domain broke its contract; the pins of
+    /// the region are leaked then.
+    pub fn unmap(self) -> Result<(U, D), UnmapError<U, D>> {
+        let this = ManuallyDrop::new(self);
+        // SAFETY: by the invariant, which ends here: `this` is neither used nor dropped again.
+        let removed = unsafe { this.remove() };
+        // SAFETY: each field is read once, and `this` is not used again.
+        let (attachment, domain) =
+            unsafe { (ptr::read(&raw const *this.attachment), ptr::read(&raw const *this.domain)) };
+        match removed {
+            // SAFETY: what was mapped has been unmapped and flushed.
+            Ok(()) => Ok((unsafe { attachment.release() }, domain)),
+            Err(breach) => Err(UnmapError { breach, region: attachment.leak(), domain }),
+        }
+    }
+
+    /// Unmaps and flushes.
+    ///
+    /// # Safety
+    ///
+    /// Called once, at the end.
+    unsafe fn remove(&self) -> Result<(), Breach> {
+        let domain = &**self.domain;
+        let window = self.window().map_err(|_| Breach { range: self.range(), reported: 0 })?;
+        let mut gather = pin!(<D::Target as Domain>::Gather::default());
+        // SAFETY: by the invariant, these entries are there and ours to remove.
+        let removed = unsafe { entries::remove(domain, &window, self.iova, gather.as_mut()) };
+        domain.flush(gather);
+        removed
+    }
+}
+
+impl<U, D> Mapping<U, D>
+where
+    U: SharedHolder<Target: Region>,
+    D: SharedHolder<Target: Domain>,
+{
+    /// Cuts the mapping in two at byte `offset`; nothing is unmapped.
+    ///
+    /// # Errors
+    ///
+    /// [`CutError`], with the mapping, if the offset lies inside a page table entry and the domain
+    /// cannot split it, or is not inside the mapping.
+    pub fn split_at(self, offset: u64) -> Result<(Self, Self), CutError<Self>> {
+        let kind = match self.cut_fault(offset) {
+            Some(kind) => kind,
+            None => {
+                let writable = self.prot.contains(Prot::WRITE);
+                match Attachment::hold(self.region().clone(), writable) {
+                    Ok(attachment) => return Ok(self.split_off(offset, attachment)),
+                    Err((error, _)) => CutErrorKind::Attach(error),
+                }
+            }
+        };
+        Err(CutError { kind, mapping: self })
+    }
+
+    /// Unmaps the bytes `range` of the mapping, and leaves what lies before and behind them mapped.
+    ///
+    /// # Errors
+    ///
+    /// [`UnmapRangeError`]; unless the domain broke its contract, nothing has changed then.
+    pub fn unmap_range(
+        self,
+        range: Range<u64>,
+    ) -> Result<(Option<Self>, Option<Self>), UnmapRangeError<U, D>> {
+        // Both edges first: nothing happens unless all of it can.
+        let fault = [range.start, range.end].into_iter().find_map(|offset| {
+            if offset == 0 || offset == self.len {
+                return None;
+            }
+            self.cut_fault(offset)
+        });
+        let empty = (range.start >= range.end).then_some(CutErrorKind::Outside { len: self.len });
+        if let Some(kind) = fault.or(empty) {
+            return Err(UnmapRangeError::Cut(CutError { kind, mapping: self }));
+        }
+        let (head, rest) = match range.start {
+            0 => (None, self),
+            start => self.split_at(start).map(|(head, rest)| (Some(head), rest))?,
+        };
+        let (middle, tail) = match range.end.saturating_sub(range.start) {
+            len if len == rest.len => (rest, None),
+            len => match rest.split_at(len) {
+                Ok((middle, tail)) => (middle, Some(tail)),
+                Err(CutError { kind, mapping: rest }) => {
+                    let mapping = match head {
+                        Some(head) => head.join(rest),
+                        None => rest,
+                    };
+                    return Err(UnmapRangeError::Cut(CutError { kind, mapping }));
+                }
+            },
+        };
+        match middle.unmap() {
+            Ok(_) => Ok((head, tail)),
+            Err(error) => Err(UnmapRangeError::Breach { error, head, tail }),
+        }
+    }
+
+    /// Why the mapping cannot be cut at `offset`.
+    fn cut_fault(&self, offset: u64) -> Option<CutErrorKind> {
+        if offset == 0 || offset >= self.len {
+            return Some(CutErrorKind::Outside { len: self.len });
+        }
+        let edges = self.edges(offset);
+        let smallest = self.domain.page_sizes().smallest()?;
+        let can_split = self.domain.can_split() && offset & smallest.mask() == 0;
+        (!edges.is_exact() && !can_split).then_some(CutErrorKind::InsideEntry { edges })
+    }
+
+    /// The two halves; the second one has `attachment`.
+    fn split_off(self, offset: u64, attachment: Attachment<U>) -> (Self, Self) {
+        let mut head = self;
+        let tail = Self {
+            attachment: ManuallyDrop::new(attachment),
+            domain: ManuallyDrop::new(D::clone(&head.domain)),
+            offset: head.offset.wrapping_add(offset),
+            len: head.len.wrapping_sub(offset),
+            // Inside the range, so it has an address.
+            iova: Iova::new(head.iova.get().wrapping_add(offset)),
+            prot: head.prot,
+        };
+        head.len = offset;
+        (head, tail)
+    }
+
+    /// What `split_off` has cut, as one again.
+    fn join(self, tail: Self) -> Self {
+        let mut whole = self;
+        whole.len = whole.len.wrapping_add(tail.len);
+        let tail = ManuallyDrop::new(tail);
+        // SAFETY: the fields are read once, and `tail` is neither used nor dropped again. The memory
+        // is still attached, by `whole`, which stands for both parts from now on.
+        unsafe {
+            drop(ptr::read(&raw const *tail.domain));
+            drop(ptr::read(&raw const *tail.attachment).release());
+        }
+        whole
+    }
+}
+
+impl<U, D> Drop for Mapping<U, D>
+where
+    U: Holder<Target: Region>,
+    D: Holder<Target: Domain>,
+{
+    fn drop(&mut self) {
+        // SAFETY: the value is being dropped, so this is the end.
+        let removed = unsafe { self.remove() };
+        // SAFETY: neither field is used again.
+        let (attachment, domain) = unsafe {
+            (ManuallyDrop::take(&mut self.attachment), ManuallyDrop::take(&mut self.domain))
+        };
+        match removed {
+            // SAFETY: what was mapped has been unmapped and flushed.
+            Ok(()) => drop(unsafe { attachment.release() }),
+            Err(_) => drop(attachment.leak()),
+        }
+        drop(domain);
+    }
+}
+
+impl<U, D> fmt::Debug for Mapping<U, D>
+where
+    U: Holder<Target: Region>,
+    D: Holder<Target: Domain>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mapping")
+            .field("range", &self.range())
+            .field("region_range", &self.region_range())
+            .field("prot", &self.prot)
+            .finish_non_exhaustive()
+    }
+}
