@@ -373,6 +373,21 @@ pub enum TileError {
     },
 }
 
+impl TileError {
+    /// The same error, seen from a start that lies `distance` bytes before.
+    pub(crate) const fn further(self, distance: u64) -> Self {
+        match self {
+            Self::MisalignedMemory { offset, phys, smallest } => {
+                Self::MisalignedMemory { offset: offset.wrapping_add(distance), phys, smallest }
+            }
+            Self::MisalignedEnd { offset, smallest } => {
+                Self::MisalignedEnd { offset: offset.wrapping_add(distance), smallest }
+            }
+            Self::NoPageSizes | Self::Wraps { .. } | Self::MisalignedIova { .. } => self,
+        }
+    }
+}
+
 impl fmt::Display for TileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -29,6 +29,13 @@ pub struct Breach {
     pub reported: u64,
 }
 
+impl Breach {
+    /// Nothing was reported, where something must be.
+    pub(super) const fn new(range: IovaRange) -> Self {
+        Self { range, reported: 0 }
+    }
+}
+
 impl fmt::Display for Breach {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { range, reported } = self;
@@ -47,6 +54,13 @@ pub(super) struct NotMapped<E> {
     pub(super) breach: bool,
 }
 
+impl<E> NotMapped<E> {
+    /// Whether a device could reach some of the memory for a while.
+    pub(super) const fn was_reached(&self) -> bool {
+        self.mapped > 0 || self.breach
+    }
+}
+
 impl<E> From<MapErrorKind<E>> for NotMapped<E> {
     fn from(kind: MapErrorKind<E>) -> Self {
         Self { kind, mapped: 0, breach: false }
@@ -54,16 +68,15 @@ impl<E> From<MapErrorKind<E>> for NotMapped<E> {
 }
 
 /// Whether a window can be mapped at all: what can be known before a domain is asked.
-pub(super) fn check<D: Domain + ?Sized, S: Storage>(
+pub(super) fn check<D: Domain + ?Sized>(
     domain: &D,
-    window: &Window<'_, S>,
+    len: u64,
     iova: Iova,
     prot: Prot,
 ) -> Result<IovaRange, MapErrorKind<D::Error>> {
     if !prot.intersects(Prot::READ | Prot::WRITE) {
         return Err(MapErrorKind::NoAccess);
     }
-    let len = window.len();
     let wraps = MapErrorKind::Tiles(TileError::Wraps { iova, len });
     let range = IovaRange::new(iova, len).map_err(|_| wraps)?;
     let aperture = domain.aperture();
@@ -73,7 +86,7 @@ pub(super) fn check<D: Domain + ?Sized, S: Storage>(
     Ok(range)
 }
 
-/// Maps `window` at `iova`. Calls `reached` once, before a device can reach any of it.
+/// Maps `window` at `iova`.
 ///
 /// # Safety
 ///
@@ -84,60 +97,60 @@ pub(super) unsafe fn install<D: Domain + ?Sized, S: Storage>(
     window: Window<'_, S>,
     iova: Iova,
     prot: Prot,
-    reached: impl FnOnce(),
 ) -> Result<(), NotMapped<D::Error>> {
-    let range = check(domain, &window, iova, prot)?;
+    let range = check(domain, window.len(), iova, prot)?;
     let tiles = window.tiles(domain.page_sizes(), iova).map_err(MapErrorKind::Tiles)?;
-    let mut reached = Some(reached);
     let mut mapped = 0u64;
-    for tile in tiles {
-        // SAFETY: the caller's promise is handed on.
-        let (bytes, outcome) = unsafe { domain.map(tile, prot) };
-        if bytes > 0 {
-            if let Some(reached) = reached.take() {
-                reached();
-            }
+    // SAFETY: the caller's promise is handed on.
+    let outcome = unsafe { map_tiles(domain, tiles, prot, &mut mapped) };
+    let outcome = outcome.and_then(|()| domain.sync_map(range).map_err(TileFault::Domain));
+    let Err(fault) = outcome else {
+        return Ok(());
+    };
+    // SAFETY: these bytes are mapped; the last tile may be mapped in part.
+    let undone = unsafe { roll_back(domain, &window, iova, mapped) };
+    Err(match (fault, undone) {
+        (TileFault::Domain(error), Ok(())) => {
+            NotMapped { kind: MapErrorKind::Domain(error), mapped, breach: false }
         }
-        let whole = bytes == tile.len();
-        let honest = bytes & tile.page_size.mask() == 0 && bytes <= tile.len();
-        if !honest || outcome.is_ok() != whole {
-            let breach = Breach { range: tile_range(&tile, range), reported: bytes };
-            // What is certain is undone; of this tile nothing is.
-            // SAFETY: these tiles are mapped.
-            let _ = unsafe { roll_back(domain, &window, iova, mapped) };
-            return Err(NotMapped { kind: MapErrorKind::Breach(breach), mapped, breach: true });
+        (TileFault::Breach(breach), _) | (_, Err(breach)) => {
+            NotMapped { kind: MapErrorKind::Breach(breach), mapped, breach: true }
         }
-        mapped = mapped.wrapping_add(bytes);
-        if let Err(error) = outcome {
-            // SAFETY: these tiles are mapped, the last one in part.
-            return Err(unsafe { undo(domain, &window, iova, mapped, error) });
-        }
-    }
-    if let Err(error) = domain.sync_map(range) {
-        // SAFETY: all tiles are mapped.
-        return Err(unsafe { undo(domain, &window, iova, mapped, error) });
-    }
-    Ok(())
+    })
 }
 
-/// Undoes what was mapped before `error`.
+/// Why a tile is not mapped.
+pub(super) enum TileFault<E> {
+    Domain(E),
+    /// What is mapped of this tile is not known.
+    Breach(Breach),
+}
+
+/// Maps tiles until one fails; adds to `mapped` what is mapped for certain, whole pages of the last
+/// tile included.
 ///
 /// # Safety
 ///
-/// The first `mapped` bytes of the window are mapped by the caller.
-#[cold]
-unsafe fn undo<D: Domain + ?Sized, S: Storage>(
+/// That of [`Domain::map`], for each of them.
+pub(super) unsafe fn map_tiles<D: Domain + ?Sized>(
     domain: &D,
-    window: &Window<'_, S>,
-    iova: Iova,
-    mapped: u64,
-    error: D::Error,
-) -> NotMapped<D::Error> {
-    // SAFETY: the caller's promise is handed on.
-    match unsafe { roll_back(domain, window, iova, mapped) } {
-        Ok(()) => NotMapped { kind: MapErrorKind::Domain(error), mapped, breach: false },
-        Err(breach) => NotMapped { kind: MapErrorKind::Breach(breach), mapped, breach: true },
+    tiles: impl Iterator<Item = Tile>,
+    prot: Prot,
+    mapped: &mut u64,
+) -> Result<(), TileFault<D::Error>> {
+    for tile in tiles {
+        // SAFETY: the caller's promise is handed on.
+        let (bytes, outcome) = unsafe { domain.map(tile, prot) };
+        let honest = bytes & tile.page_size.mask() == 0
+            && if outcome.is_ok() { bytes == tile.len() } else { bytes <= tile.len() };
+        if !honest {
+            let range = IovaRange::new(tile.iova, tile.len()).unwrap_or(IovaRange::ALL);
+            return Err(TileFault::Breach(Breach { range, reported: bytes }));
+        }
+        *mapped = mapped.wrapping_add(bytes);
+        outcome.map_err(TileFault::Domain)?;
     }
+    Ok(())
 }
 
 /// Unmaps and flushes the first `mapped` bytes of a window.
@@ -177,19 +190,29 @@ pub(super) unsafe fn remove<D: Domain + ?Sized, S: Storage>(
     let len = window.len();
     let range = IovaRange::new(iova, len).unwrap_or(IovaRange::ALL);
     // What was installed can be tiled; if not, the page sizes have changed.
-    let tiles =
-        window.tiles(domain.page_sizes(), iova).map_err(|_| Breach { range, reported: 0 })?;
+    let tiles = window.tiles(domain.page_sizes(), iova).map_err(|_| Breach::new(range))?;
     // SAFETY: the caller's promise is handed on; these are the tiles of the range.
+    unsafe { unmap_tiles(domain, range, tiles, gather) }
+}
+
+/// Unmaps the tiles of `range`.
+///
+/// # Safety
+///
+/// That of [`Domain::unmap_range`].
+pub(super) unsafe fn unmap_tiles<D: Domain + ?Sized>(
+    domain: &D,
+    range: IovaRange,
+    tiles: impl Iterator<Item = Tile>,
+    gather: Pin<&mut D::Gather>,
+) -> Result<(), Breach> {
+    // SAFETY: the caller's promise is handed on.
     let reported = unsafe { domain.unmap_range(range, tiles, gather) };
-    if reported == len {
+    if range.len() == Some(reported) {
         Ok(())
     } else {
         Err(Breach { range, reported })
     }
-}
-
-fn tile_range(tile: &Tile, fallback: IovaRange) -> IovaRange {
-    IovaRange::new(tile.iova, tile.len()).unwrap_or(fallback)
 }
 
 /// Why memory is not mapped; `E` is the error of the domain.

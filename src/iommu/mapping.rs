@@ -81,18 +81,15 @@ where
         };
         let region = attachment.region();
         let mapped = match region.window(range.clone()) {
-            Ok(window) => {
-                let reached = || {
-                    if writable {
-                        region.mark_dirty();
-                    }
-                };
-                // SAFETY: the region is attached. The domain refuses addresses that are in use, and
-                // what is mapped now is unmapped by this value alone.
-                unsafe { entries::install(&*domain, window, iova, prot, reached) }
-            }
+            // SAFETY: the region is attached. The domain refuses addresses that are in use, and what
+            // is mapped now is unmapped by this value alone.
+            Ok(window) => unsafe { entries::install(&*domain, window, iova, prot) },
             Err(error) => Err(MapErrorKind::Window(error).into()),
         };
+        // A device may have written, however short the time was.
+        if writable && mapped.as_ref().map_or_else(NotMapped::was_reached, |()| true) {
+            region.mark_dirty();
+        }
         match mapped {
             Ok(()) => Ok(Self {
                 attachment: ManuallyDrop::new(attachment),
@@ -215,7 +212,7 @@ where
     /// Called once, at the end.
     unsafe fn remove(&self) -> Result<(), Breach> {
         let domain = &**self.domain;
-        let window = self.window().map_err(|_| Breach { range: self.range(), reported: 0 })?;
+        let window = self.window().map_err(|_| Breach::new(self.range()))?;
         let mut gather = pin!(<D::Target as Domain>::Gather::default());
         // SAFETY: by the invariant, these entries are there and ours to remove.
         let removed = unsafe { entries::remove(domain, &window, self.iova, gather.as_mut()) };

@@ -8,7 +8,9 @@ mod error;
 mod mapping;
 mod prot;
 mod range;
+mod readback;
 mod slab;
+mod stream;
 
 pub use domain::{DirtyDomain, Domain, Entry, RangeGather, ReadDomain};
 pub use edges::Edges;
@@ -17,4 +19,6 @@ pub use error::{CutError, CutErrorKind, MapError, UnmapError, UnmapRangeError};
 pub use mapping::Mapping;
 pub use prot::Prot;
 pub use range::IovaRange;
+pub use readback::Readback;
 pub use slab::Slab;
+pub use stream::{Stream, StreamError, StreamErrorKind, StreamUnmapError};

@@ -38,10 +38,11 @@ pub struct PinBatch<'a, P: Pinner + ?Sized> {
     pinner: &'a P,
     slots: &'a mut [RunSlot],
     flags: PinFlags,
-    /// The page at which the batch begins.
+    /// The page at which the batch, or what is left of it, begins.
     start: UserAddr,
-    // Invariant: the first `used` slots hold runs of `pages` pages together, each with one pin that
+    // Invariant: the slots `taken..used` hold runs of `pages` pages together, each with one pin that
     // is ours, for the user pages from `start` on.
+    taken: usize,
     used: usize,
     pages: u64,
     /// Pages that are still wanted.
@@ -60,6 +61,7 @@ impl<'a, P: Pinner + ?Sized> PinBatch<'a, P> {
             slots,
             flags,
             start: range.first_page(page),
+            taken: 0,
             used: 0,
             pages: 0,
             left: range.page_count(page),
@@ -112,7 +114,7 @@ impl<'a, P: Pinner + ?Sized> PinBatch<'a, P> {
 
     /// The runs that the batch holds.
     pub fn runs(&self) -> impl Iterator<Item = PageRun> + Clone + '_ {
-        self.slots.iter().take(self.used).flatten().copied()
+        self.slots.iter().take(self.used).skip(self.taken).flatten().copied()
     }
 
     /// Takes a run whose pages have just been pinned, for the user pages from
@@ -136,7 +138,8 @@ impl<'a, P: Pinner + ?Sized> PinBatch<'a, P> {
     /// Files the run: behind the last one, or merged with it.
     #[inline]
     fn place(&mut self, run: PageRun) -> Option<()> {
-        let last = self.used.checked_sub(1).and_then(|last| self.slots.get_mut(last));
+        let last = self.used.checked_sub(1).filter(|last| *last >= self.taken);
+        let last = last.and_then(|last| self.slots.get_mut(last));
         if let Some(Some(last)) = last {
             if last.continues_with(&run) {
                 // No merge where the count would need more than 64 bits.
@@ -158,9 +161,25 @@ impl<'a, P: Pinner + ?Sized> PinBatch<'a, P> {
     /// That of `take`; nothing of the batch is pinned any more then.
     pub fn accept<R, E>(mut self, take: impl FnOnce(&Self) -> Result<R, E>) -> Result<R, E> {
         let taken = take(&self)?;
-        self.used = 0;
-        self.pages = 0;
+        self.taken = self.used;
         Ok(taken)
+    }
+
+    /// The first run that the batch holds.
+    pub(crate) fn first(&self) -> Option<PageRun> {
+        self.runs().next()
+    }
+
+    /// Hands the pins of the first run over: the user address of its first page, and the run. O(1).
+    #[must_use = "the pins are the caller's now"]
+    pub fn take_first(&mut self) -> Option<(UserAddr, PageRun)> {
+        let run = self.first()?;
+        let at = self.start;
+        self.taken = self.taken.wrapping_add(1);
+        self.pages = self.pages.wrapping_sub(run.count());
+        let bytes = run.count().wrapping_shl(self.pinner.page_size().shift());
+        self.start = UserAddr::new(at.get().wrapping_add(bytes));
+        Some((at, run))
     }
 }
 

@@ -52,6 +52,11 @@ impl<F> PinRequest<F> {
         PinRequest { range: self.range, flags: self.flags, progress }
     }
 
+    /// Range, flags and progress.
+    pub(crate) fn into_parts(self) -> (UserRange, PinFlags, F) {
+        (self.range, self.flags, self.progress)
+    }
+
     /// The bytes that are to be pinned.
     #[must_use]
     pub const fn range(&self) -> UserRange {
