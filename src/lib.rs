@@ -93,6 +93,8 @@ compile_error!(
 struct Readme;
 
 mod addr;
+#[cfg(feature = "alloc")]
+mod block_map;
 mod few;
 pub mod granule;
 pub mod iommu;

@@ -9,10 +9,12 @@ pub(crate) use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-#[cfg(all(feature = "mock", loom))]
-pub(crate) use loom::sync::{Mutex, MutexGuard};
 #[cfg(all(feature = "mock", not(loom)))]
-pub(crate) use std::sync::{Mutex, MutexGuard};
+pub(crate) use core::sync::atomic::AtomicU64;
+#[cfg(all(feature = "mock", loom))]
+pub(crate) use loom::sync::{atomic::AtomicU64, Mutex, MutexGuard};
+#[cfg(all(feature = "mock", not(loom)))]
+pub(crate) use std::sync::{Mutex, MutexGuard, OnceLock};
 
 /// Locks, also where another thread has panicked while it held the lock: what is guarded here is
 /// changed in steps that each leave it whole.

@@ -16,13 +16,42 @@
     reason = "a test may panic: that is how it fails"
 )]
 
-use pinned_sgl::linux::{Buffer, BufferError, FrameError, PageMap, Pages, PinErrorKind, Pinned};
-use pinned_sgl::{MemoryKind, PageSize, PageSizes, Pfn, Sgl, SglBuilder, UserAddr};
+use pinned_sgl::linux::{Buffer, BufferError, CopyError, FrameError, PageMap, Pages, PinFault};
+use pinned_sgl::umem::{
+    PinError, PinErrorKind, PinFlags, PinRequest, Region, Umem, Unaccounted, UserRange,
+};
+use pinned_sgl::{Heap, MemoryKind, PageSize, PageSizes, Pfn, Sgl, SglBuilder, UserAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fs, num::NonZeroUsize, ops::ControlFlow, os::unix::process::CommandExt, process};
 
 const MIB: u64 = 1 << 20;
+
+type Pinned = Umem<Box<Buffer>, &'static Unaccounted, Heap>;
+
+/// All of `buffer`, as a device that reads and writes it needs it.
+fn request(buffer: &Buffer) -> PinRequest {
+    PinRequest::new(buffer.user_range(), PinFlags::WRITE | PinFlags::LONGTERM)
+}
+
+fn pin(buffer: Buffer) -> Result<Pinned, PinError<Box<Buffer>>> {
+    let request = request(&buffer);
+    Umem::pin(Box::new(buffer), &Unaccounted, request)
+}
+
+/// Pins with `count` threads, and `progress` watching.
+fn pin_parallel(
+    buffer: Buffer,
+    count: usize,
+    progress: impl Fn(u64) -> ControlFlow<()> + Sync,
+) -> Result<Pinned, PinError<Box<Buffer>>> {
+    let request = request(&buffer).with_progress(progress);
+    Umem::pin_parallel(Box::new(buffer), &Unaccounted, request, threads(count))
+}
+
+fn unpin(pinned: Pinned) -> Buffer {
+    *pinned.unpin().unwrap()
+}
 
 /// `VmPin` and the pool of huge pages belong to the process and to the machine: one test at a time.
 fn alone() -> MutexGuard<'static, ()> {
@@ -46,7 +75,7 @@ fn on(_: u64) -> ControlFlow<()> {
 }
 
 /// The list of `len` bytes from `start` on, page by page, as the page map tells it now.
-fn list_again(start: UserAddr, len: u64) -> Sgl<pinned_sgl::Heap> {
+fn list_again(start: UserAddr, len: u64) -> Sgl<Heap> {
     let map = PageMap::open().unwrap();
     let page = map.page_size();
     let mut builder = SglBuilder::new(page).unwrap();
@@ -58,11 +87,15 @@ fn list_again(start: UserAddr, len: u64) -> Sgl<pinned_sgl::Heap> {
     builder.finish().unwrap()
 }
 
+fn start_of(pinned: &Pinned) -> UserAddr {
+    pinned.user_range().start()
+}
+
 fn check_whole(pinned: &Pinned, len: u64) {
     assert_eq!(pinned.len(), len);
     assert_eq!(pinned.sgl().byte_len(), len);
     assert!(pinned.sgl().runs().all(|run| run.start().get() != 0));
-    assert_eq!(*pinned.sgl(), list_again(pinned.user_addr(), len));
+    assert_eq!(*pinned.sgl(), list_again(start_of(pinned), len));
 }
 
 #[test]
@@ -74,7 +107,7 @@ fn the_kernel_counts_what_is_pinned_and_only_while_it_is() {
             let len = 40 * MIB;
             let buffer = Buffer::new(len, pages).unwrap();
             assert_eq!(vm_pin(), before, "a buffer alone is not pinned");
-            let pinned = buffer.pin_parallel(threads(count), on).unwrap();
+            let pinned = pin_parallel(buffer, count, on).unwrap();
             assert_eq!(vm_pin() - before, len, "{pages:?}, {count} threads");
             check_whole(&pinned, len);
             drop(pinned);
@@ -87,18 +120,18 @@ fn the_kernel_counts_what_is_pinned_and_only_while_it_is() {
 fn unpinning_gives_the_buffer_back_with_what_was_written() {
     let _alone = alone();
     let before = vm_pin();
-    let mut pinned = Buffer::new(3 * MIB, Pages::Base).unwrap().pin().unwrap();
+    let pinned = pin(Buffer::new(3 * MIB, Pages::Base).unwrap()).unwrap();
     pinned.write(3 * MIB - 5, b"hello").unwrap();
-    let start = pinned.user_addr();
+    let start = pinned.user_addr().unwrap();
 
-    let buffer = pinned.unpin();
+    let buffer = unpin(pinned);
     assert_eq!(vm_pin(), before);
     assert_eq!(buffer.user_addr(), start);
     let mut text = [0; 5];
     buffer.read(3 * MIB - 5, &mut text).unwrap();
     assert_eq!(&text, b"hello");
 
-    let pinned = buffer.pin().unwrap();
+    let pinned = pin(buffer).unwrap();
     assert_eq!(vm_pin() - before, 3 * MIB);
     pinned.read(3 * MIB - 5, &mut text).unwrap();
     assert_eq!(&text, b"hello");
@@ -108,14 +141,15 @@ fn unpinning_gives_the_buffer_back_with_what_was_written() {
 
 #[test]
 fn copies_stay_inside_the_buffer() {
-    let mut buffer = Buffer::new(MIB, Pages::Base).unwrap();
+    let buffer = Buffer::new(MIB, Pages::Base).unwrap();
     let mut byte = [7];
     buffer.read(MIB - 1, &mut byte).unwrap();
     assert_eq!(byte, [0], "fresh memory is zero");
     buffer.write(MIB, &[]).unwrap();
     for offset in [MIB, MIB + 1, u64::MAX] {
-        assert_eq!(buffer.write(offset, &byte).unwrap_err().offset, offset);
-        assert_eq!(buffer.read(offset, &mut byte).unwrap_err().available, MIB);
+        let beyond = CopyError::Beyond { offset, len: 1, available: MIB };
+        assert_eq!(buffer.write(offset, &byte), Err(beyond));
+        assert_eq!(buffer.read(offset, &mut byte), Err(beyond));
     }
     assert!(buffer.write(MIB - 1, &[1, 2]).is_err());
     buffer.read(MIB - 1, &mut byte).unwrap();
@@ -129,17 +163,17 @@ fn threads_build_the_list_that_one_thread_builds() {
     for (len, pages) in [(70 * MIB + 12288, Pages::Transparent), (4 * MIB, Pages::Transparent)] {
         let mut buffer = Buffer::new(len, pages).unwrap();
         for count in [1, 2, 3, 16] {
-            let pinned = buffer.pin_parallel(threads(count), on).unwrap();
+            let pinned = pin_parallel(buffer, count, on).unwrap();
             check_whole(&pinned, len);
             // Cut anywhere, listed apart and joined: the same list.
             let page = pinned.sgl().page_size();
             let cut = (len / 3) & !page.mask();
             let mut joined = SglBuilder::new(page).unwrap();
-            joined.push_sgl(&list_again(pinned.user_addr(), cut)).unwrap();
-            let rest = pinned.user_addr().checked_add(cut).unwrap();
+            joined.push_sgl(&list_again(start_of(&pinned), cut)).unwrap();
+            let rest = start_of(&pinned).checked_add(cut).unwrap();
             joined.push_sgl(&list_again(rest, len - cut)).unwrap();
             assert_eq!(joined.finish().unwrap(), *pinned.sgl());
-            buffer = pinned.unpin();
+            buffer = unpin(pinned);
         }
     }
 }
@@ -151,14 +185,15 @@ fn progress_counts_every_byte_once() {
         let (calls, most) = (AtomicU64::new(0), AtomicU64::new(0));
         let len = 200 * MIB;
         let buffer = Buffer::new(len, Pages::Transparent).unwrap();
-        let pinned = buffer.pin_parallel(threads(count), |pinned| {
+        let pinned = pin_parallel(buffer, count, |pinned| {
             calls.fetch_add(1, Ordering::Relaxed);
             most.fetch_max(pinned, Ordering::Relaxed);
             ControlFlow::Continue(())
         });
         assert_eq!(pinned.unwrap().len(), len);
         assert_eq!(most.into_inner(), len);
-        assert_eq!(calls.into_inner(), 4);
+        // 64 MiB are pinned at a time, and told at the latest when they are.
+        assert!(calls.into_inner() >= 4);
     }
 }
 
@@ -169,23 +204,22 @@ fn cancelling_half_way_leaves_nothing_pinned() {
     let mut buffer = Buffer::new(256 * MIB, Pages::Transparent).unwrap();
     for count in [1, 2] {
         let seen = AtomicU64::new(0);
-        let error = buffer
-            .pin_parallel(threads(count), |pinned| {
-                seen.fetch_max(vm_pin() - before, Ordering::Relaxed);
-                if pinned >= 128 * MIB {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
-                }
-            })
-            .unwrap_err();
+        let error = pin_parallel(buffer, count, |pinned| {
+            seen.fetch_max(vm_pin() - before, Ordering::Relaxed);
+            if pinned >= 128 * MIB {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })
+        .unwrap_err();
         assert!(matches!(error.kind(), PinErrorKind::Cancelled), "{error}");
         assert!(seen.into_inner() >= 128 * MIB, "it was pinned");
         assert!(error.pinned() >= 128 * MIB);
         assert_eq!(vm_pin(), before, "{count} threads");
-        buffer = error.into_buffer();
+        buffer = *error.into_pinner();
     }
-    drop(buffer.pin().unwrap());
+    drop(pin(buffer).unwrap());
     assert_eq!(vm_pin(), before);
 }
 
@@ -196,11 +230,54 @@ fn a_panic_in_the_middle_leaves_nothing_pinned() {
     for count in [1, 2] {
         let pin = || {
             let buffer = Buffer::new(130 * MIB, Pages::Transparent).unwrap();
-            let _ = buffer.pin_parallel(threads(count), |_| panic!("on purpose"));
+            let _ = pin_parallel(buffer, count, |_| panic!("on purpose"));
         };
         assert!(std::panic::catch_unwind(pin).is_err());
         assert_eq!(vm_pin(), before);
     }
+}
+
+#[test]
+fn regions_share_a_buffer() {
+    let _alone = alone();
+    let before = vm_pin();
+    let buffer = Arc::new(Buffer::new(80 * MIB, Pages::Base).unwrap());
+    let part = |from: u64, len: u64| {
+        let start = buffer.user_addr().checked_add(from * MIB).unwrap();
+        let range = UserRange::new(start, len * MIB).unwrap();
+        let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
+        let umem = Umem::pin(Arc::clone(&buffer), &Unaccounted, request).unwrap();
+        assert_eq!(*umem.sgl(), list_again(start, len * MIB));
+        umem
+    };
+    let (whole, first, last) = (part(0, 80), part(0, 50), part(30, 50));
+    assert_eq!(vm_pin() - before, 80 * MIB, "a page is charged once");
+    first.write(40 * MIB, b"shared").unwrap();
+    let mut text = [0; 6];
+    last.read(10 * MIB, &mut text).unwrap();
+    assert_eq!(&text, b"shared");
+    drop(whole);
+    drop(first);
+    assert_eq!(*last.sgl(), list_again(last.user_range().start(), 50 * MIB));
+    assert!(vm_pin() - before >= 50 * MIB);
+    drop(last);
+    assert_eq!(vm_pin(), before);
+}
+
+#[test]
+fn a_region_that_was_leaked_stays() {
+    let _alone = alone();
+    let before = vm_pin();
+    let buffer = Box::new(Buffer::new(2 * MIB, Pages::Base).unwrap());
+    let request = request(&buffer);
+    // The region borrows the buffer, so the buffer outlives it, leaked or not.
+    let umem = Umem::pin(&*buffer, &Unaccounted, request).unwrap();
+    umem.attach(true).unwrap();
+    drop(umem);
+    let start = buffer.user_addr();
+    drop(buffer);
+    assert_eq!(vm_pin() - before, 2 * MIB, "a device may still write to it");
+    assert_eq!(list_again(start, 2 * MIB).byte_len(), 2 * MIB);
 }
 
 /// The bytes that the kernel has as transparent huge pages in the mapping that holds `addr`.
@@ -222,12 +299,12 @@ fn anon_huge_pages(addr: UserAddr) -> u64 {
 fn transparent_huge_pages_are_runs_of_huge_pages() {
     let _alone = alone();
     let len = 64 * MIB;
-    let pinned = Buffer::new(len, Pages::Transparent).unwrap().pin().unwrap();
-    let huge = pinned.buffer().huge_page_size();
-    assert!(pinned.user_addr().is_aligned(huge));
-    let granted = anon_huge_pages(pinned.user_addr());
+    let pinned = pin(Buffer::new(len, Pages::Transparent).unwrap()).unwrap();
+    let huge = pinned.pinner().huge_page_size();
+    assert!(start_of(&pinned).is_aligned(huge));
+    let granted = anon_huge_pages(start_of(&pinned));
     let window = pinned.sgl().whole().unwrap();
-    let sizes = PageSizes::from(huge) | PageSizes::from(pinned.buffer().page_size());
+    let sizes = PageSizes::from(huge) | PageSizes::from(pinned.pinner().page_size());
     let iova = pinned_sgl::Iova::new(1 << 40);
     let tiles = window.tiles(sizes, iova).unwrap();
     let in_huge: u64 = tiles.filter(|tile| tile.page_size == huge).map(|tile| tile.len()).sum();
@@ -235,7 +312,7 @@ fn transparent_huge_pages_are_runs_of_huge_pages() {
     if granted == len {
         let best = window.best_page_size(sizes, iova).unwrap().unwrap();
         assert_eq!(best.page_size(), huge);
-        let unit = huge.bytes() / pinned.buffer().page_size().bytes();
+        let unit = huge.bytes() / pinned.pinner().page_size().bytes();
         assert!(pinned.sgl().runs().all(|run| run.count() % unit == 0));
     }
 }
@@ -243,8 +320,8 @@ fn transparent_huge_pages_are_runs_of_huge_pages() {
 #[test]
 fn base_pages_are_what_they_are_called() {
     let _alone = alone();
-    let pinned = Buffer::new(16 * MIB, Pages::Base).unwrap().pin().unwrap();
-    assert_eq!(anon_huge_pages(pinned.user_addr()), 0);
+    let pinned = pin(Buffer::new(16 * MIB, Pages::Base).unwrap()).unwrap();
+    assert_eq!(anon_huge_pages(start_of(&pinned)), 0);
 }
 
 /// Huge pages reserved for a test, and given back after it.
@@ -289,9 +366,9 @@ fn reserved_huge_pages_are_pinned_whole() {
     {
         let _reserved = Reserved::pages(size, count);
         let len = count * size.bytes();
-        for threads in [1, 2, 5].map(threads) {
+        for threads in [1, 2, 5] {
             let before = vm_pin();
-            let pinned = Buffer::new(len, pages).unwrap().pin_parallel(threads, on).unwrap();
+            let pinned = pin_parallel(Buffer::new(len, pages).unwrap(), threads, on).unwrap();
             assert_eq!(vm_pin() - before, len, "{pages:?}, {threads} threads");
             check_whole(&pinned, len);
             let window = pinned.sgl().whole().unwrap();
@@ -341,7 +418,7 @@ fn sizes_that_are_none() {
 
 #[test]
 fn a_page_that_was_never_touched_has_no_frame() {
-    let mut buffer = Buffer::new(MIB, Pages::Base).unwrap();
+    let buffer = Buffer::new(MIB, Pages::Base).unwrap();
     let page = buffer.page_size().bytes();
     buffer.write(0, &[1]).unwrap();
     buffer.write(page, &[1]).unwrap();
@@ -411,38 +488,46 @@ fn without_io_uring() -> libc::c_int {
     unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) }
 }
 
+/// What the buffer said.
+fn fault_of(error: &PinError<Box<Buffer>>) -> &PinFault {
+    let PinErrorKind::Pinner(fault) = error.kind() else { panic!("{error}") };
+    fault
+}
+
 #[test]
 fn children_that_were_refused() {
     match std::env::var(CHILD).as_deref() {
         Ok("memlock") => {
             let before = vm_pin();
             let buffer = Buffer::new(128 * MIB, Pages::Base).unwrap();
-            let error = buffer.pin().unwrap_err();
-            let kind = error.kind();
+            let error = pin(buffer).unwrap_err();
+            let fault = fault_of(&error);
             assert!(
-                matches!(kind, PinErrorKind::MemlockLimit { offset: 0, limit: MIB, .. }),
+                matches!(fault, PinFault::MemlockLimit { offset: 0, limit: MIB, .. }),
                 "{error}"
             );
-            assert_eq!(vm_pin(), before);
+            assert_eq!((error.pinned(), vm_pin()), (0, before));
             // Less than the limit is fine, with the buffer of an error too.
-            drop(error.into_buffer());
-            let pinned = Buffer::new(MIB / 2, Pages::Base).unwrap().pin().unwrap();
+            let buffer = error.into_pinner();
+            let part = UserRange::new(buffer.user_addr(), MIB / 2).unwrap();
+            let flags = PinFlags::WRITE | PinFlags::LONGTERM;
+            let pinned = Umem::pin(buffer, &Unaccounted, PinRequest::new(part, flags)).unwrap();
             assert_eq!(vm_pin() - before, MIB / 2);
             drop(pinned);
             println!("refused: memlock");
         }
         Ok("nobody") => {
-            let error = Buffer::new(MIB, Pages::Base).unwrap().pin().unwrap_err();
-            let kind = error.kind();
-            assert!(matches!(kind, PinErrorKind::Frames(FrameError::Hidden { .. })), "{error}");
+            let error = pin(Buffer::new(MIB, Pages::Base).unwrap()).unwrap_err();
+            let fault = fault_of(&error);
+            assert!(matches!(fault, PinFault::Frames(FrameError::Hidden { .. })), "{error}");
             assert!(error.to_string().contains("CAP_SYS_ADMIN"), "{error}");
             assert_eq!((error.pinned(), vm_pin()), (0, 0));
             assert!(matches!(PageMap::open(), Err(FrameError::Hidden { .. })));
             println!("refused: nobody");
         }
         Ok("no io_uring") => {
-            let error = Buffer::new(MIB, Pages::Base).unwrap().pin().unwrap_err();
-            let PinErrorKind::NoIoUring { source } = error.kind() else { panic!("{error}") };
+            let error = pin(Buffer::new(MIB, Pages::Base).unwrap()).unwrap_err();
+            let PinFault::NoIoUring { source } = fault_of(&error) else { panic!("{error}") };
             assert_eq!(source.raw_os_error(), Some(libc::EPERM));
             assert!(error.to_string().contains("kernel.io_uring_disabled"), "{error}");
             println!("refused: no io_uring");

@@ -77,7 +77,7 @@ impl Facts {
         let sgl = memory.sgl();
         let window = sgl.whole()?;
         let (mock_seed, user_addr) = match memory {
-            Memory::Real(pinned) => (None, Some(pinned.user_addr().get())),
+            Memory::Real(umem, _) => (None, Some(umem.user_range().start().get())),
             Memory::Mock { seed, .. } => (Some(*seed), None),
         };
         let best = window.best_page_size(PageSizes::from_bits_retain(NIC), args.iova)?;

@@ -3,21 +3,28 @@
 
 use crate::args::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use pinned_sgl::linux::{Buffer, BufferError, FrameError, PinError, PinErrorKind, Pinned, Steps};
+use pinned_sgl::linux::{Buffer, BufferError, FrameError, PinFault, Steps};
+use pinned_sgl::umem::{PinError, PinErrorKind, PinFlags, PinRequest, Region, Umem, Unaccounted};
 use pinned_sgl::{Heap, Sgl};
 use std::time::{Duration, Instant};
 use std::{fmt, ops::ControlFlow};
 
 /// A list, and where it comes from.
 pub(crate) enum Memory {
-    Real(Pinned),
-    Mock { sgl: Sgl<Heap>, seed: u64, build: Duration, join: Duration },
+    /// Pinned, and how long that took.
+    Real(Umem<Box<Buffer>, &'static Unaccounted, Heap>, Duration),
+    Mock {
+        sgl: Sgl<Heap>,
+        seed: u64,
+        build: Duration,
+        join: Duration,
+    },
 }
 
 impl Memory {
     /// Pins a buffer, with a progress bar if that takes longer than a second.
     pub(crate) fn pin(args: &Args) -> Result<Self, NoMemory> {
-        let buffer = Buffer::new(args.size, args.pages.pages())?;
+        let buffer = Box::new(Buffer::new(args.size, args.pages.pages())?);
         let bar = ProgressBar::with_draw_target(Some(args.size), ProgressDrawTarget::hidden());
         if let Ok(style) = ProgressStyle::with_template(
             "pinning [{bar:40}] {bytes} of {total_bytes}, {bytes_per_sec}",
@@ -25,30 +32,36 @@ impl Memory {
             bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
         }
         let started = Instant::now();
-        let pinned = buffer.pin_parallel(args.threads, |pinned| {
+        let request = PinRequest::new(buffer.user_range(), PinFlags::WRITE | PinFlags::LONGTERM);
+        let progress = |pinned: u64| {
             if bar.is_hidden() && started.elapsed() > Duration::from_secs(1) {
                 bar.set_draw_target(ProgressDrawTarget::stderr());
             }
             bar.set_position(pinned);
             ControlFlow::Continue(())
-        });
+        };
+        let request = request.with_progress(progress);
+        // The kernel accounts for what it pins.
+        let umem = Umem::pin_parallel(buffer, &Unaccounted, request, args.threads);
+        let took = started.elapsed();
         bar.finish_and_clear();
-        Ok(Self::Real(pinned?))
+        Ok(Self::Real(umem?, took))
     }
 
     pub(crate) fn sgl(&self) -> &Sgl<Heap> {
         match self {
-            Self::Real(pinned) => pinned.sgl(),
+            Self::Real(umem, _) => umem.sgl(),
             Self::Mock { sgl, .. } => sgl,
         }
     }
 
-    /// How long the steps took: made-up memory is neither pinned nor read.
+    /// How long it took, and how much of that the threads spent, added up, in steps: made-up memory
+    /// is neither pinned nor read.
     pub(crate) fn steps(&self) -> Vec<(&'static str, Duration)> {
         match self {
-            Self::Real(pinned) => {
-                let Steps { pin, read, build, join, .. } = pinned.steps();
-                vec![("pin", pin), ("read frames", read), ("build", build), ("join", join)]
+            Self::Real(umem, took) => {
+                let Steps { pin, read, .. } = umem.pinner().steps();
+                vec![("pin", pin), ("read frames", read), ("in all", *took)]
             }
             Self::Mock { build, join, .. } => vec![("build", *build), ("join", *join)],
         }
@@ -59,7 +72,7 @@ impl Memory {
 #[derive(Debug)]
 pub(crate) enum NoMemory {
     Buffer(BufferError),
-    Pin(PinError),
+    Pin(PinError<Box<Buffer>>),
 }
 
 impl NoMemory {
@@ -68,7 +81,9 @@ impl NoMemory {
             Self::Buffer(_) => false,
             Self::Pin(error) => matches!(
                 error.kind(),
-                PinErrorKind::Frames(FrameError::Hidden { .. }) | PinErrorKind::MemlockLimit { .. }
+                PinErrorKind::Pinner(
+                    PinFault::Frames(FrameError::Hidden { .. }) | PinFault::MemlockLimit { .. }
+                )
             ),
         }
     }
@@ -80,7 +95,7 @@ impl fmt::Display for NoMemory {
             Self::Buffer(error) => error.fmt(f),
             // Which page it was does not matter here: all of them are hidden.
             Self::Pin(error) => match error.kind() {
-                PinErrorKind::Frames(FrameError::Hidden { .. }) => f.write_str(
+                PinErrorKind::Pinner(PinFault::Frames(FrameError::Hidden { .. })) => f.write_str(
                     "the kernel hides physical addresses from this process, \
                      which lacks CAP_SYS_ADMIN",
                 ),
@@ -98,8 +113,8 @@ impl From<BufferError> for NoMemory {
     }
 }
 
-impl From<PinError> for NoMemory {
-    fn from(error: PinError) -> Self {
+impl From<PinError<Box<Buffer>>> for NoMemory {
+    fn from(error: PinError<Box<Buffer>>) -> Self {
         Self::Pin(error)
     }
 }

@@ -144,14 +144,16 @@ fn plural(count: u64) -> &'static str {
 fn steps(out: &mut String, facts: &Facts) -> std::fmt::Result {
     let threads = match facts.threads {
         1 => "1 thread".to_owned(),
-        // Each step counts for the thread that needed longest.
         threads => format!("{threads} threads"),
     };
     writeln!(out, "\n{HEAD}Time with {threads:<14}    total        a page{HEAD:#}")?;
-    // With one thread there is nothing to join.
+    // Real memory has no step to join lists, made-up memory may have.
     for step in facts.steps.iter().filter(|step| step.ns > 0) {
         let total = time(step.ns as f64);
         writeln!(out, "  {:<18} {total:>14} {:>13}", step.step, time(step.ns_per_page))?;
+    }
+    if facts.threads > 1 && facts.mock_seed.is_none() {
+        writeln!(out, "  {NOTE}the steps are summed over the threads{NOTE:#}")?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@
 //! pieces of at most a page, fallibly, and nothing moves once it has been put there.
 
 /// Values under small numbers. The crate brings `HeapSlab`, which allocates, and
-/// `SlabPool`, which uses memory lent by the caller.
+/// [`SlabPool`](super::SlabPool), which uses memory lent by the caller.
 ///
 /// # Implementation safety
 ///

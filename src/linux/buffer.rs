@@ -1,35 +1,60 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`Buffer`]: anonymous memory of this process with pages of a chosen kind.
 
+use super::clock::Clock;
+use super::pagemap::PageMap;
 use super::pages::{base_page_size, transparent_page_size, Pages, Pool};
+use super::slots::Slots;
 use crate::addr::UserAddr;
 use crate::page_size::PageSize;
-use core::{fmt, ptr, ptr::NonNull};
+use crate::umem::UserRange;
+use core::{fmt, mem, ptr, ptr::NonNull};
+use static_assertions::assert_impl_all;
 use std::io;
+// Locks around system calls: there is no kernel in a model checker, so these are the real ones.
+use std::sync::{OnceLock, RwLock};
 
-/// Page-aligned anonymous memory of this process; unmapped when dropped.
+/// Page-aligned anonymous memory of this process, which can be pinned; unmapped when dropped.
+///
+/// It is the [`Pinner`](crate::umem::Pinner) of its own pages, however many callers and threads pin
+/// them at a time. Dropping it while somebody holds a pin, which takes a leaked value, leaks the
+/// memory, mapped and pinned.
 ///
 /// A device may write to pinned memory at any time, so there is no `&[u8]` of it:
-/// [`read`](Self::read) and [`write`](Self::write) copy, byte by byte and volatile.
+/// [`read`](Self::read) and [`write`](Self::write) copy, volatile.
 ///
 /// A child process does not inherit the memory (`MADV_DONTFORK`). A child that drops a copy of the
-/// value unmaps whatever it has mapped there since: after a `fork` without `exec`, forget it.
+/// value unmaps whatever it has mapped there since, and unpins what its parent has pinned, as both
+/// have the same rings: after a `fork` without `exec`, forget it.
 pub struct Buffer {
     // Invariant: `map..map + map_len` is a mapping that is readable, writable and ours alone, and
-    // `start..start + len` lies in it.
+    // `start..start + len` lies in it; `range` is the latter.
     map: NonNull<u8>,
     map_len: usize,
     start: NonNull<u8>,
     len: usize,
+    range: UserRange,
     pages: Pages,
     page: PageSize,
     huge: PageSize,
+    /// Keeps copies by the CPU apart from each other.
+    pub(super) copies: RwLock<()>,
+    /// What is pinned.
+    pub(super) slots: Slots,
+    /// Opened when it is needed first.
+    pub(super) map_of_pages: OnceLock<PageMap>,
+    pub(super) clock: Clock,
 }
 
 // SAFETY: the memory is owned by the value as that of a box is, and no thread is special to it.
 unsafe impl Send for Buffer {}
-// SAFETY: through a shared reference, memory is only read.
+// SAFETY: through a shared reference, memory is copied under `copies`, and pinned under the lock of
+// `slots`.
 unsafe impl Sync for Buffer {}
+
+assert_impl_all!(Slots: Send, Sync);
+assert_impl_all!(Clock: Send, Sync);
+assert_impl_all!(OnceLock<PageMap>: Send, Sync);
 
 impl Buffer {
     /// Maps `len` bytes of memory. No page of it is touched: pinning does that.
@@ -69,10 +94,28 @@ impl Buffer {
             None => BufferError::Map { len, source },
         })?;
         let skip = if slack == 0 { 0 } else { skip_to(map, huge) };
-        let Some(start) = NonNull::new(map.as_ptr().wrapping_add(skip)) else {
+        let start = NonNull::new(map.as_ptr().wrapping_add(skip));
+        let range = |start: NonNull<u8>| {
+            let range = UserRange::new(UserAddr::new(start.addr().get() as u64), len).ok()?;
+            Some((start, range))
+        };
+        let Some((start, range)) = start.and_then(range) else {
             return Err(too_large);
         };
-        let buffer = Self { map, map_len, start, len: bytes, pages, page, huge };
+        let buffer = Self {
+            map,
+            map_len,
+            start,
+            len: bytes,
+            range,
+            pages,
+            page,
+            huge,
+            copies: RwLock::default(),
+            slots: Slots::default(),
+            map_of_pages: OnceLock::new(),
+            clock: Clock::default(),
+        };
         buffer.advise()?;
         Ok(buffer)
     }
@@ -131,61 +174,32 @@ impl Buffer {
 
     /// The address of the first byte: a multiple of [`huge_page_size`](Self::huge_page_size).
     #[must_use]
-    pub fn user_addr(&self) -> UserAddr {
-        UserAddr::new(self.start.addr().get() as u64)
+    pub const fn user_addr(&self) -> UserAddr {
+        self.range.start()
+    }
+
+    /// All bytes of the buffer: what to pin, unless it is a part.
+    #[must_use]
+    pub const fn user_range(&self) -> UserRange {
+        self.range
     }
 
     /// The byte at `offset`, which lies in the buffer.
     pub(super) fn at(&self, offset: usize) -> NonNull<u8> {
         NonNull::new(self.start.as_ptr().wrapping_add(offset)).unwrap_or(self.start)
     }
-
-    /// Copies bytes from `offset` on out of the buffer, each read once and volatile.
-    ///
-    /// Where a device writes at the same time, each byte is an old or a new one.
-    ///
-    /// # Errors
-    ///
-    /// [`AccessError`] if they reach beyond the buffer; nothing was read then.
-    pub fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), AccessError> {
-        let from = self.check(offset, bytes.len())?;
-        for (index, byte) in bytes.iter_mut().enumerate() {
-            let place = from.as_ptr().wrapping_add(index).cast_const();
-            // SAFETY: `check` found all bytes in the mapping, which is readable; nobody in this
-            // process writes, as that takes `&mut self`; a device may, and the read is volatile.
-            *byte = unsafe { ptr::read_volatile(place) };
-        }
-        Ok(())
-    }
-
-    /// Copies bytes into the buffer from `offset` on, each written once and volatile.
-    ///
-    /// # Errors
-    ///
-    /// [`AccessError`] if they reach beyond the buffer; nothing was written then.
-    pub fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), AccessError> {
-        let to = self.check(offset, bytes.len())?;
-        for (index, byte) in bytes.iter().enumerate() {
-            // SAFETY: `check` found all bytes in the mapping, which is writable; `&mut self` is
-            // the only way in for this process; a device may read, and the write is volatile.
-            unsafe { ptr::write_volatile(to.as_ptr().wrapping_add(index), *byte) };
-        }
-        Ok(())
-    }
-
-    fn check(&self, offset: u64, len: usize) -> Result<NonNull<u8>, AccessError> {
-        let end = offset.checked_add(len as u64);
-        match usize::try_from(offset) {
-            Ok(start) if end.is_some_and(|end| end <= self.len()) => Ok(self.at(start)),
-            _ => Err(AccessError { offset, len: len as u64, available: self.len() }),
-        }
-    }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours alone and no reference into it was ever handed out. It is
-        // not pinned: the value that pins it owns it, and unpins first.
+        if self.slots.is_held() {
+            // Somebody leaked a region or a mapping of it, so a device may still write to the
+            // memory. Then it stays: pinned, and mapped.
+            mem::forget(mem::take(&mut self.slots));
+            return;
+        }
+        // SAFETY: the mapping is ours alone and no reference into it was ever handed out. Nobody
+        // holds a pin in it. Rings that have not been closed yet have nothing registered.
         unsafe { libc::munmap(self.map.as_ptr().cast(), self.map_len) };
     }
 }
@@ -327,24 +341,3 @@ impl core::error::Error for BufferError {
         }
     }
 }
-
-/// The bytes to be copied reach beyond the buffer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct AccessError {
-    /// Where they begin.
-    pub offset: u64,
-    /// How many there are.
-    pub len: u64,
-    /// The bytes of the buffer.
-    pub available: u64,
-}
-
-impl fmt::Display for AccessError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { offset, len, available } = self;
-        write!(f, "{len:#x} bytes at offset {offset:#x} reach beyond the buffer of {available:#x}")
-    }
-}
-
-impl core::error::Error for AccessError {}

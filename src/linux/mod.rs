@@ -2,64 +2,73 @@
 //! Really pinned memory of this process, on Linux.
 //!
 //! ```text
-//!  Buffer::new ──► Buffer ──pin──► Pinned ──sgl()──► Sgl<Heap>
-//!   mmap            ▲                │
-//!                   └──── unpin ─────┘      drop: unpin, then munmap
+//!  Buffer::new ──► Buffer ──Umem::pin──► Umem<Box<Buffer>, _, Heap> ──sgl()──► Sgl<Heap>
+//!   mmap            ▲                      │
+//!                   └─────── unpin ────────┘      drop: unpin, then munmap
 //! ```
 //!
 //! 1. A [`Buffer`] is anonymous memory with pages of the kind that was asked for: see [`Pages`].
-//! 2. [`Buffer::pin`] registers it with an io_uring as fixed buffers. The kernel faults every page
-//!    in and holds it with `FOLL_LONGTERM | FOLL_WRITE`, the very pins a driver would take: the
+//! 2. It is the [`Pinner`](crate::umem::Pinner) of its own pages, so that an [`Umem`](crate::umem::Umem)
+//!    can hold them. It registers them with an io_uring as fixed buffers: the kernel faults every page
+//!    in and holds it with `FOLL_LONGTERM | FOLL_WRITE`, the very pins a driver would take. The
 //!    frames do not move, are not swapped, and are shown as `VmPin` in `/proc/self/status`.
-//! 3. The frame numbers come from `/proc/self/pagemap` ([`PageMap`]) and go into an
-//!    [`Sgl`](crate::Sgl).
-//! 4. Dropping the [`Pinned`] buffer unregisters it from the ring, which takes effect before the
-//!    call returns, then closes the ring, then unmaps the memory. The types leave no other order: a
-//!    buffer that is pinned is owned by its pin.
+//! 3. The frame numbers come from `/proc/self/pagemap` ([`PageMap`]).
+//! 4. When an `Umem` is dropped, its pages are unregistered from the ring, and a buffer that is dropped
+//!    is unmapped. There is no other order: an `Umem` holds its buffer. Where an `Umem` or a mapping
+//!    of it was leaked, the memory stays, pinned and mapped, also when the buffer is dropped.
 //!
-//! Threads can share the work: [`Buffer::pin_parallel`] cuts the buffer at huge-page boundaries and
-//! joins the lists of the parts to the very list that one thread would have built.
+//! Threads can share the work, with [`Umem::pin_parallel`](crate::umem::Umem::pin_parallel), and several
+//! regions can share a buffer, with an `Arc` of it, also where they overlap. The kernel charges each
+//! page once, however many hold it.
 //!
 //! # Who needs which privilege
 //!
 //! | for | needed | without it |
 //! |---|---|---|
-//! | pinning at all | io_uring, Linux 5.19 (`kernel.io_uring_disabled` = 0; no seccomp filter) | [`PinErrorKind::NoIoUring`] |
-//! | pinning more than `RLIMIT_MEMLOCK` | `CAP_IPC_LOCK`, or a higher limit | [`PinErrorKind::MemlockLimit`] |
+//! | pinning at all | io_uring, Linux 5.19 (`kernel.io_uring_disabled` = 0; no seccomp filter) | [`PinFault::NoIoUring`] |
+//! | pinning more than `RLIMIT_MEMLOCK` | `CAP_IPC_LOCK`, or a higher limit | [`PinFault::MemlockLimit`] |
 //! | knowing frame numbers | `CAP_SYS_ADMIN` | [`FrameError::Hidden`] |
 //! | [`Pages::Huge2M`], [`Pages::Huge1G`] | pages that an administrator has reserved | [`BufferError::NoHugePages`] |
 //!
 //! The kernel does not refuse to tell frame numbers: it tells 0 for each of them. That is never
-//! taken for an address.
+//! taken for an address. As the kernel accounts for what it pins, an `Umem` here is
+//! [`Unaccounted`](crate::umem::Unaccounted).
 //!
 //! # What this is not
 //!
 //! A frame number is knowledge about the machine, not permission to touch it: what gives a device
-//! access is an IOMMU or a driver. A frame stays what it is as long as the [`Pinned`] value lives;
-//! after that, a list that was copied from it is a record of the past.
+//! access is an IOMMU or a driver. A frame stays what it is as long as the `Umem` lives; after that,
+//! a list that was copied from it is a record of the past.
 //!
 //! ```no_run
 //! use pinned_sgl::linux::{Buffer, Pages};
-//! let buffer = Buffer::new(64 << 20, Pages::Transparent)?;
-//! let pinned = buffer.pin()?;
-//! for run in pinned.sgl().runs() {
+//! use pinned_sgl::umem::{PinFlags, PinRequest, Region, Umem, Unaccounted};
+//!
+//! let buffer = Box::new(Buffer::new(64 << 20, Pages::Transparent)?);
+//! let request = PinRequest::new(buffer.user_range(), PinFlags::WRITE | PinFlags::LONGTERM);
+//! let umem = Umem::pin(buffer, &Unaccounted, request)?;
+//! for run in umem.sgl().runs() {
 //!     println!("{} pages from frame {}", run.count(), run.start());
 //! }
-//! let buffer = pinned.unpin();
+//! let buffer = umem.unpin().expect("no device is attached");
 //! # drop(buffer);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod access;
 mod buffer;
-mod cut;
-mod error;
+mod clock;
+mod copy;
+mod fault;
 mod pagemap;
 mod pages;
-mod pin;
+mod pinner;
 mod ring;
+mod slots;
 
-pub use buffer::{AccessError, Buffer, BufferError};
-pub use error::{PinError, PinErrorKind};
+pub use access::CopyError;
+pub use buffer::{Buffer, BufferError};
+pub use clock::Steps;
+pub use fault::PinFault;
 pub use pagemap::{FrameError, PageMap};
 pub use pages::Pages;
-pub use pin::{Pinned, Steps};

@@ -141,6 +141,17 @@ pub enum FrameError {
 }
 
 impl FrameError {
+    /// The distance of the page from the first one that was asked for.
+    pub(super) const fn offset(&self) -> u64 {
+        match self {
+            Self::Hidden { offset }
+            | Self::NotPresent { offset }
+            | Self::Swapped { offset }
+            | Self::Io { offset, .. } => *offset,
+            Self::Misaligned { .. } => 0,
+        }
+    }
+
     /// The same error, seen from a start that lies `distance` bytes before.
     pub(super) fn further(mut self, distance: u64) -> Self {
         match &mut self {

@@ -1,20 +1,27 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! [`Ring`]: pins memory as the fixed buffers of an io_uring, and unpins it when dropped.
+//! [`Ring`]: pins memory as the fixed buffers of an io_uring.
 //!
 //! No request ever goes through the ring. It is there because its buffer table is the one place
 //! where a plain process can have memory pinned for long, and can have it unpinned at a moment of
-//! its choosing: `IORING_UNREGISTER_BUFFERS` unpins before it returns, while closing a ring unpins
-//! some time later, from a work queue.
+//! its choosing:
+//!
+//! ```text
+//!  table  │ 0 │ 1 │ 2 │ 3 │ …        Linux 5.19 on        Linux 6.13 on
+//!  pin(1) ──────┘                    before it returns    before it returns
+//!  unpin(1): slot 1 is empty         soon                 before it returns
+//!  clear(): the table is gone        before it returns    before it returns
+//!  the ring is closed                soon                 soon
+//! ```
+//!
+//! So whoever empties the last slot [clears](Ring::clear) the table, too.
 
-use super::error::PinErrorKind;
-use core::{fmt, ptr::NonNull};
+use super::fault::PinFault;
+use core::{fmt, ptr, ptr::NonNull};
 use io_uring::IoUring;
 use std::{fs, io};
 
 /// The largest buffer that the kernel registers.
 pub(super) const MAX_SLOT_BYTES: u64 = 1 << 30;
-/// The most buffers that one ring can have.
-pub(super) const MAX_SLOTS: u32 = 1 << 14;
 
 /// A ring whose buffer table holds pins; dropping it gives them all back.
 pub(super) struct Ring {
@@ -22,50 +29,63 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// A ring with an empty table of `slots` buffers.
-    pub(super) fn new(slots: u32) -> Result<Self, PinErrorKind> {
+    /// A ring without a table.
+    pub(super) fn new() -> Result<Self, PinFault> {
         let ring = IoUring::new(1).map_err(|source| match source.raw_os_error() {
-            Some(libc::EPERM | libc::ENOSYS) => PinErrorKind::NoIoUring { source },
-            _ => PinErrorKind::Ring { source },
-        })?;
-        let table = ring.submitter().register_buffers_sparse(slots);
-        table.map_err(|source| match source.raw_os_error() {
-            // A kernel that knows io_uring but not this operation.
-            Some(libc::EINVAL) => PinErrorKind::NoIoUring { source },
-            _ => PinErrorKind::Ring { source },
+            Some(libc::EPERM | libc::ENOSYS) => PinFault::NoIoUring { source },
+            _ => PinFault::Ring { source },
         })?;
         Ok(Self { ring })
+    }
+
+    /// Gives a ring that has no table one of `slots` empty slots.
+    pub(super) fn set_table(&self, slots: u16) -> Result<(), PinFault> {
+        let table = self.ring.submitter().register_buffers_sparse(slots.into());
+        table.map_err(|source| match source.raw_os_error() {
+            // A kernel that knows io_uring but not this operation.
+            Some(libc::EINVAL) => PinFault::NoIoUring { source },
+            _ => PinFault::Ring { source },
+        })
     }
 
     /// Faults in and pins `len` bytes from `start` on, in the empty slot `slot` of the table.
     ///
     /// # Safety
     ///
-    /// The bytes must be mapped, readable and writable, until the ring is dropped, and must not be
-    /// borrowed: the kernel may write to what is registered.
-    pub(super) unsafe fn pin(
-        &mut self,
-        slot: u32,
-        start: NonNull<u8>,
-        len: usize,
-    ) -> io::Result<()> {
+    /// Until the slot is emptied or the ring dropped, the bytes must be mapped, readable and
+    /// writable, and must not be borrowed: the kernel may write to what is registered.
+    pub(super) unsafe fn pin(&self, slot: u16, start: NonNull<u8>, len: usize) -> io::Result<()> {
         let bytes = libc::iovec { iov_base: start.as_ptr().cast(), iov_len: len };
-        // SAFETY: the caller promises that the bytes stay mapped until this ring is dropped, which
-        // is when they are unregistered.
-        unsafe { self.ring.submitter().register_buffers_update(slot, &[bytes], None) }
+        // SAFETY: the caller promises that the bytes stay mapped until they are unregistered.
+        unsafe { self.ring.submitter().register_buffers_update(slot.into(), &[bytes], None) }
     }
-}
 
-impl Drop for Ring {
-    fn drop(&mut self) {
+    /// Empties the slot `slot`.
+    ///
+    /// Kernels before 6.13 note down what is to be unpinned, and may have no memory for the note:
+    /// then the slot stays as it is until the table is cleared.
+    pub(super) fn unpin(&self, slot: u16) -> io::Result<()> {
+        let nothing = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
+        // SAFETY: no bytes are registered here.
+        unsafe { self.ring.submitter().register_buffers_update(slot.into(), &[nothing], None) }
+    }
+
+    /// Empties all slots and takes the table away.
+    pub(super) fn clear(&self) {
         // There are no requests to wait for, so a signal is all that can come between. Should the
-        // kernel fail in another way, it unpins when the ring is closed, which is next: then not
-        // before this returns, but soon. The memory may be unmapped meanwhile, as the pins hold it.
+        // kernel fail in another way (that there is no table is one), what is left is unpinned when
+        // the ring is closed. The memory may be unmapped meanwhile, as the pins hold it.
         while let Err(error) = self.ring.submitter().unregister_buffers() {
             if error.kind() != io::ErrorKind::Interrupted {
                 break;
             }
         }
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 
@@ -76,13 +96,13 @@ impl fmt::Debug for Ring {
 }
 
 /// Why `len` bytes at `offset` of a buffer were not pinned.
-pub(super) fn why(offset: u64, len: u64, source: io::Error) -> PinErrorKind {
+pub(super) fn why(offset: u64, len: u64, source: io::Error) -> PinFault {
     if source.raw_os_error() == Some(libc::ENOMEM) {
         if let Some(limit) = memlock_limit().filter(|_| is_limited()) {
-            return PinErrorKind::MemlockLimit { offset, len, limit };
+            return PinFault::MemlockLimit { offset, len, limit };
         }
     }
-    PinErrorKind::Pin { offset, len, source }
+    PinFault::Pin { offset, len, source }
 }
 
 /// The soft limit of memory that may be locked, in bytes; `None` if there is none.

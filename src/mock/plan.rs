@@ -16,6 +16,10 @@ pub enum Step {
     Charge,
     /// Mapping a tile.
     Map,
+    /// Telling the hardware that a mapping is complete.
+    SyncMap,
+    /// Starting or stopping to note what devices write, or reading what was noted.
+    Dirty,
 }
 
 /// How a call that is to fail does so.

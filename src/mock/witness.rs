@@ -29,7 +29,14 @@ pub enum Violation {
         /// Whether the device wrote.
         write: bool,
     },
-    /// A device wrote to a page, and its last pin was taken back without marking it dirty.
+    /// A kernel accessed a page on behalf of a device, and the page is not pinned.
+    AccessToUnpinned {
+        /// The page.
+        pfn: Pfn,
+        /// Whether it wrote.
+        write: bool,
+    },
+    /// A page was written through a pin, and its last pin was taken back without marking it dirty.
     DirtyLost {
         /// The page.
         pfn: Pfn,
@@ -72,8 +79,12 @@ impl fmt::Display for Violation {
                 let did = if *write { "wrote to" } else { "read" };
                 write!(f, "a device {did} page {pfn}, which is not pinned")
             }
+            Self::AccessToUnpinned { pfn, write } => {
+                let did = if *write { "wrote to" } else { "read" };
+                write!(f, "a kernel {did} page {pfn} for a device, which is not pinned")
+            }
             Self::DirtyLost { pfn } => {
-                write!(f, "a device wrote to page {pfn}, which was then unpinned as clean")
+                write!(f, "page {pfn} was written for a device, and then unpinned as clean")
             }
             Self::MapOverMap { iova } => write!(f, "IOVA {iova} was mapped over a mapping"),
             Self::UnmapOfNothing { iova } => {

@@ -19,6 +19,14 @@ pub struct Place {
     pub user: Option<UserAddr>,
 }
 
+impl Place {
+    /// A place, for whoever calls a [`PageAccess`] by himself.
+    #[must_use]
+    pub const fn new(phys: PhysAddr, kind: MemoryKind, user: Option<UserAddr>) -> Self {
+        Self { phys, kind, user }
+    }
+}
+
 /// Copies bytes to and from pinned memory.
 ///
 /// A device may read and write the same bytes at the same time, so an implementation makes no
@@ -151,20 +159,32 @@ pub enum AccessErrorKind<E> {
 impl<E: fmt::Display> fmt::Display for AccessError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "cannot copy at offset {:#x}: ", self.offset)?;
-        match &self.kind {
-            AccessErrorKind::Window(error) => error.fmt(f),
-            AccessErrorKind::ReadOnly => f.write_str("the memory may not be written"),
-            AccessErrorKind::Page(error) => error.fmt(f),
-        }
+        self.kind.fmt(f)
     }
 }
 
 impl<E: core::error::Error + 'static> core::error::Error for AccessError<E> {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        match &self.kind {
-            AccessErrorKind::Window(error) => Some(error),
-            AccessErrorKind::ReadOnly => None,
-            AccessErrorKind::Page(error) => Some(error),
+        self.kind.source()
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for AccessErrorKind<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Window(error) => error.fmt(f),
+            Self::ReadOnly => f.write_str("the memory may not be written"),
+            Self::Page(error) => error.fmt(f),
+        }
+    }
+}
+
+impl<E: core::error::Error + 'static> core::error::Error for AccessErrorKind<E> {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::Window(error) => Some(error),
+            Self::ReadOnly => None,
+            Self::Page(error) => Some(error),
         }
     }
 }

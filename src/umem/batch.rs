@@ -124,8 +124,13 @@ impl<'a, P: Pinner + ?Sized> PinBatch<'a, P> {
     ///
     /// [`Rejected`] if there is no room for it, or if it has more pages than are wanted. The pins
     /// stay with the pinner then.
+    ///
+    /// # Safety
+    ///
+    /// The run is what the contract of [`Pinner`] says: the frames of these user pages, each with a
+    /// pin that belongs to the batch from now on.
     #[inline]
-    pub fn push(&mut self, run: PageRun) -> Result<(), Rejected> {
+    pub unsafe fn push(&mut self, run: PageRun) -> Result<(), Rejected> {
         if run.count() > self.left {
             return Err(Rejected::TooLong);
         }

@@ -24,3 +24,5 @@ pub use pinned::Umem;
 pub use pinner::{PinFlags, Pinner};
 pub use range::{RangeError, UserRange};
 pub use region::{AttachError, Attachment, Region};
+
+pub(crate) use access::{read, write};

@@ -57,6 +57,15 @@ impl<F> PinRequest<F> {
         (self.range, self.flags, self.progress)
     }
 
+    /// As [`with_progress`](Self::with_progress), for threads: `progress` is called by all of them.
+    #[must_use]
+    pub fn with_shared_progress<G>(self, progress: G) -> PinRequest<G>
+    where
+        G: Fn(u64) -> ControlFlow<()> + Sync,
+    {
+        PinRequest { range: self.range, flags: self.flags, progress }
+    }
+
     /// The bytes that are to be pinned.
     #[must_use]
     pub const fn range(&self) -> UserRange {

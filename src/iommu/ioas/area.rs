@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! [`Area`]: what lies at a range of addresses.
+
+use super::super::prot::Prot;
+use super::super::range::IovaRange;
+use crate::addr::{Iova, PhysAddr};
+use crate::sgl::Window;
+use crate::umem::{Attachment, Holder, Region};
+use core::{fmt, ops::Range};
+
+/// What lies at a range of addresses of an [`Ioas`](super::Ioas): what its slab keeps.
+///
+/// Its parts are its own; it is public so that a slab of them can be named.
+pub struct Area<U: Holder<Target: Region>> {
+    pub(super) kind: AreaKind<U>,
+}
+
+pub(super) enum AreaKind<U: Holder<Target: Region>> {
+    /// Memory, mapped in every domain.
+    Mapped(Mapped<U>),
+    /// Not to be used. `fresh` while it is being reserved.
+    Reserved { fresh: bool },
+    /// A domain broke its contract: who knows what a device reaches here.
+    Poisoned,
+}
+
+/// Memory that is mapped: the attachment stands for the entries in all domains.
+pub(super) struct Mapped<U: Holder<Target: Region>> {
+    pub(super) attachment: Attachment<U>,
+    pub(super) offset: u64,
+    pub(super) prot: Prot,
+}
+
+impl<U: Holder<Target: Region>> Area<U> {
+    pub(super) const fn mapped(mapped: Mapped<U>) -> Self {
+        Self { kind: AreaKind::Mapped(mapped) }
+    }
+
+    pub(super) const fn reserved() -> Self {
+        Self { kind: AreaKind::Reserved { fresh: true } }
+    }
+
+    /// The memory, if there is any.
+    pub(super) const fn memory(&self) -> Option<&Mapped<U>> {
+        match &self.kind {
+            AreaKind::Mapped(mapped) => Some(mapped),
+            AreaKind::Reserved { .. } | AreaKind::Poisoned => None,
+        }
+    }
+
+    /// Gives the memory up: its pins are leaked, and its addresses are not used again. The region,
+    /// if there was one, is attached for ever.
+    pub(super) fn poison(&mut self) -> Option<U> {
+        match core::mem::replace(&mut self.kind, AreaKind::Poisoned) {
+            AreaKind::Mapped(mapped) => Some(mapped.attachment.leak()),
+            AreaKind::Reserved { .. } | AreaKind::Poisoned => None,
+        }
+    }
+
+    pub(super) const fn is_reserved(&self) -> bool {
+        matches!(self.kind, AreaKind::Reserved { .. })
+    }
+
+    pub(super) const fn is_poisoned(&self) -> bool {
+        matches!(self.kind, AreaKind::Poisoned)
+    }
+}
+
+impl<U: Holder<Target: Region>> Mapped<U> {
+    /// The bytes of an area at `range`, as a window of the list.
+    pub(super) fn window(
+        &self,
+        range: IovaRange,
+    ) -> Option<Window<'_, <U::Target as Region>::Storage>> {
+        self.attachment.region().window(self.bytes(range)?).ok()
+    }
+
+    /// The bytes of the region that an area at `range` has.
+    pub(super) fn bytes(&self, range: IovaRange) -> Option<Range<u64>> {
+        Some(self.offset..self.offset.checked_add(range.len()?)?)
+    }
+}
+
+impl<U: Holder<Target: Region>> fmt::Debug for Area<U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            AreaKind::Mapped(Mapped { offset, prot, .. }) => {
+                write!(f, "Mapped(from byte {offset:#x}, {prot:?})")
+            }
+            AreaKind::Reserved { .. } => f.write_str("Reserved"),
+            AreaKind::Poisoned => f.write_str("Poisoned"),
+        }
+    }
+}
+
+/// A mapping of an [`Ioas`](super::Ioas), to look at.
+pub struct MappingRef<'a, U: Holder<Target: Region>> {
+    pub(super) range: IovaRange,
+    pub(super) mapped: &'a Mapped<U>,
+}
+
+impl<'a, U: Holder<Target: Region>> MappingRef<'a, U> {
+    /// The addresses that are mapped.
+    #[must_use]
+    pub const fn range(&self) -> IovaRange {
+        self.range
+    }
+
+    /// What the devices may do.
+    #[must_use]
+    pub const fn prot(&self) -> Prot {
+        self.mapped.prot
+    }
+
+    /// The region.
+    #[must_use]
+    pub const fn region(&self) -> &'a U {
+        self.mapped.attachment.region()
+    }
+
+    /// Where the mapping begins in the region, in bytes.
+    #[must_use]
+    pub const fn offset(&self) -> u64 {
+        self.mapped.offset
+    }
+
+    /// Where an address leads in memory; `None` if it is not of this mapping. O(log runs).
+    #[must_use]
+    pub fn translate(&self, iova: Iova) -> Option<PhysAddr> {
+        self.mapped.window(self.range)?.phys(iova.checked_offset_from(self.range.first())?)
+    }
+}
+
+impl<U: Holder<Target: Region>> Clone for MappingRef<'_, U> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<U: Holder<Target: Region>> Copy for MappingRef<'_, U> {}
+
+impl<U: Holder<Target: Region>> fmt::Debug for MappingRef<'_, U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MappingRef")
+            .field("range", &self.range)
+            .field("offset", &self.mapped.offset)
+            .field("prot", &self.mapped.prot)
+            .finish_non_exhaustive()
+    }
+}

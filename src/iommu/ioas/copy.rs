@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The same memory in another address space: nothing is pinned twice.
+
+use super::super::domain::Domain;
+use super::super::entries::MapErrorKind;
+use super::super::prot::Prot;
+use super::super::range::IovaRange;
+use super::super::slab::Slab;
+use super::super::tree::Node;
+use super::area::Area;
+use super::domains::DomainLink;
+use super::error::IoasError;
+use super::placement::{Alignment, Placement};
+use super::space::{DomainError, Ioas};
+use crate::addr::Iova;
+use crate::granule::TileError;
+use crate::umem::{Holder, Region, SharedHolder};
+
+impl<U, D, M, N> Ioas<U, D, M, N>
+where
+    U: SharedHolder<Target: Region>,
+    D: Holder<Target: Domain>,
+    M: Slab<Node<Area<U>>>,
+    N: Slab<DomainLink<D>>,
+{
+    /// Maps here what `source` has mapped in `range`, and tells where. There may be no gap in it; its
+    /// edges may lie inside mappings. Each mapping stays one; none is pinned again.
+    ///
+    /// # Errors
+    ///
+    /// [`IoasError::NotMapped`] with the first address at which `source` has nothing, or as
+    /// [`map`](Self::map). Nothing has changed then, unless it is a breach.
+    pub fn copy_from<E, L, K>(
+        &mut self,
+        source: &Ioas<U, E, L, K>,
+        range: IovaRange,
+        placement: Placement<'_>,
+        prot: Prot,
+    ) -> Result<IovaRange, IoasError<DomainError<D>>>
+    where
+        E: Holder<Target: Domain>,
+        L: Slab<Node<Area<U>>>,
+        K: Slab<DomainLink<E>>,
+    {
+        source.check_mapped(range).map_err(|iova| IoasError::NotMapped { iova })?;
+        let len = range.len().ok_or(IoasError::NoRoom { len: u64::MAX })?;
+        let place = match placement {
+            Placement::At(iova) => {
+                let wraps = MapErrorKind::Tiles(TileError::Wraps { iova, len });
+                IovaRange::new(iova, len).map_err(|_| IoasError::Map(wraps))?
+            }
+            Placement::Anywhere => self.find_room(len, self.like(range), &[IovaRange::ALL])?,
+            Placement::Within(allowed) => self.find_room(len, self.like(range), allowed)?,
+        };
+        let there = |iova: Iova| {
+            // In the range, so the sum is in the place.
+            let distance = iova.get().wrapping_sub(range.first().get());
+            Iova::new(place.first().get().wrapping_add(distance))
+        };
+        for mapping in source.mappings(range) {
+            let Some(part) = mapping.range.intersection(&range) else {
+                continue;
+            };
+            let skipped = part.first().get().wrapping_sub(mapping.range.first().get());
+            let from = mapping.offset().wrapping_add(skipped);
+            let bytes = from..from.wrapping_add(part.len().unwrap_or(0));
+            let at = Placement::At(there(part.first()));
+            let mapped = self.map_range(at, mapping.region().clone(), bytes, prot);
+            if let Err(error) = mapped {
+                if let Some(done) = there(part.first()).checked_sub(1) {
+                    // What was copied before this mapping, if there is any.
+                    let done = IovaRange::inclusive(place.first(), done).map_err(IoasError::Range);
+                    done.and_then(|done| self.unmap(done)).ok();
+                }
+                return Err(error.kind);
+            }
+        }
+        Ok(place)
+    }
+
+    /// The alignment at which the pages of `range` can be as large elsewhere as they are there.
+    fn like(&self, range: IovaRange) -> Alignment {
+        let sizes = self.common_page_sizes();
+        let len = range.len().unwrap_or(u64::MAX);
+        let fits = sizes.sizes().filter(|size| size.bytes() <= len).last().or(sizes.smallest());
+        let size = fits.unwrap_or(crate::PageSize::SIZE_4K);
+        Alignment::new(size, range.first().get())
+    }
+}
+
+impl<U, D, M, N> Ioas<U, D, M, N>
+where
+    U: Holder<Target: Region>,
+    D: Holder<Target: Domain>,
+    M: Slab<Node<Area<U>>>,
+    N: Slab<DomainLink<D>>,
+{
+    /// Whether memory is mapped at every address of `range`; the first at which none is, if not.
+    pub(super) fn check_mapped(&self, range: IovaRange) -> Result<(), Iova> {
+        let mut next = Some(range.first());
+        while let Some(iova) = next.filter(|next| *next <= range.last()) {
+            let mapping = self.mapping_at(iova).ok_or(iova)?;
+            next = mapping.range.last().checked_add(1);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Reading and writing memory by IOVA, as a device would, but by the CPU: what emulated devices do.
+
+use super::super::domain::Domain;
+use super::super::prot::Prot;
+use super::super::range::IovaRange;
+use super::super::slab::Slab;
+use super::super::tree::Node;
+use super::area::{Area, MappingRef};
+use super::domains::DomainLink;
+use super::space::Ioas;
+use crate::addr::Iova;
+use crate::umem::{self, AccessErrorKind, Holder, PageAccess, Region};
+use core::{fmt, ops};
+
+impl<U, D, M, N> Ioas<U, D, M, N>
+where
+    U: Holder<Target: Region>,
+    D: Holder<Target: Domain>,
+    M: Slab<Node<Area<U>>>,
+    N: Slab<DomainLink<D>>,
+{
+    /// Copies bytes from `iova` on out of memory, through `access`. They may lie in several mappings,
+    /// all of which a device could read.
+    ///
+    /// # Errors
+    ///
+    /// [`IoasAccessError`]; nothing was read if it is not the error of `access`.
+    pub fn read<A: PageAccess + ?Sized>(
+        &self,
+        access: &A,
+        iova: Iova,
+        bytes: &mut [u8],
+    ) -> Result<(), IoasAccessError<A::Error>> {
+        self.for_each_part(iova, bytes.len(), Prot::READ, |region, offset, part| {
+            let bytes = bytes.get_mut(part).unwrap_or_default();
+            // SAFETY: the region is attached for as long as it is mapped here.
+            unsafe { umem::read(region, access, offset, bytes) }
+        })
+    }
+
+    /// Copies `bytes` into memory from `iova` on, through `access`. They may lie in several mappings,
+    /// all of which a device could write.
+    ///
+    /// # Errors
+    ///
+    /// [`IoasAccessError`]; nothing was written if it is not the error of `access`.
+    pub fn write<A: PageAccess + ?Sized>(
+        &self,
+        access: &A,
+        iova: Iova,
+        bytes: &[u8],
+    ) -> Result<(), IoasAccessError<A::Error>> {
+        self.for_each_part(iova, bytes.len(), Prot::WRITE, |region, offset, part| {
+            let bytes = bytes.get(part).unwrap_or_default();
+            // SAFETY: the region is attached for as long as it is mapped here.
+            unsafe { umem::write(region, access, offset, bytes) }
+        })
+    }
+
+    /// Calls `copy` with each region, the offset in it, and which of the bytes it has; but only if
+    /// all of them are mapped with `prot`.
+    fn for_each_part<E>(
+        &self,
+        iova: Iova,
+        len: usize,
+        prot: Prot,
+        mut copy: impl FnMut(&U::Target, u64, ops::Range<usize>) -> Result<(), umem::AccessError<E>>,
+    ) -> Result<(), IoasAccessError<E>> {
+        if len == 0 {
+            return Ok(());
+        }
+        let failed = |iova, kind| IoasAccessError { iova, kind };
+        let range = IovaRange::new(iova, len as u64)
+            .map_err(|_| failed(iova, IoasAccessErrorKind::NotMapped))?;
+        self.check_mapped(range).map_err(|hole| failed(hole, IoasAccessErrorKind::NotMapped))?;
+        let refuses = |mapping: &MappingRef<'_, U>| !mapping.prot().contains(prot);
+        if let Some(refusing) = self.mappings(range).find(refuses) {
+            let first = refusing.range.first().max(iova);
+            return Err(failed(first, IoasAccessErrorKind::NotPermitted));
+        }
+        let mut done = 0usize;
+        for mapping in self.mappings(range) {
+            let Some(part) = mapping.range.intersection(&range) else {
+                continue;
+            };
+            let skipped = part.first().get().wrapping_sub(mapping.range.first().get());
+            let offset = mapping.offset().wrapping_add(skipped);
+            let here = part.len().and_then(|len| usize::try_from(len).ok()).unwrap_or(usize::MAX);
+            let end = done.saturating_add(here).min(len);
+            copy(&**mapping.region(), offset, done..end).map_err(|error| {
+                let distance = error.offset.wrapping_sub(offset);
+                let at = Iova::new(part.first().get().wrapping_add(distance));
+                failed(at, IoasAccessErrorKind::Access(error.kind))
+            })?;
+            done = end;
+        }
+        Ok(())
+    }
+}
+
+/// Bytes could not be copied by IOVA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IoasAccessError<E> {
+    /// The first address at which it is not possible.
+    pub iova: Iova,
+    /// Why.
+    pub kind: IoasAccessErrorKind<E>,
+}
+
+/// Why bytes could not be copied by IOVA; `E` is the error of the [`PageAccess`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum IoasAccessErrorKind<E> {
+    /// Nothing is mapped there.
+    NotMapped,
+    /// What is mapped there is not mapped for that.
+    NotPermitted,
+    /// The memory could not be accessed. Bytes before it have been copied.
+    Access(AccessErrorKind<E>),
+}
+
+impl<E: fmt::Display> fmt::Display for IoasAccessError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot copy at IOVA {}: ", self.iova)?;
+        match &self.kind {
+            IoasAccessErrorKind::NotMapped => f.write_str("nothing is mapped there"),
+            IoasAccessErrorKind::NotPermitted => f.write_str("it is not mapped for that"),
+            IoasAccessErrorKind::Access(kind) => kind.fmt(f),
+        }
+    }
+}
+
+impl<E: core::error::Error + 'static> core::error::Error for IoasAccessError<E> {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match &self.kind {
+            IoasAccessErrorKind::Access(kind) => kind.source(),
+            IoasAccessErrorKind::NotMapped | IoasAccessErrorKind::NotPermitted => None,
+        }
+    }
+}

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! [`Ioas`]: an I/O address space: many mappings, in every one of its domains.
+//!
+//! ```text
+//!  Ioas   0x0 ──────┬─────────┬──────────┬──────────┬─────────┬────────────────► IOVA
+//!                   │ mapping │          │ reserved │ mapping │      an ordered tree: O(log n)
+//!                   └────┬────┘          └──────────┘────┬────┘
+//!                    region, offset, prot            region, offset, prot
+//!         │
+//!         └── domains: each has every mapping, in pages of its own sizes
+//! ```
+//!
+//! | file | does |
+//! |---|---|
+//! | `area` | what lies at a range of addresses |
+//! | `domains` | the domains: attach with replay, detach |
+//! | `placement` | where a mapping goes |
+//! | `map` | mapping, at an address or anywhere |
+//! | `unmap` | unmapping whole mappings, and cutting them in two |
+//! | `copy` | the same memory in another address space |
+//! | `cpu` | reading and writing memory by IOVA |
+//! | `dirty` | which pages devices have written |
+
+mod area;
+mod copy;
+mod cpu;
+mod dirty;
+mod domains;
+mod error;
+mod map;
+mod placement;
+mod space;
+mod unmap;
+
+pub use area::{Area, MappingRef};
+pub use cpu::{IoasAccessError, IoasAccessErrorKind};
+pub use domains::{DomainId, DomainLink};
+pub use error::{IoasAttachError, IoasError, IoasMapError};
+pub use placement::Placement;
+#[cfg(feature = "alloc")]
+pub use space::HeapIoas;
+pub use space::Ioas;

@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! [`Ioas`] itself: what it is made of, and how to look into it.
+
+use super::super::domain::Domain;
+use super::super::range::IovaRange;
+use super::super::slab::Slab;
+use super::super::tree::{InsertError, IovaTree, Node};
+use super::area::{Area, AreaKind, MappingRef};
+use super::domains::{remove_all, DomainLink, Domains};
+use super::error::IoasError;
+use crate::addr::{Iova, PhysAddr};
+use crate::few::Few;
+use crate::umem::{Holder, Region};
+use core::{fmt, ops::Deref};
+
+/// The error of the domain that `D` holds.
+pub(super) type DomainError<D> = <<D as Deref>::Target as Domain>::Error;
+
+/// An I/O address space: many mappings by IOVA, in every one of its domains.
+///
+/// What a vfio container, an iommufd IOAS, or the DMA map of a virtual machine monitor is made of.
+/// Every operation is all or nothing. Finding a mapping is O(log n), a million of them no problem.
+///
+/// `U` holds the regions and `D` the domains; mappings are kept in the slab `M`, domains in the slab
+/// `N`. On the heap that is an [`HeapIoas<U, D>`](super::super::HeapIoas).
+///
+/// Methods take `&mut self`: threads that share an address space put it behind a lock of their own.
+/// What they map may be shared freely.
+///
+/// When it is dropped, everything is unmapped and flushed in every domain, then the regions are let
+/// go. What a domain did not unmap, against its contract, stays pinned for ever.
+pub struct Ioas<U, D, M, N>
+where
+    U: Holder<Target: Region>,
+    D: Holder<Target: Domain>,
+    M: Slab<Node<Area<U>>>,
+    N: Slab<DomainLink<D>>,
+{
+    // Invariant: every area of memory is attached, and mapped in every domain.
+    pub(super) areas: IovaTree<Area<U>, M>,
+    pub(super) domains: Domains<D, N>,
+    /// All areas but the reserved ones.
+    pub(super) mappings: usize,
+    pub(super) entry_limit: usize,
+}
+
+/// An address space whose mappings and domains are kept on the heap.
+#[cfg(feature = "alloc")]
+pub type HeapIoas<U, D> =
+    Ioas<U, D, super::super::HeapSlab<Node<Area<U>>>, super::super::HeapSlab<DomainLink<D>>>;
+
+#[cfg(feature = "alloc")]
+impl<U, D> HeapIoas<U, D>
+where
+    U: Holder<Target: Region>,
+    D: Holder<Target: Domain>,
+{
+    /// An empty address space on the heap.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::new_in(super::super::HeapSlab::new(), super::super::HeapSlab::new())
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl<U, D> Default for HeapIoas<U, D>
+where
+    U: Holder<Target: Region>,
+    D: Holder<Target: Domain>,
+{
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<U, D, M, N> Ioas<U, D, M, N>
+where
+    U: Holder<Target: Region>,
+    D: Holder<Target: Domain>,
+    M: Slab<Node<Area<U>>>,
+    N: Slab<DomainLink<D>>,
+{
+    /// An empty address space, whose mappings will be in `mappings` and whose domains in `domains`.
+    pub fn new_in(mappings: M, domains: N) -> Self {
+        Self {
+            areas: IovaTree::new_in(mappings),
+            domains: Domains::new_in(domains),
+            mappings: 0,
+            entry_limit: usize::MAX,
+        }
+    }
+
+    /// Allows `limit` mappings from now on (vfio: `dma_entry_limit`). Those that are there stay.
+    pub fn set_entry_limit(&mut self, limit: usize) {
+        self.entry_limit = limit;
+    }
+
+    /// How many mappings there are. One that a domain did not unmap, against its contract, counts for
+    /// ever.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.mappings
+    }
+
+    /// Whether nothing is mapped.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.mappings == 0
+    }
+
+    /// The mapping that has `iova`. O(log n).
+    #[must_use]
+    pub fn mapping_at(&self, iova: Iova) -> Option<MappingRef<'_, U>> {
+        let (range, area) = self.areas.find(iova)?;
+        Some(MappingRef { range, mapped: area.memory()? })
+    }
+
+    /// Where `iova` leads in memory. O(log n + log runs); no page table is read.
+    #[must_use]
+    pub fn translate(&self, iova: Iova) -> Option<PhysAddr> {
+        self.mapping_at(iova)?.translate(iova)
+    }
+
+    /// The mappings that have an address of `range`, in order.
+    pub fn mappings(&self, range: IovaRange) -> impl Iterator<Item = MappingRef<'_, U>> {
+        let areas = self.areas.overlapping(range);
+        areas.filter_map(|(range, area)| Some(MappingRef { range, mapped: area.memory()? }))
+    }
+
+    /// The reserved ranges, in order.
+    pub fn reserved(&self) -> impl Iterator<Item = IovaRange> + '_ {
+        let reserved = |(range, area): (IovaRange, &Area<U>)| area.is_reserved().then_some(range);
+        self.areas.iter().filter_map(reserved)
+    }
+
+    /// Keeps mappings out of `range`: an address window for interrupts, for example. What was
+    /// reserved before may be reserved again. O(log n) for each piece that was not.
+    ///
+    /// # Errors
+    ///
+    /// [`IoasError::Overlap`] if something is mapped there, or [`IoasError::OutOfMemory`].
+    pub fn reserve(&mut self, range: IovaRange) -> Result<(), IoasError<DomainError<D>>> {
+        let mut there = self.areas.overlapping(range);
+        if let Some((existing, _)) = there.find(|(_, area)| !area.is_reserved()) {
+            return Err(IoasError::Overlap { existing });
+        }
+        let mut from = Some(range.first());
+        while let Some(gap) = from.and_then(|from| self.gap(from, range.last())) {
+            if self.areas.insert(gap, Area::reserved()).is_err() {
+                self.unreserve_if(range, |area| {
+                    matches!(area.kind, AreaKind::Reserved { fresh: true })
+                });
+                return Err(IoasError::OutOfMemory);
+            }
+            from = gap.last().checked_add(1);
+        }
+        self.areas.for_each_mut(range, |_, area| area.kind = AreaKind::Reserved { fresh: false });
+        Ok(())
+    }
+
+    /// Takes back reservations: those pieces that lie whole in `range`. Tells how many there were.
+    pub fn unreserve(&mut self, range: IovaRange) -> usize {
+        self.unreserve_if(range, Area::is_reserved)
+    }
+
+    fn unreserve_if(&mut self, range: IovaRange, which: impl Fn(&Area<U>) -> bool) -> usize {
+        let mut pieces = 0usize;
+        let mut next = Some(range.first());
+        while let Some((piece, area)) = next.and_then(|next| self.areas.first_from(next)) {
+            if piece.first() > range.last() {
+                break;
+            }
+            next = piece.last().checked_add(1);
+            if which(area) && range.covers(&piece) {
+                self.areas.remove(piece.first());
+                pieces = pieces.wrapping_add(1);
+            }
+        }
+        pieces
+    }
+
+    /// The first unused addresses from `from` up to `last`.
+    pub(super) fn gap(&self, from: Iova, last: Iova) -> Option<IovaRange> {
+        let within = IovaRange::inclusive(from, last).ok()?;
+        let mut found = None;
+        self.areas.fit(within, 1, |gap| {
+            found = Some(gap);
+            Some(gap.first())
+        });
+        found
+    }
+
+    /// Puts an area into the tree; it comes back if there is no room or no memory for it.
+    pub(super) fn place(
+        &mut self,
+        range: IovaRange,
+        area: Area<U>,
+    ) -> Result<u32, (IoasError<DomainError<D>>, Area<U>)> {
+        self.areas.insert(range, area).map_err(|error| match error {
+            InsertError::Overlap { existing, value } => (IoasError::Overlap { existing }, value),
+            InsertError::OutOfMemory { value } => (IoasError::OutOfMemory, value),
+        })
+    }
+
+    /// Unmaps in all domains what overlaps `range`, with one flush for each domain. What a domain
+    /// does not unmap is poisoned; the first breach is told.
+    pub(super) fn remove_everywhere(
+        &mut self,
+        range: IovaRange,
+    ) -> Result<(), super::super::entries::Breach> {
+        let Self { areas, domains, .. } = self;
+        let mut first = Ok(());
+        for (_, domain) in domains.iter() {
+            // SAFETY: what lies here is mapped in every domain, by this address space.
+            let removed = unsafe { remove_all(&**domain, areas, range) };
+            first = first.and(removed);
+        }
+        first
+    }
+}
+
+impl<U, D, M, N> Drop for Ioas<U, D, M, N>
+where
+    U: Holder<Target: Region>,
+    D: Holder<Target: Domain>,
+    M: Slab<Node<Area<U>>>,
+    N: Slab<DomainLink<D>>,
+{
+    fn drop(&mut self) {
+        self.unmap_all();
+    }
+}
+
+impl<U, D, M, N> fmt::Debug for Ioas<U, D, M, N>
+where
+    U: Holder<Target: Region>,
+    D: Holder<Target: Domain>,
+    M: Slab<Node<Area<U>>>,
+    N: Slab<DomainLink<D>>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ioas")
+            .field("mappings", &self.mappings)
+            .field("domains", &self.domains.iter().count())
+            .field("areas", &Few(self.areas.iter()))
+            .finish_non_exhaustive()
+    }
+}

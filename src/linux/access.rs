@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! How the CPU reaches the bytes of a [`Buffer`]: by copies, as a device may write at any time.
+
+use super::{buffer::Buffer, copy};
+use crate::addr::UserAddr;
+use crate::umem::{PageAccess, Place};
+use core::{fmt, ptr::NonNull};
+use std::sync::PoisonError;
+
+impl Buffer {
+    /// Copies bytes from `offset` on out of the buffer, each read once and volatile.
+    ///
+    /// Where a device writes at the same time, each byte is an old or a new one. Threads that
+    /// [write](Self::write) wait, so that no copy sees half of another.
+    ///
+    /// # Errors
+    ///
+    /// [`CopyError::Beyond`] if they reach beyond the buffer; nothing was read then.
+    pub fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), CopyError> {
+        let from = self.check(offset, bytes.len())?;
+        let _guard = self.copies.read().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: `check` found all bytes in the mapping, which is readable; nobody ever has a
+        // reference to them; this process writes only in `write`, which the guard keeps out.
+        unsafe { copy::read(from.as_ptr(), bytes) };
+        Ok(())
+    }
+
+    /// Copies bytes into the buffer from `offset` on, each written once and volatile.
+    ///
+    /// Other threads that [read](Self::read) or write wait.
+    ///
+    /// # Errors
+    ///
+    /// [`CopyError::Beyond`] if they reach beyond the buffer; nothing was written then.
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), CopyError> {
+        let to = self.check(offset, bytes.len())?;
+        let _guard = self.copies.write().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: `check` found all bytes in the mapping, which is writable; nobody ever has a
+        // reference to them; this process reads and writes only here and in `read`, and the guard
+        // keeps all others out.
+        unsafe { copy::write(to.as_ptr(), bytes) };
+        Ok(())
+    }
+
+    fn check(&self, offset: u64, len: usize) -> Result<NonNull<u8>, CopyError> {
+        let end = offset.checked_add(len as u64);
+        match usize::try_from(offset) {
+            Ok(start) if end.is_some_and(|end| end <= self.len()) => Ok(self.at(start)),
+            _ => Err(CopyError::Beyond { offset, len: len as u64, available: self.len() }),
+        }
+    }
+
+    /// The offset of `place`.
+    fn offset_of(&self, place: Place) -> Result<u64, CopyError> {
+        let at = place.user.ok_or(CopyError::NoUserAddress)?;
+        at.checked_offset_from(self.user_addr()).ok_or(CopyError::NotInBuffer { at })
+    }
+}
+
+impl PageAccess for Buffer {
+    type Error = CopyError;
+
+    unsafe fn read(&self, from: Place, bytes: &mut [u8]) -> Result<(), CopyError> {
+        self.read(self.offset_of(from)?, bytes)
+    }
+
+    unsafe fn write(&self, to: Place, bytes: &[u8]) -> Result<(), CopyError> {
+        self.write(self.offset_of(to)?, bytes)
+    }
+}
+
+/// Why bytes cannot be copied to or from a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CopyError {
+    /// They reach beyond the buffer.
+    Beyond {
+        /// Where they begin.
+        offset: u64,
+        /// How many there are.
+        len: u64,
+        /// The bytes of the buffer.
+        available: u64,
+    },
+    /// They begin before the buffer.
+    NotInBuffer {
+        /// Where they begin.
+        at: UserAddr,
+    },
+    /// They belong to no process, so they are not in a buffer of this one.
+    NoUserAddress,
+}
+
+impl fmt::Display for CopyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Beyond { offset, len, available } => write!(
+                f,
+                "{len:#x} bytes at offset {offset:#x} reach beyond the buffer of {available:#x}"
+            ),
+            Self::NotInBuffer { at } => write!(f, "the address {at:#x} is not in the buffer"),
+            Self::NoUserAddress => f.write_str("the bytes have no address in this process"),
+        }
+    }
+}
+
+impl core::error::Error for CopyError {}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Pages;
+    use super::*;
+    use crate::addr::PhysAddr;
+    use crate::sgl::MemoryKind;
+
+    #[test]
+    fn a_place_is_found_by_its_user_address() {
+        let buffer = Buffer::new(1 << 20, Pages::Base).unwrap();
+        let place = |user| Place { phys: PhysAddr::new(0), kind: MemoryKind::Ram, user };
+        let start = buffer.user_addr();
+        let mut bytes = [0; 3];
+        let mut copy = |user| {
+            // SAFETY: a buffer checks what it is told.
+            unsafe {
+                PageAccess::write(&buffer, place(user), b"abc")?;
+                PageAccess::read(&buffer, place(user), &mut bytes)
+            }
+        };
+        copy(start.checked_add(5)).unwrap();
+        assert_eq!(copy(None), Err(CopyError::NoUserAddress));
+        let before = start.checked_sub(1).unwrap();
+        assert_eq!(copy(Some(before)), Err(CopyError::NotInBuffer { at: before }));
+        let offset = (1 << 20) - 2;
+        let beyond = CopyError::Beyond { offset, len: 3, available: 1 << 20 };
+        assert_eq!(copy(start.checked_add(offset)), Err(beyond));
+        assert_eq!(bytes, *b"abc");
+        buffer.read(5, &mut bytes).unwrap();
+        assert_eq!(bytes, *b"abc");
+    }
+}

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! [`IommuConfig`]: what a mock IOMMU can do.
+#![forbid(unsafe_code)]
+
+use super::{Plan, Witness};
+use crate::iommu::IovaRange;
+use crate::page_size::PageSizes;
+
+/// What an [`Iommu`](super::Iommu) can do; made by [`Iommu::config`](super::Iommu::config).
+#[derive(Clone, Debug)]
+#[must_use = "it makes a domain when it is built"]
+pub struct IommuConfig {
+    pub(super) sizes: PageSizes,
+    pub(super) aperture: IovaRange,
+    pub(super) can_split: bool,
+    pub(super) strict_overlap: bool,
+    pub(super) tlb_entries: Option<usize>,
+    pub(super) plan: Plan,
+    pub(super) witness: Witness,
+}
+
+impl IommuConfig {
+    /// A domain with pages of `sizes`: any set. With an empty one nothing can be mapped.
+    pub fn new(sizes: PageSizes) -> Self {
+        Self {
+            sizes,
+            aperture: IovaRange::ALL,
+            can_split: false,
+            strict_overlap: false,
+            tlb_entries: None,
+            plan: Plan::new(),
+            witness: Witness::new(),
+        }
+    }
+
+    /// The addresses that the domain translates: by default all of 64 bits.
+    pub const fn aperture(mut self, aperture: IovaRange) -> Self {
+        self.aperture = aperture;
+        self
+    }
+
+    /// Whether a part of a page table entry can be unmapped: by default not.
+    ///
+    /// The rest stays as entries of the next smaller page size, all of which are made at once.
+    pub const fn can_split(mut self, can_split: bool) -> Self {
+        self.can_split = can_split;
+        self
+    }
+
+    /// Whether mapping over a mapping is a [`Violation::MapOverMap`](super::Violation::MapOverMap) beside being refused: by
+    /// default not, as that is how some find out that a range is taken.
+    pub const fn strict_overlap(mut self, strict: bool) -> Self {
+        self.strict_overlap = strict;
+        self
+    }
+
+    /// Limits the IOTLB to so many entries, of which the oldest goes when a new one comes. By
+    /// default there is no limit, so that nothing is forgotten before it is flushed.
+    pub const fn tlb_entries(mut self, entries: usize) -> Self {
+        self.tlb_entries = Some(entries);
+        self
+    }
+
+    /// Which calls fail: by default none.
+    pub fn plan(mut self, plan: &Plan) -> Self {
+        self.plan = plan.clone();
+        self
+    }
+
+    /// Who is told of violations: by default a witness of its own.
+    pub fn witness(mut self, witness: &Witness) -> Self {
+        self.witness = witness.clone();
+        self
+    }
+}

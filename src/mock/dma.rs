@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Reading and writing a [`Memory`] by physical address: as a device does, and as a kernel does on
+//! behalf of one. Both need pinned pages, and both are found out where there are none.
+
+use super::bus::{Bus, BusError, BusErrorReason};
+use super::memory::{Inner, Memory};
+use super::witness::Violation;
+use crate::addr::{Pfn, PhysAddr};
+use crate::umem::{PageAccess, Place};
+use core::ops::Range;
+
+/// Cuts `len` bytes at page borders: each part is a page number, an offset in it, and where its
+/// bytes are in the caller's. `None` is a part whose address has more than 64 bits.
+pub(super) fn parts(
+    start: u64,
+    len: usize,
+    shift: u32,
+) -> impl Iterator<Item = Option<(u64, usize, Range<usize>)>> {
+    let bytes = 1u64.wrapping_shl(shift);
+    let mut done = 0usize;
+    core::iter::from_fn(move || {
+        let left = len.checked_sub(done).filter(|left| *left != 0)?;
+        let part = (|| {
+            let at = start.checked_add(done as u64)?;
+            let offset = at & bytes.wrapping_sub(1);
+            let here = usize::try_from(bytes.wrapping_sub(offset)).ok()?.min(left);
+            let range = done..done.checked_add(here)?;
+            Some((at.wrapping_shr(shift), usize::try_from(offset).ok()?, range))
+        })();
+        done = part.as_ref().map_or(len, |(_, _, range)| range.end);
+        Some(part)
+    })
+}
+
+impl Inner {
+    /// Checks that a page may be accessed through a pin, and remembers it if it is written.
+    fn check(&self, phys: PhysAddr, pfn: u64, access: Access) -> Result<(), BusError> {
+        if self.zone_of(pfn).is_none() {
+            return Err(BusError::new(phys, BusErrorReason::NoMemory));
+        }
+        let pinned = self.peek(pfn).is_some_and(|frame| match access.write {
+            true => frame.note_write(),
+            false => frame.pins() != 0,
+        });
+        if pinned {
+            return Ok(());
+        }
+        let (pfn, write) = (Pfn::new(pfn), access.write);
+        self.witness.saw(if access.device {
+            Violation::DmaToUnpinned { pfn, write }
+        } else {
+            Violation::AccessToUnpinned { pfn, write }
+        });
+        Err(BusError::new(phys, BusErrorReason::NotPinned))
+    }
+
+    fn read(&self, phys: PhysAddr, bytes: &mut [u8], access: Access) -> Result<(), BusError> {
+        for part in parts(phys.get(), bytes.len(), self.page.shift()) {
+            let (at, (pfn, offset, range)) = place(phys, part)?;
+            if access.checked {
+                self.check(at, pfn, access)?;
+            } else if self.zone_of(pfn).is_none() {
+                return Err(BusError::new(at, BusErrorReason::NoMemory));
+            }
+            if let Some(bytes) = bytes.get_mut(range) {
+                self.contents.read(pfn, offset, bytes);
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, phys: PhysAddr, bytes: &[u8], access: Access) -> Result<(), BusError> {
+        for part in parts(phys.get(), bytes.len(), self.page.shift()) {
+            let (at, (pfn, offset, range)) = place(phys, part)?;
+            self.check(at, pfn, access)?;
+            if let Some(bytes) = bytes.get(range) {
+                self.contents.write(pfn, offset, bytes);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Who accesses memory, and how.
+#[derive(Clone, Copy)]
+struct Access {
+    device: bool,
+    write: bool,
+    checked: bool,
+}
+
+impl Access {
+    const DMA_READ: Self = Self { device: true, write: false, checked: true };
+    const DMA_WRITE: Self = Self { device: true, write: true, checked: true };
+    const CPU_READ: Self = Self { device: false, write: false, checked: true };
+    const CPU_WRITE: Self = Self { device: false, write: true, checked: true };
+    const PEEK: Self = Self { device: false, write: false, checked: false };
+}
+
+type Part = (u64, usize, Range<usize>);
+
+/// A part and the address at which it begins.
+fn place(phys: PhysAddr, part: Option<Part>) -> Result<(PhysAddr, Part), BusError> {
+    let nowhere = BusError::new(phys, BusErrorReason::NoMemory);
+    let part = part.ok_or(nowhere)?;
+    let at = phys.checked_add(part.2.start as u64).ok_or(nowhere)?;
+    Ok((at, part))
+}
+
+impl Memory {
+    /// Reads the bytes at a physical address, pinned or not: for tests that look behind the scenes.
+    ///
+    /// # Errors
+    ///
+    /// [`BusErrorReason::NoMemory`] at the first byte that is in no frame.
+    pub fn peek(&self, phys: PhysAddr, bytes: &mut [u8]) -> Result<(), BusError> {
+        self.inner.read(phys, bytes, Access::PEEK)
+    }
+}
+
+/// A device. Each page must be pinned: if not, the witness is told ([`Violation::DmaToUnpinned`]),
+/// and nothing is written.
+impl Bus for Memory {
+    fn read(&self, phys: PhysAddr, bytes: &mut [u8]) -> Result<(), BusError> {
+        self.inner.read(phys, bytes, Access::DMA_READ)
+    }
+
+    fn write(&self, phys: PhysAddr, bytes: &[u8]) -> Result<(), BusError> {
+        self.inner.write(phys, bytes, Access::DMA_WRITE)
+    }
+}
+
+/// A kernel, on behalf of a device. Each page must be pinned: if not, the witness is told
+/// ([`Violation::AccessToUnpinned`]), and nothing is written. What is written must be marked dirty,
+/// as if a device had done it.
+impl PageAccess for Memory {
+    type Error = BusError;
+
+    unsafe fn read(&self, from: Place, bytes: &mut [u8]) -> Result<(), BusError> {
+        self.inner.read(from.phys, bytes, Access::CPU_READ)
+    }
+
+    unsafe fn write(&self, to: Place, bytes: &[u8]) -> Result<(), BusError> {
+        self.inner.write(to.phys, bytes, Access::CPU_WRITE)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::mock::{Area, Process};
+    use crate::sgl::MemoryKind;
+    use crate::umem::{PinBatch, PinFlags, Pinner, UserRange};
+    use crate::{PageSize, UserAddr};
+    use std::vec::Vec;
+
+    #[test]
+    fn parts_end_at_page_borders() {
+        let cut = |start, len| parts(start, len, 12).collect::<Vec<_>>();
+        assert_eq!(
+            cut(0xfff, 0x1002),
+            [Some((0, 0xfff, 0..1)), Some((1, 0, 1..0x1001)), Some((2, 0, 0x1001..0x1002)),]
+        );
+        assert_eq!(cut(5, 0), []);
+        assert_eq!(cut(u64::MAX, 2), [Some((u64::MAX >> 12, 0xfff, 0..1)), None]);
+    }
+
+    #[test]
+    fn a_kernel_needs_pins_and_leaves_dirt() {
+        let memory = Memory::with_frames(4);
+        let process = Process::new(&memory);
+        let range = UserRange::new(UserAddr::new(0x5000), 0x1000).unwrap();
+        process.map(range, Area::read_write()).unwrap();
+        let mut slots = [None; 1];
+        let mut batch = PinBatch::new(&process, range, PinFlags::WRITE, &mut slots);
+        process.pin(&mut batch).unwrap();
+        let pfn = process.frame_at(range.start()).unwrap();
+        let phys = pfn.phys(PageSize::SIZE_4K).unwrap();
+        let place = Place { phys, kind: MemoryKind::Ram, user: None };
+        let mut bytes = [0; 6];
+        // SAFETY: the mock checks that the page is pinned; the last two accesses are refused.
+        let refused = unsafe {
+            PageAccess::write(&memory, place, b"kernel").unwrap();
+            PageAccess::read(&memory, place, &mut bytes).unwrap();
+            drop(batch);
+            PageAccess::write(&memory, place, b"x").is_err()
+                && PageAccess::read(&memory, place, &mut [0]).is_err()
+        };
+        assert!(refused && &bytes == b"kernel");
+        assert_eq!(
+            memory.witness().take(),
+            [
+                Violation::DirtyLost { pfn },
+                Violation::AccessToUnpinned { pfn, write: true },
+                Violation::AccessToUnpinned { pfn, write: false },
+            ]
+        );
+    }
+}

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! [`Frame`]: the record of a page frame, and the protocol by which pinning and moving it exclude
+//! each other without a lock, as in Linux.
+//!
+//! ```text
+//! the word of a folio, in its first frame:         the word of a page, in each frame:
+//!
+//!   63      62      61             0                 63       16 15    8    2       1       0
+//!  ┌───────┬───────┬────────────────┐               ┌───────────┬───────┬───────┬───────┬───────┐
+//!  │FROZEN │ORPHAN │ pins, all pages│               │ pins      │ order │IN_USE │WRITTEN│ DIRTY │
+//!  └───────┴───────┴────────────────┘               └───────────┴───────┴───────┴───────┴───────┘
+//!
+//!      thaw        try_pin                 orphan
+//!  FROZEN ──► 0 ◄──────────► n pins ──────────────────► ORPHAN + n pins
+//!     ▲       │     unpin                                      │
+//!     └───────┘ freeze, or orphan                              │ the last unpin: the folio is free
+//!     └────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! A page that may be moved has a word of zero pins. Who moves it takes its page table entries away
+//! first and freezes the word then; who pins it counts first and looks at the entry again then.
+//! Both changes of the word are read-modify-writes, so one of the two comes first, and the other
+//! sees it: either the freeze fails, or the pin fails, or the second look finds another entry.
+#![forbid(unsafe_code)]
+
+use crate::sync::{AtomicU64, Ordering};
+
+/// Nobody may pin the folio: it is free, on the move, or not the first frame of a folio.
+const FROZEN: u64 = 1 << 63;
+/// Nobody maps the folio any more: the last unpin frees it.
+const ORPHAN: u64 = 1 << 62;
+const COUNT: u64 = ORPHAN.wrapping_sub(1);
+
+/// The page is to be written back: somebody has said so.
+const DIRTY: u64 = 1;
+/// The page was written through a pin, and nobody has said so yet.
+const WRITTEN: u64 = 2;
+/// The page belongs to a folio that is not free.
+const IN_USE: u64 = 4;
+const ORDER_SHIFT: u32 = 8;
+const ORDER: u64 = 0xff << ORDER_SHIFT;
+/// One pin.
+const PIN: u64 = 1 << 16;
+const PIN_SHIFT: u32 = 16;
+
+/// The record of one page frame: 16 bytes.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    folio: AtomicU64,
+    page: AtomicU64,
+}
+
+impl Default for Frame {
+    /// A free frame.
+    fn default() -> Self {
+        Self { folio: AtomicU64::new(FROZEN), page: AtomicU64::new(0) }
+    }
+}
+
+/// A page was to be unpinned that is not pinned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NotPinned;
+
+/// The word of a folio: to be called on its first frame.
+impl Frame {
+    /// Counts `pages` pins, unless the folio is frozen or belongs to nobody.
+    pub(crate) fn try_pin(&self, pages: u64) -> bool {
+        self.change(|word| word.checked_add(pages).filter(|sum| *sum <= COUNT)).is_some()
+    }
+
+    /// Gives `pages` pins back. If this was the last pin of an orphan, the answer is true, the folio
+    /// is frozen, and the caller frees it.
+    pub(crate) fn unpin(&self, pages: u64) -> bool {
+        let rest = self.change(|word| {
+            let rest = word.saturating_sub(pages.min(word & COUNT));
+            Some(if rest == ORPHAN { FROZEN } else { rest })
+        });
+        rest == Some(FROZEN)
+    }
+
+    /// Freezes the folio, if it is not pinned.
+    pub(crate) fn freeze(&self) -> bool {
+        self.folio.compare_exchange(0, FROZEN, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// Makes a frozen folio one that can be pinned; all that was done to it before is seen then.
+    pub(crate) fn thaw(&self) {
+        self.folio.store(0, Ordering::Release);
+    }
+
+    /// Says that nobody maps the folio any more. If it is not pinned either, the answer is true, the
+    /// folio is frozen, and the caller frees it.
+    pub(crate) fn orphan(&self) -> bool {
+        let next = self.change(|word| Some(if word == 0 { FROZEN } else { word | ORPHAN }));
+        next == Some(FROZEN)
+    }
+
+    /// Whether the folio is pinned. Who has taken its page table entries away before is not
+    /// overtaken by somebody who pins it: this is a change of the word, though to the same value.
+    pub(crate) fn is_folio_pinned(&self) -> bool {
+        self.folio.fetch_add(0, Ordering::AcqRel) & COUNT != 0
+    }
+
+    fn change(&self, next: impl Fn(u64) -> Option<u64>) -> Option<u64> {
+        change(&self.folio, next)
+    }
+}
+
+/// The word of a page.
+impl Frame {
+    /// Whether the frame belongs to no folio.
+    pub(crate) fn is_free(&self) -> bool {
+        self.page.load(Ordering::Acquire) & IN_USE == 0
+    }
+
+    /// The order of the folio that the frame belongs to.
+    pub(crate) fn order(&self) -> u32 {
+        let order = self.page.load(Ordering::Acquire) & ORDER;
+        order.wrapping_shr(ORDER_SHIFT).try_into().unwrap_or(0)
+    }
+
+    /// Makes the frame a page of a folio. It is frozen still.
+    pub(crate) fn take(&self, order: u32) {
+        let order = u64::from(order).wrapping_shl(ORDER_SHIFT) & ORDER;
+        self.page.store(IN_USE | order, Ordering::Release);
+    }
+
+    /// Makes the frame free. It is frozen already.
+    pub(crate) fn give_back(&self) {
+        self.page.store(0, Ordering::Release);
+    }
+
+    /// Counts a pin of the page; that of the folio has been counted.
+    pub(crate) fn add_pin(&self) {
+        self.page.fetch_add(PIN, Ordering::AcqRel);
+    }
+
+    /// Takes a pin of the page back; that of the folio is to follow. The answer is whether this was
+    /// the last one and nobody has told that the page was written through a pin.
+    pub(crate) fn drop_pin(&self, dirty: bool) -> Result<bool, NotPinned> {
+        let mut word = self.page.load(Ordering::Acquire);
+        loop {
+            let mut next = word.checked_sub(PIN).ok_or(NotPinned)?;
+            if dirty {
+                next = (next | DIRTY) & !WRITTEN;
+            }
+            let lost = next < PIN && next & WRITTEN != 0;
+            if lost {
+                next &= !WRITTEN;
+            }
+            match self.page.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Ok(lost),
+                Err(other) => word = other,
+            }
+        }
+    }
+
+    /// How often the page is pinned.
+    pub(crate) fn pins(&self) -> u64 {
+        self.page.load(Ordering::Acquire).wrapping_shr(PIN_SHIFT)
+    }
+
+    /// Remembers that the page is written through a pin; false if it is not pinned.
+    pub(crate) fn note_write(&self) -> bool {
+        change(&self.page, |word| (word >= PIN).then_some(word | WRITTEN)).is_some()
+    }
+
+    /// Whether the page is to be written back.
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.page.load(Ordering::Acquire) & DIRTY != 0
+    }
+
+    /// Whether the page was written through a pin, and nobody has said so yet.
+    pub(crate) fn is_written(&self) -> bool {
+        self.page.load(Ordering::Acquire) & WRITTEN != 0
+    }
+
+    /// Forgets that the page is to be written back; whether it was.
+    pub(crate) fn clean(&self) -> bool {
+        self.page.fetch_and(!DIRTY, Ordering::AcqRel) & DIRTY != 0
+    }
+
+    /// Takes over what is remembered of the contents of another page, which move here.
+    pub(crate) fn inherit(&self, from: &Self) {
+        let bits = from.page.load(Ordering::Acquire) & DIRTY;
+        self.page.fetch_or(bits, Ordering::AcqRel);
+    }
+}
+
+/// Changes a word as one step, unless `next` refuses; the new word.
+fn change(word: &AtomicU64, next: impl Fn(u64) -> Option<u64>) -> Option<u64> {
+    let mut old = word.load(Ordering::Acquire);
+    loop {
+        let new = next(old)?;
+        match word.compare_exchange_weak(old, new, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => return Some(new),
+            Err(other) => old = other,
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folio_is_pinned_or_frozen() {
+        let frame = Frame::default();
+        assert!(!frame.try_pin(1) && !frame.freeze());
+        frame.thaw();
+        assert!(frame.try_pin(2) && frame.is_folio_pinned() && !frame.freeze());
+        assert!(!frame.unpin(1) && !frame.unpin(1) && frame.freeze() && !frame.try_pin(1));
+    }
+
+    #[test]
+    fn the_last_one_frees_an_orphan() {
+        let frame = Frame::default();
+        frame.thaw();
+        assert!(frame.try_pin(3) && !frame.orphan() && !frame.try_pin(1));
+        assert!(!frame.unpin(2) && frame.unpin(1) && !frame.try_pin(1));
+        frame.thaw();
+        assert!(frame.orphan() && !frame.try_pin(1));
+    }
+
+    #[test]
+    fn a_write_is_told_or_lost() {
+        let frame = Frame::default();
+        frame.take(9);
+        assert!(!frame.is_free() && frame.order() == 9 && !frame.note_write());
+        frame.add_pin();
+        frame.add_pin();
+        assert!(frame.note_write() && frame.is_written());
+        assert_eq!(frame.drop_pin(true), Ok(false));
+        assert!(frame.is_dirty() && !frame.is_written());
+        assert!(frame.note_write());
+        assert_eq!((frame.drop_pin(false), frame.drop_pin(false)), (Ok(true), Err(NotPinned)));
+        assert_eq!((frame.pins(), frame.clean(), frame.clean()), (0, true, false));
+    }
+}

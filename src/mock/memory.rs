@@ -1,0 +1,389 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! [`Memory`]: the physical memory of a machine, for tests.
+
+use super::contents::Contents;
+use super::folios::{State, Unmoved};
+use super::fragmentation::Fragmentation;
+use super::frame::Frame;
+use super::page_table::MAX_PFN;
+use super::plan::Plan;
+use super::witness::{Violation, Witness};
+use super::zone::{Frames, Zone};
+use crate::addr::Pfn;
+use crate::page_size::PageSize;
+use crate::sgl::MemoryKind;
+use crate::sync::{lock, AtomicU64, Mutex, Ordering};
+use core::{fmt, ops::Range};
+use std::{sync::Arc, vec::Vec};
+
+/// The physical memory of a machine: page frames that know who pins them.
+///
+/// ```text
+///   Process ── pin, unpin ──►┌─────────────────────────────────────────┐
+///   Process ── pin, unpin ──►│ Memory: frames, pins, contents, Witness │◄── read, write ── a device
+///                            └─────────────────────────────────────────┘       (`Bus`)
+/// ```
+///
+/// Clones are the same memory. What must never happen is told to its [`Witness`]; what is to fail is
+/// decided by its [`Plan`]. Frames cost nothing until they are used.
+///
+/// ```
+/// use pinned_sgl::mock::{Area, Memory, Process};
+/// use pinned_sgl::umem::{PinBatch, PinFlags, Pinner, UserRange};
+/// use pinned_sgl::UserAddr;
+///
+/// let memory = Memory::with_frames(1024);
+/// let process = Process::new(&memory);
+/// let range = UserRange::new(UserAddr::new(0x7f00_0020_0000), 2 << 20)?;
+/// process.map(range, Area::read_write().huge(9))?;
+///
+/// let mut slots = [None; 8];
+/// let mut batch = PinBatch::new(&process, range, PinFlags::WRITE | PinFlags::LONGTERM, &mut slots);
+/// process.pin(&mut batch)?;
+/// assert_eq!((batch.runs().count(), batch.page_count()), (1, 512));
+/// assert_eq!(memory.pinned_pages(), 512);
+///
+/// drop(batch);
+/// memory.assert_no_leak();
+/// memory.witness().assert_clean();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Memory {
+    pub(super) inner: Arc<Inner>,
+}
+
+/// What all clones of a memory share.
+pub(super) struct Inner {
+    pub(super) page: PageSize,
+    pub(super) fragmentation: Fragmentation,
+    /// Ascending.
+    pub(super) zones: Vec<Frames>,
+    pub(super) contents: Contents,
+    /// The lock of the memory: page tables are changed under it.
+    pub(super) state: Mutex<State>,
+    pub(super) witness: Witness,
+    pub(super) plan: Plan,
+    pub(super) leaked: AtomicU64,
+}
+
+impl Memory {
+    /// Describes a memory.
+    pub fn builder() -> MemoryBuilder {
+        MemoryBuilder::default()
+    }
+
+    /// A memory of `frames` frames of 4 KiB from frame 0x1000 on, all for everything, handed out in
+    /// ascending order. More than 2^32 frames are 2^32 frames.
+    #[must_use]
+    pub fn with_frames(frames: u64) -> Self {
+        let end = FIRST_PFN.saturating_add(frames.min(MAX_FRAMES));
+        let mut builder = Self::builder();
+        builder.zones.push((Zone::Normal, FIRST_PFN..end));
+        builder.made(PageSize::SIZE_4K)
+    }
+
+    /// The size of a frame.
+    #[must_use]
+    pub fn page_size(&self) -> PageSize {
+        self.inner.page
+    }
+
+    /// Who is told of what must never happen.
+    #[must_use]
+    pub fn witness(&self) -> &Witness {
+        &self.inner.witness
+    }
+
+    /// What decides which call fails.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.inner.plan
+    }
+
+    /// The zone of a frame; `None` if there is no such frame.
+    #[must_use]
+    pub fn zone(&self, pfn: Pfn) -> Option<Zone> {
+        self.inner.zone_of(pfn.get())
+    }
+
+    /// The first frame and the order of the folio that a frame belongs to: it has `2^order` pages.
+    /// `None` if the frame is free, or if there is no such frame.
+    #[must_use]
+    pub fn folio(&self, pfn: Pfn) -> Option<(Pfn, u32)> {
+        let frame = self.inner.peek(pfn.get()).filter(|frame| !frame.is_free())?;
+        Some((Pfn::new(self.inner.head_of(pfn.get())?), frame.order()))
+    }
+
+    /// How often a frame is pinned.
+    #[must_use]
+    pub fn pins(&self, pfn: Pfn) -> u64 {
+        self.inner.peek(pfn.get()).map_or(0, Frame::pins)
+    }
+
+    /// The pins of all frames together. O(frames that were ever used).
+    #[must_use]
+    pub fn pinned_pages(&self) -> u64 {
+        self.inner.used().fold(0, |sum, (_, frame)| sum.saturating_add(frame.pins()))
+    }
+
+    /// Whether a frame was marked dirty when it was unpinned. What the CPU of a process writes does
+    /// not count here: its page table would remember that.
+    #[must_use]
+    pub fn is_dirty(&self, pfn: Pfn) -> bool {
+        self.inner.peek(pfn.get()).is_some_and(Frame::is_dirty)
+    }
+
+    /// Whether a frame was written through a pin, by a device or for one, and was not marked dirty
+    /// since.
+    #[must_use]
+    pub fn is_written(&self, pfn: Pfn) -> bool {
+        self.inner.peek(pfn.get()).is_some_and(Frame::is_written)
+    }
+
+    /// Writes a frame back: it is not dirty any more. Whether it was.
+    pub fn clean(&self, pfn: Pfn) -> bool {
+        self.inner.peek(pfn.get()).is_some_and(Frame::clean)
+    }
+
+    /// How many frames of a zone are free. A frame of zeros that has been used once is never free
+    /// again.
+    #[must_use]
+    pub fn free_frames(&self, zone: Zone) -> u64 {
+        let state = lock(&self.inner.state);
+        let zones = self.inner.zones.iter().zip(&state.pools);
+        zones
+            .filter(|(frames, _)| frames.zone == zone)
+            .fold(0, |sum, (_, pool)| sum.saturating_add(pool.free))
+    }
+
+    /// Moves every folio that is not pinned to other frames of its zone, where there are some; how
+    /// many pages have moved. A device that uses a page without a pin is found out then.
+    pub fn compact(&self) -> u64 {
+        let mut state = lock(&self.inner.state);
+        let mut moved = 0u64;
+        for head in state.heads() {
+            let Some(zone) = self.inner.zone_of(head) else { continue };
+            match self.inner.migrate(&mut state, head, zone) {
+                Ok(pages) => moved = moved.saturating_add(pages),
+                Err(Unmoved::Busy | Unmoved::NoMemory) => {}
+            }
+        }
+        moved
+    }
+
+    /// How many pages were leaked on purpose: see [`Pinner::leaked`](crate::umem::Pinner::leaked).
+    /// They are still pinned, so [`check_leaks`](Self::check_leaks) finds them, too.
+    #[must_use]
+    pub fn leaked_pages(&self) -> u64 {
+        self.inner.leaked.load(Ordering::Relaxed)
+    }
+
+    /// Tells the witness of every page that is still pinned ([`Violation::Leak`]); how many pages.
+    pub fn check_leaks(&self) -> u64 {
+        let mut leaks = 0u64;
+        for (pfn, frame) in self.inner.used().filter(|(_, frame)| frame.pins() != 0) {
+            self.inner.witness.saw(Violation::Leak { pfn: Pfn::new(pfn), pins: frame.pins() });
+            leaks = leaks.saturating_add(1);
+        }
+        leaks
+    }
+
+    /// Panics if a page is still pinned. For the end of a test.
+    ///
+    /// # Panics
+    ///
+    /// That is what it is for.
+    #[track_caller]
+    #[expect(clippy::panic, reason = "an assertion for tests")]
+    pub fn assert_no_leak(&self) {
+        let mut pinned = self.inner.used().filter(|(_, frame)| frame.pins() != 0);
+        if let Some((pfn, frame)) = pinned.next() {
+            let (pins, others) = (frame.pins(), pinned.count());
+            panic!("page {pfn:#x} is still pinned {pins} times, and so are {others} others");
+        }
+    }
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memory")
+            .field("page_size", &self.inner.page)
+            .field("fragmentation", &self.inner.fragmentation)
+            .field("zones", &self.inner.zones)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    fn part(&self, pfn: u64) -> Option<&Frames> {
+        let behind = self.zones.partition_point(|frames| frames.start <= pfn);
+        let frames = self.zones.get(behind.checked_sub(1)?)?;
+        (pfn < frames.end).then_some(frames)
+    }
+
+    /// The record of a frame, which is made if need be.
+    pub(super) fn frame(&self, pfn: u64) -> Option<&Frame> {
+        self.part(pfn)?.frames.get(pfn)
+    }
+
+    /// The record of a frame; `None` also if the frame was never used.
+    pub(super) fn peek(&self, pfn: u64) -> Option<&Frame> {
+        self.part(pfn)?.frames.peek(pfn)
+    }
+
+    /// The records of all frames that were ever used.
+    fn used(&self) -> impl Iterator<Item = (u64, &Frame)> {
+        self.zones.iter().flat_map(|frames| frames.frames.made())
+    }
+
+    pub(super) fn zone_of(&self, pfn: u64) -> Option<Zone> {
+        self.part(pfn).map(|frames| frames.zone)
+    }
+
+    pub(super) fn kind_of(&self, pfn: u64) -> MemoryKind {
+        self.zone_of(pfn).map_or(MemoryKind::Mmio, Zone::kind)
+    }
+
+    pub(super) fn order_of(&self, pfn: u64) -> u32 {
+        self.peek(pfn).map_or(0, Frame::order)
+    }
+
+    /// The first frame of the folio: folios are aligned to their size.
+    pub(super) fn head_of(&self, pfn: u64) -> Option<u64> {
+        let order = self.peek(pfn)?.order();
+        Some(pfn.checked_shr(order)?.wrapping_shl(order))
+    }
+}
+
+/// Where a memory that nobody has described begins: not at zero, which is easily right by chance.
+const FIRST_PFN: u64 = 0x1000;
+/// Frames of one zone: 16 TiB of 4 KiB each.
+const MAX_FRAMES: u64 = 1 << 32;
+
+/// Describes a [`Memory`].
+///
+/// ```
+/// use pinned_sgl::mock::{Fragmentation, Memory, Zone};
+/// use pinned_sgl::PageSize;
+/// let memory = Memory::builder()
+///     .page_size(PageSize::SIZE_64K)
+///     .zone(Zone::Normal, 0x100..0x200)
+///     .zone(Zone::Movable, 0x10_0000..0x10_1000)
+///     .fragmentation(Fragmentation::Seeded { seed: 7, run_order: 0 })
+///     .build()?;
+/// assert_eq!(memory.free_frames(Zone::Movable), 0x1000);
+/// # Ok::<(), pinned_sgl::mock::MemoryError>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct MemoryBuilder {
+    page: Option<PageSize>,
+    zones: Vec<(Zone, Range<u64>)>,
+    fragmentation: Fragmentation,
+    witness: Witness,
+    plan: Plan,
+}
+
+impl MemoryBuilder {
+    /// The size of a frame: 4 KiB unless said otherwise, from 1 KiB to 2 MiB.
+    pub fn page_size(mut self, page: PageSize) -> Self {
+        self.page = Some(page);
+        self
+    }
+
+    /// Adds frames, by their numbers. A zone may have several parts.
+    pub fn zone(mut self, zone: Zone, frames: Range<u64>) -> Self {
+        self.zones.push((zone, frames));
+        self
+    }
+
+    /// The order in which frames are handed out: ascending unless said otherwise.
+    pub fn fragmentation(mut self, fragmentation: Fragmentation) -> Self {
+        self.fragmentation = fragmentation;
+        self
+    }
+
+    /// Who is told of what must never happen: one of its own unless said otherwise.
+    pub fn witness(mut self, witness: Witness) -> Self {
+        self.witness = witness;
+        self
+    }
+
+    /// What decides which call fails: nothing fails unless said otherwise.
+    pub fn plan(mut self, plan: Plan) -> Self {
+        self.plan = plan;
+        self
+    }
+
+    /// Makes the memory.
+    ///
+    /// # Errors
+    ///
+    /// [`MemoryError`] if there can be no such memory.
+    pub fn build(mut self) -> Result<Memory, MemoryError> {
+        let page = self.page.unwrap_or(PageSize::SIZE_4K);
+        if !(10..=21).contains(&page.shift()) {
+            return Err(MemoryError::PageSize);
+        }
+        self.zones.sort_by_key(|(_, frames)| frames.start);
+        let mut end = 0;
+        for (_, frames) in &self.zones {
+            let count = frames.end.checked_sub(frames.start).filter(|count| *count != 0);
+            let count = count.ok_or(MemoryError::Empty)?;
+            let too_high = frames.end > MAX_PFN || Pfn::new(frames.end).phys(page).is_none();
+            if too_high || count > MAX_FRAMES {
+                return Err(MemoryError::TooLarge);
+            }
+            if frames.start < end {
+                return Err(MemoryError::Overlap(Pfn::new(frames.start)));
+            }
+            end = frames.end;
+        }
+        Ok(self.made(page))
+    }
+
+    fn made(self, page: PageSize) -> Memory {
+        let parts = self.zones.into_iter();
+        let parts = parts.map(|(zone, part)| Frames::new(zone, part.start, part.end));
+        let (zones, pools) = parts.unzip();
+        let inner = Inner {
+            page,
+            fragmentation: self.fragmentation,
+            zones,
+            contents: Contents::new(usize::try_from(page.bytes()).unwrap_or(0)),
+            state: Mutex::new(State::new(pools)),
+            witness: self.witness,
+            plan: self.plan,
+            leaked: AtomicU64::new(0),
+        };
+        Memory { inner: Arc::new(inner) }
+    }
+}
+
+/// Why there can be no such [`Memory`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MemoryError {
+    /// A frame has 1 KiB to 2 MiB.
+    PageSize,
+    /// A zone without frames.
+    Empty,
+    /// Frames whose addresses need too many bits, or a zone of more than 2^32 frames.
+    TooLarge,
+    /// A frame that belongs to two zones, or twice to one.
+    Overlap(Pfn),
+}
+
+impl fmt::Display for MemoryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PageSize => f.write_str("a frame has 1 KiB to 2 MiB"),
+            Self::Empty => f.write_str("a zone without frames"),
+            Self::TooLarge => f.write_str("too many frames, or frame numbers too high"),
+            Self::Overlap(pfn) => write!(f, "frame {pfn} belongs to two zones"),
+        }
+    }
+}
+
+impl core::error::Error for MemoryError {}

@@ -1,0 +1,425 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! [`Nic`]: a network card with RDMA, which translates through tables of blocks of its own.
+//!
+//! ```text
+//!   key ──► region: first byte, length, page size, may be written
+//!           │
+//!           ├ block 0 ──► memory ┐ the first block may begin before the region,
+//!           ├ block 1 ──► memory │ the last may end behind it;
+//!           └ block 2 ──► memory ┘ nobody gets there
+//! ```
+
+use super::{Bus, BusError, Plan, Step, Violation, Witness};
+use crate::addr::{Iova, PhysAddr};
+use crate::iommu::IovaRange;
+use crate::page_size::{PageSize, PageSizes};
+use crate::sync::{lock, Mutex};
+use core::fmt;
+use std::{collections::BTreeMap, vec::Vec};
+
+/// A network card for tests: memory is registered as blocks of one size, and reached by key.
+///
+/// Blocks may reach past the region that they belong to; accesses are checked byte by byte, so that
+/// nobody reaches what lies there. What is wrong with a registration is an error and a
+/// [`Violation::BadCall`].
+///
+/// It is shared by reference or in an `Arc`, between threads too. The card is locked while the bus is
+/// accessed: an invalidation waits for accesses under way, and a bus must not call the card.
+///
+/// ```
+/// use pinned_sgl::mock::{Bus, BusError, Nic, NicFault};
+/// use pinned_sgl::{Iova, PageSize, PhysAddr};
+///
+/// /// Reads as the number of the page.
+/// struct Numbers;
+/// impl Bus for Numbers {
+///     fn read(&self, phys: PhysAddr, bytes: &mut [u8]) -> Result<(), BusError> {
+///         bytes.fill(u8::try_from(phys.get() >> 12).unwrap_or(0));
+///         Ok(())
+///     }
+///     fn write(&self, _: PhysAddr, _: &[u8]) -> Result<(), BusError> {
+///         Ok(())
+///     }
+/// }
+///
+/// let nic = Nic::new(Numbers);
+/// let (first, len) = (Iova::new(0x10_0ff0), 0x20);
+/// let blocks = [PhysAddr::new(0x7000), PhysAddr::new(0x3000)];
+/// let key = nic.register(first, len, PageSize::SIZE_4K, blocks.into_iter(), false)?;
+/// let mut bytes = [0; 0x20];
+/// nic.read(key, first, &mut bytes)?;
+/// assert_eq!((bytes[0xf], bytes[0x10]), (7, 3));
+/// let behind = Iova::new(0x10_1010);
+/// assert_eq!(nic.read(key, behind, &mut [0]), Err(NicFault::OutOfBounds { iova: behind }));
+/// nic.invalidate(key)?;
+/// assert_eq!(nic.read(key, first, &mut [0]), Err(NicFault::NoRegion { key }));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Nic<B> {
+    bus: B,
+    sizes: PageSizes,
+    plan: Plan,
+    witness: Witness,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    regions: BTreeMap<Key, Region>,
+    next_key: u32,
+}
+
+struct Region {
+    range: IovaRange,
+    page_size: PageSize,
+    blocks: Vec<PhysAddr>,
+    writable: bool,
+}
+
+/// The key of a registered region. No key is ever given twice by one card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(u32);
+
+impl Key {
+    /// A key by its number, which a peer may have guessed.
+    #[must_use]
+    pub const fn new(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl<B> Nic<B> {
+    /// A card on `bus`, which takes blocks of any size.
+    #[must_use]
+    pub fn new(bus: B) -> Self {
+        let (plan, witness) = (Plan::new(), Witness::new());
+        let sizes = PageSizes::all();
+        Self { bus, sizes, plan, witness, state: Mutex::new(State::default()) }
+    }
+
+    /// The same, with blocks of these sizes only.
+    #[must_use]
+    pub fn with_page_sizes(mut self, sizes: PageSizes) -> Self {
+        self.sizes = sizes;
+        self
+    }
+
+    /// The same, with registrations that fail by `plan`, as [`Step::Map`].
+    #[must_use]
+    pub fn with_plan(mut self, plan: &Plan) -> Self {
+        self.plan = plan.clone();
+        self
+    }
+
+    /// The same, with `witness` being told of violations.
+    #[must_use]
+    pub fn with_witness(mut self, witness: &Witness) -> Self {
+        self.witness = witness.clone();
+        self
+    }
+
+    /// Which registrations fail.
+    #[must_use]
+    pub const fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Who is told of violations.
+    #[must_use]
+    pub const fn witness(&self) -> &Witness {
+        &self.witness
+    }
+
+    /// The sizes that blocks may have.
+    #[must_use]
+    pub const fn page_sizes(&self) -> PageSizes {
+        self.sizes
+    }
+
+    /// How many regions are registered.
+    #[must_use]
+    pub fn regions(&self) -> usize {
+        lock(&self.state).regions.len()
+    }
+
+    /// How many blocks the translation tables of all regions have.
+    #[must_use]
+    pub fn blocks(&self) -> usize {
+        let state = lock(&self.state);
+        state.regions.values().fold(0, |sum, region| sum.wrapping_add(region.blocks.len()))
+    }
+}
+
+impl<B: Bus> Nic<B> {
+    /// Registers the `len` bytes from `iova` on, as blocks of `page_size` at multiples of it: block
+    /// `i` is where memory has the bytes from `align_down(iova, page_size) + i * page_size` on.
+    /// Peers may read them, and write them if `writable`.
+    ///
+    /// # Errors
+    ///
+    /// [`NicError`]; nothing is registered then.
+    pub fn register(
+        &self,
+        iova: Iova,
+        len: u64,
+        page_size: PageSize,
+        blocks: impl Iterator<Item = PhysAddr>,
+        writable: bool,
+    ) -> Result<Key, NicError> {
+        let region = self.region(iova, len, page_size, blocks, writable);
+        let region = region.inspect_err(|error| {
+            self.witness.saw(Violation::BadCall { what: error.what(), iova });
+        })?;
+        self.plan.step(Step::Map).map_err(|_| NicError::Injected)?;
+        let mut state = lock(&self.state);
+        let key = Key(state.next_key);
+        state.next_key = state.next_key.checked_add(1).ok_or(NicError::NoKeys)?;
+        state.regions.insert(key, region);
+        Ok(key)
+    }
+
+    fn region(
+        &self,
+        iova: Iova,
+        len: u64,
+        page_size: PageSize,
+        blocks: impl Iterator<Item = PhysAddr>,
+        writable: bool,
+    ) -> Result<Region, NicError> {
+        let range = IovaRange::new(iova, len).map_err(|_| NicError::Range)?;
+        if !self.sizes.has(page_size) {
+            return Err(NicError::PageSize { page_size });
+        }
+        let shift = page_size.shift();
+        let number = |iova: Iova| iova.get().wrapping_shr(shift);
+        // Below the last one, so that the count of all blocks of one byte fits, too.
+        let more = number(range.last()).wrapping_sub(number(range.first()));
+        let mut checked = Vec::new();
+        for (index, block) in (0u64..).zip(blocks) {
+            if index > more {
+                return Err(NicError::BlockCount { needs: more.saturating_add(1) });
+            }
+            if !block.is_aligned(page_size) {
+                return Err(NicError::Misaligned { block });
+            }
+            checked.push(block);
+        }
+        let count = u64::try_from(checked.len()).unwrap_or(u64::MAX);
+        if count.checked_sub(1) != Some(more) {
+            return Err(NicError::BlockCount { needs: more.saturating_add(1) });
+        }
+        Ok(Region { range, page_size, blocks: checked, writable })
+    }
+
+    /// Takes a region away from all peers, when the accesses under way are done.
+    ///
+    /// # Errors
+    ///
+    /// [`NicFault::NoRegion`], and a [`Violation::BadCall`], if there is none under the key.
+    pub fn invalidate(&self, key: Key) -> Result<(), NicFault> {
+        let gone = lock(&self.state).regions.remove(&key);
+        if gone.is_none() {
+            let what = "a key was invalidated that is not registered";
+            self.witness.saw(Violation::BadCall { what, iova: Iova::new(0) });
+            return Err(NicFault::NoRegion { key });
+        }
+        Ok(())
+    }
+
+    /// Reads bytes of a region for a peer. Reading none succeeds wherever the region exists.
+    ///
+    /// # Errors
+    ///
+    /// [`NicFault`]; only where it is [`NicFault::Bus`] may some bytes have been read.
+    pub fn read(&self, key: Key, iova: Iova, bytes: &mut [u8]) -> Result<(), NicFault> {
+        let state = lock(&self.state);
+        let region = state.regions.get(&key).ok_or(NicFault::NoRegion { key })?;
+        region.check(iova, bytes.len())?;
+        let (mut at, mut rest) = (iova, bytes);
+        while !rest.is_empty() {
+            let (phys, len) = region.translate(at, rest.len())?;
+            let (here, behind) = rest.split_at_mut(len);
+            self.bus.read(phys, here)?;
+            (at, rest) = (further(at, len), behind);
+        }
+        Ok(())
+    }
+
+    /// Writes bytes of a region for a peer. Writing none succeeds wherever the region may be
+    /// written.
+    ///
+    /// # Errors
+    ///
+    /// [`NicFault`]; only where it is [`NicFault::Bus`] may some bytes have been written.
+    pub fn write(&self, key: Key, iova: Iova, bytes: &[u8]) -> Result<(), NicFault> {
+        let state = lock(&self.state);
+        let region = state.regions.get(&key).ok_or(NicFault::NoRegion { key })?;
+        if !region.writable {
+            return Err(NicFault::NotPermitted { iova });
+        }
+        region.check(iova, bytes.len())?;
+        let (mut at, mut rest) = (iova, bytes);
+        while !rest.is_empty() {
+            let (phys, len) = region.translate(at, rest.len())?;
+            let (here, behind) = rest.split_at(len);
+            self.bus.write(phys, here)?;
+            (at, rest) = (further(at, len), behind);
+        }
+        Ok(())
+    }
+}
+
+impl Region {
+    /// Whether all of the bytes belong to the region: none of what its blocks have beside it.
+    fn check(&self, iova: Iova, len: usize) -> Result<(), NicFault> {
+        let len = u64::try_from(len).unwrap_or(u64::MAX);
+        if len == 0 {
+            return Ok(());
+        }
+        match IovaRange::new(iova, len) {
+            Ok(bytes) if self.range.covers(&bytes) => Ok(()),
+            _ => Err(NicFault::OutOfBounds { iova }),
+        }
+    }
+
+    /// Where an address of the region leads, and how many of `most` bytes its block has.
+    fn translate(&self, iova: Iova, most: usize) -> Result<(PhysAddr, usize), NicFault> {
+        let shift = self.page_size.shift();
+        let first = self.range.first().get().wrapping_shr(shift);
+        let index = iova.get().wrapping_shr(shift).wrapping_sub(first);
+        let block = usize::try_from(index).ok().and_then(|index| self.blocks.get(index));
+        let block = block.ok_or(NicFault::OutOfBounds { iova })?;
+        let offset = iova.offset_in(self.page_size);
+        let left = self.page_size.bytes().wrapping_sub(offset);
+        let len = usize::try_from(left).map_or(most, |left| left.min(most));
+        Ok((PhysAddr::new(block.get().wrapping_add(offset)), len))
+    }
+}
+
+/// The address `done` bytes further up; behind the very last one nothing is left to do.
+fn further(iova: Iova, done: usize) -> Iova {
+    Iova::new(iova.get().wrapping_add(u64::try_from(done).unwrap_or(0)))
+}
+
+impl<B> Drop for Nic<B> {
+    /// Regions that are still registered are a [`Violation::StillMapped`].
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let first = lock(&self.state).regions.values().next().map(|region| region.range.first());
+        if let Some(iova) = first {
+            self.witness.saw(Violation::StillMapped { iova });
+        }
+    }
+}
+
+impl<B> fmt::Debug for Nic<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Nic").field("page_sizes", &self.sizes).finish_non_exhaustive()
+    }
+}
+
+/// Why a region could not be registered with a [`Nic`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NicError {
+    /// The region has no bytes, or its last one would need an address of more than 64 bits.
+    Range,
+    /// The card has no blocks of this size.
+    PageSize {
+        /// The size.
+        page_size: PageSize,
+    },
+    /// There are more or fewer blocks than the region needs.
+    BlockCount {
+        /// How many it needs.
+        needs: u64,
+    },
+    /// A block lies at no multiple of its size.
+    Misaligned {
+        /// The block.
+        block: PhysAddr,
+    },
+    /// All keys have been given.
+    NoKeys,
+    /// The plan said so.
+    Injected,
+}
+
+impl NicError {
+    const fn what(&self) -> &'static str {
+        match self {
+            Self::Range => "a region has no bytes, or wraps",
+            Self::PageSize { .. } => "a region has blocks of a size that the card does not have",
+            Self::BlockCount { .. } => "a region has more or fewer blocks than it needs",
+            Self::Misaligned { .. } => "a block lies at no multiple of its size",
+            Self::NoKeys => "all keys have been given",
+            Self::Injected => "the plan lets it fail",
+        }
+    }
+}
+
+impl fmt::Display for NicError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.what())?;
+        match self {
+            Self::PageSize { page_size } => write!(f, ": {page_size}"),
+            Self::BlockCount { needs } => write!(f, ": {needs}"),
+            Self::Misaligned { block } => write!(f, ": {block}"),
+            Self::Range | Self::NoKeys | Self::Injected => Ok(()),
+        }
+    }
+}
+
+impl core::error::Error for NicError {}
+
+/// Why a peer could not access memory through a [`Nic`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NicFault {
+    /// No region has this key: it never had one, or was invalidated.
+    NoRegion {
+        /// The key.
+        key: Key,
+    },
+    /// Some of the bytes from this address on are none of the region.
+    OutOfBounds {
+        /// The address of the first byte.
+        iova: Iova,
+    },
+    /// The region may not be written.
+    NotPermitted {
+        /// The address of the first byte.
+        iova: Iova,
+    },
+    /// A block leads to memory that is not there for the card.
+    Bus(BusError),
+}
+
+impl From<BusError> for NicFault {
+    fn from(error: BusError) -> Self {
+        Self::Bus(error)
+    }
+}
+
+impl fmt::Display for NicFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoRegion { key } => write!(f, "no region has the key {:#x}", key.0),
+            Self::OutOfBounds { iova } => {
+                write!(f, "bytes from IOVA {iova} on lie outside the region")
+            }
+            Self::NotPermitted { iova } => write!(f, "IOVA {iova} may not be written"),
+            Self::Bus(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for NicFault {}

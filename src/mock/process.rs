@@ -1,0 +1,440 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! [`Process`]: an address space whose pages can be pinned.
+#![forbid(unsafe_code)]
+
+use super::area::{Area, Areas, Backing, Found, Slice};
+use super::dma::parts;
+use super::fault::{PinFault, Want};
+use super::folios::{State, Unmoved};
+use super::frame::Frame;
+use super::memory::{Inner, Memory};
+use super::page_table::{Entry, PageTable};
+use super::zone::Zone;
+use crate::addr::{Pfn, UserAddr};
+use crate::sync::{lock, AtomicU64, Mutex, Ordering};
+use crate::umem::UserRange;
+use core::{fmt, ops::Range};
+use std::{sync::Arc, vec::Vec};
+
+/// A process: an address space in a [`Memory`], and a [`Pinner`](crate::umem::Pinner) of its pages.
+///
+/// Pages get their frames when they are first touched or pinned. Dropping the process unmaps
+/// everything; a frame that is pinned then is freed by its last unpin.
+///
+/// ```
+/// use pinned_sgl::mock::{Area, Memory, PinFault, Process};
+/// use pinned_sgl::{umem::UserRange, UserAddr};
+/// let memory = Memory::with_frames(16);
+/// let process = Process::new(&memory);
+/// let at = UserAddr::new(0x10_0000);
+/// process.map(UserRange::new(at, 0x2000)?, Area::read_write())?;
+/// process.write(UserAddr::new(0x10_0fff), b"across")?;
+///
+/// let child = process.fork()?;
+/// child.write(UserAddr::new(0x10_1000), b"****")?;
+/// let mut bytes = [0; 6];
+/// process.read(UserAddr::new(0x10_0fff), &mut bytes)?;
+/// assert_eq!(&bytes, b"across");
+/// assert_eq!(process.frame_at(at), child.frame_at(at));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Locks are taken in this order: areas, memory. Pinning a page that is there takes none but a look
+/// at the areas.
+pub struct Process {
+    pub(super) memory: Memory,
+    pub(super) areas: Mutex<Areas>,
+    /// Pages that one call pins at most.
+    pub(super) pin_limit: AtomicU64,
+    /// One more than the pages after which the next call that pins is interrupted; or 0.
+    interrupt: AtomicU64,
+    pub(super) largest_order: AtomicU64,
+}
+
+impl Process {
+    /// A process with an empty address space.
+    #[must_use]
+    pub fn new(memory: &Memory) -> Self {
+        Self {
+            memory: memory.clone(),
+            areas: Mutex::new(Areas::default()),
+            pin_limit: AtomicU64::new(u64::MAX),
+            interrupt: AtomicU64::new(0),
+            largest_order: AtomicU64::new(0),
+        }
+    }
+
+    /// The memory that it lives in.
+    #[must_use]
+    pub const fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Maps whole pages. None of them is in a frame yet.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError`]; nothing has changed then.
+    pub fn map(&self, range: UserRange, area: Area) -> Result<(), MapError> {
+        let pages = self.whole_pages(range)?;
+        let mut areas = lock(&self.areas);
+        if let Some(taken) = areas.first_in(pages.start, pages.end) {
+            return Err(MapError::Overlap(self.addr_of(taken)));
+        }
+        let count = pages.end.saturating_sub(pages.start);
+        let table = Arc::new(PageTable::new(count));
+        let slice = Slice { table, user: Arc::new(()), first: 0, pages: count, area };
+        areas.insert(pages.start, slice);
+        self.largest_order.fetch_max(area.order.into(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Unmaps whole pages, where there are any; a hole is left. Frames that are pinned keep their
+    /// contents until their last unpin.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::Misaligned`]; nothing has changed then.
+    pub fn unmap(&self, range: UserRange) -> Result<(), MapError> {
+        let pages = self.whole_pages(range)?;
+        self.unmap_pages(pages);
+        Ok(())
+    }
+
+    /// Unmaps everything.
+    pub fn exit(&self) {
+        self.unmap_pages(0..u64::MAX);
+    }
+
+    fn unmap_pages(&self, pages: Range<u64>) {
+        let mut areas = lock(&self.areas);
+        let removed = areas.remove(pages.start, pages.end);
+        let mut state = lock(&self.memory.inner.state);
+        for slice in removed {
+            let (from, to) = match slice.area.backing {
+                Backing::Shared if Arc::strong_count(&slice.user) > 1 => continue,
+                // The last one who shares the pages lets go of all.
+                Backing::Shared => (0, slice.table.pages()),
+                Backing::Private | Backing::FromZero => {
+                    (slice.first, slice.first.saturating_add(slice.pages))
+                }
+            };
+            for (index, _) in slice.table.entries(from, to) {
+                self.memory.inner.clear(&mut state, &slice.table, index);
+            }
+        }
+    }
+
+    /// Makes whole pages writable or not, where there are any (`mprotect`).
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::Misaligned`]; nothing has changed then.
+    pub fn protect(&self, range: UserRange, writable: bool) -> Result<(), MapError> {
+        let pages = self.whole_pages(range)?;
+        let mut areas = lock(&self.areas);
+        areas.carve(pages.start, pages.end).for_each(|slice| slice.area.writable = writable);
+        Ok(())
+    }
+
+    /// A child with the same address space. Private pages are shared until one of the two writes;
+    /// those that are pinned are copied now, so that this process keeps the frames that its devices
+    /// know.
+    ///
+    /// # Errors
+    ///
+    /// [`PinFault::NoMemory`] if there is no frame for such a copy; there is no child then.
+    pub fn fork(&self) -> Result<Self, PinFault> {
+        let child = Self::new(&self.memory);
+        let (areas, mut state) = (lock(&self.areas), lock(&self.memory.inner.state));
+        let mut failed = None;
+        let mut copies = Areas::default();
+        for (start, slice) in areas.iter() {
+            let mut copy = slice.clone();
+            if slice.area.backing != Backing::Shared {
+                copy.table = Arc::new(PageTable::new(slice.pages));
+                copy.user = Arc::new(());
+                copy.first = 0;
+                failed = self.memory.inner.share(&mut state, slice, &copy.table);
+            }
+            copies.insert(start, copy);
+            if let Some(index) = failed {
+                failed = Some(start.saturating_add(index));
+                break;
+            }
+        }
+        // The child is dropped without these locks if it is not complete: it takes them itself.
+        drop((areas, state));
+        *lock(&child.areas) = copies;
+        let order = self.largest_order.load(Ordering::Relaxed);
+        child.largest_order.store(order, Ordering::Relaxed);
+        match failed {
+            Some(page) => Err(PinFault::NoMemory(self.addr_of(page))),
+            None => Ok(child),
+        }
+    }
+
+    /// Faults in all pages that hold a byte of the range, to be read or written.
+    ///
+    /// # Errors
+    ///
+    /// [`PinFault`] for the first page that cannot be; those before it are there.
+    pub fn touch(&self, range: UserRange, write: bool) -> Result<(), PinFault> {
+        let areas = lock(&self.areas);
+        let mut state = lock(&self.memory.inner.state);
+        for page in self.pages_of(range) {
+            self.ready(&areas, &mut state, page, Want::cpu(write))?;
+        }
+        Ok(())
+    }
+
+    /// Reads as the CPU of the process does: absent pages are faulted in.
+    ///
+    /// # Errors
+    ///
+    /// [`PinFault`] for the first page that cannot be read.
+    pub fn read(&self, from: UserAddr, bytes: &mut [u8]) -> Result<(), PinFault> {
+        let areas = lock(&self.areas);
+        let mut state = lock(&self.memory.inner.state);
+        for part in parts(from.get(), bytes.len(), self.shift()) {
+            let (page, offset, range) = part.ok_or(PinFault::NotMapped(from))?;
+            let entry = self.ready(&areas, &mut state, page, Want::cpu(false))?;
+            if let (Some(pfn), Some(bytes)) = (entry.pfn(), bytes.get_mut(range)) {
+                self.memory.inner.contents.read(pfn, offset, bytes);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes as the CPU of the process does: absent pages are faulted in, shared ones are copied.
+    ///
+    /// # Errors
+    ///
+    /// [`PinFault`] for the first page that cannot be written; those before it have been.
+    pub fn write(&self, to: UserAddr, bytes: &[u8]) -> Result<(), PinFault> {
+        let areas = lock(&self.areas);
+        let mut state = lock(&self.memory.inner.state);
+        for part in parts(to.get(), bytes.len(), self.shift()) {
+            let (page, offset, range) = part.ok_or(PinFault::NotMapped(to))?;
+            let entry = self.ready(&areas, &mut state, page, Want::cpu(true))?;
+            if let (Some(pfn), Some(bytes)) = (entry.pfn(), bytes.get(range)) {
+                self.memory.inner.contents.write(pfn, offset, bytes);
+            }
+        }
+        Ok(())
+    }
+
+    fn ready(
+        &self,
+        areas: &Areas,
+        state: &mut State,
+        page: u64,
+        want: Want,
+    ) -> Result<Entry, PinFault> {
+        let at = self.addr_of(page);
+        let found = areas.find(page).ok_or(PinFault::NotMapped(at))?;
+        self.memory.inner.make_ready(state, &found, want, at)
+    }
+
+    /// Swaps the pages of the range out that are in frames: they are absent then, their contents
+    /// are kept, and when they are touched they come back in another frame. How many pages.
+    ///
+    /// # Errors
+    ///
+    /// [`PinFault::Busy`] for the first page that belongs to a pinned folio; those before it are
+    /// swapped out.
+    pub fn swap_out(&self, range: UserRange) -> Result<u64, PinFault> {
+        self.each_present(range, |state, found, pfn, at| {
+            let out = self.memory.inner.swap_out(state, found, pfn);
+            out.map(|()| 1).map_err(|_| PinFault::Busy(at))
+        })
+    }
+
+    /// Moves the pages of the range that are in frames to a zone, as whole folios, where they are
+    /// not there already. How many pages have moved.
+    ///
+    /// # Errors
+    ///
+    /// [`PinFault::Busy`] for the first page that belongs to a pinned folio, [`PinFault::NoMemory`]
+    /// if the zone is full; what comes before has moved.
+    pub fn migrate(&self, range: UserRange, zone: Zone) -> Result<u64, PinFault> {
+        let inner = &self.memory.inner;
+        self.each_present(range, |state, _, pfn, at| {
+            if inner.zone_of(pfn) == Some(zone) {
+                return Ok(0);
+            }
+            let head = inner.head_of(pfn).unwrap_or(pfn);
+            inner.migrate(state, head, zone).map_err(|why| match why {
+                Unmoved::Busy => PinFault::Busy(at),
+                Unmoved::NoMemory => PinFault::NoMemory(at),
+            })
+        })
+    }
+
+    /// Does something to each page of the range that is in a frame of its own; the sum.
+    fn each_present(
+        &self,
+        range: UserRange,
+        mut act: impl FnMut(&mut State, &Found, u64, UserAddr) -> Result<u64, PinFault>,
+    ) -> Result<u64, PinFault> {
+        let areas = lock(&self.areas);
+        let mut state = lock(&self.memory.inner.state);
+        let mut sum = 0u64;
+        for page in self.pages_of(range) {
+            let at = self.addr_of(page);
+            let found = areas.find(page).ok_or(PinFault::NotMapped(at))?;
+            if let Some(pfn) = found.table.load(found.index).own_pfn() {
+                sum = sum.saturating_add(act(&mut state, &found, pfn, at)?);
+            }
+        }
+        Ok(sum)
+    }
+
+    /// The frame of the page at this address, if it is in one.
+    #[must_use]
+    pub fn frame_at(&self, at: UserAddr) -> Option<Pfn> {
+        let found = lock(&self.areas).find(self.page_number(at))?;
+        found.table.load(found.index).pfn().map(Pfn::new)
+    }
+
+    /// How often the frame of the page at this address is pinned; 0 if it is in none.
+    #[must_use]
+    pub fn pins_at(&self, at: UserAddr) -> u64 {
+        self.frame_at(at).map_or(0, |pfn| self.memory.pins(pfn))
+    }
+
+    /// Lets each call that pins do so with at most `pages` pages (at least one) from now on, and
+    /// stop short then. [`u64::MAX`] is no limit.
+    pub fn set_pin_limit(&self, pages: u64) {
+        self.pin_limit.store(pages, Ordering::Relaxed);
+    }
+
+    /// Sends a signal: the next call that pins fails with [`PinFault::Interrupted`], once.
+    pub fn interrupt(&self) {
+        self.interrupt_after(0);
+    }
+
+    /// Sends a signal: the next call that pins fails with [`PinFault::Interrupted`], once, when it
+    /// has pinned `pages` pages, where there are so many.
+    pub fn interrupt_after(&self, pages: u64) {
+        self.interrupt.store(pages.saturating_add(1), Ordering::Relaxed);
+    }
+
+    pub(super) fn take_interrupt(&self) -> Option<u64> {
+        self.interrupt.swap(0, Ordering::Relaxed).checked_sub(1)
+    }
+
+    fn shift(&self) -> u32 {
+        self.memory.inner.page.shift()
+    }
+
+    pub(super) fn page_number(&self, at: UserAddr) -> u64 {
+        at.get().wrapping_shr(self.shift())
+    }
+
+    fn addr_of(&self, page: u64) -> UserAddr {
+        UserAddr::new(page.wrapping_shl(self.shift()))
+    }
+
+    /// The numbers of the pages that hold a byte of the range.
+    fn pages_of(&self, range: UserRange) -> Range<u64> {
+        let first = self.page_number(range.start());
+        first..first.saturating_add(range.page_count(self.memory.inner.page))
+    }
+
+    fn whole_pages(&self, range: UserRange) -> Result<Range<u64>, MapError> {
+        let page = self.memory.inner.page;
+        if range.start().is_aligned(page) && range.len() & page.mask() == 0 {
+            Ok(self.pages_of(range))
+        } else {
+            Err(MapError::Misaligned)
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.exit();
+    }
+}
+
+impl fmt::Debug for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pages = lock(&self.areas).iter().fold(0u64, |sum, (_, s)| sum.saturating_add(s.pages));
+        f.debug_struct("Process").field("mapped_pages", &pages).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    /// Gives a child the pages of a slice; the number of the first page for which there is no frame.
+    fn share(&self, state: &mut State, slice: &Slice, child: &Arc<PageTable>) -> Option<u64> {
+        let end = slice.first.saturating_add(slice.pages);
+        let entries: Vec<_> = slice.table.entries(slice.first, end).collect();
+        for (index, entry) in entries {
+            let to = index.saturating_sub(slice.first);
+            let shared = if let Some(slot) = entry.slot() {
+                Entry::swapped(state.copy_slot(slot))
+            } else if let Some(pfn) = entry.own_pfn() {
+                let shared = entry.with_exclusive(false);
+                // First the entry, then the look at the pins: who pins the page after that look
+                // sees the new entry, and gives his pin back.
+                slice.table.set(index, shared);
+                let head = self.head_of(pfn).unwrap_or(pfn);
+                if entry.is_exclusive() && self.frame(head).is_some_and(Frame::is_folio_pinned) {
+                    slice.table.set(index, entry);
+                    let copied = self.alloc(state, slice.area.zone, 0);
+                    let Some(copy) = copied.or_else(|| self.alloc(state, Zone::Normal, 0)) else {
+                        return Some(to);
+                    };
+                    self.copy_page(pfn, copy);
+                    state.add_map(copy, copy, child, to);
+                    Entry::present(copy, true)
+                } else {
+                    let base = to.wrapping_sub(pfn.wrapping_sub(head));
+                    state.add_maps(head, child, base, 1);
+                    shared
+                }
+            } else {
+                entry
+            };
+            child.set(to, shared);
+        }
+        None
+    }
+
+    fn swap_out(&self, state: &mut State, found: &Found, pfn: u64) -> Result<(), Unmoved> {
+        let head = self.head_of(pfn).unwrap_or(pfn);
+        let folio = self.frame(head).ok_or(Unmoved::Busy)?;
+        let entry = found.table.set(found.index, Entry::MOVING);
+        if !folio.freeze() {
+            found.table.set(found.index, entry);
+            return Err(Unmoved::Busy);
+        }
+        let slot = state.swap_in_place(self.contents.copy(pfn));
+        found.table.set(found.index, Entry::swapped(slot));
+        folio.thaw();
+        self.drop_map(state, pfn, &found.table, found.index);
+        Ok(())
+    }
+}
+
+/// Why whole pages cannot be mapped, unmapped, or protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MapError {
+    /// The range does not begin or does not end at a page border.
+    Misaligned,
+    /// Something is mapped there already.
+    Overlap(UserAddr),
+}
+
+impl fmt::Display for MapError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Misaligned => f.write_str("a range that is not whole pages"),
+            Self::Overlap(at) => write!(f, "something is mapped at {at} already"),
+        }
+    }
+}
+
+impl core::error::Error for MapError {}

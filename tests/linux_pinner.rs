@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A buffer as the pinner of its own pages: driven by hand, batch by batch.
+//!
+//! These tests need root: frame numbers are hidden from everybody else.
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may panic: that is how it fails"
+)]
+
+use pinned_sgl::linux::{Buffer, PageMap, Pages, PinFault};
+use pinned_sgl::umem::{PinBatch, PinFlags, Pinner, RunSlot, UserRange};
+use pinned_sgl::{PageRun, Pfn, UserAddr};
+use std::ops::Range;
+use std::sync::{Barrier, Mutex, MutexGuard, PoisonError};
+use std::{fs, mem, thread};
+
+const MIB: u64 = 1 << 20;
+const FLAGS: PinFlags = PinFlags::WRITE.union(PinFlags::LONGTERM);
+
+/// `VmPin` belongs to the process: one test at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The bytes that the kernel counts as pinned by this process.
+fn vm_pin() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmPin:")).expect("a VmPin line");
+    line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+}
+
+/// The bytes `range` of the buffer.
+fn part(buffer: &Buffer, range: Range<u64>) -> UserRange {
+    let start = buffer.user_addr().checked_add(range.start).unwrap();
+    UserRange::new(start, range.end - range.start).unwrap()
+}
+
+/// Pins that a test holds; given back by hand.
+#[must_use]
+struct Pins<'a> {
+    buffer: &'a Buffer,
+    at: UserAddr,
+    runs: Vec<PageRun>,
+}
+
+impl<'a> Pins<'a> {
+    /// Pins the bytes `range`, with batches of `slots` runs.
+    fn take(buffer: &'a Buffer, range: Range<u64>, slots: usize) -> Result<Self, PinFault> {
+        let page = buffer.page_size();
+        let start = part(buffer, range.clone()).first_page(page);
+        let mut pins = Self { buffer, at: start, runs: Vec::new() };
+        let mut memory: Vec<RunSlot> = vec![None; slots];
+        let mut offset = range.start;
+        while offset < range.end {
+            let rest = part(buffer, offset..range.end);
+            let mut batch = PinBatch::new(buffer, rest, FLAGS, &mut memory);
+            let done = Pinner::pin(buffer, &mut batch);
+            assert!(done.is_err() || batch.page_count() > 0, "no error, so there are pages");
+            let pages = batch
+                .accept(|batch| {
+                    pins.runs.extend(batch.runs());
+                    Ok::<_, PinFault>(batch.page_count())
+                })
+                .unwrap();
+            offset += pages * page.bytes();
+            if let Err(fault) = done {
+                pins.give_back();
+                return Err(fault);
+            }
+        }
+        Ok(pins)
+    }
+
+    fn give_back(self) {
+        let mut at = self.at;
+        for run in self.runs {
+            // SAFETY: `pin` has pushed the run for this address, and nobody else has it.
+            unsafe { self.buffer.unpin(at, run, true) };
+            at = at.checked_add(run.count() * self.buffer.page_size().bytes()).unwrap();
+        }
+    }
+
+    /// One run for each page.
+    fn frames(&self) -> Vec<Pfn> {
+        let frames = |run: &PageRun| {
+            let start = run.start();
+            (0..run.count()).map(move |index| start.checked_add(index).unwrap())
+        };
+        self.runs.iter().flat_map(frames).collect()
+    }
+
+    /// The frames are those of the page map.
+    fn check(&self) {
+        let mut frames = self.frames();
+        let told = frames.clone();
+        PageMap::open().unwrap().read(self.at, &mut frames).unwrap();
+        assert!(told == frames);
+    }
+}
+
+#[test]
+fn every_page_is_pinned_once_whatever_the_batches() {
+    let _alone = alone();
+    let before = vm_pin();
+    for pages in [Pages::Base, Pages::Transparent] {
+        for slots in [1, 2, 3, 128] {
+            let len = 150 * MIB + 12288;
+            let buffer = Buffer::new(len, pages).unwrap();
+            let pins = Pins::take(&buffer, 0..len, slots).unwrap();
+            let pinned = vm_pin() - before;
+            // A huge page at the end counts whole.
+            assert!((len..len + 2 * MIB).contains(&pinned), "{pages:?}, {slots} slots: {pinned}");
+            pins.check();
+            pins.give_back();
+            assert_eq!(vm_pin(), before, "{pages:?}, {slots} slots");
+        }
+    }
+}
+
+#[test]
+fn two_pins_of_one_page_are_two() {
+    let _alone = alone();
+    let before = vm_pin();
+    for pages in [Pages::Base, Pages::Transparent] {
+        let buffer = Buffer::new(130 * MIB, pages).unwrap();
+        let (a, b, c) = (0..100 * MIB, 50 * MIB..130 * MIB, 60 * MIB..60 * MIB + 4096);
+        let first = Pins::take(&buffer, a.clone(), 128).unwrap();
+        let second = Pins::take(&buffer, b, 2).unwrap();
+        let third = Pins::take(&buffer, c, 1).unwrap();
+        assert_eq!(vm_pin() - before, 130 * MIB, "the kernel pins a page once");
+        assert_eq!(first.frames()[60 << 8], third.frames()[0]);
+        assert_eq!(first.frames()[50 << 8..], second.frames()[..50 << 8]);
+        first.give_back();
+        // What the others hold is still pinned: where it was.
+        assert!(vm_pin() - before >= 80 * MIB);
+        second.check();
+        let again = Pins::take(&buffer, a, 128).unwrap();
+        assert_eq!(vm_pin() - before, 130 * MIB);
+        assert_eq!(again.frames()[50 << 8..], second.frames()[..50 << 8]);
+        second.give_back();
+        again.check();
+        again.give_back();
+        let left = vm_pin() - before;
+        assert!(left > 0 && left <= 64 * MIB, "{left}");
+        third.check();
+        third.give_back();
+        assert_eq!(vm_pin(), before);
+    }
+}
+
+#[test]
+fn pins_are_given_back_in_any_pieces() {
+    let _alone = alone();
+    let before = vm_pin();
+    let buffer = Buffer::new(70 * MIB, Pages::Base).unwrap();
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        held.extend(
+            Pins::take(&buffer, 0..70 * MIB, 5).unwrap().frames().iter().zip(0u64..).map(
+                |(frame, index)| (buffer.user_addr().checked_add(index << 12).unwrap(), *frame),
+            ),
+        );
+    }
+    random.shuffle(&mut held);
+    let last = held.pop().unwrap();
+    let unpin = |(at, frame)| {
+        // SAFETY: each pin was pushed once for this address, and is given back once.
+        unsafe { buffer.unpin(at, PageRun::ram(frame, 1).unwrap(), false) };
+    };
+    held.into_iter().for_each(unpin);
+    let mut frame = [Pfn::default()];
+    PageMap::open().unwrap().read(last.0, &mut frame).unwrap();
+    assert_eq!(frame[0], last.1);
+    assert!(vm_pin() > before);
+    unpin(last);
+    assert_eq!(vm_pin(), before);
+}
+
+#[test]
+fn a_batch_that_is_dropped_half_way_leaves_nothing_pinned() {
+    let _alone = alone();
+    let before = vm_pin();
+    for pages in [Pages::Base, Pages::Transparent] {
+        let buffer = Buffer::new(100 * MIB, pages).unwrap();
+        let mut memory = [None; 1];
+        for _ in 0..3 {
+            let whole = part(&buffer, 0..100 * MIB);
+            let mut batch = PinBatch::new(&buffer, whole, FLAGS, &mut memory);
+            Pinner::pin(&buffer, &mut batch).unwrap();
+            assert!(batch.page_count() > 0 && batch.left() > 0);
+            assert!(vm_pin() - before >= 64 * MIB);
+            drop(batch);
+            assert_eq!(vm_pin(), before);
+        }
+    }
+}
+
+#[test]
+fn a_slot_ends_where_it_is_wanted_no_more() {
+    let _alone = alone();
+    let before = vm_pin();
+    let buffer = Buffer::new(16 * MIB, Pages::Base).unwrap();
+    let pins = Pins::take(&buffer, 4097..3 * 4096 + 1, 128).unwrap();
+    assert_eq!(vm_pin() - before, 3 * 4096);
+    assert_eq!(pins.frames().len(), 3);
+    // Around it, and over it: only what is not yet pinned is.
+    let more = Pins::take(&buffer, 0..8 * 4096, 128).unwrap();
+    assert_eq!(vm_pin() - before, 8 * 4096);
+    pins.give_back();
+    more.check();
+    more.give_back();
+    assert_eq!(vm_pin(), before);
+}
+
+#[test]
+fn threads_pin_and_unpin_at_the_same_time() {
+    let _alone = alone();
+    let before = vm_pin();
+    let buffer = Buffer::new(96 * MIB, Pages::Base).unwrap();
+    let (buffer, start) = (&buffer, &Barrier::new(4));
+    thread::scope(|scope| {
+        for seed in 0..4 {
+            scope.spawn(move || {
+                let mut random = fastrand::Rng::with_seed(seed);
+                start.wait();
+                for _ in 0..30 {
+                    // All begin at one of few places, so that they meet.
+                    let from = random.u64(0..12) * 8 * MIB;
+                    let pages = random.u64(1..=(96 * MIB - from) >> 12);
+                    let pins = Pins::take(buffer, from..from + (pages << 12), 128).unwrap();
+                    assert_eq!(pins.frames().len() as u64, pages);
+                    assert!(vm_pin() - before >= pages << 12);
+                    pins.check();
+                    thread::yield_now();
+                    pins.check();
+                    pins.give_back();
+                }
+            });
+        }
+    });
+    assert_eq!(vm_pin(), before);
+}
+
+#[test]
+fn what_is_not_in_the_buffer_is_not_pinned() {
+    let _alone = alone();
+    let before = vm_pin();
+    let buffer = Buffer::new(MIB, Pages::Base).unwrap();
+    let end = buffer.user_addr().checked_add(MIB).unwrap();
+    let mut memory = [None; 4];
+    let mut fault_of = |start: UserAddr, len, flags, slots| {
+        let range = UserRange::new(start, len).unwrap();
+        let mut batch = PinBatch::new(&buffer, range, flags, &mut memory[..slots]);
+        let fault = Pinner::pin(&buffer, &mut batch).unwrap_err();
+        assert!(batch.is_empty());
+        fault
+    };
+    for (start, len, first) in [
+        (end, 1, end),
+        (buffer.user_addr(), MIB + 1, end),
+        (end.checked_sub(1).unwrap(), 2, end),
+        (UserAddr::new(0), 1, UserAddr::new(0)),
+        (UserAddr::new(0), u64::MAX, UserAddr::new(0)),
+        (end, u64::MAX - end.get(), end),
+        (buffer.user_addr(), u64::MAX - end.get(), end),
+    ] {
+        let fault = fault_of(start, len, FLAGS, 4);
+        assert!(matches!(fault, PinFault::NotInBuffer { at } if at == first), "{fault}");
+    }
+    let start = buffer.user_addr();
+    assert!(matches!(fault_of(start, MIB, FLAGS, 0), PinFault::NoRoom));
+    let odd = PinFlags::NOFAULT | PinFlags::PCI_P2PDMA;
+    let fault = fault_of(start, MIB, FLAGS | odd, 4);
+    assert!(matches!(fault, PinFault::Unsupported { flags } if flags == odd), "{fault}");
+    assert_eq!(vm_pin(), before);
+    for flags in [PinFlags::empty(), PinFlags::FORCE, PinFlags::LONGTERM] {
+        let mut memory = vec![None; 256];
+        let mut batch = PinBatch::new(&buffer, part(&buffer, 0..MIB), flags, &mut memory);
+        Pinner::pin(&buffer, &mut batch).unwrap();
+        assert_eq!((batch.left(), vm_pin() - before), (0, MIB));
+        assert!(matches!(Pinner::pin(&buffer, &mut batch), Err(PinFault::NoRoom)));
+    }
+    assert_eq!(vm_pin(), before);
+}
+
+#[test]
+fn a_buffer_is_cut_where_huge_pages_end() {
+    let buffer = Buffer::new(4 * MIB, Pages::Base).unwrap();
+    assert_eq!(Pinner::cut_size(&buffer).bytes(), 2 * MIB);
+    let buffer = Buffer::new(4 * MIB, Pages::Transparent).unwrap();
+    assert!(Pinner::cut_size(&buffer) >= buffer.huge_page_size());
+    assert_eq!(Pinner::page_size(&buffer), buffer.page_size());
+}
+
+#[test]
+fn a_buffer_with_leaked_pins_stays_pinned_and_mapped() {
+    let _alone = alone();
+    let before = vm_pin();
+    let buffer = Buffer::new(5 * MIB, Pages::Base).unwrap();
+    let pins = Pins::take(&buffer, MIB..2 * MIB, 128).unwrap();
+    let (at, frames) = (pins.at, pins.frames());
+    mem::forget(pins);
+    drop(buffer);
+    assert_eq!(vm_pin() - before, MIB);
+    let mut now = vec![Pfn::default(); frames.len()];
+    PageMap::open().unwrap().read(at, &mut now).unwrap();
+    assert_eq!(now, frames);
+}
+
+#[test]
+fn time_is_counted() {
+    let _alone = alone();
+    let buffer = Buffer::new(8 * MIB, Pages::Base).unwrap();
+    assert!(buffer.steps().pin.is_zero());
+    Pins::take(&buffer, 0..8 * MIB, 128).unwrap().give_back();
+    let first = buffer.steps();
+    assert!(!first.pin.is_zero() && !first.read.is_zero());
+    Pins::take(&buffer, 0..8 * MIB, 128).unwrap().give_back();
+    assert!(buffer.steps().pin > first.pin);
+}
+
+#[test]
+fn threads_read_and_write_at_the_same_time() {
+    let buffer = Buffer::new(MIB, Pages::Base).unwrap();
+    let buffer = &buffer;
+    thread::scope(|scope| {
+        for value in 1..=2u8 {
+            scope.spawn(move || {
+                for _ in 0..2000 {
+                    buffer.write(5, &[value; 999]).unwrap();
+                    let mut bytes = [0; 999];
+                    buffer.read(5, &mut bytes).unwrap();
+                    assert!(bytes.iter().all(|byte| *byte == bytes[0] && *byte != 0));
+                }
+            });
+        }
+    });
+}
