@@ -31,6 +31,12 @@ impl<U, D: Holder<Target: Domain>> MapError<U, D> {
         &self.kind
     }
 
+    /// What went wrong, for callers who have no use for the rest.
+    #[must_use]
+    pub fn into_kind(self) -> MapErrorKind<DomainError<D>> {
+        self.kind
+    }
+
     /// How many bytes were mapped before it went wrong. They have been unmapped and flushed.
     #[must_use]
     pub const fn mapped(&self) -> u64 {

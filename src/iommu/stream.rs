@@ -497,6 +497,12 @@ impl<P: Holder<Target: Pinner>, D: Holder<Target: Domain>> StreamError<P, D> {
         &self.kind
     }
 
+    /// What went wrong, for callers who have no use for the rest.
+    #[must_use]
+    pub fn into_kind(self) -> Kind<P, D> {
+        self.kind
+    }
+
     /// How many bytes, of whole runs, were mapped before it went wrong. They have been unmapped.
     #[must_use]
     pub const fn mapped(&self) -> u64 {

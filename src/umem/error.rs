@@ -29,6 +29,12 @@ impl<P: Holder<Target: Pinner>> PinError<P> {
         &self.kind
     }
 
+    /// What went wrong, for callers who have no use for the rest.
+    #[must_use]
+    pub fn into_kind(self) -> PinErrorKind<PinnerError<P>> {
+        self.kind
+    }
+
     /// The user page at which it went wrong.
     #[must_use]
     pub const fn at(&self) -> UserAddr {

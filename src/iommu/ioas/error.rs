@@ -137,6 +137,12 @@ impl<U, E> IoasMapError<U, E> {
         &self.kind
     }
 
+    /// What went wrong, for callers who have no use for the rest.
+    #[must_use]
+    pub fn into_kind(self) -> IoasError<E> {
+        self.kind
+    }
+
     /// How many bytes were mapped, in the domain that failed, before it did. They have been unmapped
     /// and flushed, there and in all other domains.
     #[must_use]
@@ -184,6 +190,12 @@ impl<D, E> IoasAttachError<D, E> {
     #[must_use]
     pub const fn kind(&self) -> &IoasError<E> {
         &self.kind
+    }
+
+    /// What went wrong, for callers who have no use for the rest.
+    #[must_use]
+    pub fn into_kind(self) -> IoasError<E> {
+        self.kind
     }
 
     /// The mapping that the domain could not take, if it was one.

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`Device`]: what does DMA through an [`Iommu`].
 
-use super::{Bus, BusError, Iommu};
+use super::Iommu;
 use crate::addr::Iova;
 use crate::iommu::IovaRange;
+use crate::mock::{Bus, BusError};
 use core::{fmt, ops::Deref};
 use std::vec;
 

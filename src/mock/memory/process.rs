@@ -7,7 +7,7 @@ use super::dma::parts;
 use super::fault::{PinFault, Want};
 use super::folios::{State, Unmoved};
 use super::frame::Frame;
-use super::memory::{Inner, Memory};
+use super::machine::{Inner, Memory};
 use super::page_table::{Entry, PageTable};
 use super::zone::Zone;
 use crate::addr::{Pfn, UserAddr};

@@ -2,8 +2,8 @@
 //! [`IommuConfig`]: what a mock IOMMU can do.
 #![forbid(unsafe_code)]
 
-use super::{Plan, Witness};
 use crate::iommu::IovaRange;
+use crate::mock::{Plan, Witness};
 use crate::page_size::PageSizes;
 
 /// What an [`Iommu`](super::Iommu) can do; made by [`Iommu::config`](super::Iommu::config).

@@ -10,10 +10,11 @@
 
 use super::table::{Leaf, Stop, Table};
 use super::tlb::{Cached, Tlb};
-use super::{DmaFault, IommuConfig, Lie, Plan, Step, Violation, Witness};
+use super::{DmaFault, IommuConfig, Lie};
 use crate::addr::{Iova, PhysAddr};
 use crate::granule::Tile;
 use crate::iommu::{DirtyDomain, Domain, Entry, IovaRange, Prot, RangeGather, ReadDomain};
+use crate::mock::{Plan, Step, Violation, Witness};
 use crate::page_size::{PageSize, PageSizes};
 use crate::sync::{lock, Mutex};
 use core::{fmt, ops::ControlFlow, pin::Pin};

@@ -8,14 +8,14 @@
 //!  under the lock:         fault it in, copy it, move it, pin it
 //! ```
 
+use super::super::plan::Step;
+use super::super::witness::Violation;
 use super::area::Found;
 use super::fault::{PinFault, Want};
 use super::frame::{Frame, NotPinned};
-use super::memory::Inner;
+use super::machine::Inner;
 use super::page_table::Entry;
-use super::plan::Step;
 use super::process::Process;
-use super::witness::Violation;
 use crate::addr::{Pfn, UserAddr};
 use crate::page_size::PageSize;
 use crate::sgl::PageRun;

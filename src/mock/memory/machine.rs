@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`Memory`]: the physical memory of a machine, for tests.
 
+use super::super::plan::Plan;
+use super::super::witness::{Violation, Witness};
 use super::contents::Contents;
 use super::folios::{State, Unmoved};
 use super::fragmentation::Fragmentation;
 use super::frame::Frame;
 use super::page_table::MAX_PFN;
-use super::plan::Plan;
-use super::witness::{Violation, Witness};
 use super::zone::{Frames, Zone};
 use crate::addr::Pfn;
 use crate::page_size::PageSize;

@@ -2,9 +2,9 @@
 //! Reading and writing a [`Memory`] by physical address: as a device does, and as a kernel does on
 //! behalf of one. Both need pinned pages, and both are found out where there are none.
 
-use super::bus::{Bus, BusError, BusErrorReason};
-use super::memory::{Inner, Memory};
-use super::witness::Violation;
+use super::super::bus::{Bus, BusError, BusErrorReason};
+use super::super::witness::Violation;
+use super::machine::{Inner, Memory};
 use crate::addr::{Pfn, PhysAddr};
 use crate::umem::{PageAccess, Place};
 use core::ops::Range;

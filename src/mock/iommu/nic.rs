@@ -9,9 +9,9 @@
 //!           └ block 2 ──► memory ┘ nobody gets there
 //! ```
 
-use super::{Bus, BusError, Plan, Step, Violation, Witness};
 use crate::addr::{Iova, PhysAddr};
 use crate::iommu::IovaRange;
+use crate::mock::{Bus, BusError, Plan, Step, Violation, Witness};
 use crate::page_size::{PageSize, PageSizes};
 use crate::sync::{lock, Mutex};
 use core::fmt;

@@ -12,7 +12,7 @@
 
 use super::contents::Page;
 use super::frame::Frame;
-use super::memory::Inner;
+use super::machine::Inner;
 use super::page_table::{Entry, PageTable};
 use super::zone::{Pool, Zone};
 use std::{collections::BTreeMap, sync::Arc, vec::Vec};

@@ -9,7 +9,7 @@
 
 use super::area::{Backing, Found};
 use super::folios::{State, Unmoved};
-use super::memory::Inner;
+use super::machine::Inner;
 use super::page_table::Entry;
 use super::zone::Zone;
 use crate::addr::UserAddr;
@@ -40,7 +40,7 @@ pub enum PinFault {
     Interrupted(UserAddr),
     /// The flags rule each other out (`EINVAL`).
     Invalid(UserAddr),
-    /// It was to fail: see [`Plan`](super::Plan).
+    /// It was to fail: see [`Plan`](crate::mock::Plan).
     Injected(UserAddr),
 }
 

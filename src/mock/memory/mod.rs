@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Physical memory and the processes in it.
+//!
+//! ```text
+//!  Process ──► areas ──► page table ──► frame ◄── Memory ◄── devices, by physical address
+//!     fault, pin, fork, migrate           │
+//!                                   pins, dirty, contents
+//! ```
+
+mod area;
+mod contents;
+mod dma;
+mod fault;
+mod folios;
+mod fragmentation;
+mod frame;
+mod machine;
+mod page_table;
+mod pin;
+mod process;
+mod sparse;
+mod zone;
+
+#[cfg(all(test, loom))]
+mod models;
+
+pub use area::Area;
+pub use fault::PinFault;
+pub use fragmentation::Fragmentation;
+pub use machine::{Memory, MemoryBuilder, MemoryError};
+pub use process::{MapError, Process};
+pub use zone::Zone;
