@@ -103,6 +103,7 @@ pub mod linux;
 #[cfg(feature = "mock")]
 pub mod mock;
 mod page_size;
+pub mod rdma;
 pub mod sgl;
 mod sync;
 pub mod umem;

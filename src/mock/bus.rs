@@ -58,6 +58,8 @@ pub enum BusErrorReason {
     NoMemory,
     /// The page is not pinned: it may be somebody else's by now.
     NotPinned,
+    /// The memory is there, and cannot be accessed so: it may not be written, for example.
+    NoAccess,
 }
 
 impl fmt::Display for BusError {
@@ -65,6 +67,9 @@ impl fmt::Display for BusError {
         match self.reason {
             BusErrorReason::NoMemory => write!(f, "there is no memory at {}", self.phys),
             BusErrorReason::NotPinned => write!(f, "the memory at {} is not pinned", self.phys),
+            BusErrorReason::NoAccess => {
+                write!(f, "the memory at {} cannot be accessed so", self.phys)
+            }
         }
     }
 }

@@ -16,6 +16,7 @@
 //! | [`Iommu`] | a domain with a real table of several levels and an IOTLB that goes stale |
 //! | [`Device`] | reads and writes memory through an [`Iommu`] |
 //! | [`Nic`] | reads and writes memory through blocks that it was told, as an RDMA NIC does |
+//! | [`RegionBus`] | lets the two reach real pinned memory of this process |
 //! | [`Plan`] | lets the n-th call that may fail do so |
 //! | [`Witness`] | remembers what must never happen: see [`Violation`] |
 //!
@@ -70,6 +71,7 @@ mod failing_slab;
 mod iommu;
 mod memory;
 mod plan;
+mod region_bus;
 mod witness;
 
 pub use bus::{Bus, BusError, BusErrorReason};
@@ -83,4 +85,5 @@ pub use memory::{
     Area, Fragmentation, MapError, Memory, MemoryBuilder, MemoryError, PinFault, Process, Zone,
 };
 pub use plan::{Failure, Plan, Step};
+pub use region_bus::RegionBus;
 pub use witness::{Violation, Witness};

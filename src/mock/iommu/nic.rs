@@ -13,6 +13,7 @@ use crate::addr::{Iova, PhysAddr};
 use crate::iommu::IovaRange;
 use crate::mock::{Bus, BusError, Plan, Step, Violation, Witness};
 use crate::page_size::{PageSize, PageSizes};
+use crate::rdma::{Access, BlockLayout, BlockTable};
 use crate::sync::{lock, Mutex};
 use core::fmt;
 use std::{collections::BTreeMap, vec::Vec};
@@ -67,13 +68,13 @@ pub struct Nic<B> {
 struct State {
     regions: BTreeMap<Key, Region>,
     next_key: u32,
+    /// Whether the next invalidation fails.
+    breaks: bool,
 }
 
 struct Region {
-    range: IovaRange,
-    page_size: PageSize,
+    layout: BlockLayout,
     blocks: Vec<PhysAddr>,
-    writable: bool,
 }
 
 /// The key of a registered region. No key is ever given twice by one card.
@@ -142,6 +143,16 @@ impl<B> Nic<B> {
         self.sizes
     }
 
+    /// Lets the next invalidation fail, once: the region stays where it is, and peers reach it.
+    ///
+    /// # Safety
+    ///
+    /// What is registered must be memory that may be lost, as that of the mocks: it may be reached for
+    /// as long as the card lives.
+    pub unsafe fn fail_next_invalidation(&self) {
+        lock(&self.state).breaks = true;
+    }
+
     /// How many regions are registered.
     #[must_use]
     pub fn regions(&self) -> usize {
@@ -172,7 +183,20 @@ impl<B: Bus> Nic<B> {
         blocks: impl Iterator<Item = PhysAddr>,
         writable: bool,
     ) -> Result<Key, NicError> {
-        let region = self.region(iova, len, page_size, blocks, writable);
+        let access = if writable { Access::REMOTE_WRITE } else { Access::empty() };
+        let layout = IovaRange::new(iova, len)
+            .map(|range| BlockLayout::new(range, page_size, access | Access::REMOTE_READ));
+        self.add(iova, layout.map_err(|_| NicError::Range), blocks)
+    }
+
+    /// Registers a region that begins at `iova`; a layout that is none is told to the witness.
+    fn add(
+        &self,
+        iova: Iova,
+        layout: Result<BlockLayout, NicError>,
+        blocks: impl Iterator<Item = PhysAddr>,
+    ) -> Result<Key, NicError> {
+        let region = layout.and_then(|layout| self.region(layout, blocks));
         let region = region.inspect_err(|error| {
             self.witness.saw(Violation::BadCall { what: error.what(), iova });
         })?;
@@ -186,44 +210,44 @@ impl<B: Bus> Nic<B> {
 
     fn region(
         &self,
-        iova: Iova,
-        len: u64,
-        page_size: PageSize,
+        layout: BlockLayout,
         blocks: impl Iterator<Item = PhysAddr>,
-        writable: bool,
     ) -> Result<Region, NicError> {
-        let range = IovaRange::new(iova, len).map_err(|_| NicError::Range)?;
+        let page_size = layout.page_size;
         if !self.sizes.has(page_size) {
             return Err(NicError::PageSize { page_size });
         }
-        let shift = page_size.shift();
-        let number = |iova: Iova| iova.get().wrapping_shr(shift);
-        // Below the last one, so that the count of all blocks of one byte fits, too.
-        let more = number(range.last()).wrapping_sub(number(range.first()));
+        let needs = layout.block_count();
         let mut checked = Vec::new();
         for (index, block) in (0u64..).zip(blocks) {
-            if index > more {
-                return Err(NicError::BlockCount { needs: more.saturating_add(1) });
+            if index >= needs {
+                return Err(NicError::BlockCount { needs });
             }
             if !block.is_aligned(page_size) {
                 return Err(NicError::Misaligned { block });
             }
             checked.push(block);
         }
-        let count = u64::try_from(checked.len()).unwrap_or(u64::MAX);
-        if count.checked_sub(1) != Some(more) {
-            return Err(NicError::BlockCount { needs: more.saturating_add(1) });
+        if u64::try_from(checked.len()) != Ok(needs) {
+            return Err(NicError::BlockCount { needs });
         }
-        Ok(Region { range, page_size, blocks: checked, writable })
+        Ok(Region { layout, blocks: checked })
     }
 
     /// Takes a region away from all peers, when the accesses under way are done.
     ///
     /// # Errors
     ///
-    /// [`NicFault::NoRegion`], and a [`Violation::BadCall`], if there is none under the key.
+    /// [`NicFault::NoRegion`], and a [`Violation::BadCall`], if there is none under the key;
+    /// [`NicFault::Stuck`] if it [was to fail](Self::fail_next_invalidation).
     pub fn invalidate(&self, key: Key) -> Result<(), NicFault> {
-        let gone = lock(&self.state).regions.remove(&key);
+        let gone = {
+            let mut state = lock(&self.state);
+            if core::mem::take(&mut state.breaks) {
+                return Err(NicFault::Stuck { key });
+            }
+            state.regions.remove(&key)
+        };
         if gone.is_none() {
             let what = "a key was invalidated that is not registered";
             self.witness.saw(Violation::BadCall { what, iova: Iova::new(0) });
@@ -232,7 +256,7 @@ impl<B: Bus> Nic<B> {
         Ok(())
     }
 
-    /// Reads bytes of a region for a peer. Reading none succeeds wherever the region exists.
+    /// Reads bytes of a region for a peer. Reading none succeeds wherever the region may be read.
     ///
     /// # Errors
     ///
@@ -240,7 +264,7 @@ impl<B: Bus> Nic<B> {
     pub fn read(&self, key: Key, iova: Iova, bytes: &mut [u8]) -> Result<(), NicFault> {
         let state = lock(&self.state);
         let region = state.regions.get(&key).ok_or(NicFault::NoRegion { key })?;
-        region.check(iova, bytes.len())?;
+        region.check(iova, bytes.len(), Access::REMOTE_READ)?;
         let (mut at, mut rest) = (iova, bytes);
         while !rest.is_empty() {
             let (phys, len) = region.translate(at, rest.len())?;
@@ -260,10 +284,7 @@ impl<B: Bus> Nic<B> {
     pub fn write(&self, key: Key, iova: Iova, bytes: &[u8]) -> Result<(), NicFault> {
         let state = lock(&self.state);
         let region = state.regions.get(&key).ok_or(NicFault::NoRegion { key })?;
-        if !region.writable {
-            return Err(NicFault::NotPermitted { iova });
-        }
-        region.check(iova, bytes.len())?;
+        region.check(iova, bytes.len(), Access::REMOTE_WRITE)?;
         let (mut at, mut rest) = (iova, bytes);
         while !rest.is_empty() {
             let (phys, len) = region.translate(at, rest.len())?;
@@ -276,29 +297,56 @@ impl<B: Bus> Nic<B> {
 }
 
 impl Region {
-    /// Whether all of the bytes belong to the region: none of what its blocks have beside it.
-    fn check(&self, iova: Iova, len: usize) -> Result<(), NicFault> {
+    /// Whether peers may do that, and all of the bytes belong to the region: none of what its blocks
+    /// have beside it.
+    fn check(&self, iova: Iova, len: usize, access: Access) -> Result<(), NicFault> {
+        if !self.layout.access.contains(access) {
+            return Err(NicFault::NotPermitted { iova });
+        }
         let len = u64::try_from(len).unwrap_or(u64::MAX);
         if len == 0 {
             return Ok(());
         }
         match IovaRange::new(iova, len) {
-            Ok(bytes) if self.range.covers(&bytes) => Ok(()),
+            Ok(bytes) if self.layout.range.covers(&bytes) => Ok(()),
             _ => Err(NicFault::OutOfBounds { iova }),
         }
     }
 
     /// Where an address of the region leads, and how many of `most` bytes its block has.
     fn translate(&self, iova: Iova, most: usize) -> Result<(PhysAddr, usize), NicFault> {
-        let shift = self.page_size.shift();
-        let first = self.range.first().get().wrapping_shr(shift);
-        let index = iova.get().wrapping_shr(shift).wrapping_sub(first);
+        let outside = NicFault::OutOfBounds { iova };
+        let (index, offset) = self.layout.locate(iova).ok_or(outside)?;
         let block = usize::try_from(index).ok().and_then(|index| self.blocks.get(index));
-        let block = block.ok_or(NicFault::OutOfBounds { iova })?;
-        let offset = iova.offset_in(self.page_size);
-        let left = self.page_size.bytes().wrapping_sub(offset);
+        let block = block.ok_or(outside)?;
+        let left = self.layout.page_size.bytes().wrapping_sub(offset);
         let len = usize::try_from(left).map_or(most, |left| left.min(most));
         Ok((PhysAddr::new(block.get().wrapping_add(offset)), len))
+    }
+}
+
+// SAFETY: a peer reaches the blocks under a key, and only the bytes of its range, for what its access
+// allows; a registration that failed has left nothing. The card is locked during an access, so when
+// an invalidation returns, none is under way; it succeeds only if the key is gone. A card that was
+// dropped has no peers. The page sizes never change.
+unsafe impl<B: Bus> BlockTable for Nic<B> {
+    type Key = Key;
+    type Error = NicFault;
+
+    fn page_sizes(&self) -> PageSizes {
+        self.sizes
+    }
+
+    unsafe fn register(
+        &self,
+        layout: BlockLayout,
+        blocks: impl Iterator<Item = PhysAddr>,
+    ) -> Result<Key, NicFault> {
+        self.add(layout.range.first(), Ok(layout), blocks).map_err(NicFault::Register)
+    }
+
+    unsafe fn invalidate(&self, key: Key) -> Result<(), NicFault> {
+        self.invalidate(key)
     }
 }
 
@@ -313,7 +361,8 @@ impl<B> Drop for Nic<B> {
         if std::thread::panicking() {
             return;
         }
-        let first = lock(&self.state).regions.values().next().map(|region| region.range.first());
+        let first =
+            lock(&self.state).regions.values().next().map(|region| region.layout.range.first());
         if let Some(iova) = first {
             self.witness.saw(Violation::StillMapped { iova });
         }
@@ -380,7 +429,7 @@ impl fmt::Display for NicError {
 
 impl core::error::Error for NicError {}
 
-/// Why a peer could not access memory through a [`Nic`].
+/// What a [`Nic`] could not do: mostly, why a peer could not access memory through it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NicFault {
@@ -394,13 +443,20 @@ pub enum NicFault {
         /// The address of the first byte.
         iova: Iova,
     },
-    /// The region may not be written.
+    /// Peers may not access the region so.
     NotPermitted {
         /// The address of the first byte.
         iova: Iova,
     },
     /// A block leads to memory that is not there for the card.
     Bus(BusError),
+    /// The card does not take the region away from its peers.
+    Stuck {
+        /// The key.
+        key: Key,
+    },
+    /// The region could not be registered.
+    Register(NicError),
 }
 
 impl From<BusError> for NicFault {
@@ -416,8 +472,10 @@ impl fmt::Display for NicFault {
             Self::OutOfBounds { iova } => {
                 write!(f, "bytes from IOVA {iova} on lie outside the region")
             }
-            Self::NotPermitted { iova } => write!(f, "IOVA {iova} may not be written"),
+            Self::NotPermitted { iova } => write!(f, "peers may not do that at IOVA {iova}"),
             Self::Bus(error) => error.fmt(f),
+            Self::Stuck { key } => write!(f, "the card does not give the key {:#x} back", key.0),
+            Self::Register(error) => error.fmt(f),
         }
     }
 }

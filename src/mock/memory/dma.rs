@@ -5,6 +5,7 @@
 use super::super::bus::{Bus, BusError, BusErrorReason};
 use super::super::witness::Violation;
 use super::machine::{Inner, Memory};
+use super::process::Process;
 use crate::addr::{Pfn, PhysAddr};
 use crate::umem::{PageAccess, Place};
 use core::ops::Range;
@@ -142,6 +143,21 @@ impl PageAccess for Memory {
 
     unsafe fn write(&self, to: Place, bytes: &[u8]) -> Result<(), BusError> {
         self.inner.write(to.phys, bytes, Access::CPU_WRITE)
+    }
+}
+
+/// That of its [`Memory`]: so an [`Umem`](crate::umem::Umem) of a process can be read and written.
+impl PageAccess for Process {
+    type Error = BusError;
+
+    unsafe fn read(&self, from: Place, bytes: &mut [u8]) -> Result<(), BusError> {
+        // SAFETY: the caller's promise is handed on.
+        unsafe { PageAccess::read(&self.memory, from, bytes) }
+    }
+
+    unsafe fn write(&self, to: Place, bytes: &[u8]) -> Result<(), BusError> {
+        // SAFETY: the caller's promise is handed on.
+        unsafe { PageAccess::write(&self.memory, to, bytes) }
     }
 }
 

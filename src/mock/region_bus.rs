@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! [`RegionBus`]: the physical memory of pinned regions, for mock devices: of real ones, too.
+#![forbid(unsafe_code)]
+
+use super::bus::{Bus, BusError, BusErrorReason};
+use crate::addr::PhysAddr;
+use crate::sgl::Storage;
+use crate::umem::{Accountant, Holder, PageAccess, Pinner, Region, Umem};
+use core::{fmt, ops::Range};
+use std::vec::Vec;
+
+/// A [`Bus`] that has the memory of some pinned regions, and no other.
+///
+/// A physical address is looked for in the lists of the regions, and accessed through their pinner.
+/// So a mock device does DMA to really pinned memory: to `linux::Buffer`, for example, where each
+/// frame is known from the page map, and is reached at the buffer's own address. The regions stay
+/// pinned for as long as the bus holds them.
+///
+/// Nothing is kept but the regions: an access is O(runs).
+///
+/// ```
+/// use pinned_sgl::mock::{Area, Bus, Memory, Process, RegionBus};
+/// use pinned_sgl::umem::{PinFlags, PinRequest, Region, Umem, Unaccounted, UserRange};
+/// use pinned_sgl::UserAddr;
+///
+/// let memory = Memory::with_frames(64);
+/// let process = Process::new(&memory);
+/// let range = UserRange::new(UserAddr::new(0x10_0000), 0x4000)?;
+/// process.map(range, Area::read_write())?;
+/// let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
+/// let umem = Umem::pin(&process, &Unaccounted, request)?;
+///
+/// let mut bus = RegionBus::new();
+/// bus.push(&umem);
+/// let phys = umem.whole()?.phys(0xffe).expect("it has more bytes");
+/// bus.write(phys, b"over a page border")?;
+/// let mut bytes = [0; 18];
+/// umem.read(0xffe, &mut bytes)?;
+/// assert_eq!(&bytes, b"over a page border");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct RegionBus<U> {
+    regions: Vec<U>,
+}
+
+impl<U> RegionBus<U> {
+    /// A bus without memory.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { regions: Vec::new() }
+    }
+
+    /// Adds the memory of a region.
+    pub fn push(&mut self, region: U) {
+        self.regions.push(region);
+    }
+}
+
+impl<U> Default for RegionBus<U> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<U, P, A, S> RegionBus<U>
+where
+    U: Holder<Target = Umem<P, A, S>>,
+    P: Holder<Target: Pinner + PageAccess>,
+    A: Holder<Target: Accountant>,
+    S: Storage,
+{
+    /// Calls `copy` for each piece of the `len` bytes from `phys` on that is contiguous in a region:
+    /// the region, the offset in it, and which of the bytes the piece has.
+    fn for_each_piece<E>(
+        &self,
+        phys: PhysAddr,
+        len: usize,
+        mut copy: impl FnMut(&U::Target, u64, Range<usize>) -> Result<(), E>,
+    ) -> Result<(), BusError> {
+        let mut done = 0usize;
+        while done < len {
+            let at = phys.checked_add(done as u64);
+            let at = at.ok_or(BusError::new(phys, BusErrorReason::NoMemory))?;
+            let found = self.regions.iter().find_map(|region| find(region, at));
+            let (region, offset, left) =
+                found.ok_or(BusError::new(at, BusErrorReason::NoMemory))?;
+            let left = usize::try_from(left).unwrap_or(usize::MAX);
+            let end = done.saturating_add(left).min(len);
+            copy(region, offset, done..end)
+                .map_err(|_| BusError::new(at, BusErrorReason::NoAccess))?;
+            done = end;
+        }
+        Ok(())
+    }
+}
+
+/// Where the region that `holder` holds has the byte at `phys`, and how many contiguous bytes from
+/// there on.
+fn find<U: Holder<Target: Region>>(holder: &U, phys: PhysAddr) -> Option<(&U::Target, u64, u64)> {
+    let mut offset = 0u64;
+    for run in holder.whole().ok()?.iter() {
+        if let Some(inside) = phys.checked_offset_from(run.phys).filter(|inside| *inside < run.len)
+        {
+            let left = run.len.wrapping_sub(inside);
+            return Some((&**holder, offset.wrapping_add(inside), left));
+        }
+        offset = offset.wrapping_add(run.len);
+    }
+    None
+}
+
+impl<U, P, A, S> Bus for RegionBus<U>
+where
+    U: Holder<Target = Umem<P, A, S>>,
+    P: Holder<Target: Pinner + PageAccess>,
+    A: Holder<Target: Accountant>,
+    S: Storage,
+{
+    fn read(&self, phys: PhysAddr, bytes: &mut [u8]) -> Result<(), BusError> {
+        self.for_each_piece(phys, bytes.len(), |region, offset, piece| {
+            region.read(offset, bytes.get_mut(piece).unwrap_or_default())
+        })
+    }
+
+    fn write(&self, phys: PhysAddr, bytes: &[u8]) -> Result<(), BusError> {
+        self.for_each_piece(phys, bytes.len(), |region, offset, piece| {
+            region.write(offset, bytes.get(piece).unwrap_or_default())
+        })
+    }
+}
+
+impl<U> fmt::Debug for RegionBus<U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegionBus").field("regions", &self.regions.len()).finish()
+    }
+}

@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! [`MemoryRegion`]: bytes of a pinned region, registered with a card.
+
+use super::error::{DeregisterError, RegisterError, RegisterErrorKind};
+use super::table::{Access, BlockLayout, BlockTable};
+use crate::addr::Iova;
+use crate::iommu::IovaRange;
+use crate::page_size::PageSize;
+use crate::sgl::{Window, WindowError};
+use crate::umem::{Attachment, Holder, Region};
+use core::{
+    fmt,
+    mem::ManuallyDrop,
+    ops::{Deref, Range},
+    ptr,
+};
+
+/// The storage of the list of the region that `U` holds.
+type RegionStorage<U> = <<U as Deref>::Target as Region>::Storage;
+
+/// The key of the table that `N` holds.
+type Key<N> = <<N as Deref>::Target as BlockTable>::Key;
+
+/// The error of the table that `N` holds.
+type TableError<N> = <<N as Deref>::Target as BlockTable>::Error;
+
+/// Bytes of a pinned region, registered with a card under a key: what RDMA calls a memory region.
+///
+/// It holds the region and the card. When it is dropped, it invalidates the key, and then lets go of
+/// them, in that order: nothing is unpinned that a peer can reach. If it is leaked, the pins of the
+/// region are leaked with it.
+///
+/// The card gets the largest of its page sizes in which the memory can be cut at this address:
+/// [`Window::best_page_size`]. The address is an argument here and is kept here; the region knows
+/// nothing of it, and can be registered elsewhere, and mapped in a
+/// [`Domain`](crate::iommu::Domain), at the same time.
+///
+/// ```
+/// use pinned_sgl::mock::{Area, Memory, Nic, Process};
+/// use pinned_sgl::rdma::{Access, MemoryRegion};
+/// use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted, UserRange};
+/// use pinned_sgl::{Iova, PageSizes, UserAddr};
+///
+/// // A megabyte of a process, not aligned to anything, pinned.
+/// let memory = Memory::with_frames(1024);
+/// let process = Process::new(&memory);
+/// process.map(UserRange::new(UserAddr::new(0x10_0000), 0x20_0000)?, Area::read_write())?;
+/// let range = UserRange::new(UserAddr::new(0x12_3456), 0x10_0000)?;
+/// let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
+/// let umem = Umem::pin(&process, &Unaccounted, request)?;
+///
+/// // A card with blocks of 4K and 64K; peers see the memory at its address in the process.
+/// let nic = Nic::new(memory.clone()).with_page_sizes(PageSizes::SIZE_4K | PageSizes::SIZE_64K);
+/// let iova = Iova::new(range.start().get());
+/// let access = Access::LOCAL_WRITE | Access::REMOTE_WRITE | Access::REMOTE_READ;
+/// let region = MemoryRegion::register(&umem, &nic, iova, access)?;
+/// println!("{:?}: {} blocks of {}", region.key(), region.block_count(), region.page_size());
+///
+/// // A peer knows the key and writes; the process reads.
+/// nic.write(region.key(), Iova::new(0x12_8000), b"from afar")?;
+/// let mut bytes = [0; 9];
+/// process.read(UserAddr::new(0x12_8000), &mut bytes)?;
+/// assert_eq!(&bytes, b"from afar");
+/// // The first block begins before the region; nobody gets there.
+/// assert!(nic.read(region.key(), Iova::new(0x12_3455), &mut [0]).is_err());
+///
+/// region.deregister()?;
+/// drop(umem);
+/// memory.assert_no_leak();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "a memory region that is dropped is invalidated"]
+pub struct MemoryRegion<U, N>
+where
+    U: Holder<Target: Region>,
+    N: Holder<Target: BlockTable>,
+{
+    // Invariant: the bytes of the region from `offset` on are registered with the card as `layout`,
+    // under `key`, which this value alone may invalidate; and the attachment stands for them.
+    attachment: ManuallyDrop<Attachment<U>>,
+    nic: ManuallyDrop<N>,
+    key: Key<N>,
+    layout: BlockLayout,
+    offset: u64,
+}
+
+impl<U, N> MemoryRegion<U, N>
+where
+    U: Holder<Target: Region>,
+    N: Holder<Target: BlockTable>,
+{
+    /// Registers the whole region at `iova`, which may be any address. O(runs + blocks).
+    ///
+    /// # Errors
+    ///
+    /// [`RegisterError`], with the region and the card; nothing is registered then.
+    pub fn register(
+        region: U,
+        nic: N,
+        iova: Iova,
+        access: Access,
+    ) -> Result<Self, RegisterError<U, N>> {
+        let len = region.len();
+        Self::register_range(region, 0..len, nic, iova, access)
+    }
+
+    /// Registers the bytes `range` of the region at `iova`, which may be any address.
+    /// O(runs + blocks).
+    ///
+    /// # Errors
+    ///
+    /// [`RegisterError`], with the region and the card; nothing is registered then.
+    pub fn register_range(
+        region: U,
+        range: Range<u64>,
+        nic: N,
+        iova: Iova,
+        access: Access,
+    ) -> Result<Self, RegisterError<U, N>> {
+        let failed = |kind, region, nic| RegisterError { kind, region, nic };
+        let attachment = match Attachment::hold(region, access.is_writable()) {
+            Ok(attachment) => attachment,
+            Err((error, region)) => {
+                return Err(failed(RegisterErrorKind::Attach(error), region, nic));
+            }
+        };
+        let offset = range.start;
+        // SAFETY: the region is attached, and stays so until the key was invalidated, or for ever;
+        // it could not be attached for writing unless it may be written.
+        match unsafe { show(&**attachment.region(), range, &*nic, iova, access) } {
+            Ok((key, layout)) => {
+                // Whether a peer has written is not known: it can from now on.
+                if access.is_writable() {
+                    attachment.region().mark_dirty();
+                }
+                let (attachment, nic) = (ManuallyDrop::new(attachment), ManuallyDrop::new(nic));
+                Ok(Self { attachment, nic, key, layout, offset })
+            }
+            // SAFETY: nothing is registered: the card has failed, or was not asked.
+            Err(kind) => Err(failed(kind, unsafe { attachment.release() }, nic)),
+        }
+    }
+
+    /// The region.
+    #[inline]
+    #[must_use]
+    pub fn region(&self) -> &U {
+        self.attachment.region()
+    }
+
+    /// The card.
+    #[inline]
+    #[must_use]
+    pub fn nic(&self) -> &N {
+        &self.nic
+    }
+
+    /// What a peer must know to reach the memory.
+    #[inline]
+    #[must_use]
+    pub const fn key(&self) -> Key<N> {
+        self.key
+    }
+
+    /// How the card sees the memory.
+    #[inline]
+    #[must_use]
+    pub const fn layout(&self) -> BlockLayout {
+        self.layout
+    }
+
+    /// Where the card sees the first byte.
+    #[inline]
+    #[must_use]
+    pub const fn iova(&self) -> Iova {
+        self.layout.range.first()
+    }
+
+    /// The addresses at which the card sees the memory.
+    #[inline]
+    #[must_use]
+    pub const fn range(&self) -> IovaRange {
+        self.layout.range
+    }
+
+    /// The bytes that are registered: never zero. Blocks may have more.
+    #[inline]
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a memory region is never empty")]
+    pub fn len(&self) -> u64 {
+        // Made from a number of bytes that fits.
+        self.layout.range.len().unwrap_or(u64::MAX)
+    }
+
+    /// The size of a block.
+    #[inline]
+    #[must_use]
+    pub const fn page_size(&self) -> PageSize {
+        self.layout.page_size
+    }
+
+    /// How many blocks the card was told: 8 bytes each, in the tables of most. O(1).
+    #[inline]
+    #[must_use]
+    pub const fn block_count(&self) -> u64 {
+        self.layout.block_count()
+    }
+
+    /// What may be done with the memory.
+    #[inline]
+    #[must_use]
+    pub const fn access(&self) -> Access {
+        self.layout.access
+    }
+
+    /// The bytes of the region that are registered.
+    #[must_use]
+    pub fn region_range(&self) -> Range<u64> {
+        self.offset..self.offset.wrapping_add(self.len())
+    }
+
+    /// What is registered, as a window of the list.
+    ///
+    /// # Errors
+    ///
+    /// [`WindowError`] if the region has broken its contract.
+    pub fn window(&self) -> Result<Window<'_, RegionStorage<U>>, WindowError> {
+        self.region().window(self.region_range())
+    }
+
+    /// Takes the memory away from everybody, and gives the region and the card back. In Linux:
+    /// `ib_dereg_mr()`.
+    ///
+    /// # Errors
+    ///
+    /// [`DeregisterError`], with the region and the card, if the card failed; the pins of the region
+    /// are leaked then.
+    pub fn deregister(self) -> Result<(U, N), DeregisterError<U, N>> {
+        let this = ManuallyDrop::new(self);
+        // SAFETY: by the invariant, which ends here: `this` is neither used nor dropped again.
+        let gone = unsafe { this.invalidate() };
+        // SAFETY: each field is read once, and `this` is not used again.
+        let (attachment, nic) =
+            unsafe { (ptr::read(&raw const *this.attachment), ptr::read(&raw const *this.nic)) };
+        match gone {
+            // SAFETY: the key was invalidated, so nobody reaches the memory any more.
+            Ok(()) => Ok((unsafe { attachment.release() }, nic)),
+            Err(error) => Err(DeregisterError { error, region: attachment.leak(), nic }),
+        }
+    }
+
+    /// Invalidates the key.
+    ///
+    /// # Safety
+    ///
+    /// Called once, at the end.
+    unsafe fn invalidate(&self) -> Result<(), TableError<N>> {
+        // SAFETY: by the invariant, the card gave the key, and nobody else invalidates it. By the
+        // contract of `Holder` it is the same card.
+        unsafe { self.nic.invalidate(self.key) }
+    }
+}
+
+/// Cuts the bytes `range` of a region into blocks and shows them to a card; tells the key, and what
+/// the card was told.
+///
+/// # Safety
+///
+/// The region is attached, for writing if the access writes, until the key was invalidated, or for
+/// ever.
+unsafe fn show<R: Region + ?Sized, T: BlockTable + ?Sized>(
+    region: &R,
+    range: Range<u64>,
+    nic: &T,
+    iova: Iova,
+    access: Access,
+) -> Result<(T::Key, BlockLayout), RegisterErrorKind<T::Error>> {
+    let window = region.window(range).map_err(RegisterErrorKind::Window)?;
+    let page_sizes = nic.page_sizes();
+    let best = window.best_page_size(page_sizes, iova).map_err(RegisterErrorKind::Blocks)?;
+    let (Some(best), Ok(range)) = (best, IovaRange::new(iova, window.len())) else {
+        // That the range does not wrap is known by now.
+        return Err(RegisterErrorKind::NoPageSize { iova, page_sizes });
+    };
+    let layout = BlockLayout::new(range, best.page_size(), access);
+    // SAFETY: the blocks hold the bytes of the region, as the best page size proves; the caller
+    // speaks for the rest.
+    let key = unsafe { nic.register(layout, best.blocks()) }.map_err(RegisterErrorKind::Nic)?;
+    Ok((key, layout))
+}
+
+impl<U, N> Drop for MemoryRegion<U, N>
+where
+    U: Holder<Target: Region>,
+    N: Holder<Target: BlockTable>,
+{
+    fn drop(&mut self) {
+        // SAFETY: the value is being dropped, so this is the end.
+        let gone = unsafe { self.invalidate() };
+        // SAFETY: neither field is used again.
+        let (attachment, nic) = unsafe {
+            (ManuallyDrop::take(&mut self.attachment), ManuallyDrop::take(&mut self.nic))
+        };
+        match gone {
+            // SAFETY: the key was invalidated, so nobody reaches the memory any more.
+            Ok(()) => drop(unsafe { attachment.release() }),
+            Err(_) => drop(attachment.leak()),
+        }
+        drop(nic);
+    }
+}
+
+impl<U, N> fmt::Debug for MemoryRegion<U, N>
+where
+    U: Holder<Target: Region>,
+    N: Holder<Target: BlockTable>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryRegion")
+            .field("key", &self.key)
+            .field("range", &self.range())
+            .field("region_range", &self.region_range())
+            .field("page_size", &self.page_size())
+            .field("access", &self.access())
+            .finish_non_exhaustive()
+    }
+}
