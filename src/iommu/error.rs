@@ -61,7 +61,11 @@ impl<U, D: Holder<Target: Domain>> fmt::Debug for MapError<U, D> {
 
 impl<U, D: Holder<Target: Domain<Error: fmt::Display>>> fmt::Display for MapError<U, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot map, {:#x} bytes in: {}", self.mapped, self.kind)
+        f.write_str("cannot map")?;
+        if self.mapped > 0 {
+            write!(f, ", {:#x} bytes in", self.mapped)?;
+        }
+        write!(f, ": {}", self.kind)
     }
 }
 

@@ -66,7 +66,11 @@ impl<P: Holder<Target: Pinner>> fmt::Debug for PinError<P> {
 
 impl<P: Holder<Target: Pinner<Error: fmt::Display>>> fmt::Display for PinError<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot pin the page at {}, {:#x} bytes in: ", self.at, self.pinned)?;
+        write!(f, "cannot pin the page at {}", self.at)?;
+        if self.pinned > 0 {
+            write!(f, ", {:#x} bytes in", self.pinned)?;
+        }
+        f.write_str(": ")?;
         self.kind.fmt(f)
     }
 }

@@ -168,7 +168,11 @@ impl<U, E: fmt::Debug> fmt::Debug for IoasMapError<U, E> {
 
 impl<U, E: fmt::Display> fmt::Display for IoasMapError<U, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot map, {:#x} bytes in: {}", self.mapped, self.kind)
+        f.write_str("cannot map")?;
+        if self.mapped > 0 {
+            write!(f, ", {:#x} bytes in", self.mapped)?;
+        }
+        write!(f, ": {}", self.kind)
     }
 }
 
