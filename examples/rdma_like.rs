@@ -68,7 +68,7 @@ fn memory_regions<P: UserMemory>(pinner: &Arc<P>, all: UserRange) -> Outcome {
     let access = Access::LOCAL_WRITE | Access::REMOTE_WRITE | Access::REMOTE_READ;
     let whole = MemoryRegion::register(umem.clone(), nic.clone(), iova, access)?;
     // Its second half once more, at address 0x234, to be read only.
-    let offset = len / 2 & !0xfff;
+    let offset = (len / 2) & !0xfff;
     let part = MemoryRegion::register_range(
         umem.clone(),
         offset..len,

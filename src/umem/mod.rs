@@ -1,5 +1,168 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Pinned regions: pin, charge, hold, unpin.
+//!
+//! A device that does DMA needs memory that stays where it is. This module makes such memory out of
+//! the pages of a process, remembers in a few bytes where they are, and gives them back when the last
+//! device has let go of them, and not before.
+//!
+//! ```text
+//!   Accountant ──► Charge ─┐                      ┌─► Mapping, Ioas   crate::iommu
+//!                          ▼                      │
+//!   Pinner ──► PinBatch ─► Umem ──► Attachment ───┼─► MemoryRegion    crate::rdma
+//!      ▲       runs        │ Sgl                  │
+//!      │                   │                      └─► a driver whose device translates by itself
+//!      └────── unpin ──────┘
+//!              when it is dropped, and nothing is attached
+//! ```
+//!
+//! # Where to find what
+//!
+//! | to | there is |
+//! |---|---|
+//! | say which bytes, and how they are pinned | [`UserRange`], [`PinFlags`], [`PinRequest`] |
+//! | pin them | [`Umem::pin`] on the heap, [`Umem::pin_in`] elsewhere, `Umem::pin_parallel` by threads |
+//! | bring pages of your own kind | [`Pinner`], which fills a [`PinBatch`] |
+//! | count them against a limit | [`Account`], [`Accounts`], [`Unaccounted`], or an [`Accountant`] of your own |
+//! | share values by reference, `Arc`, or otherwise | [`Holder`], [`SharedHolder`] |
+//! | show memory to a device | [`Region`], [`Attachment`] |
+//! | read and write it by the CPU | [`Umem::read`], [`Umem::write`], through a [`PageAccess`] |
+//!
+//! # From the first page to the last
+//!
+//! ```
+//! use pinned_sgl::mock::{Area, Memory, Process};
+//! use pinned_sgl::umem::{Account, PinFlags, PinRequest, Region, Umem, UserRange};
+//! use pinned_sgl::UserAddr;
+//! use std::sync::Arc;
+//!
+//! // A process, as tests have it; in a driver this is the caller's address space.
+//! let memory = Memory::with_frames(1024);
+//! let process = Arc::new(Process::new(&memory));
+//! process.map(UserRange::new(UserAddr::new(0x10_0000), 0x1_0000)?, Area::read_write())?;
+//!
+//! // 100 bytes that lie in two pages: both are charged, then both are pinned.
+//! let account = Arc::new(Account::new(16));
+//! let range = UserRange::new(UserAddr::new(0x10_0fce), 100)?;
+//! let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
+//! let umem = Umem::pin(process.clone(), account.clone(), request)?;
+//! assert_eq!((account.charged(), memory.pinned_pages()), (2, 2));
+//!
+//! // Where they are: whole pages in the list, the 100 bytes in a window of it.
+//! assert_eq!(umem.sgl().page_count(), 2);
+//! assert_eq!((umem.whole()?.len(), umem.page_offset()), (100, 0xfce));
+//!
+//! // The CPU writes through the pin, so the pages are dirty when they go.
+//! umem.write(40, b"over the border of a page")?;
+//! let mut bytes = [0; 25];
+//! process.read(UserAddr::new(0x10_0ff6), &mut bytes)?;
+//! assert_eq!(&bytes, b"over the border of a page");
+//!
+//! // Unpinned, then given back. Dropping it does the same.
+//! let pinner = umem.unpin().expect("no device is attached");
+//! assert_eq!((account.charged(), memory.pinned_pages()), (0, 0));
+//! # assert!(Arc::ptr_eq(&pinner, &process));
+//!
+//! // More than the limit is refused before a page is touched, and the error says by how much.
+//! let range = UserRange::new(UserAddr::new(0x10_0000), 17 << 12)?;
+//! let error = Umem::pin(process, account, PinRequest::new(range, PinFlags::LONGTERM)).unwrap_err();
+//! assert_eq!(
+//!     error.to_string(),
+//!     "cannot pin the page at 0x100000: \
+//!      17 pages more than the 0 charged exceed the limit of 16 pages",
+//! );
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Lifecycles, and what is leaked when
+//!
+//! What a device may still write is never given back. Where that cannot be known, it is leaked: the
+//! memory stays pinned and charged, and [`Pinner::leaked`] is told.
+//!
+//! | what happens | what follows |
+//! |---|---|
+//! | pinning fails half way | what was pinned is unpinned, then uncharged; the error has the pinner |
+//! | an [`Umem`] is dropped | unpinned, uncharged, list freed, in this order; the pinner is let go |
+//! | it is dropped with a device attached: an [`Attachment`] was leaked | pins, charge and pinner are leaked |
+//! | the `Umem` itself is leaked | the same, and nobody is told |
+//! | a [`PinBatch`] is dropped | what it still holds is unpinned |
+//! | a [`Charge`] is leaked | its pages are charged for ever |
+//! | a device breaks its contract | the attachment is [leaked](Attachment::leak), as above |
+//!
+//! # Whose contract is which
+//!
+//! | trait or call | who promises what |
+//! |---|---|
+//! | [`Pinner`] | the implementer: the runs are the frames of these pages, and stay so until they are unpinned |
+//! | [`Pinner::unpin`], [`PinBatch::push`] | the caller; both are called by an [`Umem`] or a `Stream`, and by pinners |
+//! | [`Region`] | the implementer: attached memory stays where it is; an [`Umem`] does that |
+//! | [`Region::detach`], [`Attachment::release`] | the caller: the device does not reach the memory any more |
+//! | [`Holder`] | the implementer: it always leads to the same value |
+//! | [`Accountant`] | nobody: it is safe, and a wrong one counts wrong |
+//!
+//! Who uses [`Umem`] with a mapping or a memory region writes no `unsafe`.
+//!
+//! # Errors
+//!
+//! [`PinError`] is the reason ([`PinErrorKind`]), the page, the bytes that were pinned before, and
+//! the pinner. [`AccessError`] has the offset at which a copy stopped, [`ChargeError`] the numbers,
+//! [`AttachError`] the reason. An error that holds a borrowed pinner lives no longer than the loan: in
+//! a function that returns a boxed error, ask for [`PinError::into_kind`], or hold the pinner in an
+//! `Arc`.
+//!
+//! # A pinner of your own
+//!
+//! A pinner fills batches: it pins as many of the [next](PinBatch::next) pages as it likes, at least
+//! one, and pushes them as runs, a folio at a time. It may be called again for the rest. This one has
+//! memory that never moves, as that of a boot-time reservation:
+//!
+//! ```
+//! use pinned_sgl::umem::{PinBatch, PinFlags, PinRequest, Pinner, Region, Umem, Unaccounted, UserRange};
+//! use pinned_sgl::{PageRun, PageSize, Pfn, UserAddr};
+//!
+//! /// 1024 pages at a fixed place, seen at an address of the process.
+//! struct Reserved {
+//!     at: UserAddr,
+//!     first: Pfn,
+//! }
+//!
+//! #[derive(Debug)]
+//! struct NotReserved;
+//!
+//! // SAFETY: the frames are reserved for ever, for this process and for nothing else; they may be
+//! // written, and need no pin to stay. `pin` tells the frames of the pages that it was asked for.
+//! unsafe impl Pinner for Reserved {
+//!     type Error = NotReserved;
+//!
+//!     fn page_size(&self) -> PageSize {
+//!         PageSize::SIZE_4K
+//!     }
+//!
+//!     fn pin(&self, batch: &mut PinBatch<'_, Self>) -> Result<(), NotReserved> {
+//!         let bytes = batch.next().checked_offset_from(self.at).ok_or(NotReserved)?;
+//!         let page = bytes >> 12;
+//!         let count = batch.left().min(1024u64.saturating_sub(page));
+//!         let first = self.first.checked_add(page).ok_or(NotReserved)?;
+//!         // A run of no pages is none: then the pages are not ours.
+//!         let run = PageRun::ram(first, count).map_err(|_| NotReserved)?;
+//!         // SAFETY: these are the frames of the next pages. A real pinner has pinned them now.
+//!         unsafe { batch.push(run) }.map_err(|_| NotReserved)
+//!     }
+//!
+//!     unsafe fn unpin(&self, _: UserAddr, _: PageRun, _dirty: bool) {
+//!         // A real pinner takes one pin back from each page, after it has marked it dirty.
+//!     }
+//! }
+//!
+//! let reserved = Reserved { at: UserAddr::new(0x7000_0000), first: Pfn::new(0x8_0000) };
+//! let range = UserRange::new(UserAddr::new(0x7000_0000), 4 << 20)?;
+//! let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
+//! let umem = Umem::pin(&reserved, &Unaccounted, request).expect("all of it is reserved");
+//! assert_eq!((umem.sgl().run_count(), umem.sgl().page_count()), (1, 1024));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! In Linux, `pin` is `pin_user_pages_fast()` and `unpin` is `unpin_user_page_range_dirty_lock()`;
+//! the whole of this module is what `ib_umem_get()` and `ib_umem_release()` are for RDMA.
 
 mod access;
 mod batch;
