@@ -28,6 +28,40 @@ type RegionStorage<U> = <<U as Deref>::Target as Region>::Storage;
 /// the region are leaked with it.
 ///
 /// The holders may be references, `Rc`, `Arc`, or a kernel's own: see [`Holder`].
+///
+/// ```
+/// use pinned_sgl::iommu::{Mapping, Prot};
+/// use pinned_sgl::mock::{Area, Device, Iommu, Memory, Process};
+/// use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted, UserRange};
+/// use pinned_sgl::{Iova, PageSizes, UserAddr};
+/// use std::sync::Arc;
+///
+/// let memory = Memory::with_frames(1024);
+/// let process = Arc::new(Process::new(&memory));
+/// let range = UserRange::new(UserAddr::new(0x10_0000), 0x1_0000)?;
+/// process.map(range, Area::read_write())?;
+/// let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
+/// let umem = Arc::new(Umem::pin(process, &Unaccounted, request)?);
+///
+/// let iommu = Arc::new(Iommu::new(PageSizes::SIZE_4K));
+/// let (iova, prot) = (Iova::new(0x8000_0000), Prot::READ | Prot::WRITE);
+/// let mapping = Mapping::map(umem.clone(), iommu.clone(), iova, prot)?;
+/// let device = Device::new(iommu, memory.clone());
+/// device.write(Iova::new(0x8000_2000), b"from the device")?;
+/// let mut bytes = [0; 15];
+/// umem.read(0x2000, &mut bytes)?;
+/// assert_eq!(&bytes, b"from the device");
+///
+/// // Two parts, each with a life of its own; the first ends here.
+/// let (head, tail) = mapping.split_at(0x3000)?;
+/// head.unmap()?;
+/// assert!(device.read(Iova::new(0x8000_2000), &mut bytes).is_err());
+/// device.read(tail.iova(), &mut bytes)?;
+/// # drop((tail, umem));
+/// # memory.assert_no_leak();
+/// # memory.witness().assert_clean();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "a mapping that is dropped is unmapped"]
 pub struct Mapping<U, D>
 where

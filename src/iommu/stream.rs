@@ -42,6 +42,35 @@ type Kind<P, D> = StreamErrorKind<
 /// the batch, `B`, is lent for that long: a page, or as little as one slot.
 ///
 /// It takes RAM only, as a page table does not tell what else a page may be.
+///
+/// ```
+/// use pinned_sgl::iommu::{Prot, Stream};
+/// use pinned_sgl::mock::{Area, Device, Iommu, Memory, Process};
+/// use pinned_sgl::umem::{PinFlags, PinRequest, Unaccounted, UserRange};
+/// use pinned_sgl::{Iova, PageSizes, UserAddr};
+/// use std::sync::Arc;
+///
+/// let memory = Memory::with_frames(1024);
+/// let process = Arc::new(Process::new(&memory));
+/// let range = UserRange::new(UserAddr::new(0x10_0000), 0x1_0000)?;
+/// process.map(range, Area::read_write())?;
+/// let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
+///
+/// // A batch of 16 runs is all the memory that it takes.
+/// let iommu = Arc::new(Iommu::new(PageSizes::SIZE_4K | PageSizes::SIZE_64K));
+/// let (slots, iova, prot) = ([None; 16], Iova::new(0x8000_0000), Prot::READ | Prot::WRITE);
+/// let stream =
+///     Stream::map(process.clone(), &Unaccounted, iommu.clone(), slots, request, iova, prot)?;
+/// Device::new(iommu, memory.clone()).write(Iova::new(0x8000_1000), b"streamed")?;
+/// let mut bytes = [0; 8];
+/// process.read(UserAddr::new(0x10_1000), &mut bytes)?;
+/// assert_eq!(&bytes, b"streamed");
+///
+/// stream.unmap()?;
+/// assert_eq!(memory.pinned_pages(), 0);
+/// # memory.witness().assert_clean();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "a stream that is dropped is unmapped and unpinned"]
 pub struct Stream<P, A, D, B>
 where

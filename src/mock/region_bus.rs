@@ -24,11 +24,11 @@ use std::vec::Vec;
 /// use pinned_sgl::UserAddr;
 ///
 /// let memory = Memory::with_frames(64);
-/// let process = Process::new(&memory);
+/// let process = std::sync::Arc::new(Process::new(&memory));
 /// let range = UserRange::new(UserAddr::new(0x10_0000), 0x4000)?;
 /// process.map(range, Area::read_write())?;
 /// let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
-/// let umem = Umem::pin(&process, &Unaccounted, request)?;
+/// let umem = Umem::pin(process, &Unaccounted, request)?;
 ///
 /// let mut bus = RegionBus::new();
 /// bus.push(&umem);

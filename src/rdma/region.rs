@@ -40,33 +40,30 @@ type TableError<N> = <<N as Deref>::Target as BlockTable>::Error;
 /// use pinned_sgl::rdma::{Access, MemoryRegion};
 /// use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted, UserRange};
 /// use pinned_sgl::{Iova, PageSizes, UserAddr};
+/// use std::sync::Arc;
 ///
-/// // A megabyte of a process, not aligned to anything, pinned.
+/// // A megabyte of a process, aligned to nothing, pinned.
 /// let memory = Memory::with_frames(1024);
-/// let process = Process::new(&memory);
+/// let process = Arc::new(Process::new(&memory));
 /// process.map(UserRange::new(UserAddr::new(0x10_0000), 0x20_0000)?, Area::read_write())?;
 /// let range = UserRange::new(UserAddr::new(0x12_3456), 0x10_0000)?;
 /// let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
-/// let umem = Umem::pin(&process, &Unaccounted, request)?;
+/// let umem = Arc::new(Umem::pin(process.clone(), &Unaccounted, request)?);
 ///
-/// // A card with blocks of 4K and 64K; peers see the memory at its address in the process.
-/// let nic = Nic::new(memory.clone()).with_page_sizes(PageSizes::SIZE_4K | PageSizes::SIZE_64K);
-/// let iova = Iova::new(range.start().get());
+/// // Peers see it where it lies in the process.
+/// let sizes = PageSizes::SIZE_4K | PageSizes::SIZE_64K;
+/// let nic = Arc::new(Nic::new(memory.clone()).with_page_sizes(sizes));
 /// let access = Access::LOCAL_WRITE | Access::REMOTE_WRITE | Access::REMOTE_READ;
-/// let region = MemoryRegion::register(&umem, &nic, iova, access)?;
-/// println!("{:?}: {} blocks of {}", region.key(), region.block_count(), region.page_size());
-///
-/// // A peer knows the key and writes; the process reads.
+/// let region = MemoryRegion::register(umem, nic.clone(), Iova::new(0x12_3456), access)?;
 /// nic.write(region.key(), Iova::new(0x12_8000), b"from afar")?;
 /// let mut bytes = [0; 9];
 /// process.read(UserAddr::new(0x12_8000), &mut bytes)?;
 /// assert_eq!(&bytes, b"from afar");
-/// // The first block begins before the region; nobody gets there.
-/// assert!(nic.read(region.key(), Iova::new(0x12_3455), &mut [0]).is_err());
 ///
-/// region.deregister()?;
-/// drop(umem);
+/// // The region was the last one who held the memory.
+/// drop(region);
 /// memory.assert_no_leak();
+/// # memory.witness().assert_clean();
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use = "a memory region that is dropped is invalidated"]

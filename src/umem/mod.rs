@@ -93,7 +93,8 @@
 //! | trait or call | who promises what |
 //! |---|---|
 //! | [`Pinner`] | the implementer: the runs are the frames of these pages, and stay so until they are unpinned |
-//! | [`Pinner::unpin`], [`PinBatch::push`] | the caller; both are called by an [`Umem`] or a `Stream`, and by pinners |
+//! | [`PinBatch::push`] | the pinner, which calls it: the pins of the run are the batch's now |
+//! | [`Pinner::unpin`] | the caller, an [`Umem`] or a [`Stream`](crate::iommu::Stream): nobody relies on the pins any more |
 //! | [`Region`] | the implementer: attached memory stays where it is; an [`Umem`] does that |
 //! | [`Region::detach`], [`Attachment::release`] | the caller: the device does not reach the memory any more |
 //! | [`Holder`] | the implementer: it always leads to the same value |

@@ -34,6 +34,30 @@ use core::{fmt, mem::ManuallyDrop, ops::ControlFlow, ptr};
 /// `P` holds the [`Pinner`], `A` the [`Accountant`], and the list lives in `S`. What can be asked of
 /// it and how devices are attached is the trait [`Region`]. Several devices may be attached to one
 /// region, which is pinned and charged once.
+///
+/// ```
+/// use pinned_sgl::mock::{Area, Memory, Process};
+/// use pinned_sgl::umem::{Account, PinFlags, PinRequest, Region, Umem, UserRange};
+/// use pinned_sgl::UserAddr;
+/// use std::sync::Arc;
+///
+/// let memory = Memory::with_frames(1024);
+/// let process = Arc::new(Process::new(&memory));
+/// let range = UserRange::new(UserAddr::new(0x10_0000), 0x2_0000)?;
+/// process.map(range, Area::read_write())?;
+///
+/// let account = Arc::new(Account::new(100));
+/// let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
+/// let umem = Umem::pin(process, account.clone(), request)?;
+/// assert_eq!((umem.len(), umem.sgl().run_count(), account.charged()), (0x2_0000, 1, 32));
+/// umem.write(0x1_0000, b"bytes")?;
+/// assert!(umem.is_dirty());
+///
+/// drop(umem);
+/// assert_eq!((memory.pinned_pages(), account.charged()), (0, 0));
+/// # memory.witness().assert_clean();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Umem<P, A, S>
 where
     P: Holder<Target: Pinner>,

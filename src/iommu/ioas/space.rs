@@ -29,6 +29,45 @@ pub(super) type DomainError<D> = <<D as Deref>::Target as Domain>::Error;
 ///
 /// When it is dropped, everything is unmapped and flushed in every domain, then the regions are let
 /// go. What a domain did not unmap, against its contract, stays pinned for ever.
+///
+/// ```
+/// use pinned_sgl::iommu::{HeapIoas, IovaRange, Placement, Prot};
+/// use pinned_sgl::mock::{Area, Device, Iommu, Memory, Process};
+/// use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted, UserRange};
+/// use pinned_sgl::{Iova, PageSizes, UserAddr};
+/// use std::sync::Arc;
+///
+/// let memory = Memory::with_frames(1024);
+/// let process = Arc::new(Process::new(&memory));
+/// let range = UserRange::new(UserAddr::new(0x10_0000), 0x1_0000)?;
+/// process.map(range, Area::read_write())?;
+/// let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
+/// let umem = Arc::new(Umem::pin(process, &Unaccounted, request)?);
+///
+/// let mut space = HeapIoas::new();
+/// let first = Arc::new(Iommu::new(PageSizes::SIZE_4K | PageSizes::SIZE_64K));
+/// space.attach(first.clone())?;
+/// space.reserve(IovaRange::new(Iova::new(0xfee0_0000), 0x10_0000)?)?;
+/// let prot = Prot::READ | Prot::WRITE;
+/// let fixed = space.map(Placement::At(Iova::new(0x4000_0000)), umem.clone(), prot)?;
+/// let anywhere = space.map(Placement::Anywhere, umem.clone(), Prot::READ)?;
+/// assert_eq!(space.translate(fixed.first()), space.translate(anywhere.first()));
+///
+/// // A domain that comes later gets all that is mapped.
+/// let second = Arc::new(Iommu::new(PageSizes::SIZE_4K));
+/// let id = space.attach(second.clone())?;
+/// Device::new(second, memory.clone()).write(Iova::new(0x4000_1000), b"shared")?;
+/// assert!(Device::new(first, memory.clone()).reads_as(Iova::new(0x4000_1000), b"shared")?);
+///
+/// // Gaps do not matter, but no mapping may be cut.
+/// assert!(space.unmap(IovaRange::new(fixed.first(), 0x1000)?).is_err());
+/// assert_eq!(space.unmap(IovaRange::ALL)?, 0x2_0000);
+/// space.detach(id)?;
+/// # drop((space, umem));
+/// # memory.assert_no_leak();
+/// # memory.witness().assert_clean();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Ioas<U, D, M, N>
 where
     U: Holder<Target: Region>,
