@@ -41,7 +41,11 @@
 //! | this one | addresses ([`Pfn`], [`PhysAddr`], [`Iova`], [`UserAddr`]) and sizes ([`PageSize`], [`PageSizes`]) |
 //! | [`sgl`] | the list: [`SglBuilder`], [`Sgl`], [`Window`], and where it is stored ([`Storage`]) |
 //! | [`granule`] | breaking a window up: [`Window::pages`], [`Window::segments`], [`Window::best_page_size`], [`Window::tiles`] |
+//! | [`umem`] | pinned regions: pin, charge, hold, unpin, in an order that cannot be got wrong |
+//! | [`iommu`] | showing them to devices behind an IOMMU: one mapping, an address space of many, a stream |
+//! | [`rdma`] | showing them to network cards, by key |
 //! | `linux` | feature `linux`: really pinned memory of this process |
+//! | `mock` | feature `mock`: memory, processes, IOMMUs and devices for tests |
 //!
 //! Arrows between them point up this table only.
 //!
@@ -61,10 +65,12 @@
 //! |---|---|
 //! | `alloc` (default) | `Heap`, lists on the heap; without it lists live in a [`Pool`] lent by the caller |
 //! | `std` | the standard library, for features that need it |
+//! | `mock` | `mock`: a machine for tests, which catches every mistake |
 //! | `linux` | `linux::Buffer`: memory pinned through io_uring, its frames read from the pagemap |
 //!
-//! The core is `no_std`, has no `unsafe` but the contract of [`Storage`], needs no 128-bit
-//! arithmetic, no 64-bit division and no floating point, and compiles with a plain `rustc`.
+//! The core is `no_std`, needs no 128-bit arithmetic, no 64-bit division and no floating point, and
+//! compiles with a plain `rustc`. A list and what breaks it up have no `unsafe` but the contract of
+//! [`Storage`]; elsewhere it stands where memory is shown to devices and taken back.
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(

@@ -20,7 +20,7 @@
 //! | to | there is |
 //! |---|---|
 //! | say which bytes, and how they are pinned | [`UserRange`], [`PinFlags`], [`PinRequest`] |
-//! | pin them | [`Umem::pin`] on the heap, [`Umem::pin_in`] elsewhere, `Umem::pin_parallel` by threads |
+//! | pin them | [`Umem::pin_in`], with a list in any storage; `Umem::pin` on the heap; `Umem::pin_parallel` by threads |
 //! | bring pages of your own kind | [`Pinner`], which fills a [`PinBatch`] |
 //! | count them against a limit | [`Account`], [`Accounts`], [`Unaccounted`], or an [`Accountant`] of your own |
 //! | share values by reference, `Arc`, or otherwise | [`Holder`], [`SharedHolder`] |

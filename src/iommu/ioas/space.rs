@@ -22,7 +22,7 @@ pub(super) type DomainError<D> = <<D as Deref>::Target as Domain>::Error;
 /// Every operation is all or nothing. Finding a mapping is O(log n), a million of them no problem.
 ///
 /// `U` holds the regions and `D` the domains; mappings are kept in the slab `M`, domains in the slab
-/// `N`. On the heap that is an [`HeapIoas<U, D>`](super::super::HeapIoas).
+/// `N`. On the heap that is an `HeapIoas<U, D>`.
 ///
 /// Methods take `&mut self`: threads that share an address space put it behind a lock of their own.
 /// What they map may be shared freely.

@@ -47,8 +47,10 @@ impl IommuConfig {
         self
     }
 
-    /// Whether mapping over a mapping is a [`Violation::MapOverMap`](super::Violation::MapOverMap) beside being refused: by
+    /// Whether mapping over a mapping is a [`Violation::MapOverMap`] beside being refused: by
     /// default not, as that is how some find out that a range is taken.
+    ///
+    /// [`Violation::MapOverMap`]: crate::mock::Violation::MapOverMap
     pub const fn strict_overlap(mut self, strict: bool) -> Self {
         self.strict_overlap = strict;
         self
