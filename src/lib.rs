@@ -41,13 +41,25 @@
 //! | this one | addresses ([`Pfn`], [`PhysAddr`], [`Iova`], [`UserAddr`]) and sizes ([`PageSize`], [`PageSizes`]) |
 //! | [`sgl`] | the list: [`SglBuilder`], [`Sgl`], [`Window`], and where it is stored ([`Storage`]) |
 //! | [`granule`] | breaking a window up: [`Window::pages`], [`Window::segments`], [`Window::best_page_size`], [`Window::tiles`] |
-//! | [`umem`] | pinned regions: pin, charge, hold, unpin, in an order that cannot be got wrong |
-//! | [`iommu`] | showing them to devices behind an IOMMU: one mapping, an address space of many, a stream |
-//! | [`rdma`] | showing them to network cards, by key |
+//! | [`umem`] | pinned regions: [`Pinner`](umem::Pinner), [`Umem`](umem::Umem), [`Charge`](umem::Charge) |
+//! | [`iommu`] | showing them to devices: [`Domain`](iommu::Domain), [`Mapping`](iommu::Mapping), [`Stream`](iommu::Stream), [`Ioas`](iommu::Ioas) |
+//! | [`rdma`] | showing them to network cards: [`BlockTable`](rdma::BlockTable), [`MemoryRegion`](rdma::MemoryRegion) |
 //! | `linux` | feature `linux`: really pinned memory of this process |
 //! | `mock` | feature `mock`: memory, processes, IOMMUs and devices for tests |
 //!
 //! Arrows between them point up this table only.
+//!
+//! On top of the list stands the common *umem* API: pin, charge, map, unmap, unpin.
+//!
+//! ```text
+//!  Pinner ──► Umem ──┬─► Mapping ──► Domain          one window, one device
+//!   user      Sgl    ├─► Ioas ─────► Domains         an address space: vfio, iommufd, VMMs
+//!   memory    Charge └─► Attachment                  a device that translates by itself
+//!      └────────────────► Stream ──► Domain          nothing stored
+//! ```
+//!
+//! The order cannot be got wrong: a region is held by what shows it to a device, and is unpinned when
+//! the last of these has been unmapped and flushed. What is leaked stays pinned.
 //!
 //! # What holds everywhere
 //!
@@ -64,13 +76,13 @@
 //! | feature | adds |
 //! |---|---|
 //! | `alloc` (default) | `Heap`, lists on the heap; without it lists live in a [`Pool`] lent by the caller |
-//! | `std` | the standard library, for features that need it |
-//! | `mock` | `mock`: a machine for tests, which catches every mistake |
+//! | `std` | the standard library: `Umem::pin_parallel` |
+//! | `mock` | the mock kit |
 //! | `linux` | `linux::Buffer`: memory pinned through io_uring, its frames read from the pagemap |
 //!
-//! The core is `no_std`, needs no 128-bit arithmetic, no 64-bit division and no floating point, and
-//! compiles with a plain `rustc`. A list and what breaks it up have no `unsafe` but the contract of
-//! [`Storage`]; elsewhere it stands where memory is shown to devices and taken back.
+//! The core is `no_std` and needs no allocator, no 128-bit arithmetic, no 64-bit division and no
+//! floating point, and compiles with a plain `rustc`. `unsafe` stands where a promise decides what a
+//! device may touch, and nowhere else.
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
@@ -94,7 +106,7 @@ compile_error!(
     "the feature `linux` pins memory through io_uring, which only Linux has: leave it out"
 );
 
-#[cfg(all(doctest, feature = "alloc"))]
+#[cfg(all(doctest, feature = "mock"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
 

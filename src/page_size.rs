@@ -270,7 +270,14 @@ impl FromStr for PageSizes {
         if text.is_empty() {
             return Err(ParsePageSizeError::Empty);
         }
-        text.split(['|', ',']).map(str::parse::<PageSize>).collect()
+        // By hand: in `str::split`, some compilers leave a check of bounds that could panic.
+        let mut sizes = Self::empty();
+        let mut rest = text;
+        while let Some((size, more)) = rest.split_once(['|', ',']) {
+            sizes |= size.parse::<PageSize>()?.into();
+            rest = more;
+        }
+        Ok(sizes | rest.parse::<PageSize>()?.into())
     }
 }
 

@@ -28,6 +28,7 @@ mod inputs;
 mod lookup;
 mod peers;
 mod sizes;
+mod umem;
 
 use contest::Session;
 use inputs::Scale;
@@ -39,6 +40,7 @@ fn main() {
     lookup::run(&mut session, scale);
     decode::run(&mut session, scale);
     granules::run(&mut session, scale);
+    umem::run(&mut session);
     if session.is_count() {
         return;
     }

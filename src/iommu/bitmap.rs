@@ -75,16 +75,15 @@ impl<'a> DirtyBitmap<'a> {
         let (from, to) = (word_of(first), word_of(last));
         let head = u64::MAX.wrapping_shl(low(first));
         let tail = u64::MAX.wrapping_shr(63u32.wrapping_sub(low(last)));
-        for (index, word) in self.words.iter_mut().enumerate().take(to.saturating_add(1)).skip(from)
-        {
-            let mut mask = u64::MAX;
-            if index == from {
-                mask &= head;
+        match self.words.get_mut(from..=to) {
+            Some([only]) => *only |= head & tail,
+            Some([begin, between @ .., end]) => {
+                *begin |= head;
+                between.fill(u64::MAX);
+                *end |= tail;
             }
-            if index == to {
-                mask &= tail;
-            }
-            *word |= mask;
+            // There are words for the whole range.
+            Some([]) | None => {}
         }
     }
 

@@ -155,7 +155,7 @@ impl Entry {
 ///
 /// Using it is safe. The trait is unsafe to implement, not to use.
 pub unsafe trait DirtyDomain: Domain {
-    /// Starts or stops noting.
+    /// Starts or stops noting. Where the hardware must be flushed for that, the domain does it.
     ///
     /// # Errors
     ///
@@ -163,7 +163,8 @@ pub unsafe trait DirtyDomain: Domain {
     fn set_dirty_tracking(&self, on: bool) -> Result<(), Self::Error>;
 
     /// Tells the pages of `range` that were written, as ranges of whole page table entries in
-    /// ascending order; forgets that they were if `clear`.
+    /// ascending order; forgets that they were if `clear`. To clear, a caller gives a range whose ends
+    /// lie inside no entry.
     ///
     /// Where it clears, what the hardware may remember goes into `gather`, and later writes may be
     /// missed until that was flushed.

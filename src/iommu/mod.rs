@@ -209,16 +209,12 @@ mod domain;
 mod edges;
 mod entries;
 mod error;
-#[cfg(feature = "alloc")]
-mod heap_slab;
 mod ioas;
 mod mapping;
 mod prot;
 mod range;
 mod readback;
 mod slab;
-mod slab_pool;
-mod slab_slot;
 mod stream;
 mod tree;
 
@@ -227,8 +223,6 @@ pub use domain::{DirtyDomain, Domain, Entry, RangeGather, ReadDomain};
 pub use edges::Edges;
 pub use entries::{Breach, MapErrorKind};
 pub use error::{CutError, CutErrorKind, MapError, UnmapError, UnmapRangeError};
-#[cfg(feature = "alloc")]
-pub use heap_slab::HeapSlab;
 #[cfg(feature = "alloc")]
 pub use ioas::HeapIoas;
 pub use ioas::{
@@ -239,8 +233,8 @@ pub use mapping::Mapping;
 pub use prot::Prot;
 pub use range::IovaRange;
 pub use readback::Readback;
-pub use slab::Slab;
-pub use slab_pool::SlabPool;
-pub use slab_slot::SlabSlot;
+#[cfg(feature = "alloc")]
+pub use slab::HeapSlab;
+pub use slab::{Slab, SlabPool, SlabSlot};
 pub use stream::{Stream, StreamError, StreamErrorKind, StreamUnmapError};
 pub use tree::Node;

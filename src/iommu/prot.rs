@@ -2,10 +2,15 @@
 //! [`Prot`]: what a device may do with the memory of a mapping.
 #![forbid(unsafe_code)]
 
+use core::fmt;
+
+/// What a device may do with memory, and how: Linux' `IOMMU_READ` and its siblings.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Prot(u32);
+
+// As an `impl`: what the macro adds to a type of its own is a parser, which could panic.
 bitflags::bitflags! {
-    /// What a device may do with memory, and how: Linux' `IOMMU_READ` and its siblings.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-    pub struct Prot: u32 {
+    impl Prot: u32 {
         /// The device may read.
         const READ = 1 << 0;
         /// The device may write; the region must have been pinned for that.
@@ -18,5 +23,13 @@ bitflags::bitflags! {
         const MMIO = 1 << 4;
         /// Only for privileged accesses.
         const PRIVILEGED = 1 << 5;
+    }
+}
+
+impl fmt::Debug for Prot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Prot(")?;
+        bitflags::parser::to_writer(self, &mut *f)?;
+        f.write_str(")")
     }
 }

@@ -23,7 +23,8 @@
 
 mod gaps;
 
-use super::{range::IovaRange, slab::Slab, slab_slot::NONE};
+use super::range::IovaRange;
+use super::slab::{Slab, NONE};
 use crate::{addr::Iova, few::Few};
 use core::{fmt, marker::PhantomData, num::NonZeroU8};
 

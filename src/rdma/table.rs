@@ -7,12 +7,15 @@ use crate::iommu::IovaRange;
 use crate::page_size::{PageSize, PageSizes};
 use core::fmt;
 
+/// What may be done with the memory of a region, and how: Linux' `IB_ACCESS_*`.
+///
+/// The card itself may always read, for its own host: that needs no flag.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Access(u32);
+
+// As an `impl`: what the macro adds to a type of its own is a parser, which could panic.
 bitflags::bitflags! {
-    /// What may be done with the memory of a region, and how: Linux' `IB_ACCESS_*`.
-    ///
-    /// The card itself may always read, for its own host: that needs no flag.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-    pub struct Access: u32 {
+    impl Access: u32 {
         /// The card may write on behalf of its own host: what it receives, for example. Most cards
         /// want this flag wherever they are given one of the other two that write.
         const LOCAL_WRITE = 1 << 0;
@@ -33,6 +36,14 @@ impl Access {
     #[must_use]
     pub const fn is_writable(self) -> bool {
         self.intersects(Self::LOCAL_WRITE.union(Self::REMOTE_WRITE).union(Self::REMOTE_ATOMIC))
+    }
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Access(")?;
+        bitflags::parser::to_writer(self, &mut *f)?;
+        f.write_str(")")
     }
 }
 

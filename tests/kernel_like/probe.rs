@@ -7,7 +7,6 @@
 
 use pinned_sgl::{
     granule::SegmentLimits,
-    iommu::{SlabSlot, Slab, SlabPool},
     BuildError, Iova, MemoryKind, PageRun, PageSize, PageSizes, Pfn, Pool, Sgl, SglBuilder,
 };
 
@@ -80,12 +79,4 @@ pub fn probe_granules(sgl: &List<'_>, sizes: PageSizes, iova: Iova, max: u64) ->
     sum ^= window.tile_count(sizes, iova).ok()? ^ window.segment_count(&limits);
     sum ^= best.blocks().fold(0, |sum, block| sum ^ block.get());
     Some(window.pages().fold(sum, |sum, pfn| sum ^ pfn.get()))
-}
-
-#[no_mangle]
-pub fn probe_slab(memory: &mut [SlabSlot<u64>], value: u64) -> Option<u64> {
-    let mut slab = SlabPool::new(memory);
-    let (one, two) = (slab.insert(value).ok()?, slab.insert(!value).ok()?);
-    *slab.get_mut(one)? ^= *slab.get(two)?;
-    Some(slab.remove(one)? ^ slab.len() as u64)
 }

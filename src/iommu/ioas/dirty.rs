@@ -3,6 +3,7 @@
 
 use super::super::bitmap::DirtyBitmap;
 use super::super::domain::{DirtyDomain, Domain};
+use super::super::range::IovaRange;
 use super::super::slab::Slab;
 use super::super::tree::Node;
 use super::area::Area;
@@ -24,53 +25,59 @@ where
     ///
     /// # Errors
     ///
-    /// [`IoasError::Domain`] if one of them fails; the others are as before then.
-    pub fn set_dirty_tracking(&self, on: bool) -> Result<(), IoasError<DomainError<D>>> {
-        for ((_, domain), index) in self.domains.iter().zip(0usize..) {
-            if let Err(error) = domain.set_dirty_tracking(on) {
-                for (_, domain) in self.domains.iter().take(index) {
-                    // It has just done the opposite; if it fails now, it notes too much or nothing.
-                    let _ = domain.set_dirty_tracking(!on);
-                }
-                return Err(IoasError::Domain(error));
-            }
+    /// [`IoasError::Domain`] if one of them fails; the others are set to what they were told last.
+    pub fn set_dirty_tracking(&mut self, on: bool) -> Result<(), IoasError<DomainError<D>>> {
+        let mut domains = self.domains.iter();
+        let failure =
+            domains.find_map(|(id, domain)| Some((id, domain.set_dirty_tracking(on).err()?)));
+        let Some((failed, error)) = failure else {
+            self.dirty_tracking = on;
+            return Ok(());
+        };
+        for (_, domain) in self.domains.iter().take_while(|(id, _)| *id != failed) {
+            // It could do that a moment ago; where it cannot now, it notes too much, or nothing.
+            let _ = domain.set_dirty_tracking(self.dirty_tracking);
         }
-        Ok(())
+        Err(IoasError::Domain(error))
     }
 
     /// Sets the bits of all pages of the bitmap's range that a device has written; forgets that it
     /// has if `clear`. O(log n + pages).
     ///
-    /// A page of the bitmap may be smaller or larger than one of the IOMMU. To clear, the ends of the
-    /// range may not lie inside a page of the IOMMU: what the bitmap does not show would be lost.
+    /// A page of the bitmap may be smaller or larger than one of the IOMMU, and the range may begin
+    /// and end anywhere. Where an end lies inside a page of the IOMMU, that page is told and stays
+    /// dirty: what the bitmap does not show is not lost.
     ///
     /// # Errors
     ///
-    /// [`IoasError::CutsEntry`]; nothing has changed then. [`IoasError::Domain`] if a domain fails:
-    /// the bitmap holds what was told before.
+    /// [`IoasError::Domain`] if a domain fails: the bitmap holds what was told before.
     pub fn read_dirty(
         &self,
         bitmap: &mut DirtyBitmap<'_>,
         clear: bool,
     ) -> Result<(), IoasError<DomainError<D>>> {
         let range = bitmap.range();
-        if clear {
-            for edge in [Some(range.first()), range.last().checked_add(1)].into_iter().flatten() {
-                self.check_edge(edge).map_err(|entry| IoasError::CutsEntry { edge, entry })?;
-            }
-        }
+        // The pages that lie in the range whole; and the two that may not.
+        let whole = self.whole_entries(range);
         for (_, domain) in self.domains.iter() {
             let mut gather = pin!(<D::Target as Domain>::Gather::default());
+            let mut read = |bitmap: &mut DirtyBitmap<'_>, part, clear| {
+                domain.read_dirty(part, clear, gather.as_mut(), |written| bitmap.set(written))
+            };
             let mut outcome = Ok(());
             for mapping in self.mappings(range) {
-                let Some(part) = mapping.range.intersection(&range) else {
+                let Some(part) = mapping.range().intersection(&range) else {
                     continue;
                 };
-                outcome = domain.read_dirty(part, clear, gather.as_mut(), |written| {
-                    bitmap.set(written);
+                let inner = whole.filter(|_| clear).and_then(|whole| whole.intersection(&part));
+                let before = before(part, inner);
+                let behind = inner.and_then(|inner| {
+                    IovaRange::inclusive(inner.last().checked_add(1)?, part.last()).ok()
                 });
-                if outcome.is_err() {
-                    break;
+                for (part, clear) in [(before, false), (inner, true), (behind, false)] {
+                    if let (Some(part), Ok(())) = (part, &outcome) {
+                        outcome = read(bitmap, part, clear);
+                    }
                 }
             }
             // What was cleared must be noted again from now on, also if the rest failed.
@@ -78,5 +85,27 @@ where
             outcome.map_err(IoasError::Domain)?;
         }
         Ok(())
+    }
+
+    /// `range` without the page table entries that lie across its ends.
+    fn whole_entries(&self, range: IovaRange) -> Option<IovaRange> {
+        let first = match self.entry_cut_at(range.first()) {
+            Some(entry) => entry.last().checked_add(1)?,
+            None => range.first(),
+        };
+        let behind = range.last().checked_add(1);
+        let last = match behind.and_then(|behind| self.entry_cut_at(behind)) {
+            Some(entry) => entry.first().checked_sub(1)?,
+            None => range.last(),
+        };
+        IovaRange::inclusive(first, last).ok()
+    }
+}
+
+/// What of `part` lies before `inner`; all of it, if there is no inner part.
+fn before(part: IovaRange, inner: Option<IovaRange>) -> Option<IovaRange> {
+    match inner {
+        None => Some(part),
+        Some(inner) => IovaRange::inclusive(part.first(), inner.first().checked_sub(1)?).ok(),
     }
 }

@@ -113,7 +113,7 @@ where
             self.areas.for_each_mut(range, |_, area| drop(area.poison()));
         }
         let kind = match before {
-            Ok(_) => IoasError::Map(kind),
+            Ok(_) => kind.into(),
             Err(breach) => IoasError::Breach(breach),
         };
         match self.domains.remove(id) {

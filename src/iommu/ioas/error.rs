@@ -73,6 +73,15 @@ pub enum IoasError<E> {
     },
 }
 
+impl<E> From<MapErrorKind<E>> for IoasError<E> {
+    fn from(kind: MapErrorKind<E>) -> Self {
+        match kind {
+            MapErrorKind::Breach(breach) => Self::Breach(breach),
+            kind => Self::Map(kind),
+        }
+    }
+}
+
 impl<E> From<RangeError> for IoasError<E> {
     fn from(error: RangeError) -> Self {
         Self::Range(error)

@@ -80,13 +80,7 @@ where
         match self.install_everywhere(place) {
             Ok(()) => Ok(place),
             Err(NotMapped { kind, mapped, breach }) => match self.take_back(place, breach) {
-                Some(region) => {
-                    let kind = match kind {
-                        MapErrorKind::Breach(breach) => IoasError::Breach(breach),
-                        kind => IoasError::Map(kind),
-                    };
-                    Err(IoasMapError { kind, mapped, region })
-                }
+                Some(region) => Err(IoasMapError { kind: kind.into(), mapped, region }),
                 // It was put there above.
                 None => Ok(place),
             },
@@ -163,14 +157,11 @@ where
         // SAFETY: the memory is attached for as long as it lies here; the addresses of the domains
         // are used by this address space, in which nothing else lies there.
         let install = |domain: &D| unsafe { install(&**domain, range, mapped) };
-        let failure = domains
-            .iter()
-            .zip(0usize..)
-            .find_map(|((_, domain), index)| Some((index, install(domain).err()?)));
+        let failure = domains.iter().find_map(|(id, domain)| Some((id, install(domain).err()?)));
         let Some((failed, mut failure)) = failure else {
             return Ok(());
         };
-        for (_, domain) in domains.iter().take(failed) {
+        for (_, domain) in domains.iter().take_while(|(id, _)| *id != failed) {
             // SAFETY: it was mapped in this domain.
             if let Err(breach) = unsafe { uninstall(&**domain, range, mapped) } {
                 failure.kind = MapErrorKind::Breach(breach);

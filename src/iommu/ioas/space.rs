@@ -22,7 +22,7 @@ pub(super) type DomainError<D> = <<D as Deref>::Target as Domain>::Error;
 /// Every operation is all or nothing. Finding a mapping is O(log n), a million of them no problem.
 ///
 /// `U` holds the regions and `D` the domains; mappings are kept in the slab `M`, domains in the slab
-/// `N`. On the heap that is an `HeapIoas<U, D>`.
+/// `N`. On the heap that is a `HeapIoas<U, D>`.
 ///
 /// Methods take `&mut self`: threads that share an address space put it behind a lock of their own.
 /// What they map may be shared freely.
@@ -81,6 +81,8 @@ where
     /// All areas but the reserved ones.
     pub(super) mappings: usize,
     pub(super) entry_limit: usize,
+    /// What the domains were told last.
+    pub(super) dirty_tracking: bool,
 }
 
 /// An address space whose mappings and domains are kept on the heap.
@@ -126,6 +128,7 @@ where
             domains: Domains::new_in(domains),
             mappings: 0,
             entry_limit: usize::MAX,
+            dirty_tracking: false,
         }
     }
 

@@ -88,26 +88,26 @@ where
         bytes
     }
 
-    /// The nearest places around `iova` at which its mapping may be cut, as addresses: those that are
-    /// edges of page table entries in every domain that cannot split. `None` if nothing is mapped.
-    fn entry_around(&self, iova: Iova) -> Option<IovaRange> {
+    /// The page table entry that has the address before `iova` and that at `iova`, if there is one in
+    /// any domain; as the list tells it, no page table is read. Entries of domains that can split do
+    /// not count if `may_split`.
+    fn entry_across(&self, iova: Iova, may_split: bool) -> Option<IovaRange> {
         let mapping = self.mapping_at(iova)?;
         let window = mapping.mapped.window(mapping.range)?;
         let start = mapping.range.first();
         let offset = iova.checked_offset_from(start)?;
         let mut around = Edges { below: offset, above: offset };
-        // The entries of two domains may overlap each other; where they are of powers of two, one
-        // lies in the other, so this ends after a step or two.
+        // An edge in one domain may lie inside an entry of another. Entries are aligned, so of two
+        // that overlap one lies in the other, and this ends after a step or two.
         loop {
             let mut wider = around;
             for (_, domain) in self.domains.iter() {
                 let sizes = match domain.page_sizes() {
-                    sizes if domain.can_split() => sizes.smallest().map(Into::into)?,
+                    sizes if may_split && domain.can_split() => sizes.smallest()?.into(),
                     sizes => sizes,
                 };
-                let below = Edges::around(&window, sizes, start, wider.below).below;
-                let above = Edges::around(&window, sizes, start, wider.above).above;
-                wider = Edges { below, above };
+                wider.below = Edges::around(&window, sizes, start, wider.below).below;
+                wider.above = Edges::around(&window, sizes, start, wider.above).above;
             }
             if wider == around {
                 break;
@@ -116,21 +116,20 @@ where
         }
         let first = start.checked_add(around.below)?;
         let last = start.checked_add(around.above.checked_sub(1)?)?;
-        Some(IovaRange::inclusive(first, last).unwrap_or(IovaRange::new(iova, 1).ok()?))
+        IovaRange::inclusive(first, last).ok().filter(|entry| entry.first() < iova)
     }
 
-    /// Whether a mapping may be cut right before `iova`, where something is mapped; if not, the page
-    /// table entry that is in the way.
-    pub(super) fn check_edge(&self, iova: Iova) -> Result<(), IovaRange> {
-        let inside = self.mapping_at(iova).filter(|mapping| mapping.range.first() != iova);
-        match inside.and_then(|_| self.entry_around(iova)) {
-            Some(entry) if entry.first() < iova && iova <= entry.last() => Err(entry),
-            _ => Ok(()),
-        }
+    /// The nearest edges around `iova` that no domain has an entry across, as the entry between them;
+    /// `None` if `iova` is one itself.
+    pub(super) fn entry_cut_at(&self, iova: Iova) -> Option<IovaRange> {
+        self.entry_across(iova, false)
     }
 
     /// Cuts the mapping of `iova` in two right before it; nothing is unmapped. Where a mapping begins
     /// there already, nothing changes. O(log n).
+    ///
+    /// It is never cut inside a page table entry: where a domain could split that, nothing makes it do
+    /// so, and both parts would share the entry.
     ///
     /// # Errors
     ///
@@ -140,67 +139,112 @@ where
     where
         U: SharedHolder,
     {
-        let Some(mapping) = self.mapping_at(iova) else {
+        if self.mapping_at(iova).is_none() {
             return Err(IoasError::NotMapped { iova });
+        }
+        self.check_cut(iova, false)?;
+        self.cut(iova).map(|_| ())
+    }
+
+    /// As [`unmap`](Self::unmap), but where a mapping lies across an edge of the range, it is cut
+    /// there: what the first version of vfio's type1 interface allows. An edge may lie inside a page
+    /// table entry if every domain that has one there can split it.
+    ///
+    /// # Errors
+    ///
+    /// As [`split`](Self::split) and [`unmap`](Self::unmap). Nothing has changed then, unless it is a
+    /// breach.
+    pub fn unmap_cutting(&mut self, range: IovaRange) -> Result<u64, IoasError<DomainError<D>>>
+    where
+        U: SharedHolder,
+    {
+        let first = range.first();
+        let behind = range.last().checked_add(1);
+        self.check_cut(first, true)?;
+        behind.map_or(Ok(()), |behind| self.check_cut(behind, true))?;
+        let head_was_cut = self.cut(first)?;
+        let tail_was_cut = match behind.map_or(Ok(false), |behind| self.cut(behind)) {
+            Ok(cut) => cut,
+            Err(error) => {
+                self.join_at(first, head_was_cut);
+                return Err(error);
+            }
+        };
+        let unmapped = self.unmap(range);
+        // After a breach, what is poisoned stays apart.
+        if !matches!(unmapped, Ok(_) | Err(IoasError::Breach(_))) {
+            if let Some(behind) = behind {
+                self.join_at(behind, tail_was_cut);
+            }
+            self.join_at(first, head_was_cut);
+        }
+        unmapped
+    }
+
+    /// Whether the mapping that lies across `iova`, if there is one, may be cut there.
+    fn check_cut(&self, iova: Iova, may_split: bool) -> Result<(), IoasError<DomainError<D>>> {
+        match self.entry_across(iova, may_split) {
+            Some(entry) => Err(IoasError::CutsEntry { edge: iova, entry }),
+            None => Ok(()),
+        }
+    }
+
+    /// Cuts the mapping that lies across `iova`; tells whether there was one.
+    fn cut(&mut self, iova: Iova) -> Result<bool, IoasError<DomainError<D>>>
+    where
+        U: SharedHolder,
+    {
+        let Some(mapping) = self.mapping_at(iova).filter(|mapping| mapping.range.first() < iova)
+        else {
+            return Ok(false);
         };
         let (range, prot) = (mapping.range, mapping.prot());
-        if range.first() == iova {
-            return Ok(());
-        }
-        self.check_edge(iova).map_err(|entry| IoasError::CutsEntry { edge: iova, entry })?;
-        if self.mappings >= self.entry_limit {
-            return Err(IoasError::EntryLimit { limit: self.entry_limit });
-        }
-        let offset = mapping.offset().wrapping_add(iova.get().wrapping_sub(range.first().get()));
-        let writable = prot.contains(Prot::WRITE);
-        let attachment = Attachment::hold(mapping.region().clone(), writable)
-            .map_err(|(error, _)| IoasError::Map(MapErrorKind::Attach(error)))?;
-        let tail = Mapped { attachment, offset, prot };
-        let (Some(key), Some(last), Ok(tail_range)) = (
+        let (Some(key), Some(last), Ok(tail)) = (
             self.areas.key_of(iova),
             iova.checked_sub(1),
             IovaRange::inclusive(iova, range.last()),
         ) else {
-            return Err(IoasError::NotMapped { iova });
+            return Ok(false);
         };
+        if self.mappings >= self.entry_limit {
+            return Err(IoasError::EntryLimit { limit: self.entry_limit });
+        }
+        let offset = mapping.offset().wrapping_add(iova.get().wrapping_sub(range.first().get()));
+        let attachment = Attachment::hold(mapping.region().clone(), prot.contains(Prot::WRITE))
+            .map_err(|(error, _)| IoasError::Map(MapErrorKind::Attach(error)))?;
         self.areas.set_last(key, last);
-        match self.place(tail_range, Area::mapped(tail)) {
+        match self.place(tail, Area::mapped(Mapped { attachment, offset, prot })) {
             Ok(_) => {
                 self.mappings = self.mappings.wrapping_add(1);
-                Ok(())
+                Ok(true)
             }
             Err((kind, area)) => {
                 self.areas.set_last(key, range.last());
-                if let AreaKind::Mapped(tail) = area.kind {
-                    // SAFETY: the entries are those of the area that has just grown back.
-                    drop(unsafe { tail.attachment.release() });
-                }
+                area.forget();
                 Err(kind)
             }
         }
     }
 
-    /// As [`unmap`](Self::unmap), but where a mapping lies across an edge of the range, it is cut
-    /// there: what the first version of vfio's type1 interface allows.
-    ///
-    /// # Errors
-    ///
-    /// As [`split`](Self::split) and [`unmap`](Self::unmap). Unless it is a breach, everything that
-    /// was mapped is still mapped; a mapping may have been cut.
-    pub fn unmap_cutting(&mut self, range: IovaRange) -> Result<u64, IoasError<DomainError<D>>>
-    where
-        U: SharedHolder,
-    {
-        let behind = range.last().checked_add(1);
-        // Both edges first: nothing is cut unless both can be.
-        for edge in [Some(range.first()), behind].into_iter().flatten() {
-            self.check_edge(edge).map_err(|entry| IoasError::CutsEntry { edge, entry })?;
+    /// Undoes [`cut`](Self::cut), if it has cut something.
+    fn join_at(&mut self, iova: Iova, was_cut: bool) {
+        let head = iova.checked_sub(1).filter(|_| was_cut).and_then(|last| self.areas.key_of(last));
+        let Some((key, (tail, area))) = head.and_then(|key| Some((key, self.areas.remove(iova)?)))
+        else {
+            return;
+        };
+        self.areas.set_last(key, tail.last());
+        self.mappings = self.mappings.wrapping_sub(1);
+        area.forget();
+    }
+}
+
+impl<U: Holder<Target: Region>> Area<U> {
+    /// Lets go of the memory of an area for whose entries another one stands.
+    fn forget(self) {
+        if let AreaKind::Mapped(mapped) = self.kind {
+            // SAFETY: the entries belong to the area that it was cut from, which is attached.
+            drop(unsafe { mapped.attachment.release() });
         }
-        for edge in [Some(range.first()), behind].into_iter().flatten() {
-            if self.mapping_at(edge).is_some() {
-                self.split(edge)?;
-            }
-        }
-        self.unmap(range)
     }
 }

@@ -5,7 +5,7 @@
 use core::fmt;
 
 /// The key of nothing.
-pub(super) const NONE: u32 = u32::MAX;
+pub(in super::super) const NONE: u32 = u32::MAX;
 
 /// Room for one value of a slab: the memory that a [`SlabPool`](super::SlabPool) is lent.
 ///

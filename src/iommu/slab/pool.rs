@@ -2,10 +2,8 @@
 //! [`SlabPool`]: values in memory lent by the caller, with no allocator at all.
 #![allow(clippy::cast_possible_truncation, reason = "no more places are used than 32 bits count")]
 
-use super::{
-    slab::Slab,
-    slab_slot::{SlabSlot, NONE},
-};
+use super::slot::{SlabSlot, NONE};
+use super::Slab;
 use core::fmt;
 
 /// Values in places that the caller lends.

@@ -4,8 +4,20 @@
 //! What `Storage` is for the bytes of a list, a slab is for values that own something: memory in
 //! pieces of at most a page, fallibly, and nothing moves once it has been put there.
 
+#[cfg(feature = "alloc")]
+mod heap;
+mod pool;
+mod slot;
+
+#[cfg(feature = "alloc")]
+pub use heap::HeapSlab;
+pub use pool::SlabPool;
+pub use slot::SlabSlot;
+
+pub(super) use slot::NONE;
+
 /// Values under small numbers. The crate brings `HeapSlab`, which allocates, and
-/// [`SlabPool`](super::SlabPool), which uses memory lent by the caller.
+/// [`SlabPool`], which uses memory lent by the caller.
 ///
 /// # Implementation safety
 ///

@@ -18,10 +18,8 @@
     reason = "a piece has at most 512 places, and no more pieces than 32 bits count"
 )]
 
-use super::{
-    slab::Slab,
-    slab_slot::{SlabSlot, NONE},
-};
+use super::slot::{SlabSlot, NONE};
+use super::Slab;
 use crate::block_map::BlockMap;
 use alloc::{boxed::Box, vec::Vec};
 use core::{fmt, mem::size_of};

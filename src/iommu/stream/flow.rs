@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! [`Flow`]: how far a stream has flowed; the run that may still grow; and the way back.
+
+use super::super::domain::{Domain, ReadDomain};
+use super::super::entries::{self, Breach, MapErrorKind, TileFault};
+use super::super::prot::Prot;
+use super::super::range::IovaRange;
+use super::super::readback::Readback;
+use super::error::StreamErrorKind;
+use crate::addr::{Iova, PhysAddr, UserAddr};
+use crate::page_size::PageSize;
+use crate::sgl::{MemoryKind, PageRun, Segment};
+use crate::umem::{PinBatch, Pinner, RunSlot, UserRange};
+use core::pin::pin;
+
+/// How far a stream has flowed.
+pub(super) struct Flow {
+    pub(super) range: UserRange,
+    pub(super) iova: Iova,
+    pub(super) prot: Prot,
+    page: PageSize,
+    // Invariant: the first `mapped` bytes of the range are pinned, and mapped at `iova` by entries
+    // of ours; they are whole runs, but for what lies outside of the range. The pages of `carry` come
+    // next, and are pinned and not mapped.
+    pub(super) mapped: u64,
+    carry: Option<Carry>,
+}
+
+/// The run that may still grow.
+#[derive(Clone, Copy)]
+struct Carry {
+    at: UserAddr,
+    run: PageRun,
+    /// Whether a device could reach it for a while.
+    reached: bool,
+}
+
+impl Flow {
+    /// One that has not begun.
+    pub(super) const fn new(range: UserRange, iova: Iova, prot: Prot, page: PageSize) -> Self {
+        Self { range, iova, prot, page, mapped: 0, carry: None }
+    }
+
+    /// The size of a page of the pinner.
+    pub(super) const fn page(&self) -> PageSize {
+        self.page
+    }
+
+    /// The addresses that are mapped.
+    pub(super) fn mapped_range(&self) -> IovaRange {
+        // Where nothing is mapped there is no range; nobody asks then.
+        IovaRange::new(self.iova, self.mapped).unwrap_or(IovaRange::ALL)
+    }
+
+    /// The bytes of `run` that belong to the range, if it begins at byte `offset` of the range, or
+    /// at the first page.
+    fn segment(&self, offset: u64, run: PageRun) -> Segment {
+        let shift = self.page.shift();
+        let skip = if offset == 0 { self.range.page_offset(self.page) } else { 0 };
+        let phys = run.start().get().wrapping_shl(shift).wrapping_add(skip);
+        let left = self.range.len().wrapping_sub(offset);
+        let len = run.count().wrapping_shl(shift).wrapping_sub(skip).min(left);
+        Segment::new(PhysAddr::new(phys), len, run.kind())
+    }
+
+    /// The pages that hold a segment.
+    fn pages(&self, segment: &Segment) -> Option<PageRun> {
+        let first = segment.phys.pfn(self.page);
+        let last = segment.last().pfn(self.page);
+        let more = last.checked_offset_from(first)?;
+        PageRun::ram(first, more.checked_add(1)?).ok()
+    }
+
+    /// Takes the pages of a batch: each run joins the carry, or has it mapped and takes its place.
+    pub(super) fn take<P, D>(
+        &mut self,
+        batch: &mut PinBatch<'_, P>,
+        domain: &D,
+    ) -> Result<(), StreamErrorKind<P::Error, D::Error>>
+    where
+        P: Pinner + ?Sized,
+        D: Domain + ?Sized,
+    {
+        while let Some(run) = batch.first() {
+            if run.kind() != MemoryKind::Ram {
+                return Err(StreamErrorKind::Kind(run.kind()));
+            }
+            let grown = self.carry.and_then(|carry| {
+                let grows = carry.run.continues_with(&run);
+                grows.then(|| carry.run.merged_with(&run).ok()).flatten()
+            });
+            if grown.is_none() {
+                self.map_carry(domain).map_err(StreamErrorKind::Map)?;
+            }
+            // From here on nothing fails: the pins go from the batch to the carry.
+            if let Some((at, run)) = batch.take_first() {
+                self.carry = match (self.carry, grown) {
+                    (Some(carry), Some(run)) => Some(Carry { run, ..carry }),
+                    _ => Some(Carry { at, run, reached: false }),
+                };
+            }
+        }
+        Ok(())
+    }
+
+    /// Maps the carry, which is a maximal run. If it fails, the carry is still there, unmapped.
+    pub(super) fn map_carry<D: Domain + ?Sized>(
+        &mut self,
+        domain: &D,
+    ) -> Result<(), MapErrorKind<D::Error>> {
+        let Some(carry) = self.carry else {
+            return Ok(());
+        };
+        let segment = self.segment(self.mapped, carry.run);
+        let iova = Iova::new(self.iova.get().wrapping_add(self.mapped));
+        let sizes = domain.page_sizes();
+        let tiles = segment
+            .tiles(sizes, iova)
+            .map_err(|error| MapErrorKind::Tiles(error.further(self.mapped)))?;
+        let mut mapped = 0u64;
+        // SAFETY: the pages are pinned, and stay so until they were unmapped and flushed. The domain
+        // refuses addresses that are in use.
+        let outcome = unsafe { entries::map_tiles(domain, tiles, self.prot, &mut mapped) };
+        let fault = match outcome {
+            Ok(()) => {
+                self.mapped = self.mapped.wrapping_add(segment.len);
+                self.carry = None;
+                return Ok(());
+            }
+            Err(TileFault::Breach(breach)) => return Err(MapErrorKind::Breach(breach)),
+            Err(TileFault::Domain(error)) => error,
+        };
+        if mapped > 0 {
+            self.carry = Some(Carry { reached: true, ..carry });
+            let part = Segment::new(segment.phys, mapped, segment.kind);
+            let tiles = part.tiles(sizes, iova);
+            let (range, tiles) = match (IovaRange::new(iova, mapped), tiles) {
+                (Ok(range), Ok(tiles)) => (range, tiles),
+                _ => return Err(MapErrorKind::Domain(fault)),
+            };
+            let mut gather = pin!(D::Gather::default());
+            // SAFETY: these bytes have just been mapped.
+            let undone = unsafe { entries::unmap_tiles(domain, range, tiles, gather.as_mut()) };
+            domain.flush(gather);
+            undone.map_err(MapErrorKind::Breach)?;
+        }
+        Err(MapErrorKind::Domain(fault))
+    }
+
+    /// Unmaps, flushes and unpins, a batch of maximal runs at a time.
+    ///
+    /// # Safety
+    ///
+    /// Called at most once, with the pinner and the domain of the stream.
+    pub(super) unsafe fn take_down<P, D>(
+        &mut self,
+        pinner: &P,
+        domain: &D,
+        slots: &mut [RunSlot],
+    ) -> Result<(), Breach>
+    where
+        P: Pinner + ?Sized,
+        D: ReadDomain + ?Sized,
+    {
+        let writable = self.prot.contains(Prot::WRITE);
+        if let Some(Carry { at, run, reached }) = self.carry.take() {
+            // SAFETY: by the invariant the pins are ours, and the run is not mapped.
+            unsafe { pinner.unpin(at, run, writable && reached) };
+        }
+        let mut done = 0u64;
+        let mut at = self.range.first_page(self.page);
+        while done < self.mapped {
+            let (end, used) = self.read_back(domain, done, slots)?;
+            let first = Iova::new(self.iova.get().wrapping_add(done));
+            let len = end.wrapping_sub(done);
+            let breach = Breach::new(IovaRange::new(first, len).unwrap_or(IovaRange::ALL));
+            let runs = slots.iter().take(used).flatten();
+            let sizes = domain.page_sizes();
+            // The same segments as those that were read, out of the pages in the slots.
+            let mut offset = done;
+            let tiles = runs.clone().filter_map(|run| {
+                let mut segment = self.segment(offset, *run);
+                segment.len = segment.len.min(self.mapped.wrapping_sub(offset));
+                let iova = Iova::new(self.iova.get().wrapping_add(offset));
+                offset = offset.wrapping_add(segment.len);
+                segment.tiles(sizes, iova).ok()
+            });
+            let mut gather = pin!(D::Gather::default());
+            // SAFETY: by the invariant these entries are ours.
+            let undone = unsafe {
+                entries::unmap_tiles(domain, breach.range, tiles.flatten(), gather.as_mut())
+            };
+            domain.flush(gather);
+            undone?;
+            for run in runs {
+                // SAFETY: the pins are ours, and what was mapped has been unmapped and flushed.
+                unsafe { pinner.unpin(at, *run, writable) };
+                let bytes = run.count().wrapping_shl(self.page.shift());
+                at = UserAddr::new(at.get().wrapping_add(bytes));
+            }
+            done = end;
+        }
+        self.mapped = 0;
+        Ok(())
+    }
+
+    /// Reads as many maximal runs from byte `from` on as there are slots: where they end, and how
+    /// many they are.
+    fn read_back<D: ReadDomain + ?Sized>(
+        &self,
+        domain: &D,
+        from: u64,
+        slots: &mut [RunSlot],
+    ) -> Result<(u64, usize), Breach> {
+        let mapped = self.mapped_range();
+        let first = Iova::new(self.iova.get().wrapping_add(from));
+        let rest = IovaRange::inclusive(first, mapped.last()).unwrap_or(mapped);
+        let (mut end, mut used) = (from, 0usize);
+        for (slot, segment) in slots.iter_mut().zip(Readback::new(domain, rest)) {
+            *slot = Some(self.pages(&segment).ok_or(Breach::new(rest))?);
+            end = end.wrapping_add(segment.len);
+            used = used.wrapping_add(1);
+        }
+        // Something is mapped there, so something must be read; and there is a slot, as `fill` would
+        // have got nowhere without.
+        if used == 0 {
+            return Err(Breach::new(rest));
+        }
+        Ok((end, used))
+    }
+}

@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! [`Stream`]: pages flow from a pinner into a domain, a batch at a time, and nothing is stored.
+//!
+//! ```text
+//!  map:     Pinner ──► batch ──► carry ──► tiles ──► Domain     the last run waits until it is whole
+//!  unmap:   Domain ──► runs  ──► batch ──► unmap, flush ──► unpin
+//! ```
+//!
+//! The tiles are those that a stored list would give, as a run is mapped only when it is known to be
+//! maximal. The price is paid on the way out: to know what to unpin, the page table is read, and
+//! there is a flush for each batch.
+
+mod error;
+mod flow;
+
+use super::domain::{Domain, ReadDomain};
+use super::entries::{self, Breach, MapErrorKind};
+use super::prot::Prot;
+use super::readback::Readback;
+use crate::addr::{Iova, PhysAddr};
+use crate::umem::{
+    Accountant, AttachError, Charge, Holder, PinBatch, PinErrorKind, PinFlags, PinRequest, Pinner,
+    RunSlot, UserRange,
+};
+use core::{fmt, mem::ManuallyDrop, ops::ControlFlow, ptr};
+use error::Kind;
+use flow::Flow;
+
+pub use error::{StreamError, StreamErrorKind, StreamUnmapError};
+
+/// User memory that is pinned and mapped at an IOVA, of which no list is kept.
+///
+/// When it is dropped, it unmaps, flushes and unpins, a batch at a time, in that order. The memory of
+/// the batch, `B`, is lent for that long: a page, or as little as one slot.
+///
+/// It takes RAM only, as a page table does not tell what else a page may be.
+///
+/// ```
+/// use pinned_sgl::iommu::{Prot, Stream};
+/// use pinned_sgl::mock::{Area, Device, Iommu, Memory, Process};
+/// use pinned_sgl::umem::{PinFlags, PinRequest, Unaccounted, UserRange};
+/// use pinned_sgl::{Iova, PageSizes, UserAddr};
+/// use std::sync::Arc;
+///
+/// let memory = Memory::with_frames(1024);
+/// let process = Arc::new(Process::new(&memory));
+/// let range = UserRange::new(UserAddr::new(0x10_0000), 0x1_0000)?;
+/// process.map(range, Area::read_write())?;
+/// let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
+///
+/// // A batch of 16 runs is all the memory that it takes.
+/// let iommu = Arc::new(Iommu::new(PageSizes::SIZE_4K | PageSizes::SIZE_64K));
+/// let (slots, iova, prot) = ([None; 16], Iova::new(0x8000_0000), Prot::READ | Prot::WRITE);
+/// let stream =
+///     Stream::map(process.clone(), &Unaccounted, iommu.clone(), slots, request, iova, prot)?;
+/// Device::new(iommu, memory.clone()).write(Iova::new(0x8000_1000), b"streamed")?;
+/// let mut bytes = [0; 8];
+/// process.read(UserAddr::new(0x10_1000), &mut bytes)?;
+/// assert_eq!(&bytes, b"streamed");
+///
+/// stream.unmap()?;
+/// assert_eq!(memory.pinned_pages(), 0);
+/// # memory.witness().assert_clean();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "a stream that is dropped is unmapped and unpinned"]
+pub struct Stream<P, A, D, B>
+where
+    P: Holder<Target: Pinner>,
+    A: Holder<Target: Accountant>,
+    D: Holder<Target: ReadDomain>,
+    B: AsMut<[RunSlot]>,
+{
+    pinner: ManuallyDrop<P>,
+    charge: ManuallyDrop<Charge<A>>,
+    domain: ManuallyDrop<D>,
+    slots: B,
+    flow: Flow,
+}
+
+impl<P, A, D, B> Stream<P, A, D, B>
+where
+    P: Holder<Target: Pinner>,
+    A: Holder<Target: Accountant>,
+    D: Holder<Target: ReadDomain>,
+    B: AsMut<[RunSlot]>,
+{
+    /// Pins the range of the request and maps it at `iova`, batch by batch. O(pages).
+    ///
+    /// # Errors
+    ///
+    /// [`StreamError`], with the pinner and the domain; nothing is mapped, pinned or charged then.
+    pub fn map<F>(
+        pinner: P,
+        accountant: A,
+        domain: D,
+        slots: B,
+        request: PinRequest<F>,
+        iova: Iova,
+        prot: Prot,
+    ) -> Result<Self, StreamError<P, D>>
+    where
+        F: FnMut(u64) -> ControlFlow<()>,
+    {
+        let range = request.range();
+        let page = pinner.page_size();
+        let writable = request.flags().contains(PinFlags::WRITE);
+        let checked = if prot.contains(Prot::WRITE) && !writable {
+            Err(MapErrorKind::Attach(AttachError::ReadOnly))
+        } else {
+            entries::check(&*domain, range.len(), iova, prot).map(|_| ())
+        };
+        let charge = checked.map_err(StreamErrorKind::Map).and_then(|()| {
+            let charge = Charge::new(accountant, range.page_count(page));
+            charge.map_err(|error| StreamErrorKind::Pin(PinErrorKind::Charge(error)))
+        });
+        let charge = match charge {
+            Ok(charge) => charge,
+            Err(kind) => return Err(StreamError { kind, mapped: 0, pinner, domain }),
+        };
+        let mut this = Self {
+            pinner: ManuallyDrop::new(pinner),
+            charge: ManuallyDrop::new(charge),
+            domain: ManuallyDrop::new(domain),
+            slots,
+            flow: Flow::new(range, iova, prot, page),
+        };
+        match this.fill(request) {
+            Ok(()) => Ok(this),
+            Err(kind) => {
+                let mapped = this.flow.mapped;
+                // After a breach nobody knows what is mapped: nothing is taken down or unpinned.
+                let breach = matches!(kind, StreamErrorKind::Map(MapErrorKind::Breach(_)));
+                let (undone, pinner, domain) = this.end(!breach);
+                let kind = match undone {
+                    Ok(()) => kind,
+                    Err(breach) => StreamErrorKind::Map(MapErrorKind::Breach(breach)),
+                };
+                Err(StreamError { kind, mapped, pinner, domain })
+            }
+        }
+    }
+
+    /// Pins and maps all of the range.
+    fn fill<F>(&mut self, request: PinRequest<F>) -> Result<(), Kind<P, D>>
+    where
+        F: FnMut(u64) -> ControlFlow<()>,
+    {
+        let (range, flags, mut progress) = request.into_parts();
+        let (pinner, domain) = (&**self.pinner, &**self.domain);
+        let (slots, flow) = (self.slots.as_mut(), &mut self.flow);
+        let mut rest = range;
+        let mut pinned = 0u64;
+        loop {
+            let mut batch = PinBatch::new(pinner, rest, flags, slots);
+            pinner.pin(&mut batch).map_err(|error| pin_failed(PinErrorKind::Pinner(error)))?;
+            let (next, left) = (batch.next(), batch.left());
+            if batch.is_empty() {
+                return Err(pin_failed(PinErrorKind::NoProgress));
+            }
+            let bytes = batch.page_count().wrapping_shl(flow.page().shift());
+            pinned = pinned.saturating_add(bytes);
+            flow.take(&mut batch, domain)?;
+            drop(batch);
+            if progress(pinned).is_break() {
+                return Err(pin_failed(PinErrorKind::Cancelled));
+            }
+            if left == 0 {
+                break;
+            }
+            let len = range.last().checked_offset_from(next).map_or(0, |more| more.wrapping_add(1));
+            rest = UserRange::new(next, len).map_err(|_| pin_failed(PinErrorKind::NoProgress))?;
+        }
+        flow.map_carry(domain).map_err(StreamErrorKind::Map)?;
+        let synced = domain.sync_map(flow.mapped_range());
+        synced.map_err(|error| StreamErrorKind::Map(MapErrorKind::Domain(error)))
+    }
+
+    /// The bytes of the process that are mapped.
+    #[must_use]
+    pub const fn user_range(&self) -> UserRange {
+        self.flow.range
+    }
+
+    /// Where the device sees the first byte.
+    #[must_use]
+    pub const fn iova(&self) -> Iova {
+        self.flow.iova
+    }
+
+    /// What the device may do.
+    #[must_use]
+    pub const fn prot(&self) -> Prot {
+        self.flow.prot
+    }
+
+    /// What was charged.
+    #[must_use]
+    pub fn charge(&self) -> &Charge<A> {
+        &self.charge
+    }
+
+    /// Where an address leads in memory; `None` if it is not of this stream. Reads the page table.
+    #[must_use]
+    pub fn translate(&self, iova: Iova) -> Option<PhysAddr> {
+        self.flow.mapped_range().contains(iova).then(|| self.domain.read(iova))?.map(|e| e.phys)
+    }
+
+    /// What is mapped, as maximal runs, read out of the page table.
+    pub fn segments(&self) -> Readback<'_, D::Target> {
+        Readback::new(&**self.domain, self.flow.mapped_range())
+    }
+
+    /// Unmaps and unpins, and gives the pinner and the domain back.
+    ///
+    /// # Errors
+    ///
+    /// [`StreamUnmapError`], with both, if the domain broke its contract; what was not unmapped
+    /// stays pinned and charged for ever.
+    pub fn unmap(self) -> Result<(P, D), StreamUnmapError<P, D>> {
+        match self.end(true) {
+            (Ok(()), pinner, domain) => Ok((pinner, domain)),
+            (Err(breach), pinner, domain) => Err(StreamUnmapError { breach, pinner, domain }),
+        }
+    }
+
+    /// Ends the stream: takes it down, unless its pages are to be leaked, and gives its parts back.
+    fn end(self, take_down: bool) -> (Result<(), Breach>, P, D) {
+        let mut this = ManuallyDrop::new(self);
+        let undone = if take_down {
+            // SAFETY: `this` is not dropped, so this is the only call.
+            unsafe { this.take_down() }
+        } else {
+            Ok(())
+        };
+        // SAFETY: each field is read or dropped once, and `this` is neither used nor dropped again.
+        // The charge was given back by `take_down`, or is leaked with the pins.
+        unsafe {
+            ptr::drop_in_place(&raw mut this.slots);
+            (undone, ptr::read(&raw const *this.pinner), ptr::read(&raw const *this.domain))
+        }
+    }
+
+    /// Unmaps, flushes and unpins all that is mapped, unpins what is not mapped yet, and gives the
+    /// charge back.
+    ///
+    /// # Safety
+    ///
+    /// Called at most once; the charge is gone then.
+    unsafe fn take_down(&mut self) -> Result<(), Breach> {
+        let (pinner, domain) = (&**self.pinner, &**self.domain);
+        // SAFETY: the pins and the entries are those of the stream, which ends here.
+        unsafe { self.flow.take_down(pinner, domain, self.slots.as_mut()) }?;
+        // SAFETY: the caller says that it is not used again.
+        unsafe { ManuallyDrop::drop(&mut self.charge) };
+        Ok(())
+    }
+}
+
+const fn pin_failed<E, F>(kind: PinErrorKind<E>) -> StreamErrorKind<E, F> {
+    StreamErrorKind::Pin(kind)
+}
+
+impl<P, A, D, B> Drop for Stream<P, A, D, B>
+where
+    P: Holder<Target: Pinner>,
+    A: Holder<Target: Accountant>,
+    D: Holder<Target: ReadDomain>,
+    B: AsMut<[RunSlot]>,
+{
+    fn drop(&mut self) {
+        // SAFETY: the value is being dropped, so this is the only call.
+        let undone = unsafe { self.take_down() };
+        // SAFETY: the domain is not used again; when it goes, no device reaches anything through it.
+        unsafe { ManuallyDrop::drop(&mut self.domain) };
+        if undone.is_ok() {
+            // SAFETY: nor is the pinner.
+            unsafe { ManuallyDrop::drop(&mut self.pinner) };
+        }
+    }
+}
+
+impl<P, A, D, B> fmt::Debug for Stream<P, A, D, B>
+where
+    P: Holder<Target: Pinner>,
+    A: Holder<Target: Accountant>,
+    D: Holder<Target: ReadDomain>,
+    B: AsMut<[RunSlot]>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream")
+            .field("range", &self.flow.range)
+            .field("iova", &self.flow.iova)
+            .field("prot", &self.flow.prot)
+            .finish_non_exhaustive()
+    }
+}
