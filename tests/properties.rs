@@ -22,7 +22,7 @@ use proptest::{
 
 /// Runs one law on `cases` random cases; a failure is shrunk, byte by byte.
 fn hold(name: &str, cases: u32) {
-    let (_, law) = laws::LAWS.into_iter().find(|(known, _)| *known == name).unwrap();
+    let (_, law) = laws::LAWS.iter().find(|(known, _)| *known == name).unwrap();
     let config = Config { cases, failure_persistence: None, ..Config::default() };
     let property = |bytes: Vec<u8>| {
         // Too few bytes are a case that is too short, not a failure.
@@ -48,4 +48,6 @@ laws! {
     block_law: 6000,
     tile_law: 6000,
     segment_law: 6000,
+    ioas_ops: 400,
+    umem_ops: 400,
 }

@@ -21,13 +21,19 @@
 
 pub mod block_law;
 pub mod input;
+#[cfg(feature = "mock")]
+pub mod ioas_ops;
 pub mod iterators;
+#[cfg(feature = "mock")]
+pub mod machine;
 pub mod merge_law;
 pub mod oracle;
 pub mod packed_roundtrip;
 pub mod segment_law;
 pub mod storage;
 pub mod tile_law;
+#[cfg(feature = "mock")]
+pub mod umem_ops;
 pub mod window_seek;
 
 use arbitrary::{Result, Unstructured};
@@ -36,11 +42,15 @@ use arbitrary::{Result, Unstructured};
 pub type Law = fn(&mut Unstructured<'_>) -> Result<()>;
 
 /// All laws, by the names of their fuzz targets.
-pub const LAWS: [(&str, Law); 6] = [
+pub const LAWS: &[(&str, Law)] = &[
     ("merge_law", merge_law::from_bytes),
     ("packed_roundtrip", packed_roundtrip::from_bytes),
     ("window_seek", window_seek::from_bytes),
     ("block_law", block_law::from_bytes),
     ("tile_law", tile_law::from_bytes),
     ("segment_law", segment_law::from_bytes),
+    #[cfg(feature = "mock")]
+    ("ioas_ops", ioas_ops::from_bytes),
+    #[cfg(feature = "mock")]
+    ("umem_ops", umem_ops::from_bytes),
 ];

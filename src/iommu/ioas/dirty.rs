@@ -57,9 +57,9 @@ where
         clear: bool,
     ) -> Result<(), IoasError<DomainError<D>>> {
         let range = bitmap.range();
-        // The pages that lie in the range whole; and the two that may not.
-        let whole = self.whole_entries(range);
         for (_, domain) in self.domains.iter() {
+            // The pages that lie in the range whole; and the two that may not.
+            let whole = self.whole_entries(domain, range);
             let mut gather = pin!(<D::Target as Domain>::Gather::default());
             let mut read = |bitmap: &mut DirtyBitmap<'_>, part, clear| {
                 domain.read_dirty(part, clear, gather.as_mut(), |written| bitmap.set(written))
@@ -87,14 +87,15 @@ where
         Ok(())
     }
 
-    /// `range` without the page table entries that lie across its ends.
-    fn whole_entries(&self, range: IovaRange) -> Option<IovaRange> {
-        let first = match self.entry_cut_at(range.first()) {
+    /// `range` without the page table entries of `domain` that lie across its ends.
+    fn whole_entries(&self, domain: &D, range: IovaRange) -> Option<IovaRange> {
+        let domain = core::iter::once(domain);
+        let first = match self.entry_across(domain.clone(), range.first(), false) {
             Some(entry) => entry.last().checked_add(1)?,
             None => range.first(),
         };
         let behind = range.last().checked_add(1);
-        let last = match behind.and_then(|behind| self.entry_cut_at(behind)) {
+        let last = match behind.and_then(|behind| self.entry_across(domain, behind, false)) {
             Some(entry) => entry.first().checked_sub(1)?,
             None => range.last(),
         };

@@ -41,11 +41,11 @@ where
             if area.is_poisoned() {
                 return Err(IoasError::Poisoned { range: mapping });
             }
-            for edge in [range.first(), range.last()] {
-                let at_end = if edge == range.first() { mapping.first() } else { mapping.last() };
-                if mapping.contains(edge) && edge != at_end {
-                    return Err(IoasError::CutsMapping { edge, mapping });
-                }
+            if mapping.first() < range.first() {
+                return Err(IoasError::CutsMapping { edge: range.first(), mapping });
+            }
+            if mapping.last() > range.last() {
+                return Err(IoasError::CutsMapping { edge: range.last(), mapping });
             }
             found = true;
         }
@@ -89,9 +89,17 @@ where
     }
 
     /// The page table entry that has the address before `iova` and that at `iova`, if there is one in
-    /// any domain; as the list tells it, no page table is read. Entries of domains that can split do
-    /// not count if `may_split`.
-    fn entry_across(&self, iova: Iova, may_split: bool) -> Option<IovaRange> {
+    /// any of `domains`; as the list tells it, no page table is read. Entries of domains that can split
+    /// do not count if `may_split`.
+    pub(super) fn entry_across<'a>(
+        &self,
+        domains: impl Iterator<Item = &'a D> + Clone,
+        iova: Iova,
+        may_split: bool,
+    ) -> Option<IovaRange>
+    where
+        D: 'a,
+    {
         let mapping = self.mapping_at(iova)?;
         let window = mapping.mapped.window(mapping.range)?;
         let start = mapping.range.first();
@@ -101,7 +109,7 @@ where
         // that overlap one lies in the other, and this ends after a step or two.
         loop {
             let mut wider = around;
-            for (_, domain) in self.domains.iter() {
+            for domain in domains.clone() {
                 let sizes = match domain.page_sizes() {
                     sizes if may_split && domain.can_split() => sizes.smallest()?.into(),
                     sizes => sizes,
@@ -119,17 +127,11 @@ where
         IovaRange::inclusive(first, last).ok().filter(|entry| entry.first() < iova)
     }
 
-    /// The nearest edges around `iova` that no domain has an entry across, as the entry between them;
-    /// `None` if `iova` is one itself.
-    pub(super) fn entry_cut_at(&self, iova: Iova) -> Option<IovaRange> {
-        self.entry_across(iova, false)
-    }
-
     /// Cuts the mapping of `iova` in two right before it; nothing is unmapped. Where a mapping begins
     /// there already, nothing changes. O(log n).
     ///
     /// It is never cut inside a page table entry: where a domain could split that, nothing makes it do
-    /// so, and both parts would share the entry.
+    /// so, and both parts would share the entry. As long as there is no domain, any address will do.
     ///
     /// # Errors
     ///
@@ -183,7 +185,8 @@ where
 
     /// Whether the mapping that lies across `iova`, if there is one, may be cut there.
     fn check_cut(&self, iova: Iova, may_split: bool) -> Result<(), IoasError<DomainError<D>>> {
-        match self.entry_across(iova, may_split) {
+        let domains = self.domains.iter().map(|(_, domain)| domain);
+        match self.entry_across(domains, iova, may_split) {
             Some(entry) => Err(IoasError::CutsEntry { edge: iova, entry }),
             None => Ok(()),
         }

@@ -170,7 +170,13 @@ impl Flow {
         let mut done = 0u64;
         let mut at = self.range.first_page(self.page);
         while done < self.mapped {
-            let (end, used) = self.read_back(domain, done, slots)?;
+            let (end, used) = match self.read_back(domain, done, slots) {
+                Ok(read) => read,
+                Err(breach) => {
+                    self.tell_leaked(pinner, domain, done, at);
+                    return Err(breach);
+                }
+            };
             let first = Iova::new(self.iova.get().wrapping_add(done));
             let len = end.wrapping_sub(done);
             let breach = Breach::new(IovaRange::new(first, len).unwrap_or(IovaRange::ALL));
@@ -191,17 +197,58 @@ impl Flow {
                 entries::unmap_tiles(domain, breach.range, tiles.flatten(), gather.as_mut())
             };
             domain.flush(gather);
-            undone?;
             for run in runs {
-                // SAFETY: the pins are ours, and what was mapped has been unmapped and flushed.
-                unsafe { pinner.unpin(at, *run, writable) };
-                let bytes = run.count().wrapping_shl(self.page.shift());
-                at = UserAddr::new(at.get().wrapping_add(bytes));
+                match undone {
+                    // SAFETY: the pins are ours, and what was mapped has been unmapped and flushed.
+                    Ok(()) => unsafe { pinner.unpin(at, *run, writable) },
+                    Err(_) => pinner.leaked(at, *run),
+                }
+                at = self.behind(at, *run);
+            }
+            if let Err(breach) = undone {
+                self.tell_leaked(pinner, domain, end, at);
+                return Err(breach);
             }
             done = end;
         }
         self.mapped = 0;
         Ok(())
+    }
+
+    /// The user address behind a run that begins at `at`.
+    fn behind(&self, at: UserAddr, run: PageRun) -> UserAddr {
+        UserAddr::new(at.get().wrapping_add(run.count().wrapping_shl(self.page.shift())))
+    }
+
+    /// Tells the pinner that all pins of the stream are leaked.
+    pub(super) fn tell_all_leaked<P, D>(&self, pinner: &P, domain: &D)
+    where
+        P: Pinner + ?Sized,
+        D: ReadDomain + ?Sized,
+    {
+        self.tell_leaked(pinner, domain, 0, self.range.first_page(self.page));
+    }
+
+    /// Tells the pinner which pins are leaked: those from byte `from` on, whose first page is at `at`,
+    /// as far as the page table tells, and the carry.
+    #[cold]
+    fn tell_leaked<P, D>(&self, pinner: &P, domain: &D, from: u64, at: UserAddr)
+    where
+        P: Pinner + ?Sized,
+        D: ReadDomain + ?Sized,
+    {
+        if let Some(Carry { at, run, .. }) = self.carry {
+            pinner.leaked(at, run);
+        }
+        if from < self.mapped {
+            let first = Iova::new(self.iova.get().wrapping_add(from));
+            let rest = IovaRange::inclusive(first, self.mapped_range().last());
+            let segments = rest.map(|rest| Readback::new(domain, rest)).into_iter().flatten();
+            segments.filter_map(|segment| self.pages(&segment)).fold(at, |at, run| {
+                pinner.leaked(at, run);
+                self.behind(at, run)
+            });
+        }
     }
 
     /// Reads as many maximal runs from byte `from` on as there are slots: where they end, and how

@@ -231,6 +231,7 @@ where
             // SAFETY: `this` is not dropped, so this is the only call.
             unsafe { this.take_down() }
         } else {
+            this.flow.tell_all_leaked(&**this.pinner, &**this.domain);
             Ok(())
         };
         // SAFETY: each field is read or dropped once, and `this` is neither used nor dropped again.

@@ -517,7 +517,7 @@ unsafe impl ReadDomain for Iommu {
 }
 
 // SAFETY: a write sets the dirty bit of its leaf unless the IOTLB remembers it as set; so it is, or
-// it was cleared, and the flush that must follow has not been made.
+// it was cleared, and the flush that must follow has not been made. Only whole leaves are cleared.
 unsafe impl DirtyDomain for Iommu {
     fn set_dirty_tracking(&self, on: bool) -> Result<(), MapFault> {
         self.config.plan.step(Step::Dirty).map_err(|_| MapFault::Injected)?;
@@ -545,7 +545,7 @@ unsafe impl DirtyDomain for Iommu {
                 }
                 told = told.wrapping_add(1);
                 dirty.push(found.range());
-                if clear {
+                if clear && range.covers(&found.range()) {
                     gather.add(found.range());
                     found.leaf.dirty = false;
                 }

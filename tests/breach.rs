@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Domains that break their contract: whatever they report, what a device may reach is never freed,
+//! and the value that was built on the lie says so.
+#![allow(
+    missing_docs,
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
+    clippy::integer_division,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may panic: that is how it fails"
+)]
+
+mod rig;
+
+use pinned_sgl::iommu::{
+    HeapIoas, IoasError, IovaRange, MapErrorKind, Mapping, Placement, UnmapRangeError,
+};
+use pinned_sgl::mock::{Area, Fragmentation, Iommu, Lie, Violation};
+use pinned_sgl::Iova;
+use rig::{bytes, iova, iovas, Pinned, Rig, P, RW};
+use std::sync::Arc;
+
+const AT: u64 = 0x4000_0000;
+const MAP_LIES: [Lie; 4] = [Lie::MapsMore, Lie::MapsLess, Lie::MapsPartOfPage, Lie::FailsWithMore];
+const UNMAP_LIES: [Lie; 4] =
+    [Lie::UnmapsMore, Lie::UnmapsLess, Lie::UnmapsPartOfPage, Lie::UnmapsNothing];
+
+fn lie(iommu: &Iommu, lie: Lie) {
+    // SAFETY: memory that exists in this test only, and is never freed after a breach.
+    unsafe { iommu.lie(lie) };
+}
+
+/// Eight pages, each on its own.
+fn setup() -> (Rig, Arc<Pinned>, Arc<Iommu>) {
+    let rig = Rig::new(Fragmentation::Alternate);
+    rig.buffer(0, 8, Area::read_write());
+    let (umem, iommu) = (rig.pin(bytes(0, 8 * P)), rig.iommu("4K"));
+    (rig, umem, iommu)
+}
+
+/// All pages are pinned and charged for ever, which was told; the device may still write to them.
+#[track_caller]
+fn assert_leaked(rig: &Rig, iommu: Arc<Iommu>) {
+    assert_eq!((rig.pins(8), rig.account.charged()), (vec![1; 8], 8));
+    assert_eq!(rig.memory.leaked_pages(), 8);
+    rig.witness.assert_clean();
+    rig.process.exit();
+    let device = rig.device(&iommu);
+    for page in 0..8 {
+        // Where it still reaches something, that is still pinned.
+        let _ = device.write(iova(AT + page * P), b"late");
+    }
+    rig.witness.assert_clean();
+    let reaches = iommu.mapped(IovaRange::ALL).first().map(|entry| entry.range.first());
+    drop(device);
+    drop(iommu);
+    let expected: Vec<_> =
+        reaches.map(|iova| Violation::StillMapped { iova }).into_iter().collect();
+    assert_eq!(rig.witness.take(), expected);
+}
+
+#[test]
+fn lies_of_map() {
+    for what in MAP_LIES {
+        let (rig, umem, iommu) = setup();
+        lie(&iommu, what);
+        let error = Mapping::map(umem, iommu.clone(), iova(AT), RW).unwrap_err();
+        let MapErrorKind::Breach(breach) = error.kind() else { panic!("{what:?}: {error:?}") };
+        assert_eq!(breach.range, iovas(AT, P), "{what:?}");
+        let (umem, _) = error.into_parts();
+        assert_eq!((umem.attachments(), umem.is_dirty()), (1, true));
+        drop(umem);
+        assert_leaked(&rig, iommu);
+    }
+}
+
+/// A lie told while a failed map is undone is a breach, too.
+#[test]
+fn lies_of_undoing() {
+    for what in UNMAP_LIES {
+        let (rig, umem, iommu) = setup();
+        lie(&iommu, what);
+        rig.plan.fail_at(3);
+        let error = Mapping::map(umem, iommu.clone(), iova(AT), RW).unwrap_err();
+        assert!(matches!(error.kind(), MapErrorKind::Breach(_)), "{what:?}: {error:?}");
+        assert_eq!((error.mapped(), error.into_parts().0.attachments()), (3 * P, 1));
+        assert_leaked(&rig, iommu);
+    }
+}
+
+#[test]
+fn lies_of_unmap() {
+    for what in UNMAP_LIES {
+        for by_drop in [false, true] {
+            let (rig, umem, iommu) = setup();
+            let mapping = Mapping::map(umem, iommu.clone(), iova(AT), RW).unwrap();
+            lie(&iommu, what);
+            if by_drop {
+                drop(mapping);
+            } else {
+                let error = mapping.unmap().unwrap_err();
+                assert_eq!(error.breach().range, iovas(AT, 8 * P));
+                assert_ne!(error.breach().reported, 8 * P);
+                assert_eq!(error.into_parts().0.attachments(), 1);
+            }
+            assert_leaked(&rig, iommu);
+        }
+    }
+}
+
+/// What lies around a part that was not unmapped is still mapped, and can go.
+#[test]
+fn lies_of_unmapping_a_part() {
+    for what in UNMAP_LIES {
+        let (rig, umem, iommu) = setup();
+        let mapping = Mapping::map(umem.clone(), iommu.clone(), iova(AT), RW).unwrap();
+        lie(&iommu, what);
+        let error = mapping.unmap_range(2 * P..5 * P).unwrap_err();
+        let UnmapRangeError::Breach { error, head, tail } = error else { panic!("{error:?}") };
+        assert_eq!(error.breach().range, iovas(AT + 2 * P, 3 * P));
+        let (head, tail) = (head.unwrap(), tail.unwrap());
+        assert_eq!((head.len(), tail.len(), umem.attachments()), (2 * P, 3 * P, 3));
+        drop(error);
+        assert!(head.unmap().is_ok() && tail.unmap().is_ok());
+        assert_eq!(umem.attachments(), 1);
+        drop(umem);
+        assert_leaked(&rig, iommu);
+    }
+}
+
+type Space = HeapIoas<Arc<Pinned>, Arc<Iommu>>;
+
+/// The address space goes on without the range that is not known any more.
+fn assert_poisoned(space: &mut Space, rig: &Rig, iommu: &Arc<Iommu>) {
+    let poisoned = iovas(AT, 8 * P);
+    let poison = |error: &IoasError<_>| *error == IoasError::Poisoned { range: poisoned };
+    assert!(poison(&space.unmap(poisoned).unwrap_err()));
+    assert!(poison(&space.unmap(iovas(0, u64::MAX)).unwrap_err()));
+    assert_eq!((space.len(), space.mapping_at(iova(AT)).is_none()), (1, true));
+    assert_eq!(space.translate(iova(AT)), None);
+    rig.buffer(8, 2, Area::read_write());
+    let other = rig.pin(bytes(8 * P, 2 * P));
+    let taken = space.map(Placement::At(iova(AT)), other.clone(), RW).unwrap_err();
+    assert_eq!(*taken.kind(), IoasError::Overlap { existing: poisoned });
+    let place = space.map(Placement::Anywhere, other, RW).unwrap();
+    assert!(place.intersection(&poisoned).is_none());
+    rig.device(iommu).write(place.first(), b"fine").unwrap();
+    assert_eq!(space.unmap(place).unwrap(), 2 * P);
+}
+
+#[test]
+fn an_address_space_is_poisoned_by_lies_of_map() {
+    for what in MAP_LIES {
+        let (rig, umem, iommu) = setup();
+        let mut space = Space::new();
+        let honest = rig.iommu("2K|4K");
+        space.attach(honest.clone()).unwrap();
+        space.attach(iommu.clone()).unwrap();
+        lie(&iommu, what);
+        let error = space.map(Placement::At(iova(AT)), umem, RW).unwrap_err();
+        assert!(matches!(error.kind(), IoasError::Breach(_)), "{what:?}: {error:?}");
+        assert_eq!(error.into_region().attachments(), 1);
+        assert_poisoned(&mut space, &rig, &iommu);
+        drop(space);
+        assert_eq!(honest.mapped_pages(), 0);
+        assert_leaked(&rig, iommu);
+    }
+}
+
+#[test]
+fn an_address_space_is_poisoned_by_lies_of_unmap() {
+    for what in UNMAP_LIES {
+        for detach in [false, true] {
+            let (rig, umem, iommu) = setup();
+            let mut space = Space::new();
+            let id = space.attach(iommu.clone()).unwrap();
+            space.map(Placement::At(iova(AT)), umem, RW).unwrap();
+            lie(&iommu, what);
+            if detach {
+                assert!(matches!(space.detach(id), Err(IoasError::Breach(_))), "{what:?}");
+                assert_eq!(space.domains().count(), 0);
+                space.attach(iommu.clone()).unwrap();
+            } else {
+                let error = space.unmap(iovas(AT, 8 * P)).unwrap_err();
+                assert!(matches!(error, IoasError::Breach(_)), "{what:?}: {error:?}");
+            }
+            assert_poisoned(&mut space, &rig, &iommu);
+            drop(space);
+            assert_leaked(&rig, iommu);
+        }
+    }
+}
+
+/// A breach while mappings are replayed, or while they are taken out of a domain that failed.
+#[test]
+fn an_address_space_is_poisoned_while_attaching() {
+    for what in MAP_LIES {
+        let (rig, umem, iommu) = setup();
+        let mut space = Space::new();
+        space.map(Placement::At(iova(AT)), umem, RW).unwrap();
+        lie(&iommu, what);
+        let error = space.attach(iommu.clone()).unwrap_err();
+        assert!(matches!(error.kind(), IoasError::Breach(_)), "{what:?}: {error:?}");
+        assert_eq!(error.at(), Some(iovas(AT, 8 * P)));
+        drop(error);
+        let honest = rig.iommu("4K");
+        space.attach(honest.clone()).unwrap();
+        assert_poisoned(&mut space, &rig, &honest);
+        drop(space);
+        assert_eq!(honest.mapped_pages(), 0);
+        assert_leaked(&rig, iommu);
+    }
+    // One mapping is in when the second fails; taking it out again is what goes wrong.
+    for what in UNMAP_LIES {
+        let (rig, umem, iommu) = setup();
+        rig.buffer(20, 2, Area::read_write());
+        let other = rig.pin(bytes(20 * P, 2 * P));
+        let mut space = Space::new();
+        space.map(Placement::At(iova(AT)), umem, RW).unwrap();
+        space.map(Placement::At(iova(2 * AT)), other, RW).unwrap();
+        lie(&iommu, what);
+        // Eight tiles, a sync, and the first tile of the other one.
+        rig.plan.fail_at(9);
+        let error = space.attach(iommu.clone()).unwrap_err();
+        assert!(matches!(error.kind(), IoasError::Breach(_)), "{what:?}: {error:?}");
+        drop(error);
+        assert_eq!(space.unmap(iovas(2 * AT, 2 * P)).unwrap(), 2 * P);
+        let honest = rig.iommu("4K");
+        space.attach(honest.clone()).unwrap();
+        assert_poisoned(&mut space, &rig, &honest);
+        drop(space);
+        assert_leaked(&rig, iommu);
+    }
+}
+
+/// What was copied before a breach is unmapped; what the lie was about is not used again.
+#[test]
+fn a_breach_of_one_of_two_domains_is_known_to_both() {
+    for what in UNMAP_LIES {
+        let (rig, umem, iommu) = setup();
+        let honest = rig.iommu("4K");
+        let mut space = Space::new();
+        space.attach(iommu.clone()).unwrap();
+        space.attach(honest.clone()).unwrap();
+        space.map(Placement::At(Iova::new(AT)), umem, RW).unwrap();
+        // The latest domain is asked first, and honest.
+        lie(&iommu, what);
+        assert!(matches!(space.unmap(iovas(AT, 8 * P)), Err(IoasError::Breach(_))));
+        assert_eq!(honest.mapped_pages(), 0);
+        assert_poisoned(&mut space, &rig, &honest);
+        drop(space);
+        assert_leaked(&rig, iommu);
+    }
+}

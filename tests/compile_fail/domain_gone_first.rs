@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A domain cannot go before what is mapped in it.
+
+use pinned_sgl::iommu::{Mapping, Prot};
+use pinned_sgl::mock::{Iommu, Process};
+use pinned_sgl::umem::{Umem, Unaccounted};
+use pinned_sgl::{Heap, Iova};
+
+fn mistake(umem: &Umem<&Process, &Unaccounted, Heap>, iommu: Iommu) {
+    let mapping = Mapping::map(umem, &iommu, Iova::new(0x1000), Prot::READ);
+    drop(iommu);
+    drop(mapping);
+}
+
+fn main() {}

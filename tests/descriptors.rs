@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Descriptors of real devices, made of segments: NVMe PRP lists, and the segments of a range of guest
+//! addresses, as libvfio-user tests them.
+#![allow(
+    missing_docs,
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
+    clippy::integer_division,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may panic: that is how it fails"
+)]
+
+mod rig;
+
+use pinned_sgl::granule::{SegmentError, SegmentLimits};
+use pinned_sgl::iommu::{HeapIoas, IoasAccessErrorKind, IoasError, Placement};
+use pinned_sgl::mock::{Area, Fragmentation, Iommu};
+use pinned_sgl::umem::Region;
+use pinned_sgl::{Heap, PageRun, PageSize, Pfn, Sgl, SglBuilder, Storage, Window};
+use rig::{bytes, iova, iovas, Pinned, Rig, P, RO, RW};
+use std::sync::Arc;
+
+/// Where the buffers of the PRP tests lie.
+const BUFFER: u64 = 0x100_0000;
+/// Where list pages lie, one behind the other.
+const LISTS: u64 = 0x9000_0000;
+/// The entries of a list page.
+const SLOTS: usize = 512;
+
+/// What a command says of its buffer.
+#[derive(Debug, PartialEq)]
+struct Prp {
+    first: u64,
+    second: Second,
+}
+
+#[derive(Debug, PartialEq)]
+enum Second {
+    None,
+    Page(u64),
+    /// List pages, each of which but the last ends with the address of the next one.
+    Lists(Vec<Vec<u64>>),
+}
+
+/// An element that is neither the first nor at the beginning of a page.
+#[derive(Debug, PartialEq)]
+struct Misaligned(u64);
+
+fn prp<S: Storage>(window: Window<'_, S>) -> Result<Prp, Misaligned> {
+    let limits = SegmentLimits::NONE.boundary(P).unwrap();
+    let pieces: Vec<_> = window.segments(&limits).unwrap().collect();
+    let pages: Vec<u64> = pieces.iter().map(|piece| piece.phys.get()).collect();
+    // Each piece but the first begins a page, and each but the last ends one.
+    let begins = pages.iter().skip(1).find(|page| *page % P != 0);
+    let all_but_last = pieces.split_last().map_or(&[][..], |(_, rest)| rest);
+    let ends =
+        all_but_last.iter().map(|piece| piece.phys.get() + piece.len).find(|end| end % P != 0);
+    if let Some(at) = begins.copied().or(ends) {
+        return Err(Misaligned(at));
+    }
+    let (first, rest) = pages.split_first().unwrap();
+    let second = match rest {
+        [] => Second::None,
+        [page] => Second::Page(*page),
+        _ => {
+            let (mut lists, mut rest) = (vec![], rest);
+            while rest.len() > SLOTS {
+                let (here, behind) = rest.split_at(SLOTS - 1);
+                let link = LISTS + (lists.len() as u64 + 1) * P;
+                lists.push(here.iter().copied().chain([link]).collect());
+                rest = behind;
+            }
+            lists.push(rest.to_vec());
+            Second::Lists(lists)
+        }
+    };
+    Ok(Prp { first: *first, second })
+}
+
+fn list(page: u64, runs: &[(u64, u64)]) -> Sgl<Heap> {
+    let mut builder = SglBuilder::new(PageSize::new(page).unwrap()).unwrap();
+    for (start, bytes) in runs {
+        builder.push_run(PageRun::ram(Pfn::new(start / page), bytes / page).unwrap()).unwrap();
+    }
+    builder.finish().unwrap()
+}
+
+#[test]
+fn nvme_prp() {
+    let sgl = list(P, &[(BUFFER, 0x8000)]);
+    let made = |offset, len| prp(sgl.window(offset, len).unwrap()).unwrap();
+    let pages = |count: u64| -> Vec<u64> { (1..=count).map(|page| BUFFER + page * P).collect() };
+    for (offset, len, further) in [
+        (0, 0x200, 0),
+        (0, 0x1000, 0),
+        (0, 0x1008, 1),
+        (0, 0x2000, 1),
+        (0, 0x2010, 2),
+        (0, 0x3000, 2),
+        (4, 0x1000 - 4, 0),
+        (4, 0x1000, 1),
+        (4, 0x2000 - 4, 1),
+        (4, 0x2000, 2),
+        (4, 0x3000, 3),
+    ] {
+        let second = match further {
+            0 => Second::None,
+            1 => Second::Page(BUFFER + P),
+            _ => Second::Lists(vec![pages(further)]),
+        };
+        assert_eq!(
+            made(offset, len),
+            Prp { first: BUFFER + offset, second },
+            "+{offset:#x} {len:#x}"
+        );
+    }
+}
+
+/// Only the first element may begin, and only the last may end, inside a page.
+#[test]
+fn nvme_prp_misaligned() {
+    let all = [(BUFFER, 0x1000), (2 * BUFFER + 0x400, 0xc00), (3 * BUFFER, 0x1000)];
+    let sgl = list(0x400, &all);
+    assert_eq!(prp(sgl.whole().unwrap()), Err(Misaligned(2 * BUFFER + 0x400)));
+    let fine = sgl.whole().unwrap().window(0x1000, 0x1800).unwrap();
+    let second = Second::Page(3 * BUFFER);
+    assert_eq!(prp(fine), Ok(Prp { first: 2 * BUFFER + 0x400, second }));
+    let sgl = list(0x400, &[(BUFFER, 0x800), (2 * BUFFER, 0x1000)]);
+    assert_eq!(prp(sgl.whole().unwrap()), Err(Misaligned(BUFFER + 0x800)));
+}
+
+/// A list page that is exactly full has no link; with one entry more its last slot is one.
+#[test]
+fn nvme_prp_chains() {
+    for (entries, chain) in [
+        (511, vec![511]),
+        (512, vec![512]),
+        (513, vec![512, 2]),
+        (1023, vec![512, 512]),
+        (1024, vec![512, 512, 2]),
+    ] {
+        let sgl = list(P, &[(BUFFER, (entries + 1) * P)]);
+        let Second::Lists(lists) = prp(sgl.whole().unwrap()).unwrap().second else {
+            panic!("{entries} entries need a list");
+        };
+        assert_eq!(lists.iter().map(Vec::len).collect::<Vec<_>>(), chain);
+        let (last, linked) = lists.split_last().unwrap();
+        let mut walked: Vec<u64> = vec![];
+        for (index, list) in linked.iter().enumerate() {
+            let (link, pages) = list.split_last().unwrap();
+            assert_eq!(*link, LISTS + (index as u64 + 1) * P);
+            walked.extend(pages);
+        }
+        walked.extend(last);
+        assert!(walked.iter().copied().eq((1..=entries).map(|page| BUFFER + page * P)));
+    }
+}
+
+type Space = HeapIoas<Arc<Pinned>, Arc<Iommu>>;
+
+/// The bytes of each mapping in a range, or the first address where there are none.
+fn segments(space: &Space, first: u64, len: u64) -> Result<Vec<u64>, u64> {
+    let range = iovas(first, len);
+    let (mut at, mut found) = (first, vec![]);
+    for mapping in space.mappings(range) {
+        let part = mapping.range().intersection(&range).unwrap();
+        if part.first() != iova(at) {
+            return Err(at);
+        }
+        found.push(part.len().unwrap());
+        at += part.len().unwrap();
+    }
+    if at == first + len {
+        Ok(found)
+    } else {
+        Err(at)
+    }
+}
+
+#[test]
+fn a_range_becomes_segments() {
+    let rig = Rig::new(Fragmentation::None);
+    rig.buffer(0, 6, Area::read_write());
+    let umem = rig.pin(bytes(0, 6 * P));
+    let mut space = Space::new();
+    space.map_range(Placement::At(iova(0x1000)), umem.clone(), 0..0x4000, RW).unwrap();
+    space.map_range(Placement::At(iova(0x5000)), umem.clone(), 0x4000..0x6000, RO).unwrap();
+    assert_eq!(segments(&space, 0x1000, 0x5000), Ok(vec![0x4000, 0x1000]));
+    assert_eq!(segments(&space, 0x4fff, 2), Ok(vec![1, 1]));
+    assert_eq!(segments(&space, 0x1000, 0x7000), Err(0x7000), "a hole behind them");
+    assert_eq!(segments(&space, 0xfff, 2), Err(0xfff));
+    // Where the memory is contiguous the mappings do not matter to a list; too few slots are told.
+    let window = umem.window(0..0x5000).unwrap();
+    let limits = SegmentLimits::NONE.max_len(0x4000).unwrap().max_segments(1);
+    let refused = window.segments(&limits).map(|_| ()).unwrap_err();
+    assert_eq!(refused, SegmentError::TooMany { needed: 2, max: 1 });
+    let limits = limits.max_segments(2);
+    let lens: Vec<u64> = window.segments(&limits).unwrap().map(|segment| segment.len).collect();
+    assert_eq!(lens, [0x4000, 0x1000]);
+    // To write where it may only be read; to unmap what was not mapped so.
+    let refused = space.write(&rig.memory, iova(0x4ffe), b"four").unwrap_err();
+    assert_eq!((refused.iova, refused.kind), (iova(0x5000), IoasAccessErrorKind::NotPermitted));
+    for (first, len) in [(0x1000, 0x3000), (0x2000, 0x3000), (0x1000, 0x5000), (0x6000, 0x2000)] {
+        let refused = space.unmap(iovas(first, len)).unwrap_err();
+        assert!(matches!(refused, IoasError::CutsMapping { .. }), "{refused}");
+    }
+    assert_eq!(space.len(), 2);
+    assert_eq!(space.unmap(iovas(0x1000, 0x4000)), Ok(0x4000));
+    assert_eq!(space.unmap(iovas(0x5000, 0x2000)), Ok(0x2000));
+    drop(umem);
+    rig.assert_idle();
+}

@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Dirty tracking in an address space: bitmaps of any page size, large ones, clearing and not, and
+//! nothing that a device wrote is ever lost.
+#![allow(
+    missing_docs,
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
+    clippy::integer_division,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may panic: that is how it fails"
+)]
+
+mod rig;
+
+use pinned_sgl::iommu::{BitmapTooSmall, DirtyBitmap, HeapIoas, IoasError, IovaRange, Placement};
+use pinned_sgl::mock::{Area, Fragmentation, Iommu, MapFault, Step};
+use pinned_sgl::{PageSize, UserAddr};
+use rig::{bytes, iova, iovas, Pinned, Rig, BASE, HALF_AND_HUGE, P, RW};
+use std::sync::Arc;
+
+const AT: u64 = 0x1000_0000;
+const HUGE: u64 = 1 << 20;
+
+type Space = HeapIoas<Arc<Pinned>, Arc<Iommu>>;
+
+/// A space that tracks, over `len` bytes of which the first half, or more, is huge pages.
+fn setup(len: u64, sizes: &str, can_split: bool) -> (Rig, Space, Arc<Iommu>, Arc<Pinned>) {
+    let rig = Rig::of(PageSize::SIZE_4K, Fragmentation::Alternate, 0x1000..0x1_4000);
+    let huge = (len / 2).next_multiple_of(HUGE).min(len);
+    rig.buffer(0, huge / P, Area::read_write().huge(8));
+    if huge < len {
+        rig.buffer(huge / P, (len - huge) / P, Area::read_write());
+    }
+    let umem = rig.pin(bytes(0, len));
+    let iommu = Arc::new(rig.config(sizes).can_split(can_split).build());
+    let mut space = Space::new();
+    space.attach(iommu.clone()).unwrap();
+    space.set_dirty_tracking(true).unwrap();
+    space.map(Placement::At(iova(AT)), umem.clone(), RW).unwrap();
+    (rig, space, iommu, umem)
+}
+
+/// The pages of `range` that are told as written: their numbers.
+fn read(
+    space: &Space,
+    range: IovaRange,
+    page: u64,
+    clear: bool,
+) -> Result<Vec<u64>, IoasError<MapFault>> {
+    let page = PageSize::new(page).unwrap();
+    let mut words = vec![0; DirtyBitmap::words_for(range, page) as usize];
+    let mut bitmap = DirtyBitmap::new(&mut words, range, page).unwrap();
+    space.read_dirty(&mut bitmap, clear)?;
+    let count = bitmap.count();
+    let bits = words.iter().zip(0..).flat_map(|(word, index)| {
+        (0..64).filter(move |bit| word >> bit & 1 != 0).map(move |bit| index * 64 + bit)
+    });
+    let bits: Vec<u64> = bits.collect();
+    assert_eq!(bits.len() as u64, count);
+    Ok(bits)
+}
+
+/// 8 KiB to 128 MiB, in pages smaller than, equal to and larger than those of the IOMMU.
+#[test]
+fn scenario_9_dirty_tracking() {
+    for (len, writes) in [(8 << 10, 1), (64 << 10, 5), (4 << 20, 40), (128 << 20, 300)] {
+        let (rig, mut space, iommu, umem) = setup(len, HALF_AND_HUGE, false);
+        let device = rig.device(&iommu);
+        let mut rng = fastrand::Rng::with_seed(len);
+        let range = iovas(AT, len);
+        for page in [512, 1 << 10, 2 << 10, 4 << 10, HUGE, 2 << 20, 1 << 30] {
+            assert_eq!(read(&space, range, page, true).unwrap(), [0; 0]);
+            let mut expected = vec![];
+            for _ in 0..writes {
+                let at = AT + rng.u64(0..len - 3);
+                device.write(iova(at), b"dirt").unwrap();
+                for at in [at, at + 3] {
+                    let entry = iommu.lookup(iova(at)).unwrap().range;
+                    let (first, last) = (entry.first().get(), entry.last().get());
+                    expected.extend(first / page - AT / page..=last / page - AT / page);
+                }
+            }
+            expected.sort_unstable();
+            expected.dedup();
+            for clear in [false, false, true] {
+                let flushes = iommu.stats().flushes;
+                assert_eq!(
+                    read(&space, range, page, clear).unwrap(),
+                    expected,
+                    "{len:#x} {page:#x}"
+                );
+                assert_eq!(iommu.stats().flushes - flushes, clear.into());
+            }
+        }
+        // Reading is no write; a write that the IOTLB remembers as dirty is told again once cleared.
+        device.read(iova(AT), &mut [0; 8]).unwrap();
+        assert_eq!(read(&space, range, P, true).unwrap(), [0; 0]);
+        for _ in 0..3 {
+            device.write(iova(AT), b"again").unwrap();
+            assert_eq!(read(&space, range, P, true).unwrap()[0], 0);
+        }
+        space.set_dirty_tracking(false).unwrap();
+        device.write(iova(AT), b"unseen").unwrap();
+        assert_eq!(read(&space, range, P, true).unwrap(), [0; 0]);
+        drop((space, umem));
+        rig.assert_idle();
+    }
+}
+
+/// More bits than 65,536, over ranges with gaps, and bitmaps that begin inside a page.
+#[test]
+fn large_bitmaps_and_gaps() {
+    let (rig, mut space, iommu, umem) = setup(2 * HUGE, HALF_AND_HUGE, false);
+    for index in 1..40 {
+        let at = Placement::At(iova(AT + index * 5 * HUGE));
+        space.map_range(at, umem.clone(), HUGE..HUGE + 6 * P, RW).unwrap();
+    }
+    let device = rig.device(&iommu);
+    for index in 1..40 {
+        device.write(iova(AT + index * 5 * HUGE + 5 * P), b"x").unwrap();
+    }
+    let range =
+        IovaRange::inclusive(iova(AT + HUGE + 0x400), iova(AT + 200 * HUGE + 0x3ff)).unwrap();
+    for page in [1 << 10, 2 << 10] {
+        let expected: Vec<u64> = (1..40)
+            .flat_map(|index| {
+                let first = (index * 5 * HUGE + 5 * P) / page - (HUGE + 0x400) / page;
+                first..first + (2 << 10) / page
+            })
+            .collect();
+        let words = DirtyBitmap::words_for(range, PageSize::new(page).unwrap());
+        assert!(words > 1024 && read(&space, range, page, false).unwrap() == expected);
+    }
+    let page = PageSize::SIZE_4K;
+    let needed = DirtyBitmap::words_for(range, page);
+    let mut words = vec![0; needed as usize - 1];
+    let small = DirtyBitmap::new(&mut words, range, page).unwrap_err();
+    let BitmapTooSmall { needed: told, given, .. } = small;
+    assert_eq!((told, given), (needed, needed - 1));
+    // Bits that were set stay set: several readings may be collected in one bitmap.
+    let mut words = vec![u64::MAX; needed as usize];
+    let mut bitmap = DirtyBitmap::new(&mut words, range, page).unwrap();
+    space.read_dirty(&mut bitmap, false).unwrap();
+    assert!(bitmap.is_set(range.first()) && !bitmap.is_set(iova(AT)));
+    drop((space, umem));
+    rig.assert_idle();
+}
+
+/// An entry that lies across an end of the range is told, and stays dirty: the rest of it would be
+/// forgotten. Those between are cleared.
+#[test]
+fn an_entry_at_the_end_is_told_and_not_forgotten() {
+    let (rig, space, iommu, umem) = setup(4 * HUGE, HALF_AND_HUGE, false);
+    let (device, whole) = (rig.device(&iommu), iovas(AT, 4 * HUGE));
+    for (first, len) in [(P, HUGE - P), (0, HUGE - P), (P, 2 * HUGE - 2 * P), (P, P)] {
+        let range = iovas(AT + first, len);
+        device.write(iova(AT + 10 * P), b"x").unwrap();
+        device.write(iova(AT + HUGE), b"x").unwrap();
+        for clear in [false, true, true] {
+            let bits = read(&space, range, P, clear).unwrap();
+            assert_eq!(bits.len() as u64, len / P, "{first:#x} {len:#x}");
+        }
+        assert_eq!(read(&space, whole, HUGE, true).unwrap(), [0, 1]);
+        assert_eq!(read(&space, whole, HUGE, true).unwrap(), [0; 0]);
+    }
+    // Across two ends, with whole entries between.
+    let range = iovas(AT + P, 3 * HUGE);
+    for page in [0, HUGE, 2 * HUGE, 2 * HUGE + P, 3 * HUGE] {
+        device.write(iova(AT + page), b"x").unwrap();
+    }
+    assert_eq!(read(&space, range, HUGE, true).unwrap(), [0, 1, 2, 3]);
+    let left = read(&space, whole, P, true).unwrap();
+    assert!(left.iter().all(|page| *page < HUGE / P), "only the first entry is left: {left:?}");
+    assert_eq!(left.len() as u64, HUGE / P);
+    drop((space, umem));
+    rig.assert_idle();
+}
+
+/// A domain that can split an entry still notes what is written for all of it, so no mapping is cut
+/// inside one; unmapping a part makes the domain split it.
+#[test]
+fn clearing_in_a_domain_that_splits() {
+    let (rig, mut space, iommu, umem) = setup(4 * HUGE, HALF_AND_HUGE, true);
+    let device = rig.device(&iommu);
+    let (half, whole) = (HUGE / 2, iovas(AT, HUGE));
+    device.write(iova(AT), b"first half").unwrap();
+    let second = iovas(AT + half, half);
+    for _ in 0..2 {
+        assert_eq!(read(&space, second, HUGE, true).unwrap(), [0], "told, and not forgotten");
+        assert_eq!(read(&space, whole, HUGE, false).unwrap(), [0]);
+    }
+    let refused = space.split(iova(AT + half)).unwrap_err();
+    assert_eq!(refused, IoasError::CutsEntry { edge: iova(AT + half), entry: whole });
+    assert_eq!(space.unmap_cutting(second), Ok(half));
+    device.write(iova(AT), b"first half").unwrap();
+    assert_eq!(read(&space, iovas(AT, half), HUGE, true).unwrap(), [0]);
+    assert_eq!(read(&space, iovas(AT, half), 2 << 10, true).unwrap(), [0; 0]);
+    device.write(iova(AT + half - 1), b"x").unwrap();
+    let last = half / (2 << 10) - 1;
+    assert_eq!(read(&space, iovas(AT, half), 2 << 10, true).unwrap(), [last]);
+    drop((space, umem));
+    rig.assert_idle();
+}
+
+/// What several domains have noted is told together, in entries of each.
+#[test]
+fn domains_together() {
+    let (rig, mut space, iommu, umem) = setup(4 * HUGE, HALF_AND_HUGE, false);
+    let other = rig.iommu("1K|4K");
+    space.attach(other.clone()).unwrap();
+    space.set_dirty_tracking(true).unwrap();
+    rig.device(&iommu).write(iova(AT + 3 * HUGE + 5 * P), b"x").unwrap();
+    rig.device(&other).write(iova(AT + 7 * P), b"x").unwrap();
+    let range = iovas(AT, 4 * HUGE);
+    assert_eq!(read(&space, range, P, false).unwrap(), [7, 3 * 256 + 5]);
+    assert_eq!(read(&space, range, HUGE, false).unwrap(), [0, 3]);
+    // One fails: what was told before is in the bitmap, and what was not told is told later.
+    for after in [0, 1] {
+        rig.plan.fail_step_at(Step::Dirty, 1, after);
+        let mut words = [0; 16];
+        let mut bitmap = DirtyBitmap::new(&mut words, range, PageSize::SIZE_4K).unwrap();
+        let error = space.read_dirty(&mut bitmap, true).unwrap_err();
+        assert_eq!(error, IoasError::Domain(MapFault::Injected));
+        let told = bitmap.count();
+        let rest = read(&space, range, P, true).unwrap().len() as u64;
+        assert_eq!(told + rest, 2, "after {after}");
+        rig.device(&iommu).write(iova(AT + 3 * HUGE + 5 * P), b"x").unwrap();
+        rig.device(&other).write(iova(AT + 7 * P), b"x").unwrap();
+    }
+    // Starting fails in the second domain: the first does not go on alone.
+    space.set_dirty_tracking(false).unwrap();
+    read(&space, range, P, true).unwrap();
+    rig.plan.fail_step_at(Step::Dirty, 1, 0);
+    assert_eq!(space.set_dirty_tracking(true), Err(IoasError::Domain(MapFault::Injected)));
+    rig.device(&iommu).write(iova(AT), b"x").unwrap();
+    rig.device(&other).write(iova(AT), b"x").unwrap();
+    assert_eq!(read(&space, range, P, true).unwrap(), [0; 0]);
+    assert_eq!(rig.read(bytes(0, 1)), b"x");
+    assert_eq!(rig.process.pins_at(UserAddr::new(BASE)), 1);
+    drop((space, umem));
+    rig.assert_idle();
+}
