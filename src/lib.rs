@@ -79,6 +79,7 @@
 //! | `std` | the standard library: `Umem::pin_parallel` |
 //! | `mock` | the mock kit |
 //! | `linux` | `linux::Buffer`: memory pinned through io_uring, its frames read from the pagemap |
+//! | `kernel` | the Linux kernel's own pins, IOMMU domains and memory; compiled by Kbuild only |
 //!
 //! The core is `no_std` and needs no allocator, no 128-bit arithmetic, no 64-bit division and no
 //! floating point, and compiles with a plain `rustc`. `unsafe` stands where a promise decides what a
@@ -116,6 +117,8 @@ mod block_map;
 mod few;
 pub mod granule;
 pub mod iommu;
+#[cfg(feature = "kernel")]
+pub mod kernel;
 #[cfg(all(feature = "linux", target_os = "linux"))]
 pub mod linux;
 #[cfg(feature = "mock")]

@@ -31,12 +31,12 @@ impl<T> SlabSlot<T> {
     }
 
     /// A free place, and the free place after it.
-    pub(super) const fn before(next: u32) -> Self {
+    pub(crate) const fn before(next: u32) -> Self {
         Self(State::Free { next })
     }
 
     #[inline]
-    pub(super) const fn value(&self) -> Option<&T> {
+    pub(crate) const fn value(&self) -> Option<&T> {
         match &self.0 {
             State::Full(value) => Some(value),
             State::Free { .. } => None,
@@ -44,7 +44,7 @@ impl<T> SlabSlot<T> {
     }
 
     #[inline]
-    pub(super) fn value_mut(&mut self) -> Option<&mut T> {
+    pub(crate) fn value_mut(&mut self) -> Option<&mut T> {
         match &mut self.0 {
             State::Full(value) => Some(value),
             State::Free { .. } => None,
@@ -53,7 +53,7 @@ impl<T> SlabSlot<T> {
 
     /// Puts a value in a free place and tells the free place after it; gives it back if the place
     /// is full.
-    pub(super) fn fill(&mut self, value: T) -> Result<u32, T> {
+    pub(crate) fn fill(&mut self, value: T) -> Result<u32, T> {
         match self.0 {
             State::Free { next } => {
                 self.0 = State::Full(value);
@@ -65,7 +65,7 @@ impl<T> SlabSlot<T> {
 
     /// Takes the value out of a full place, which then comes before `next`; a free place stays as
     /// it is.
-    pub(super) fn empty(&mut self, next: u32) -> Option<T> {
+    pub(crate) fn empty(&mut self, next: u32) -> Option<T> {
         if let State::Free { .. } = self.0 {
             return None;
         }

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The functions of `helpers.c`: see `helpers.h` for what they do.
+
+use kernel::bindings::{device, iommu_domain, iommu_iotlb_gather, mm_struct, page};
+use kernel::ffi::{c_int, c_long, c_ulong, c_void};
+
+#[allow(improper_ctypes, reason = "C structs as bindgen sees them, which have members of no size")]
+extern "C" {
+    pub(super) fn pinned_sgl_pin(
+        mm: *mut mm_struct,
+        start: c_ulong,
+        count: usize,
+        flags: u32,
+        pages: *mut *mut page,
+    ) -> c_long;
+    pub(super) fn pinned_sgl_first_run(
+        pages: *mut *mut page,
+        count: usize,
+        pfn: *mut u64,
+        provider: *mut u64,
+    ) -> usize;
+    pub(super) fn pinned_sgl_unpin_pages(pages: *mut *mut page, count: usize);
+    pub(super) fn pinned_sgl_unpin_run(pfn: u64, count: u64, dirty: bool);
+    pub(super) fn pinned_sgl_leaked(user: u64, pfn: u64, count: u64);
+
+    pub(super) fn pinned_sgl_charge_pinned(
+        mm: *mut mm_struct,
+        pages: u64,
+        charged: *mut u64,
+        limit: *mut u64,
+    ) -> bool;
+    pub(super) fn pinned_sgl_charge_locked(
+        mm: *mut mm_struct,
+        pages: u64,
+        charged: *mut u64,
+        limit: *mut u64,
+    ) -> bool;
+    pub(super) fn pinned_sgl_uncharge_pinned(mm: *mut mm_struct, pages: u64);
+    pub(super) fn pinned_sgl_uncharge_locked(mm: *mut mm_struct, pages: u64);
+
+    pub(super) fn pinned_sgl_read_phys(phys: u64, to: *mut c_void, len: usize);
+    pub(super) fn pinned_sgl_write_phys(phys: u64, from: *const c_void, len: usize);
+
+    pub(super) fn pinned_sgl_domain_alloc(device: *mut device) -> *mut iommu_domain;
+    pub(super) fn pinned_sgl_reserved(
+        device: *mut device,
+        ranges: *mut [u64; 2],
+        most: usize,
+    ) -> usize;
+    pub(super) fn pinned_sgl_map(
+        domain: *mut iommu_domain,
+        iova: c_ulong,
+        phys: u64,
+        len: usize,
+        prot: u32,
+    ) -> c_int;
+    pub(super) fn pinned_sgl_gather_init(gather: *mut iommu_iotlb_gather);
+    pub(super) fn pinned_sgl_iotlb_sync(domain: *mut iommu_domain, gather: *mut iommu_iotlb_gather);
+}

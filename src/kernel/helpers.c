@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+/*
+ * What the feature `kernel` needs from C: inline functions and macros, which bindgen does not see,
+ * and loops that call them for every page. `ffi.rs` declares each of them for Rust.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/capability.h>
+#include <linux/highmem.h>
+#include <linux/iommu.h>
+#include <linux/list.h>
+#include <linux/mm.h>
+#include <linux/mmzone.h>
+#include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
+
+#include "helpers.h"
+
+/* `Prot` is passed to the IOMMU as it is. */
+static_assert(IOMMU_READ == 1 && IOMMU_WRITE == 2 && IOMMU_CACHE == 4 && IOMMU_NOEXEC == 8 &&
+	      IOMMU_MMIO == 16 && IOMMU_PRIV == 32);
+
+/* The bits of `PinFlags`, which are not those of GUP. */
+static unsigned int gup_flags(u32 flags)
+{
+	return (flags & 1 ? FOLL_WRITE : 0) | (flags & 2 ? FOLL_LONGTERM : 0) |
+	       (flags & 4 ? FOLL_FORCE : 0) | (flags & 8 ? FOLL_NOFAULT : 0);
+}
+
+long pinned_sgl_pin(struct mm_struct *mm, unsigned long start, size_t count, u32 flags,
+		    struct page **pages)
+{
+	int locked = 1;
+	long pinned;
+
+	count = min_t(size_t, count, INT_MAX);
+
+	/* The fast path of GUP looks for neither, and a large region takes it for a long time. */
+	cond_resched();
+	if (fatal_signal_pending(current))
+		return -EINTR;
+	if (mm == current->mm)
+		return pin_user_pages_fast(start, count, gup_flags(flags), pages);
+
+	/* Another process: its address space must not go away in the middle. */
+	if (!mmget_not_zero(mm))
+		return -ESRCH;
+	mmap_read_lock(mm);
+	pinned = pin_user_pages_remote(mm, start, count, gup_flags(flags), pages, &locked);
+	if (locked)
+		mmap_read_unlock(mm);
+	mmput(mm);
+	return pinned;
+}
+
+size_t pinned_sgl_first_run(struct page **pages, size_t count, u64 *pfn, u64 *provider)
+{
+	struct page *first = pages[0];
+	size_t same = 1;
+
+	*pfn = page_to_pfn(first);
+	*provider = is_zone_device_page(first) ? (unsigned long)page_pgmap(first) : 0;
+	while (same < count && page_to_pfn(pages[same]) == *pfn + same &&
+	       zone_device_pages_have_same_pgmap(first, pages[same]))
+		same++;
+	return same;
+}
+
+void pinned_sgl_unpin_pages(struct page **pages, size_t count)
+{
+	unpin_user_pages(pages, count);
+}
+
+void pinned_sgl_unpin_run(u64 pfn, u64 count, bool dirty)
+{
+	while (count) {
+		/*
+		 * Never across a boundary of this size: page structures of one memory section are
+		 * adjacent in every memory model, and a run of a terabyte lets others run.
+		 */
+		u64 step = 1 << 15;
+		u64 most = step - (pfn & (step - 1));
+		u64 some = count < most ? count : most;
+
+		unpin_user_page_range_dirty_lock(pfn_to_page(pfn), some, dirty);
+		cond_resched();
+		pfn += some;
+		count -= some;
+	}
+}
+
+void pinned_sgl_leaked(u64 user, u64 pfn, u64 count)
+{
+	pr_warn("%llu pages from frame %#llx on, pinned for user address %#llx, stay pinned for ever\n",
+		count, pfn, user);
+}
+
+/* The pages that current may lock. */
+static u64 locked_limit(void)
+{
+	return capable(CAP_IPC_LOCK) ? U64_MAX : rlimit(RLIMIT_MEMLOCK) >> PAGE_SHIFT;
+}
+
+bool pinned_sgl_charge_pinned(struct mm_struct *mm, u64 pages, u64 *charged, u64 *limit)
+{
+	s64 old = atomic64_read(&mm->pinned_vm);
+	u64 sum;
+
+	*limit = locked_limit();
+	do {
+		*charged = old;
+		if (check_add_overflow((u64)old, pages, &sum) || sum > *limit || sum > S64_MAX)
+			return false;
+	} while (!atomic64_try_cmpxchg(&mm->pinned_vm, &old, sum));
+	return true;
+}
+
+void pinned_sgl_uncharge_pinned(struct mm_struct *mm, u64 pages)
+{
+	atomic64_sub(pages, &mm->pinned_vm);
+}
+
+bool pinned_sgl_charge_locked(struct mm_struct *mm, u64 pages, u64 *charged, u64 *limit)
+{
+	unsigned long sum;
+	bool fits;
+
+	*limit = locked_limit();
+	mmap_write_lock(mm);
+	*charged = mm->locked_vm;
+	fits = !check_add_overflow(mm->locked_vm, pages, &sum) && sum <= *limit;
+	if (fits)
+		mm->locked_vm = sum;
+	mmap_write_unlock(mm);
+	return fits;
+}
+
+void pinned_sgl_uncharge_locked(struct mm_struct *mm, u64 pages)
+{
+	mmap_write_lock(mm);
+	mm->locked_vm -= pages;
+	mmap_write_unlock(mm);
+}
+
+void pinned_sgl_read_phys(u64 phys, void *to, size_t len)
+{
+	while (len) {
+		size_t some = min_t(size_t, len, PAGE_SIZE - offset_in_page(phys));
+
+		memcpy_from_page(to, pfn_to_page(PHYS_PFN(phys)), offset_in_page(phys), some);
+		phys += some;
+		to += some;
+		len -= some;
+	}
+}
+
+void pinned_sgl_write_phys(u64 phys, const void *from, size_t len)
+{
+	while (len) {
+		size_t some = min_t(size_t, len, PAGE_SIZE - offset_in_page(phys));
+
+		memcpy_to_page(pfn_to_page(PHYS_PFN(phys)), offset_in_page(phys), from, some);
+		phys += some;
+		from += some;
+		len -= some;
+	}
+}
+
+struct iommu_domain *pinned_sgl_domain_alloc(struct device *device)
+{
+	return iommu_paging_domain_alloc(device);
+}
+
+size_t pinned_sgl_reserved(struct device *device, u64 (*ranges)[2], size_t most)
+{
+	struct iommu_resv_region *region;
+	LIST_HEAD(regions);
+	size_t count = 0;
+
+	iommu_get_resv_regions(device, &regions);
+	list_for_each_entry(region, &regions, list) {
+		if (!region->length || region->type == IOMMU_RESV_DIRECT_RELAXABLE)
+			continue;
+		if (count < most) {
+			ranges[count][0] = region->start;
+			ranges[count][1] = region->start + (region->length - 1);
+		}
+		count++;
+	}
+	iommu_put_resv_regions(device, &regions);
+	return count;
+}
+
+int pinned_sgl_map(struct iommu_domain *domain, unsigned long iova, u64 phys, size_t len, u32 prot)
+{
+	return iommu_map(domain, iova, phys, len, prot, GFP_KERNEL_ACCOUNT);
+}
+
+void pinned_sgl_gather_init(struct iommu_iotlb_gather *gather)
+{
+	iommu_iotlb_gather_init(gather);
+}
+
+void pinned_sgl_iotlb_sync(struct iommu_domain *domain, struct iommu_iotlb_gather *gather)
+{
+	iommu_iotlb_sync(domain, gather);
+}

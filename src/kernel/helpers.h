@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+#ifndef PINNED_SGL_HELPERS_H
+#define PINNED_SGL_HELPERS_H
+
+#include <linux/types.h>
+
+struct device;
+struct iommu_domain;
+struct iommu_iotlb_gather;
+struct mm_struct;
+struct page;
+
+/* Pins up to `count` pages (as many as an int counts) from `start` on: how many, or an errno. */
+long pinned_sgl_pin(struct mm_struct *mm, unsigned long start, size_t count, u32 flags,
+		    struct page **pages);
+/* How many of `count` pages (one at least) continue each other, and what they are. */
+size_t pinned_sgl_first_run(struct page **pages, size_t count, u64 *pfn, u64 *provider);
+void pinned_sgl_unpin_pages(struct page **pages, size_t count);
+void pinned_sgl_unpin_run(u64 pfn, u64 count, bool dirty);
+/* Tells people of pins that stay for ever. */
+void pinned_sgl_leaked(u64 user, u64 pfn, u64 count);
+
+/* Whether `pages` more fit in the limit of current; in any case what is counted, and the limit. */
+bool pinned_sgl_charge_pinned(struct mm_struct *mm, u64 pages, u64 *charged, u64 *limit);
+bool pinned_sgl_charge_locked(struct mm_struct *mm, u64 pages, u64 *charged, u64 *limit);
+void pinned_sgl_uncharge_pinned(struct mm_struct *mm, u64 pages);
+void pinned_sgl_uncharge_locked(struct mm_struct *mm, u64 pages);
+
+void pinned_sgl_read_phys(u64 phys, void *to, size_t len);
+void pinned_sgl_write_phys(u64 phys, const void *from, size_t len);
+
+struct iommu_domain *pinned_sgl_domain_alloc(struct device *device);
+/* The addresses that a device cannot use: first and last of at most `most`; how many there are. */
+size_t pinned_sgl_reserved(struct device *device, u64 (*ranges)[2], size_t most);
+int pinned_sgl_map(struct iommu_domain *domain, unsigned long iova, u64 phys, size_t len, u32 prot);
+void pinned_sgl_gather_init(struct iommu_iotlb_gather *gather);
+void pinned_sgl_iotlb_sync(struct iommu_domain *domain, struct iommu_iotlb_gather *gather);
+
+#endif

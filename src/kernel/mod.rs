@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The crate in the Linux kernel: pins through GUP, domains of the IOMMU, memory of its allocator.
+//!
+//! ```text
+//!  MmPinner ──► Umem ──► Mapping ──► PagingDomain ──► device
+//!                │                      iommu_map(), iommu_unmap_fast(), one flush
+//!                ├── MmAccountant       pinned_vm or locked_vm
+//!                └── Pieces             kmalloc(), at most a page at once
+//! ```
+//!
+//! | here | is | over |
+//! |---|---|---|
+//! | [`MmPinner`] | a `Pinner` and a `PageAccess` | `pin_user_pages_fast()`, `kmap_local_page()` |
+//! | [`pin`] | an `Umem`, with the usual memory for it | |
+//! | [`MmAccountant`] | an `Accountant` | `mm->pinned_vm`, `mm->locked_vm` |
+//! | [`PagingDomain`] | a `Domain` and a `ReadDomain` | `struct iommu_domain` |
+//! | [`Pieces`], [`PieceSlab`] | a `Storage`, a `Slab` | `kmalloc()` with flags |
+//! | `Arc`, `ARef`, `KBox` | holders | |
+//! | `Error` | all errors of the crate | errno |
+//!
+//! # How a driver takes the crate
+//!
+//! Kbuild compiles it: cargo alone cannot, because there is no crate `kernel` outside of a kernel's
+//! tree. The sources are the same, unmodified. Beside the driver lie this crate's `src/` as
+//! `pinned_sgl/`, and the crates `bitflags` 2 and `static_assertions` 1 in `vendor/`; its `Kbuild`
+//! says
+//!
+//! ```make
+//! obj-m := driver.o
+//! driver-y := driver_main.o
+//! include $(src)/pinned_sgl/kernel/Kbuild.include
+//! driver-y += $(pinned-sgl-y)
+//! RUSTFLAGS_driver_main.o := $(pinned-sgl-extern)
+//! $(obj)/driver_main.o: $(pinned-sgl-ready)
+//! ```
+//!
+//! `examples/kernel/edu/` is such a driver, and `tests/kernel/run` builds and runs it. In a kernel's
+//! tree it is the same: a folder that the `Makefile` of the driver includes, as `rust/pin-init` is
+//! one for the tree as a whole.
+//!
+//! # What is unsafe here, and why
+//!
+//! - The implementations of `Pinner`, `Domain`, `ReadDomain`, `Storage`, `Slab`, `Holder`: what they
+//!   promise follows from what the kernel's functions do, and stands beside each of them.
+//! - Calls of C: pointers that are held by `self`, or to locals.
+//!
+//! A driver needs no `unsafe` to pin, map, copy, unmap and unpin.
+//!
+//! # Where it may be called
+//!
+//! In process context only: pinning, mapping, unpinning dirty pages and dropping a domain may sleep.
+
+#[cfg(not(pinned_sgl_kbuild))]
+compile_error!(
+    "the feature `kernel` is compiled by Kbuild, in a Linux tree, and not by cargo: \
+     see src/kernel/mod.rs and examples/kernel/edu/"
+);
+
+#[cfg(pinned_sgl_kbuild)]
+mod accountant;
+#[cfg(pinned_sgl_kbuild)]
+mod display;
+#[cfg(pinned_sgl_kbuild)]
+mod domain;
+#[cfg(pinned_sgl_kbuild)]
+mod error;
+#[cfg(pinned_sgl_kbuild)]
+mod ffi;
+#[cfg(pinned_sgl_kbuild)]
+mod holder;
+#[cfg(pinned_sgl_kbuild)]
+mod piece_map;
+#[cfg(pinned_sgl_kbuild)]
+mod pin;
+#[cfg(pinned_sgl_kbuild)]
+mod pinner;
+#[cfg(pinned_sgl_kbuild)]
+mod slab;
+#[cfg(pinned_sgl_kbuild)]
+mod storage;
+
+#[cfg(pinned_sgl_kbuild)]
+pub use self::{
+    accountant::{Counter, MmAccountant},
+    domain::{Gather, PagingDomain},
+    pin::pin,
+    pinner::MmPinner,
+    slab::PieceSlab,
+    storage::Pieces,
+};

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! [`MmPinner`]: pins pages of a process through `pin_user_pages_fast()`, and copies to and from
+//! them.
+
+use super::ffi;
+use crate::addr::{Pfn, UserAddr};
+use crate::page_size::PageSize;
+use crate::sgl::{MemoryKind, PageRun, ProviderId};
+use crate::umem::{PageAccess, PinBatch, PinFlags, Pinner, Place};
+use core::fmt;
+use kernel::{
+    alloc::{flags::GFP_KERNEL, KVec},
+    bindings,
+    error::{code, Error},
+    mm::{Mm, MmWithUser},
+    sync::aref::ARef,
+};
+
+/// Page pointers of one call of GUP: a page of memory.
+const POINTERS: usize = 512;
+
+const PAGE: PageSize = match PageSize::new(bindings::PAGE_SIZE as u64) {
+    Some(page) => page,
+    None => PageSize::SIZE_4K,
+};
+
+/// Pins pages of one process.
+///
+/// It holds the `mm_struct` (`mmgrab()`), not the address space: the process may exit, and what was
+/// pinned stays pinned. Pinning more fails with `ESRCH` then.
+///
+/// Pinning may sleep, gives way to others, and ends with `EINTR` if the calling thread is killed.
+/// Unpinning may sleep where pages are marked dirty.
+pub struct MmPinner {
+    mm: ARef<Mm>,
+}
+
+impl MmPinner {
+    /// Pins pages of the process whose address space this is: for the current one,
+    /// `current!().mm()`.
+    #[must_use]
+    pub fn new(mm: &MmWithUser) -> Self {
+        let mm: &Mm = mm;
+        Self { mm: mm.into() }
+    }
+
+    /// The address space.
+    #[must_use]
+    pub fn mm(&self) -> &Mm {
+        &self.mm
+    }
+}
+
+/// Pointers to pages that GUP has pinned and no batch has taken: dropping it unpins them.
+struct Loose<'a> {
+    // Invariant: GUP has pinned each of these pages once, for us.
+    pages: &'a mut [*mut bindings::page],
+}
+
+impl Loose<'_> {
+    /// The run at the beginning: its frames, and how many pointers it has.
+    fn first_run(&mut self) -> Result<Option<PageRun>, Error> {
+        if self.pages.is_empty() {
+            return Ok(None);
+        }
+        let (mut pfn, mut provider) = (0, 0);
+        let count = self.pages.len();
+        // SAFETY: by the invariant these are pages, one at least; the other pointers are to locals.
+        let same = unsafe {
+            ffi::pinned_sgl_first_run(self.pages.as_mut_ptr(), count, &mut pfn, &mut provider)
+        };
+        let kind = match provider {
+            0 => MemoryKind::Ram,
+            provider => MemoryKind::Device(ProviderId(provider)),
+        };
+        PageRun::new(Pfn::new(pfn), same as u64, kind).map(Some).map_err(|_| code::EOVERFLOW)
+    }
+
+    /// Forgets the pages of the first run, which somebody else has taken.
+    fn taken(&mut self, run: &PageRun) {
+        let count = usize::try_from(run.count()).unwrap_or(usize::MAX);
+        let pages = core::mem::take(&mut self.pages);
+        self.pages = pages.get_mut(count..).unwrap_or_default();
+    }
+}
+
+impl Drop for Loose<'_> {
+    fn drop(&mut self) {
+        if !self.pages.is_empty() {
+            // SAFETY: by the invariant the pins are ours, and nobody was told of the pages.
+            unsafe {
+                ffi::pinned_sgl_unpin_pages(self.pages.as_mut_ptr(), self.pages.len());
+            }
+        }
+    }
+}
+
+impl MmPinner {
+    /// Pins pages at `start`, as many as `pages` has room for at most, at least one.
+    fn gup<'a>(
+        &self,
+        start: UserAddr,
+        flags: PinFlags,
+        pages: &'a mut [*mut bindings::page],
+    ) -> Result<Loose<'a>, Error> {
+        let start = usize::try_from(start.get()).map_err(|_| code::EFAULT)?;
+        // SAFETY: `mm` is held by `self`, and there is room for as many pointers.
+        let pinned = unsafe {
+            ffi::pinned_sgl_pin(
+                self.mm.as_raw(),
+                start,
+                pages.len(),
+                flags.bits(),
+                pages.as_mut_ptr(),
+            )
+        };
+        let count = match usize::try_from(pinned) {
+            // GUP answers 0 to a caller that it does not understand.
+            Ok(0) => return Err(code::EINVAL),
+            Ok(count) => count,
+            Err(_) => return Err(i32::try_from(pinned).map_or(code::EINVAL, Error::from_errno)),
+        };
+        Ok(Loose { pages: pages.get_mut(..count).ok_or(code::EINVAL)? })
+    }
+}
+
+// SAFETY: GUP tells the pages of the user range in order, each with one pin, which keeps its frame
+// where it is and in use until it is taken back, whatever becomes of the process. `FOLL_WRITE` and
+// `FOLL_LONGTERM` mean what the flags mean. A page whose pin no batch has taken is unpinned here.
+unsafe impl Pinner for MmPinner {
+    type Error = Error;
+
+    fn page_size(&self) -> PageSize {
+        PAGE
+    }
+
+    fn pin(&self, batch: &mut PinBatch<'_, Self>) -> Result<(), Error> {
+        let flags = batch.flags();
+        if flags.contains(PinFlags::PCI_P2PDMA) {
+            return Err(code::EOPNOTSUPP);
+        }
+        let mut pointers = KVec::from_elem(core::ptr::null_mut(), POINTERS, GFP_KERNEL)?;
+        // Whether the last pages came in long runs, so that more of them than slots will fit.
+        let mut smooth = false;
+        while batch.left() > 0 && batch.room() > 0 {
+            let most = if smooth { POINTERS } else { POINTERS.min(batch.room()) };
+            let most = usize::try_from(batch.left()).unwrap_or(usize::MAX).min(most);
+            let pages = pointers.get_mut(..most).ok_or(code::EINVAL)?;
+            let mut loose = self.gup(batch.next(), flags, pages)?;
+            let mut runs = 0u64;
+            while let Some(run) = loose.first_run()? {
+                // SAFETY: GUP has pinned these pages for the user pages from `next` on, in order.
+                if unsafe { batch.push(run) }.is_err() {
+                    // No room: these pages are unpinned, and pinned again for the next batch.
+                    return Ok(());
+                }
+                loose.taken(&run);
+                runs = runs.saturating_add(1);
+            }
+            smooth = runs.saturating_mul(8) <= most as u64;
+        }
+        Ok(())
+    }
+
+    unsafe fn unpin(&self, _: UserAddr, run: PageRun, dirty: bool) {
+        // SAFETY: the caller says that each page has a pin of ours that nobody relies on.
+        unsafe { ffi::pinned_sgl_unpin_run(run.start().get(), run.count(), dirty) };
+    }
+
+    fn leaked(&self, at: UserAddr, run: PageRun) {
+        // SAFETY: numbers only.
+        unsafe { ffi::pinned_sgl_leaked(at.get(), run.start().get(), run.count()) };
+    }
+}
+
+impl PageAccess for MmPinner {
+    type Error = Error;
+
+    unsafe fn read(&self, from: Place, bytes: &mut [u8]) -> Result<(), Error> {
+        if from.kind == MemoryKind::Mmio {
+            return Err(code::EFAULT);
+        }
+        // SAFETY: the pages are pinned, as the caller says, so they have page structures and a
+        // mapping; the helper copies as `copy_from_user()` and friends do, without a reference.
+        unsafe {
+            ffi::pinned_sgl_read_phys(from.phys.get(), bytes.as_mut_ptr().cast(), bytes.len());
+        }
+        Ok(())
+    }
+
+    unsafe fn write(&self, to: Place, bytes: &[u8]) -> Result<(), Error> {
+        if to.kind == MemoryKind::Mmio {
+            return Err(code::EFAULT);
+        }
+        // SAFETY: as in `read`; the caller says that the memory may be written.
+        unsafe { ffi::pinned_sgl_write_phys(to.phys.get(), bytes.as_ptr().cast(), bytes.len()) };
+        Ok(())
+    }
+}
+
+impl fmt::Debug for MmPinner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MmPinner").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+#ifndef BENCH_PAGES_H
+#define BENCH_PAGES_H
+
+#include <linux/types.h>
+
+/* Fills the array of pages: 0 contiguous, 1 runs of 512, 2 every page a run; how many, or 0. */
+size_t bench_fill(unsigned int shape);
+void bench_free(void);
+/* The frames of `count` pages of the array. */
+void bench_frames(size_t first, size_t count, u64 *frames);
+/* Builds a scatterlist of the array, and frees it: nanoseconds to build it, entries, bytes. */
+int bench_scatterlist(u64 *nanoseconds, u64 *entries, u64 *bytes);
+u64 bench_now(void);
+
+#endif

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# shellcheck shell=sh
+#
+# The tests, inside the machine. Whatever fails ends it.
+set -eu
+
+fail() {
+    echo "test: FAILED: $*"
+    exit 1
+}
+
+# Pages that are pinned anywhere.
+pinned() {
+    echo 1 >/proc/sys/vm/stat_refresh
+    awk '/nr_foll_pin_acquired/ { n += $2 } /nr_foll_pin_released/ { n -= $2 } END { print n }' /proc/vmstat
+}
+
+# KUnit runs when the module is loaded, and reports in the log.
+insmod /laws.ko
+sed -n 's/^ *\(\(not \)*ok .*\)/test: kunit: \1/p' /sys/kernel/debug/kunit/pinned_sgl/results
+grep -q '^ok 1 pinned_sgl' /sys/kernel/debug/kunit/pinned_sgl/results || fail "KUnit"
+rmmod laws
+
+# In User Mode Linux, which has no IOMMU but runs at the speed of the machine.
+if [ -e /bench.ko ]; then
+    insmod /bench.ko
+    dmesg | sed -n 's/^.*bench: /test: bench: /p'
+    exit 0
+fi
+
+insmod /selftest.ko
+selftest
+# The window of message-signalled interrupts.
+dmesg | grep -q 'selftest: reserved: 0xfee00000..=0xfeefffff' || fail "nothing is reserved"
+[ "$(pinned)" = 10 ] || fail "10 pages should be pinned, not $(pinned)"
+rmmod selftest
+[ "$(pinned)" = 0 ] || fail "$(pinned) pages are pinned after the module is gone"
+echo "test: unload: the module has unpinned what it held"
+
+insmod /edu.ko
+edu
+# What the device tried after it was unmapped: each access is a fault in the log of the IOMMU.
+dmesg | grep -E 'DMAR:.*\[DMA (Read|Write).*fault addr 0x(4|8)[0-9a-f]{6}' >/tmp/faults ||
+    fail "the IOMMU has refused nothing"
+grep -q 'DMA Read' /tmp/faults && grep -q 'DMA Write' /tmp/faults || fail "not both are refused"
+sed 's/^/test: edu: refused: /' /tmp/faults | head -n 4
+rmmod edu
+[ "$(pinned)" = 0 ] || fail "$(pinned) pages are pinned at the end"
+
+# Memory that nobody knows of any more, five seconds later.
+sleep 6
+echo scan >/sys/kernel/debug/kmemleak
+if grep -E 'pinned_sgl|selftest|edu' /sys/kernel/debug/kmemleak; then
+    cat /sys/kernel/debug/kmemleak
+    fail "memory is leaked"
+fi
+awk '/nr_foll_pin/ { print "test: at the end: " $0 }' /proc/vmstat

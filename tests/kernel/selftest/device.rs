@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Tests of a real domain: what is mapped is read back out of the page table of the IOMMU. The
+//! device behind it is QEMU's `pci-testdev`, which does no DMA.
+
+use crate::Held;
+use kernel::{
+    device::{self, Bound},
+    new_mutex,
+    prelude::*,
+    sync::{aref::ARef, Mutex},
+};
+use pinned_sgl::{
+    iommu::{
+        Domain, Ioas, IovaRange, MapErrorKind, Mapping, Placement, Prot, ReadDomain, Readback,
+    },
+    kernel::{Gather, PagingDomain, PieceSlab},
+    sgl::Window,
+    umem::Region,
+    Iova, Storage,
+};
+
+pub(crate) const COMMAND_FILE: &CStr = c"command";
+
+#[pin_data]
+pub(crate) struct Tester {
+    device: ARef<device::Device>,
+    #[pin]
+    pub(crate) held: Mutex<Option<Held>>,
+}
+
+/// Fails the test, and says where.
+macro_rules! check {
+    ($what:expr) => {
+        if !$what {
+            pr_err!("{}:{}: {}\n", file!(), line!(), stringify!($what));
+            return Err(EIO);
+        }
+    };
+}
+/// Whether the domain maps exactly `window` at `iova`, and nothing beside it.
+fn is_mapped<S: Storage>(domain: &PagingDomain<'_>, window: &Window<'_, S>, iova: Iova) -> Result {
+    let range = IovaRange::new(iova, window.len())?;
+    check!(Readback::new(domain, range).eq(window.iter()));
+    let behind = iova.checked_add(window.len()).ok_or(EINVAL)?;
+    check!(domain.read(behind).is_none());
+    check!(iova.checked_sub(4096).is_none_or(|before| domain.read(before).is_none()));
+    Ok(())
+}
+
+fn is_empty(domain: &PagingDomain<'_>, iova: Iova, len: u64) -> Result {
+    let mut at = 0;
+    while at < len {
+        check!(domain.read(iova.checked_add(at).ok_or(EINVAL)?).is_none());
+        at += 4096;
+    }
+    Ok(())
+}
+
+/// Does something while no allocation of this thread is made to fail. (To put a device back into
+/// the domain of the DMA API takes memory, and Linux warns, loudly, if there is none.)
+fn without_faults(act: impl FnOnce()) {
+    // SAFETY: the field of the running thread, which nobody else changes while it runs in here.
+    let nth = unsafe { &raw mut (*kernel::bindings::get_current()).fail_nth };
+    // SAFETY: as above.
+    let left = unsafe { nth.replace(0) };
+    act();
+    // SAFETY: as above.
+    unsafe { nth.write(left) };
+}
+
+impl Tester {
+    pub(crate) fn new(device: ARef<device::Device>) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self { device, held <- new_mutex!(None) })
+    }
+
+    pub(crate) fn domain(&self, region: &Held) -> Result {
+        // SAFETY: the file is removed before the driver is unbound, which waits for this call.
+        let device: &device::Device<Bound> = unsafe { self.device.as_bound() };
+        let domain = PagingDomain::attach(device)?;
+        let result = Self::check_domain(region, &domain);
+        without_faults(|| drop(domain));
+        result
+    }
+
+    fn check_domain(region: &Held, domain: &PagingDomain<'_>) -> Result {
+        check!(domain.page_sizes().smallest().is_some_and(|size| size.bytes() == 4096));
+        let window = region.whole()?;
+        let (len, read) = (region.len(), Prot::READ);
+
+        // At a start that fits 2 MiB pages, at one that does not, and high up.
+        for iova in [1u64 << 30, (1 << 30) + 0x3000, 0x7f_ffe0_0000].map(Iova::new) {
+            let mapping = Mapping::map(region, domain, iova, read)?;
+            is_mapped(domain, &window, iova)?;
+            check!(mapping.translate(iova) == domain.read(iova).map(|entry| entry.phys));
+            // A second mapping in the middle of it is refused, and leaves it alone.
+            let middle = iova.checked_add((len / 2) & !0xfff).ok_or(EINVAL)?;
+            let refused = Mapping::map(region, domain, middle, read);
+            check!(matches!(
+                refused.as_ref().map_err(|error| error.kind()),
+                Err(MapErrorKind::Domain(_))
+            ));
+            drop(refused);
+            is_mapped(domain, &window, iova)?;
+            drop(mapping);
+            is_empty(domain, iova, len)?;
+        }
+        check!(region.attachments() == 0);
+
+        // Cut where the page table can be cut: the middle goes, the ends stay.
+        let iova = Iova::new(1 << 30);
+        let mapping = Mapping::map(region, domain, iova, read)?;
+        let (first, last) = (mapping.edges(len / 3).above, mapping.edges(len / 3 * 2).above);
+        if first < last && last < len {
+            let (head, tail) = mapping.unmap_range(first..last)?;
+            is_mapped(domain, &region.window(0..first)?, iova)?;
+            let behind = iova.checked_add(last).ok_or(EINVAL)?;
+            is_mapped(domain, &region.window(last..len)?, behind)?;
+            drop(tail);
+            is_mapped(domain, &region.window(0..first)?, iova)?;
+            drop(head);
+        } else {
+            drop(mapping);
+        }
+        is_empty(domain, iova, len)?;
+
+        // What cannot be mapped: nothing is.
+        let wrong =
+            |result: Result<Mapping<&Held, &PagingDomain<'_>>, _>| result.err().map(Error::from);
+        check!(wrong(Mapping::map(region, domain, Iova::new(0x800), read)) == Some(EINVAL));
+        check!(wrong(Mapping::map(region, domain, iova, Prot::empty())) == Some(EINVAL));
+        let beyond = domain.aperture().last().checked_sub(0xfff).ok_or(EINVAL)?;
+        check!(wrong(Mapping::map(region, domain, beyond, read)).is_some());
+        if !region.is_writable() {
+            check!(wrong(Mapping::map(region, domain, iova, Prot::WRITE)) == Some(EPERM));
+        }
+        check!(region.attachments() == 0);
+        is_empty(domain, iova, len)?;
+
+        // A gather that nothing was put in flushes nothing.
+        domain.flush(core::pin::pin!(Gather::default()));
+        Self::check_ioas(region, domain)
+    }
+
+    /// The same through an address space, which finds its mappings by itself.
+    fn check_ioas(region: &Held, domain: &PagingDomain<'_>) -> Result {
+        let flags = GFP_KERNEL_ACCOUNT;
+        let mut ioas = Ioas::new_in(PieceSlab::new(flags), PieceSlab::new(flags));
+        let (len, window) = (region.len(), region.whole()?);
+        // Where the device cannot go, nothing is mapped.
+        for range in domain.reserved()? {
+            kernel::pr_info_once!("reserved: {}\n", range);
+            ioas.reserve(range)?;
+            let there = Placement::At(range.first());
+            let refused = ioas.map(there, region, Prot::READ).err().map(Error::from);
+            check!(refused == Some(EEXIST));
+        }
+        let (before, behind) = (Iova::new(1 << 32), Iova::new((1 << 32) + len));
+
+        // What is mapped before the domain comes is mapped in it when it comes.
+        let first = ioas.map(Placement::At(before), region, Prot::READ)?;
+        let id = ioas.attach(domain)?;
+        is_mapped(domain, &window, before)?;
+        let second = ioas.map(Placement::At(behind), region, Prot::READ)?;
+        check!(ioas.len() == 2 && region.attachments() == 2);
+        for iova in [before, behind] {
+            check!(ioas.translate(iova) == domain.read(iova).map(|entry| entry.phys));
+        }
+        let again = ioas.map(Placement::At(behind), region, Prot::READ).err().map(Error::from);
+        check!(again == Some(EEXIST));
+        check!(ioas.unmap(first)? == len);
+        is_mapped(domain, &window, behind)?;
+        let anywhere = ioas.map(Placement::Anywhere, region, Prot::READ)?;
+        is_mapped(domain, &window, anywhere.first())?;
+
+        // By the CPU, at the device's addresses.
+        let mut bytes = [0; 16];
+        let mut same = [1; 16];
+        region.read(len - 16, &mut bytes)?;
+        let last = anywhere.last().checked_sub(15).ok_or(EINVAL)?;
+        ioas.read(&**region.pinner(), last, &mut same)?;
+        check!(bytes == same);
+
+        check!(ioas.unmap(second)? == len && ioas.unmap_all() == len);
+        is_empty(domain, anywhere.first(), len)?;
+        is_empty(domain, behind, len)?;
+        ioas.detach(id)?;
+        drop(ioas);
+        check!(region.attachments() == 0);
+        Ok(())
+    }
+}

@@ -1,0 +1,440 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+/*
+ * Has its memory pinned by the test module, and compares what the module says with what the kernel
+ * says: the frames with /proc/self/pagemap, the charges with /proc/self/status, the pins with
+ * /proc/vmstat. After each test nothing may be left.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { PIN = 1, RUNS, UNPIN, READ, WRITE, DOMAIN };
+enum { F_WRITE = 1, F_LONGTERM = 2, F_LOCKED = 1 << 16 };
+
+struct command {
+	uint64_t what, at, len, flags, answer, answer_len;
+};
+
+struct run {
+	uint64_t start, count;
+};
+
+static const uint64_t page = 4096, mib = 1 << 20;
+static const char *test = "start";
+static int file;
+
+static void fail(const char *format, ...)
+{
+	va_list args;
+
+	printf("test: selftest: FAILED: %s: ", test);
+	va_start(args, format);
+	vprintf(format, args);
+	va_end(args);
+	printf(" (%s)\n", strerror(errno));
+	exit(1);
+}
+
+#define check(what) do { if (!(what)) fail("line %d: %s", __LINE__, #what); } while (0)
+
+static int ask(struct command command)
+{
+	return write(file, &command, sizeof(command)) == sizeof(command) ? 0 : errno;
+}
+
+static int pin(void *at, uint64_t len, uint64_t flags)
+{
+	return ask((struct command){ PIN, (uintptr_t)at, len, flags, 0, 0 });
+}
+
+static int unpin(void)
+{
+	return ask((struct command){ UNPIN, 0, 0, 0, 0, 0 });
+}
+
+/* The number behind `name` at the beginning of a line of a file. */
+static long number(const char *path, const char *name)
+{
+	char line[256];
+	long found = -1;
+	FILE *in = fopen(path, "r");
+
+	while (in && fgets(line, sizeof(line), in))
+		if (!strncmp(line, name, strlen(name)))
+			found = strtol(line + strlen(name), NULL, 0);
+	if (in)
+		fclose(in);
+	return found;
+}
+
+static void put(const char *path, const char *text)
+{
+	int out = open(path, O_WRONLY);
+
+	if (out < 0 || write(out, text, strlen(text)) < 0)
+		fail("cannot write %s to %s", text, path);
+	close(out);
+}
+
+/* Pages that are pinned, in the whole machine. */
+static long pinned(void)
+{
+	/* The counters are kept per CPU until somebody asks. */
+	put("/proc/sys/vm/stat_refresh", "1");
+	return number("/proc/vmstat", "nr_foll_pin_acquired") -
+	       number("/proc/vmstat", "nr_foll_pin_released");
+}
+
+static void nothing_left(void)
+{
+	check(unpin() == ENOENT);
+	check(pinned() == 0);
+	check(number("/proc/self/status", "VmPin:") == 0);
+	check(number("/proc/self/status", "VmLck:") == 0);
+}
+
+static uint64_t frame(const void *at)
+{
+	static int pagemap = -1;
+	static pid_t owner;
+	uint64_t entry = 0;
+
+	if (owner != getpid()) {
+		owner = getpid();
+		pagemap = open("/proc/self/pagemap", O_RDONLY);
+	}
+	if (pread(pagemap, &entry, 8, (uintptr_t)at / page * 8) != 8 || !(entry >> 63))
+		fail("no frame at %p", at);
+	return entry & ((1ull << 55) - 1);
+}
+
+/* Memory of one kind, aligned to 2 MiB, touched from its end to its beginning. */
+static unsigned char *memory(const char *kind, uint64_t len)
+{
+	int shared = !strcmp(kind, "memfd"), huge = !strcmp(kind, "hugetlb");
+	int flags = shared ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS | (huge ? MAP_HUGETLB : 0);
+	int fd = shared ? memfd_create("test", 0) : -1;
+	unsigned char *all;
+
+	if (shared)
+		check(!ftruncate(fd, len + 2 * mib));
+	all = mmap(NULL, len + 2 * mib, PROT_READ | PROT_WRITE, flags, fd, 0);
+	check(all != MAP_FAILED);
+	all = (void *)(((uintptr_t)all + 2 * mib - 1) & ~(2 * mib - 1));
+	if (!strcmp(kind, "4k"))
+		madvise(all, len, MADV_NOHUGEPAGE);
+	else if (!strcmp(kind, "mixed"))
+		madvise(all + len / 2 / (2 * mib) * 2 * mib, 2 * mib, MADV_NOHUGEPAGE);
+	for (uint64_t at = len / page; at--;)
+		all[at * page] = at * 7 + 1;
+	return all;
+}
+
+/* The runs that the module has, against the maximal runs of what pagemap says. */
+static uint64_t runs_are_true(unsigned char *start, uint64_t len)
+{
+	uint64_t pages = len / page, known = 0;
+	uint64_t *answer = malloc(8 + pages * sizeof(struct run));
+	struct run *run = (void *)(answer + 1);
+
+	check(!ask((struct command){ RUNS, 0, 0, 0, (uintptr_t)answer, 8 + pages * sizeof(*run) }));
+	for (uint64_t at = 0; at < pages; known++) {
+		uint64_t first = frame(start + at * page), count = 1;
+
+		while (at + count < pages && frame(start + (at + count) * page) == first + count)
+			count++;
+		if (known >= answer[0] || run[known].start != first || run[known].count != count)
+			fail("run %lu: %#lx+%lu, not %#lx+%lu", known, run[known].start,
+			     run[known].count, first, count);
+		at += count;
+	}
+	check(known == answer[0]);
+	free(answer);
+	return known;
+}
+
+static void test_kind(const char *kind, uint64_t len, uint64_t flags)
+{
+	unsigned char *at = memory(kind, len), bytes[9000], back[9000];
+	const char *counter = flags & F_LOCKED ? "VmLck:" : "VmPin:";
+	uint64_t runs;
+
+	test = kind;
+	check(!pin(at, len, flags));
+	check(pinned() == (long)(len / page));
+	check(number("/proc/self/status", counter) == (long)(len / 1024));
+	check(pin(at, len, flags) == EBUSY);
+	runs = runs_are_true(at, len);
+
+	/* By the CPU, through the kernel's own addresses, across borders of pages. */
+	for (size_t i = 0; i < sizeof(bytes); i++)
+		bytes[i] = i * 13 + 5;
+	if (flags & F_WRITE) {
+		check(!ask((struct command){ WRITE, page - 100, sizeof(bytes), 0, (uintptr_t)bytes, 0 }));
+		check(!memcmp(at + page - 100, bytes, sizeof(bytes)));
+	} else {
+		check(ask((struct command){ WRITE, 0, 1, 0, (uintptr_t)bytes, 0 }) == EPERM);
+	}
+	check(!ask((struct command){ READ, page - 100, sizeof(back), 0, (uintptr_t)back, 0 }));
+	check(!memcmp(at + page - 100, back, sizeof(back)));
+	check(ask((struct command){ READ, len - 1, 2, 0, (uintptr_t)back, 0 }) == EINVAL);
+
+	/* What is pinned stays, whatever the process does with its addresses. */
+	memcpy(bytes, at, sizeof(bytes));
+	munmap(at, len);
+	check(!ask((struct command){ READ, 0, sizeof(back), 0, (uintptr_t)back, 0 }));
+	check(!memcmp(bytes, back, sizeof(back)));
+	check(!unpin());
+	nothing_left();
+	printf("test: selftest: %s: %lu pages in %lu runs\n", kind, len / page, runs);
+}
+
+static void test_partial_pages(void)
+{
+	unsigned char *at = memory("4k", 4 * page);
+
+	test = "partial pages";
+	check(!pin(at + page - 1, page + 2, F_LONGTERM));
+	check(pinned() == 3);
+	check(!unpin());
+	munmap(at, 4 * page);
+	nothing_left();
+	puts("test: selftest: partial pages count whole");
+}
+
+static void test_bad_input(void)
+{
+	unsigned char *at = memory("4k", 64 * page);
+
+	test = "bad input";
+	check(pin(at, 0, F_LONGTERM) == EINVAL);
+	check(pin(at, -(uint64_t)page, F_LONGTERM) == EOVERFLOW);
+	check(pin((void *)page, page, F_LONGTERM) == EFAULT);
+	check(pin((void *)0xffff888000000000, page, F_LONGTERM) == EFAULT);
+	check(pin((void *)-page, page, F_LONGTERM) == EOVERFLOW);
+	mprotect(at + 40 * page, page, PROT_READ);
+	check(pin(at, 64 * page, F_LONGTERM | F_WRITE) == EFAULT);
+	check(!pin(at, 64 * page, F_LONGTERM) && !unpin());
+	mprotect(at + 40 * page, page, PROT_NONE);
+	check(pin(at, 64 * page, F_LONGTERM) == EFAULT);
+	munmap(at + 50 * page, page);
+	check(pin(at + 48 * page, 16 * page, F_LONGTERM) == EFAULT);
+	munmap(at, 64 * page);
+	nothing_left();
+	puts("test: selftest: bad input is refused");
+}
+
+/* In a child without privileges, with a limit of 16 pages. */
+static void test_limit(uint64_t counter)
+{
+	int status;
+
+	test = "limit";
+	if (!fork()) {
+		struct rlimit limit = { 16 * page, 16 * page };
+		unsigned char *at = memory("4k", 17 * page);
+
+		check(!setrlimit(RLIMIT_MEMLOCK, &limit));
+		check(!setresuid(1000, 1000, 1000));
+		check(pin(at, 17 * page, F_LONGTERM | counter) == ENOMEM);
+		check(!pin(at, 16 * page, F_LONGTERM | counter));
+		check(!unpin());
+		exit(0);
+	}
+	check(wait(&status) > 0 && status == 0);
+	nothing_left();
+	printf("test: selftest: the limit of %s is exact\n", counter ? "locked_vm" : "pinned_vm");
+}
+
+/* The process is gone, its memory is not, and its mm_struct takes the charge back. */
+static void test_exit(uint64_t counter)
+{
+	int status;
+
+	test = "exit";
+	if (!fork()) {
+		check(!pin(memory("4k", 100 * page), 100 * page, F_LONGTERM | F_WRITE | counter));
+		_exit(0);
+	}
+	check(wait(&status) > 0 && status == 0);
+	check(pinned() == 100);
+	check(!unpin());
+	nothing_left();
+	puts("test: selftest: pins outlive their process");
+}
+
+/* Killed somewhere on the way: in the middle of GUP, or between batches. */
+static void test_kill(void)
+{
+	const uint64_t len = 160 * mib;
+	int killed = 0;
+
+	test = "kill";
+	for (int round = 0; round < 12; round++) {
+		unsigned char *at = mmap(NULL, len, PROT_READ | PROT_WRITE,
+					 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		pid_t child;
+		int status;
+
+		madvise(at, len, MADV_NOHUGEPAGE);
+		child = fork();
+		if (!child) {
+			pin(at, len, F_LONGTERM | F_WRITE);
+			_exit(0);
+		}
+		usleep(2000 << round % 6);
+		kill(child, SIGKILL);
+		check(waitpid(child, &status, 0) == child);
+		if (unpin() == ENOENT)
+			killed++;
+		munmap(at, len);
+		nothing_left();
+	}
+	printf("test: selftest: killed %d times while pinning, nothing left\n", killed);
+}
+
+/* Memory that must be able to move moves away before it is pinned. */
+static void test_movable(void)
+{
+	const uint64_t len = 8 * mib;
+	unsigned char *at = memory("4k", len);
+	uint64_t first = 0, last = 0, before = 0, after = 0;
+	char line[256];
+	FILE *zones = fopen("/proc/zoneinfo", "r");
+	int movable = 0;
+
+	test = "movable";
+	while (fgets(line, sizeof(line), zones)) {
+		char *spanned = strstr(line, "spanned"), *start = strstr(line, "start_pfn:");
+
+		if (strstr(line, "Node"))
+			movable = strstr(line, "Movable") != NULL;
+		if (movable && spanned)
+			last = strtoul(spanned + 7, NULL, 0);
+		if (movable && start)
+			first = strtoul(start + 10, NULL, 0);
+	}
+	fclose(zones);
+	last += first;
+	check(first && last > first);
+	for (uint64_t i = 0; i < len; i += page)
+		before += frame(at + i) >= first && frame(at + i) < last;
+	check(!pin(at, len, F_LONGTERM | F_WRITE));
+	for (uint64_t i = 0; i < len; i += page) {
+		after += frame(at + i) >= first && frame(at + i) < last;
+		check(at[i] == (unsigned char)(i / page * 7 + 1));
+	}
+	check(before > 0 && after == 0);
+	runs_are_true(at, len);
+	check(!unpin());
+	munmap(at, len);
+	nothing_left();
+	printf("test: selftest: %lu pages moved out of ZONE_MOVABLE\n", before);
+}
+
+static int domain(void *at, uint64_t len, uint64_t flags)
+{
+	return ask((struct command){ DOMAIN, (uintptr_t)at, len, flags, 0, 0 });
+}
+
+static void test_domain(const char *kind, uint64_t len, uint64_t flags)
+{
+	unsigned char *at = memory(kind, len);
+
+	test = "domain";
+	errno = domain(at, len, flags);
+	check(!errno);
+	munmap(at, len);
+	nothing_left();
+	printf("test: selftest: the IOMMU's page table is what was mapped: %s\n", kind);
+}
+
+/*
+ * Every allocation on the way fails once: the first, the second, and so on, until none is left.
+ * What fails must fail as a whole, for lack of memory, and leave nothing.
+ */
+static void test_memory(const char *what, int (*act)(void *, uint64_t, uint64_t), uint64_t len)
+{
+	unsigned char *at = memory("4k", len);
+	char text[32];
+	int nth, failed = 0, left = 0, done;
+	int fd = open("/proc/thread-self/fail-nth", O_RDWR);
+
+	test = what;
+	check(fd >= 0);
+	for (nth = 1; !left && nth < 2000; nth++) {
+		snprintf(text, sizeof(text), "%d", nth);
+		check(pwrite(fd, text, strlen(text), 0) > 0);
+		done = act(at, len, F_LONGTERM | F_WRITE);
+		memset(text, 0, sizeof(text));
+		check(pread(fd, text, sizeof(text) - 1, 0) > 0);
+		left = atoi(text);
+		check(pwrite(fd, "0", 1, 0) > 0);
+		errno = done;
+		check(!done || done == ENOMEM);
+		failed += done == ENOMEM;
+		if (!done)
+			unpin();
+		check(pinned() == 0);
+	}
+	close(fd);
+	check(left);
+	check(failed);
+	munmap(at, len);
+	nothing_left();
+	printf("test: selftest: %s: %d of %d allocations fail, nothing left\n", what, failed, nth - 2);
+}
+
+int main(void)
+{
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	file = open("/sys/kernel/debug/pinned-sgl/command", O_WRONLY);
+	check(file >= 0);
+	nothing_left();
+
+	test_kind("4k", 4 * mib, F_LONGTERM | F_WRITE);
+	test_kind("4k", 4 * mib, F_LONGTERM);
+	test_kind("4k", 4 * mib, F_WRITE | F_LOCKED);
+	test_kind("thp", 16 * mib, F_LONGTERM | F_WRITE);
+	test_kind("mixed", 8 * mib, F_LONGTERM | F_WRITE | F_LOCKED);
+	test_kind("hugetlb", 8 * mib, F_LONGTERM | F_WRITE);
+	test_kind("memfd", 4 * mib, F_LONGTERM | F_WRITE);
+	test_partial_pages();
+	test_bad_input();
+	test_limit(0);
+	test_limit(F_LOCKED);
+	test_exit(0);
+	test_exit(F_LOCKED);
+	test_movable();
+	test_kill();
+
+	test_domain("4k", 2 * mib, F_LONGTERM | F_WRITE);
+	test_domain("4k", 64 * page, F_LONGTERM);
+	test_domain("thp", 8 * mib, F_LONGTERM | F_WRITE);
+	test_domain("mixed", 8 * mib, F_LONGTERM);
+	test_domain("hugetlb", 8 * mib, F_LONGTERM | F_WRITE);
+
+	put("/sys/kernel/debug/failslab/ignore-gfp-wait", "N");
+	put("/sys/kernel/debug/failslab/verbose", "0");
+	put("/sys/kernel/debug/fail_page_alloc/ignore-gfp-wait", "N");
+	put("/sys/kernel/debug/fail_page_alloc/min-order", "0");
+	put("/sys/kernel/debug/fail_page_alloc/verbose", "0");
+	test_memory("pin", pin, 3 * mib);
+	test_memory("map", domain, mib);
+
+	/* The module is taken out with a region pinned: see guest.sh. */
+	test = "unload";
+	check(!pin(memory("4k", 10 * page), 10 * page, F_LONGTERM));
+	puts("test: selftest: passed");
+	return 0;
+}
