@@ -148,11 +148,12 @@ impl Accountant for Account {
                 let (charged, limit) = (charged as u64, self.limit());
                 return Err(ChargeError { pages, charged, limit });
             };
-            // Nothing but the number itself is published, so it needs no order.
+            // Who is given pages that were uncharged comes after those were unpinned, so that what
+            // is pinned in truth does not exceed the limit either.
             match self.charged.compare_exchange_weak(
                 charged,
                 sum,
-                Ordering::Relaxed,
+                Ordering::Acquire,
                 Ordering::Relaxed,
             ) {
                 Ok(_) => return Ok(()),
@@ -162,7 +163,7 @@ impl Accountant for Account {
     }
 
     fn uncharge(&self, pages: u64) {
-        self.charged.fetch_sub(saturate(pages), Ordering::Relaxed);
+        self.charged.fetch_sub(saturate(pages), Ordering::Release);
     }
 }
 

@@ -167,7 +167,8 @@ where
         &self.pinner
     }
 
-    /// How many devices are attached.
+    /// How many devices are attached. Who does not find a device counted any more sees all that was
+    /// done before it was detached.
     #[must_use]
     pub fn attachments(&self) -> usize {
         self.attachments.load(Ordering::Acquire)

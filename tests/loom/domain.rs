@@ -1,90 +1,94 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Two threads that map and unmap parts of one domain, as far as the API lets them: mappings at
-//! addresses of their own, or an address space behind a lock.
+//! Two threads map and unmap at different addresses of one domain, while a device reads at both: it
+//! sees what is mapped or nothing, never a page that was unpinned.
 
-use crate::{bounded, wire};
-use loom::sync::{Arc, Mutex};
+use crate::check;
+use crate::frames::Frames;
+use crate::hardware::{iova, Hardware, RW};
+use loom::sync::{Arc as Shared, Mutex};
 use loom::thread;
-use pinned_sgl::iommu::{HeapIoas, Mapping, Placement, Prot};
-use pinned_sgl::mock::{Area, Device, DmaFault, Iommu, Memory, Process};
-use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted, UserRange};
-use pinned_sgl::{Iova, PageSizes, UserAddr};
+use pinned_sgl::iommu::{HeapIoas, IovaRange, Mapping, Placement};
 
-const BOTH: Prot = Prot::READ.union(Prot::WRITE);
-
-fn page(number: u64) -> UserRange {
-    UserRange::new(UserAddr::new(0x10_0000 + number * 0x1000), 0x1000).unwrap()
-}
-
+/// One thread maps and unmaps, another one unmaps.
 #[test]
-fn mappings_at_addresses_of_their_own() {
-    bounded(|| {
-        let memory = Memory::with_frames(3);
-        let process = Arc::new(Process::new(&memory));
-        let iommu = Arc::new(Iommu::new(PageSizes::SIZE_4K));
-        let work = |process: &Arc<Process>, iommu: &Arc<Iommu>, number: u64| {
-            process.map(page(number), Area::read_write()).unwrap();
-            let request = PinRequest::new(page(number), PinFlags::WRITE);
-            let umem = Umem::pin(process.clone(), &Unaccounted, request).unwrap();
-            let iova = Iova::new(0x8000 + number * 0x1000);
-            Mapping::map(Arc::new(umem), iommu.clone(), iova, BOTH).unwrap()
-        };
-        let mine = work(&process, &iommu, 0);
-        let thread = thread::spawn({
-            let (process, iommu) = (process.clone(), iommu.clone());
-            move || drop(work(&process, &iommu, 1))
+fn mappings_beside_each_other() {
+    check(|| {
+        let (frames, hardware) = (Frames::new(2), Hardware::new());
+        let (first, second) = (frames.pin(0, 1), frames.pin(1, 1));
+        let second = Mapping::map(second, hardware.clone(), iova(1), RW).unwrap();
+        let mapper = thread::spawn({
+            let hardware = hardware.clone();
+            move || drop(Mapping::map(first, hardware, iova(0), RW).unwrap())
         });
-        let device = Device::new(iommu.clone(), &memory);
-        device.write(mine.iova(), &[7]).unwrap();
-        drop(mine);
-        assert!(device.write(Iova::new(0x8000), &[8]).is_err());
-        thread.join().unwrap();
-        assert_eq!((memory.pinned_pages(), iommu.mapped_pages()), (0, 0));
-        assert!(memory.witness().is_clean() && iommu.witness().is_clean());
+        let unmapper = thread::spawn(move || drop(second));
+        hardware.read(&frames, 0);
+        hardware.read(&frames, 1);
+        mapper.join().unwrap();
+        unmapper.join().unwrap();
+        assert_eq!([0, 1].map(|page| frames.unpinned(page)), [(1, true); 2]);
+        hardware.assert_idle();
     });
 }
 
-/// A device reaches a page that is pinned, or none: never one that was unpinned meanwhile.
+/// The halves of one mapping, in two threads: the region goes with the last of them.
+fn halves(hardware: fn() -> Shared<Hardware>) {
+    check(move || {
+        let (frames, hardware) = (Frames::new(2), hardware());
+        let whole = Mapping::map(frames.pin(0, 2), hardware.clone(), iova(0), RW).unwrap();
+        let (head, tail) = whole.split_at(4096).unwrap();
+        let halves = [thread::spawn(move || drop(head)), thread::spawn(move || drop(tail))];
+        hardware.read(&frames, 0);
+        hardware.read(&frames, 1);
+        hardware.read(&frames, 0);
+        halves.into_iter().for_each(|half| half.join().unwrap());
+        assert_eq!([0, 1].map(|page| frames.unpinned(page)), [(1, true); 2]);
+        hardware.assert_idle();
+    });
+}
+
 #[test]
-fn a_device_against_unmapping() {
-    bounded(|| {
-        let memory = Memory::with_frames(2);
-        let process = Arc::new(Process::new(&memory));
-        process.map(page(0), Area::read_write()).unwrap();
-        let request = PinRequest::new(page(0), PinFlags::WRITE);
-        let umem = Umem::pin(process.clone(), &Unaccounted, request).unwrap();
-        let iommu = Arc::new(Iommu::new(PageSizes::SIZE_4K));
-        let mapping = Mapping::map(Arc::new(umem), iommu.clone(), Iova::new(0x8000), BOTH).unwrap();
-        let thread = thread::spawn(move || drop(mapping));
-        match Device::new(iommu, &memory).write(Iova::new(0x8000), &[7]) {
-            Ok(()) | Err(DmaFault::NotMapped { .. }) => {}
-            Err(other) => panic!("{other}"),
-        }
-        thread.join().unwrap();
-        assert_eq!(memory.pinned_pages(), 0);
-        assert!(memory.witness().is_clean());
-    });
+fn halves_of_a_mapping() {
+    halves(Hardware::new);
 }
 
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn halves_of_a_mapping_without_a_flush_are_found() {
+    halves(Hardware::that_never_flushes);
+}
+
+/// An address space behind a lock: one thread unmaps, another one maps, and the pages that are let go
+/// are pinned still by nobody.
 #[test]
 fn an_address_space_behind_a_lock() {
-    bounded(|| {
-        let wire = Arc::new(wire::Wire::new());
-        let page = Arc::new(wire::pin(&wire));
-        let mut space = HeapIoas::new();
-        space.attach(wire.clone()).unwrap();
-        let space = Arc::new(Mutex::new(space));
-        let work = |space: &Mutex<HeapIoas<_, _>>, page: Arc<wire::Page>| {
-            let place = space.lock().unwrap().map(Placement::Anywhere, page, BOTH).unwrap();
-            assert_eq!(space.lock().unwrap().unmap(place).unwrap(), 0x1000);
-        };
-        let thread = thread::spawn({
-            let (space, page) = (space.clone(), page.clone());
-            move || work(&space, page)
+    check(|| {
+        let (frames, hardware) = (Frames::new(2), Hardware::new());
+        let (first, second) = (frames.pin(0, 1), frames.pin(1, 1));
+        let mut ioas = HeapIoas::new();
+        ioas.attach(hardware.clone()).unwrap();
+        ioas.map(Placement::At(iova(0)), first, RW).unwrap();
+        let ioas = Shared::new(Mutex::new(ioas));
+        let unmapper = thread::spawn({
+            let ioas = ioas.clone();
+            move || {
+                let range = IovaRange::new(iova(0), 4096).unwrap();
+                assert_eq!(ioas.lock().unwrap().unmap(range), Ok(4096));
+            }
         });
-        work(&space, page);
-        thread.join().unwrap();
-        drop(space);
-        wire.assert_done(true);
+        let mapper = thread::spawn({
+            let ioas = ioas.clone();
+            move || {
+                ioas.lock().unwrap().map(Placement::At(iova(1)), second, RW).unwrap();
+            }
+        });
+        hardware.read(&frames, 0);
+        hardware.read(&frames, 1);
+        unmapper.join().unwrap();
+        mapper.join().unwrap();
+        assert!(!hardware.read(&frames, 0) && hardware.read(&frames, 1));
+        assert_eq!(frames.unpinned(0), (1, true));
+        drop(ioas);
+        assert_eq!(frames.unpinned(1), (1, true));
+        hardware.assert_idle();
     });
 }

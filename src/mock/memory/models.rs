@@ -1,66 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Every interleaving of two threads that pin, move, share and unmap one page: run with
-//! `RUSTFLAGS="--cfg loom" cargo test --release --lib --features mock models`.
+//! The protocol of page frames in every order of two threads, for the model checker: run by
+//! `tests/run loom`. Whole processes are modelled in `tests/loom/moving.rs`.
 
 use super::frame::Frame;
-use super::{Area, Memory, Process, Zone};
-use crate::addr::UserAddr;
-use crate::sgl::PageRun;
-use crate::umem::{PinBatch, PinFlags, Pinner, UserRange};
+use super::page_table::{Entry, PageTable};
 use loom::{sync::Arc, thread};
-use std::vec::Vec;
-
-fn page() -> UserRange {
-    UserRange::new(UserAddr::new(0x1000), 0x1000).unwrap()
-}
-
-const FRAMES: u64 = 2;
-
-/// A process with one page that holds a 7.
-fn process() -> Arc<Process> {
-    let memory = Memory::builder().zone(Zone::Normal, 1..1 + FRAMES).build().unwrap();
-    let process = Process::new(&memory);
-    process.map(page(), Area::read_write()).unwrap();
-    process.write(page().start(), &[7]).unwrap();
-    Arc::new(process)
-}
-
-fn pin(process: &Process) -> Option<PageRun> {
-    let mut slots = [None; 1];
-    let mut batch = PinBatch::new(process, page(), PinFlags::WRITE, &mut slots);
-    process.pin(&mut batch).ok()?;
-    batch.accept(|batch| Ok::<_, ()>(batch.runs().collect::<Vec<_>>())).unwrap().pop()
-}
-
-/// What is pinned stays where it is and holds what belongs there, until it is unpinned.
-fn pinned_page_is_whole(process: &Process) {
-    let Some(run) = pin(process) else { return };
-    let memory = process.memory();
-    let mut byte = [0];
-    super::Bus::read(memory, run.start().phys(memory.page_size()).unwrap(), &mut byte).unwrap();
-    assert_eq!(byte, [7]);
-    assert!(process.frame_at(page().start()).is_none_or(|pfn| pfn == run.start()));
-    // SAFETY: it was pinned here, and no device has seen it.
-    unsafe { process.unpin(page().start(), run, false) };
-}
-
-fn check(act: fn(&Process), frames_in_use: u64) {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(3);
-    model.check(move || {
-        let process = process();
-        let pinner = thread::spawn({
-            let process = process.clone();
-            move || pinned_page_is_whole(&process)
-        });
-        act(&process);
-        pinner.join().unwrap();
-        let memory = process.memory();
-        assert_eq!(memory.pinned_pages(), 0);
-        assert!(memory.witness().is_clean());
-        assert_eq!(memory.free_frames(Zone::Normal), FRAMES - frames_in_use);
-    });
-}
 
 #[test]
 fn a_folio_is_frozen_or_pinned() {
@@ -93,35 +37,46 @@ fn exactly_one_frees_an_orphan() {
     });
 }
 
-#[test]
-fn pinning_and_moving() {
-    check(|process| assert!(process.memory().compact() <= 1), 1);
+/// A page is moved from frame 0 to frame 1, and frame 0 gets another page, while somebody pins it.
+fn pinning_and_moving(second_look: bool) {
+    loom::model(move || {
+        let here = Entry::present(0, true);
+        let shared = Arc::new((PageTable::new(1), [Frame::default(), Frame::default()]));
+        shared.0.set(0, here);
+        shared.1[0].thaw();
+        let mover = thread::spawn({
+            let shared = shared.clone();
+            move || {
+                let (table, frames) = &*shared;
+                table.set(0, Entry::MOVING);
+                if frames[0].freeze() {
+                    table.set(0, here.moved_to(1));
+                    frames[1].thaw();
+                    frames[0].thaw();
+                } else {
+                    table.set(0, here);
+                }
+            }
+        });
+        let (table, frames) = &*shared;
+        let mut pinned = table.load(0) == here && frames[0].try_pin(1);
+        if pinned && second_look && table.load(0) != here {
+            frames[0].unpin(1);
+            pinned = false;
+        }
+        mover.join().unwrap();
+        assert!(!pinned || table.load(0) == here, "somebody else's frame is pinned");
+        assert_eq!(frames[0].is_folio_pinned(), pinned);
+    });
 }
 
 #[test]
-fn pinning_and_unmapping_while_frames_are_used_again() {
-    check(
-        |process| {
-            process.unmap(page()).unwrap();
-            let other = UserRange::new(UserAddr::new(0x10_0000), 0x2000).unwrap();
-            process.map(other, Area::read_write()).unwrap();
-            // The second page gets the frame, unless it is pinned still.
-            let _ = process.write(UserAddr::new(0x10_0fff), &[8, 8]);
-            process.unmap(other).unwrap();
-        },
-        0,
-    );
+fn a_pinned_page_is_not_moved() {
+    pinning_and_moving(true);
 }
 
 #[test]
-fn pinning_and_forking() {
-    check(
-        |process| {
-            let Ok(child) = process.fork() else { return };
-            // Copies the page, unless it is pinned and was copied for the child.
-            process.write(page().start(), &[7]).unwrap();
-            drop(child);
-        },
-        1,
-    );
+#[should_panic(expected = "somebody else's frame is pinned")]
+fn without_a_second_look_another_frame_is_pinned() {
+    pinning_and_moving(false);
 }
