@@ -1003,7 +1003,7 @@ impl World {
         // what a page of the largest size would hold may still be dirty. An entry that does not lie
         // whole in it is as it was.
         for domain in domains.iter().filter(|_| clear) {
-            let largest = self.iommus[*domain].page_sizes().largest().unwrap().mask();
+            let largest = self.iommus[*domain].page_sizes().largest().map_or(0, PageSize::mask);
             for part in &parts {
                 for entry in self.iommus[*domain].mapped(inclusive(part.first, part.last)) {
                     let (first, last) = (entry.range.first().get(), entry.range.last().get());
