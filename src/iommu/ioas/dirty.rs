@@ -34,9 +34,11 @@ where
             self.dirty_tracking = on;
             return Ok(());
         };
+        // What they were told last; but where stopping has failed, they note, whoever told them so.
+        let before = self.dirty_tracking || !on;
         for (_, domain) in self.domains.iter().take_while(|(id, _)| *id != failed) {
             // It could do that a moment ago; where it cannot now, it notes too much, or nothing.
-            let _ = domain.set_dirty_tracking(self.dirty_tracking);
+            let _ = domain.set_dirty_tracking(before);
         }
         Err(IoasError::Domain(error))
     }
