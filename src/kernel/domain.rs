@@ -19,21 +19,47 @@ use kernel::{
     types::Opaque,
 };
 
+/// A paging domain of the IOMMU, which somebody else keeps: what a [`PagingDomain`] is made of, and
+/// what a subsystem uses that attaches groups of devices by itself, as vfio does.
+pub struct RawDomain {
+    // Invariant: a paging domain that is there as long as this is.
+    raw: NonNull<bindings::iommu_domain>,
+}
+
+// SAFETY: an `iommu_domain` may be used by any thread.
+unsafe impl Send for RawDomain {}
+// SAFETY: `iommu_map()` and its siblings may be called by several threads, for ranges that do not
+// overlap: the contract of `Domain` asks no more of the callers.
+unsafe impl Sync for RawDomain {}
+
+impl RawDomain {
+    /// The domain at `raw`.
+    ///
+    /// # Safety
+    ///
+    /// It is a paging domain, and is freed only after this was dropped. Before this is dropped, no
+    /// device is in it any more.
+    #[must_use]
+    pub const unsafe fn new(raw: NonNull<bindings::iommu_domain>) -> Self {
+        Self { raw }
+    }
+
+    /// The domain of the kernel.
+    #[must_use]
+    pub const fn as_ptr(&self) -> *mut bindings::iommu_domain {
+        self.raw.as_ptr()
+    }
+}
+
 /// A paging domain of the IOMMU with one device in it, which was taken out of the domain of the DMA
 /// API. It goes back there when the domain is dropped.
 ///
 /// It borrows the bound device, so it is gone before the driver is unbound. Calls may sleep.
 pub struct PagingDomain<'a> {
     // Invariant: a paging domain that is ours, with `device` attached.
-    raw: NonNull<bindings::iommu_domain>,
+    domain: RawDomain,
     device: &'a Device<Bound>,
 }
-
-// SAFETY: an `iommu_domain` may be used and freed by any thread; the device is shared anyway.
-unsafe impl Send for PagingDomain<'_> {}
-// SAFETY: `iommu_map()` and its siblings may be called by several threads, for ranges that do not
-// overlap: the contract of `Domain` asks no more of the callers.
-unsafe impl Sync for PagingDomain<'_> {}
 
 fn raw_device(device: &Device<Bound>) -> *mut bindings::device {
     // `Device` is a transparent wrapper of it.
@@ -63,7 +89,8 @@ impl<'a> PagingDomain<'a> {
             unsafe { bindings::iommu_domain_free(raw.as_ptr()) };
             return Err(error);
         }
-        Ok(Self { raw, device })
+        // SAFETY: it is ours, and is freed when this is dropped, after the device was taken out.
+        Ok(Self { domain: unsafe { RawDomain::new(raw) }, device })
     }
 
     /// The device.
@@ -100,8 +127,8 @@ impl Drop for PagingDomain<'_> {
         // SAFETY: by the invariant the device is attached, and the domain is ours. Nothing reaches
         // it any more when it is freed.
         unsafe {
-            bindings::iommu_detach_device(self.raw.as_ptr(), raw_device(self.device));
-            bindings::iommu_domain_free(self.raw.as_ptr());
+            bindings::iommu_detach_device(self.domain.as_ptr(), raw_device(self.device));
+            bindings::iommu_domain_free(self.domain.as_ptr());
         }
     }
 }
@@ -146,8 +173,8 @@ impl fmt::Debug for Gather {
 // SAFETY: `iommu_map()` maps all of the range or leaves nothing of it; the page tables of Linux
 // refuse addresses that are in use; `iommu_unmap_fast()` tells how many bytes it has unmapped from the beginning on, and
 // `iommu_iotlb_sync()` flushes what the gather has collected. The other answers are set when a
-// domain is made. It is dropped after its device was taken out of it.
-unsafe impl Domain for PagingDomain<'_> {
+// domain is made. No device is in it when it is dropped: `RawDomain::new()` was promised that.
+unsafe impl Domain for RawDomain {
     type Error = Error;
     type Gather = Gather;
 
@@ -213,7 +240,7 @@ unsafe impl Domain for PagingDomain<'_> {
 
 // SAFETY: the IOMMU's driver reads the page table that the device uses; what lies between an
 // address and the end of its smallest page is contiguous.
-unsafe impl ReadDomain for PagingDomain<'_> {
+unsafe impl ReadDomain for RawDomain {
     fn read(&self, iova: Iova) -> Option<Entry> {
         let smallest = self.page_sizes().smallest()?;
         // SAFETY: by the invariant the domain is there.
@@ -221,6 +248,60 @@ unsafe impl ReadDomain for PagingDomain<'_> {
         // Zero means nothing, and no frame that is pinned begins there.
         let len = smallest.bytes().wrapping_sub(iova.get() & smallest.mask());
         (phys != 0).then_some(Entry::new(PhysAddr::new(phys), len))
+    }
+}
+
+impl fmt::Debug for RawDomain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RawDomain")
+            .field("page_sizes", &self.page_sizes())
+            .field("aperture", &self.aperture())
+            .finish_non_exhaustive()
+    }
+}
+
+// SAFETY: it is the domain inside, which it owns; `Drop` takes the device out before it is freed.
+unsafe impl Domain for PagingDomain<'_> {
+    type Error = Error;
+    type Gather = Gather;
+
+    fn page_sizes(&self) -> PageSizes {
+        self.domain.page_sizes()
+    }
+
+    fn aperture(&self) -> IovaRange {
+        self.domain.aperture()
+    }
+
+    unsafe fn map(&self, tile: Tile, prot: Prot) -> (u64, Result<()>) {
+        // SAFETY: the caller's promise is handed on.
+        unsafe { self.domain.map(tile, prot) }
+    }
+
+    unsafe fn unmap(&self, tile: Tile, gather: Pin<&mut Gather>) -> u64 {
+        // SAFETY: the caller's promise is handed on.
+        unsafe { self.domain.unmap(tile, gather) }
+    }
+
+    unsafe fn unmap_range(
+        &self,
+        range: IovaRange,
+        tiles: impl Iterator<Item = Tile>,
+        gather: Pin<&mut Gather>,
+    ) -> u64 {
+        // SAFETY: the caller's promise is handed on.
+        unsafe { self.domain.unmap_range(range, tiles, gather) }
+    }
+
+    fn flush(&self, gather: Pin<&mut Gather>) {
+        self.domain.flush(gather);
+    }
+}
+
+// SAFETY: it is the domain inside, which it owns.
+unsafe impl ReadDomain for PagingDomain<'_> {
+    fn read(&self, iova: Iova) -> Option<Entry> {
+        self.domain.read(iova)
     }
 }
 

@@ -82,7 +82,7 @@ mod storage;
 #[cfg(pinned_sgl_kbuild)]
 pub use self::{
     accountant::{Counter, MmAccountant},
-    domain::{Gather, PagingDomain},
+    domain::{Gather, PagingDomain, RawDomain},
     pin::pin,
     pinner::MmPinner,
     slab::PieceSlab,

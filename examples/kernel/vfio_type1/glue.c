@@ -1,0 +1,336 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+/*
+ * What the backend needs from C: the table of its functions, which is in a header that bindgen does
+ * not see; parameters that can be changed while the module is loaded; inline functions. `ffi.rs`
+ * declares each function of this file for Rust. Nothing is decided here.
+ */
+#include <linux/capability.h>
+#include <linux/iommu.h>
+#include <linux/kthread.h>
+#include <linux/mm.h>
+#include <linux/mm_inline.h>
+#include <linux/module.h>
+#include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+#include <linux/vfio.h>
+
+#include "vfio.h"
+#include "glue.h"
+
+/* `abi.rs` has these numbers. */
+static_assert(VFIO_CHECK_EXTENSION == 0x3b65 && VFIO_IOMMU_GET_INFO == 0x3b70 &&
+	      VFIO_IOMMU_MAP_DMA == 0x3b71 && VFIO_IOMMU_UNMAP_DMA == 0x3b72 &&
+	      VFIO_IOMMU_DIRTY_PAGES == 0x3b75);
+static_assert(VFIO_TYPE1_IOMMU == 1 && VFIO_TYPE1v2_IOMMU == 3 && VFIO_DMA_CC_IOMMU == 4 &&
+	      VFIO_UNMAP_ALL == 9 && VFIO_UPDATE_VADDR == 10 &&
+	      __VFIO_RESERVED_TYPE1_NESTING_IOMMU == 6);
+static_assert(VFIO_DMA_MAP_FLAG_READ == 1 && VFIO_DMA_MAP_FLAG_WRITE == 2 &&
+	      VFIO_DMA_MAP_FLAG_VADDR == 4 && VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP == 1 &&
+	      VFIO_DMA_UNMAP_FLAG_ALL == 2 && VFIO_DMA_UNMAP_FLAG_VADDR == 4);
+static_assert(VFIO_IOMMU_DIRTY_PAGES_FLAG_START == 1 && VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP == 2 &&
+	      VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP == 4);
+static_assert(VFIO_IOMMU_INFO_PGSIZES == 1 && VFIO_IOMMU_INFO_CAPS == 2 &&
+	      VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE == 1 && VFIO_IOMMU_TYPE1_INFO_CAP_MIGRATION == 2 &&
+	      VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL == 3);
+static_assert(sizeof(struct vfio_iommu_type1_info) == 24 &&
+	      offsetof(struct vfio_iommu_type1_info, cap_offset) == 16);
+static_assert(IOMMU_RESV_DIRECT_RELAXABLE == 1 && IOMMU_RESV_MSI == 3 && IOMMU_RESV_SW_MSI == 4);
+
+static unsigned int dma_entry_limit __read_mostly = U16_MAX;
+module_param(dma_entry_limit, uint, 0644);
+MODULE_PARM_DESC(dma_entry_limit, "Mappings that a container may have (65535)");
+
+static bool allow_unsafe_interrupts;
+module_param(allow_unsafe_interrupts, bool, 0644);
+MODULE_PARM_DESC(allow_unsafe_interrupts, "Accept platforms that do not remap interrupts");
+
+static bool disable_hugepages;
+module_param(disable_hugepages, bool, 0644);
+MODULE_PARM_DESC(disable_hugepages, "Map every page by itself");
+
+unsigned int vfio_type1_entry_limit(void)
+{
+	return READ_ONCE(dma_entry_limit);
+}
+
+bool vfio_type1_unsafe_interrupts(void)
+{
+	return READ_ONCE(allow_unsafe_interrupts);
+}
+
+bool vfio_type1_huge_pages(void)
+{
+	return !READ_ONCE(disable_hugepages);
+}
+
+static int attach(void *data, struct iommu_group *group, enum vfio_group_type type)
+{
+	return vfio_type1_attach(data, group, type == VFIO_EMULATED_IOMMU);
+}
+
+static void register_device(void *data, struct vfio_device *device)
+{
+	if (device->ops->dma_unmap)
+		vfio_type1_register_device(data, device);
+}
+
+static void unregister_device(void *data, struct vfio_device *device)
+{
+	if (device->ops->dma_unmap)
+		vfio_type1_unregister_device(data, device);
+}
+
+static const struct vfio_iommu_driver_ops ops = {
+	.name = "vfio-iommu-type1-sgl",
+	.owner = THIS_MODULE,
+	.open = vfio_type1_open,
+	.release = vfio_type1_release,
+	.ioctl = vfio_type1_ioctl,
+	.attach_group = attach,
+	.detach_group = vfio_type1_detach,
+	.pin_pages = vfio_type1_pin_pages,
+	.unpin_pages = vfio_type1_unpin_pages,
+	.register_device = register_device,
+	.unregister_device = unregister_device,
+	.dma_rw = vfio_type1_dma_rw,
+	.group_iommu_domain = vfio_type1_group_domain,
+};
+
+int vfio_type1_register(void)
+{
+	return vfio_register_iommu_driver(&ops);
+}
+
+void vfio_type1_unregister(void)
+{
+	vfio_unregister_iommu_driver(&ops);
+}
+
+/* Devices that must be told of what is unmapped: linked through themselves, so adding cannot fail. */
+void vfio_type1_devices_init(struct list_head *devices)
+{
+	INIT_LIST_HEAD(devices);
+}
+
+void vfio_type1_devices_add(struct list_head *devices, struct vfio_device *device)
+{
+	list_add(&device->iommu_entry, devices);
+}
+
+void vfio_type1_devices_remove(struct vfio_device *device)
+{
+	list_del(&device->iommu_entry);
+}
+
+void vfio_type1_devices_tell(struct list_head *devices, u64 iova, u64 len)
+{
+	struct vfio_device *device;
+
+	list_for_each_entry(device, devices, iommu_entry)
+		device->ops->dma_unmap(device, iova, len);
+}
+
+/* A page frame that only the page table of a process leads to: memory of a device. */
+static long follow_device(struct mm_struct *mm, unsigned long start, unsigned long count, bool write,
+			  u64 *pfn)
+{
+	struct follow_pfnmap_args args = { .address = untagged_addr_remote(mm, start) };
+	bool unlocked = true;
+	long ret;
+
+	while (unlocked) {
+		unlocked = false;
+		args.vma = vma_lookup(mm, args.address);
+		if (!args.vma || !(args.vma->vm_flags & VM_PFNMAP))
+			return 0;
+		ret = follow_pfnmap_start(&args);
+		if (!ret)
+			break;
+		ret = fixup_user_fault(mm, args.address,
+				       FAULT_FLAG_REMOTE | (write ? FAULT_FLAG_WRITE : 0), &unlocked);
+		/* Where the lock was given up, the area may be another one now. */
+		if (unlocked)
+			continue;
+		if (!ret)
+			ret = follow_pfnmap_start(&args);
+		if (ret)
+			return ret;
+	}
+	if (write && !args.writable) {
+		ret = -EFAULT;
+	} else {
+		/* As far as the entry of the page table reaches. */
+		unsigned long frames = ~args.addr_mask >> PAGE_SHIFT;
+		unsigned long rest = frames - (args.pfn & frames) + 1;
+
+		*pfn = args.pfn;
+		ret = min(count, rest);
+	}
+	follow_pfnmap_end(&args);
+	/* Ordinary memory is not reached like that: nothing would keep it. */
+	if (ret > 0 && pfn_valid(*pfn) && !PageReserved(pfn_to_page(*pfn)))
+		return -EFAULT;
+	return ret;
+}
+
+long vfio_type1_pin(struct mm_struct *mm, unsigned long start, unsigned int count, bool write,
+		    struct page **pages, u64 *pfn)
+{
+	unsigned int flags = FOLL_LONGTERM | (write ? FOLL_WRITE : 0);
+	bool mine = mm == current->mm;
+	int locked = 1;
+	long pinned, ret;
+
+	cond_resched();
+	*pfn = 0;
+	if (mine) {
+		/* A range that wraps, or has addresses of the kernel, is judged page by page below. */
+		pinned = pin_user_pages_fast(start, count, flags, pages);
+		if (pinned > 0)
+			return pinned;
+	} else if (!mmget_not_zero(mm)) {
+		return -ENODEV;
+	}
+	mmap_read_lock(mm);
+	pinned = pin_user_pages_remote(mm, start, count, flags, pages, &locked);
+	if (!locked)
+		mmap_read_lock(mm);
+	if (pinned <= 0) {
+		ret = follow_device(mm, start, count, write, pfn);
+		if (ret)
+			pinned = ret;
+		else if (!pinned)
+			pinned = -EFAULT;
+		if (ret > 0)
+			pages[0] = NULL;
+	}
+	mmap_read_unlock(mm);
+	if (!mine)
+		mmput(mm);
+	return pinned;
+}
+
+unsigned int vfio_type1_first_run(struct page **pages, unsigned int count, u64 *pfn)
+{
+	*pfn = page_to_pfn(pages[0]);
+	return num_pages_contiguous(pages, count);
+}
+
+void vfio_type1_unpin_pages_of(struct page **pages, unsigned int count)
+{
+	unpin_user_pages(pages, count);
+}
+
+void vfio_type1_unpin_run(u64 pfn, u64 count, bool dirty)
+{
+	while (count) {
+		u64 some = min(count, (u64)1 << 15);
+
+		unpin_user_page_range_dirty_lock(pfn_to_page(pfn), some, dirty);
+		cond_resched();
+		pfn += some;
+		count -= some;
+	}
+}
+
+struct page *vfio_type1_page(u64 pfn)
+{
+	return pfn_valid(pfn) ? pfn_to_page(pfn) : NULL;
+}
+
+bool vfio_type1_may_lock(void)
+{
+	return capable(CAP_IPC_LOCK);
+}
+
+bool vfio_type1_fits(struct mm_struct *mm, struct task_struct *task, u64 pages)
+{
+	return READ_ONCE(mm->locked_vm) + pages <= task_rlimit(task, RLIMIT_MEMLOCK) >> PAGE_SHIFT;
+}
+
+int vfio_type1_charge(struct mm_struct *mm, struct task_struct *task, bool may_lock, u64 pages)
+{
+	int ret = mmap_write_lock_killable(mm);
+
+	if (ret)
+		return ret;
+	ret = __account_locked_vm(mm, pages, true, task, may_lock);
+	mmap_write_unlock(mm);
+	return ret;
+}
+
+void vfio_type1_uncharge(struct mm_struct *mm, struct task_struct *task, u64 pages)
+{
+	/* What a process without an address space has locked, nobody asks for. */
+	if (!mmget_not_zero(mm))
+		return;
+	mmap_write_lock(mm);
+	__account_locked_vm(mm, pages, false, task, true);
+	mmap_write_unlock(mm);
+	mmput(mm);
+}
+
+bool vfio_type1_access_ok(unsigned long start, unsigned long len)
+{
+	return access_ok((void __user *)start, len);
+}
+
+int vfio_type1_copy(struct mm_struct *mm, unsigned long at, void *data, size_t len, bool write)
+{
+	bool borrowed = !current->mm;
+	unsigned long left = len;
+
+	if (!mmget_not_zero(mm))
+		return -EPERM;
+	if (borrowed)
+		kthread_use_mm(mm);
+	if (current->mm == mm)
+		left = write ? copy_to_user((void __user *)at, data, len) :
+			       copy_from_user(data, (void __user *)at, len);
+	if (borrowed)
+		kthread_unuse_mm(mm);
+	mmput(mm);
+	return left ? -EFAULT : 0;
+}
+
+static int first_device(struct device *device, void *data)
+{
+	*(struct device **)data = device;
+	return 1;
+}
+
+struct iommu_domain *vfio_type1_domain_alloc(struct iommu_group *group)
+{
+	struct device *device = NULL;
+
+	iommu_group_for_each_dev(group, &device, first_device);
+	return device ? iommu_paging_domain_alloc(device) : ERR_PTR(-ENODEV);
+}
+
+bool vfio_type1_enforce_coherency(struct iommu_domain *domain)
+{
+	return domain->ops->enforce_cache_coherency && domain->ops->enforce_cache_coherency(domain);
+}
+
+int vfio_type1_reserved(struct iommu_group *group, struct vfio_type1_reserved *out, int room)
+{
+	struct iommu_resv_region *region, *next;
+	LIST_HEAD(regions);
+	int count = 0;
+	int ret = iommu_get_group_resv_regions(group, &regions);
+
+	list_for_each_entry_safe(region, next, &regions, list) {
+		if (count < room) {
+			out[count].first = region->start;
+			out[count].last = region->start + region->length - 1;
+			out[count].kind = region->type;
+		}
+		count++;
+		list_del(&region->list);
+		kfree(region);
+	}
+	return ret ? ret : count;
+}
+

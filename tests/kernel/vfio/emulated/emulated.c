@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+/*
+ * A device of vfio that is not there: pins, reads and writes the memory of its container, as a
+ * program tells it by write(). For `differ.c`.
+ */
+#include <linux/cleanup.h>
+#include <linux/device/faux.h>
+#include <linux/iommu.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+#include <linux/vfio.h>
+
+#define MOST 64
+
+struct command {
+	u32 what; /* 0 pins, 1 unpins, 2 reads, 3 writes */
+	u32 prot;
+	u64 iova;
+	u64 count; /* pages, or bytes */
+	u8 bytes[64];
+};
+
+struct emulated {
+	struct vfio_device device;
+	struct mutex lock;
+	/* Pages that are pinned, once each. */
+	u64 pinned[MOST];
+	int count;
+};
+
+static struct faux_device *faux;
+static struct emulated *emulated;
+
+/* Not under the lock: vfio has locks of its own, and calls dma_unmap() under one of them. */
+static void unpin(struct emulated *this, u64 first, u64 last)
+{
+	u64 iova;
+	int i;
+
+	do {
+		mutex_lock(&this->lock);
+		for (i = this->count - 1; i >= 0; i--)
+			if (this->pinned[i] >= first && this->pinned[i] <= last)
+				break;
+		if (i >= 0) {
+			iova = this->pinned[i];
+			this->pinned[i] = this->pinned[--this->count];
+		}
+		mutex_unlock(&this->lock);
+		if (i >= 0)
+			vfio_unpin_pages(&this->device, iova, 1);
+	} while (i >= 0);
+}
+
+static void dma_unmap(struct vfio_device *device, u64 iova, u64 len)
+{
+	unpin(container_of(device, struct emulated, device), iova, iova + len - 1);
+}
+
+static void close_device(struct vfio_device *device)
+{
+	unpin(container_of(device, struct emulated, device), 0, U64_MAX);
+}
+
+static int pin(struct emulated *this, struct command *command)
+{
+	struct page *pages[MOST];
+	int ret;
+
+	if (command->count > MOST - this->count)
+		return -E2BIG;
+	ret = vfio_pin_pages(&this->device, command->iova, command->count, command->prot, pages);
+	guard(mutex)(&this->lock);
+	for (int i = 0; i < ret; i++)
+		this->pinned[this->count++] = command->iova + i * PAGE_SIZE;
+	return ret;
+}
+
+static ssize_t do_write(struct vfio_device *device, const char __user *from, size_t size,
+			loff_t *offset)
+{
+	struct emulated *this = container_of(device, struct emulated, device);
+	struct command command;
+	ssize_t ret;
+
+	if (size != sizeof(command))
+		return -EINVAL;
+	if (copy_from_user(&command, from, size))
+		return -EFAULT;
+	switch (command.what) {
+	case 0:
+		return pin(this, &command);
+	case 1:
+		unpin(this, command.iova, command.iova + (command.count << PAGE_SHIFT) - 1);
+		return this->count;
+	}
+	if (command.count > sizeof(command.bytes))
+		return -EINVAL;
+	ret = vfio_dma_rw(device, command.iova, command.bytes, command.count, command.what == 3);
+	if (!ret && copy_to_user((char __user *)from, &command, size))
+		return -EFAULT;
+	return ret;
+}
+
+static const struct vfio_device_ops ops = {
+	.name = "emulated",
+	.write = do_write,
+	.close_device = close_device,
+	.dma_unmap = dma_unmap,
+	/* vfio asks for these, container or not. */
+	.bind_iommufd = vfio_iommufd_emulated_bind,
+	.unbind_iommufd = vfio_iommufd_emulated_unbind,
+	.attach_ioas = vfio_iommufd_emulated_attach_ioas,
+	.detach_ioas = vfio_iommufd_emulated_detach_ioas,
+};
+
+static int __init emulated_init(void)
+{
+	int ret;
+
+	faux = faux_device_create("vfio_emulated", NULL, NULL);
+	if (!faux)
+		return -ENODEV;
+	emulated = vfio_alloc_device(emulated, device, &faux->dev, &ops);
+	if (IS_ERR(emulated)) {
+		ret = PTR_ERR(emulated);
+		goto err;
+	}
+	mutex_init(&emulated->lock);
+	ret = vfio_register_emulated_iommu_dev(&emulated->device);
+	if (!ret)
+		return 0;
+	vfio_put_device(&emulated->device);
+err:
+	faux_device_destroy(faux);
+	return ret;
+}
+
+static void __exit emulated_exit(void)
+{
+	vfio_unregister_group_dev(&emulated->device);
+	vfio_put_device(&emulated->device);
+	faux_device_destroy(faux);
+}
+
+module_init(emulated_init);
+module_exit(emulated_exit);
+MODULE_DESCRIPTION("A device of vfio that is not there, for tests");
+MODULE_LICENSE("Dual MIT/GPL");

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# shellcheck shell=sh
+#
+# The tests of vfio, inside the machine: all on our backend first, while lockdep still looks, then on
+# the kernel's own, whose complaints are shown and are not ours.
+set -u
+
+# The value of vfio.NAME on the command line of the kernel, or what follows.
+option() {
+    value=$(sed -n "s/.*vfio\.$1=\([^ ]*\).*/\1/p" /proc/cmdline)
+    echo "${value:-$2}"
+}
+
+failed=0
+fail() {
+    echo "test: FAILED: $*"
+    failed=1
+}
+
+pins() {
+    echo 1 >/proc/sys/vm/stat_refresh
+    awk "/nr_foll_pin_$1/ { print \$2 }" /proc/vmstat
+}
+
+# The backend that is loaded now.
+use() {
+    rmmod emulated vfio-pci vfio-pci-core vfio_iommu_type1 vfio_type1_sgl 2>/dev/null
+    insmod "/$1.ko" || fail "insmod $1"
+    insmod /vfio-pci-core.ko
+    insmod /vfio-pci.ko disable_idle_d3=1
+    insmod /emulated.ko
+    for device in $edu $igb; do
+        echo vfio-pci >"/sys/bus/pci/devices/$device/driver_override"
+        [ -e "/sys/bus/pci/devices/$device/driver" ] || echo "$device" >/sys/bus/pci/drivers_probe
+    done
+}
+
+# The device of a vendor, in the way of the tests.
+device() {
+    for path in /sys/bus/pci/devices/*; do
+        if [ "$(cat "$path/vendor" "$path/device" | tr '\n' ' ')" = "$1 " ]; then
+            basename "$path"
+        fi
+    done
+}
+
+# self_test BACKEND PROGRAM DEVICE: those of its variants that open a container of type 1.
+self_test() {
+    started=$(cut -d . -f 1 /proc/uptime)
+    # -l prints a table: fixtures, and the variants of each.
+    set -- "$1" "$2" "$3" $("$2" -l "$3" 2>&1 | tr -s ' ' '\n' | grep '^vfio_type1' | sort -u |
+        sed 's/^/-v /')
+    backend=$1 program=$2 device=$3
+    shift 3
+    "$program" "$@" "$device" >/tmp/out 2>&1
+    status=$?
+    grep -E '^(ok|not ok|# (FAILED|Totals))' /tmp/out | sed "s/^/$backend: /"
+    echo "test: $backend: $program $device: $(sed -n 's/^# Totals: //p' /tmp/out), status $status," \
+        "$(($(cut -d . -f 1 /proc/uptime) - started)) s"
+    if [ "$status" != 0 ]; then
+        head -n 40 /tmp/out
+        fail "$backend: $program $device"
+    fi
+    # Pins that nobody has taken back.
+    [ "$(pins acquired)" = "$(pins released)" ] ||
+        fail "$backend: $program: $(pins acquired) pins, $(pins released) released"
+}
+
+# Some tests share a gigabyte with a device, and must do it within 30 seconds: in huge pages.
+echo always >/sys/kernel/mm/transparent_hugepage/shmem_enabled
+
+insmod /irqbypass.ko
+insmod /vfio.ko
+edu=$(device "0x1234 0x11e8")
+igb=$(device "0x8086 0x10c9")
+backends=$(option backends vfio_type1_sgl,vfio_iommu_type1 | tr , ' ')
+programs=$(option programs vfio_dma_mapping_test@edu,vfio_dma_mapping_test@igb,\
+vfio_dma_mapping_mmio_test@igb,vfio_pci_device_test@igb,vfio_pci_driver_test@igb | tr , ' ')
+tests=$(option tests self,differ,stress | tr , ' ')
+
+for backend in $backends; do
+    use "$backend"
+    for test in $tests; do
+        case $test in
+        self)
+            for program in $programs; do
+                self_test "$backend" "${program%@*}" "$(eval "echo \$${program#*@}")"
+            done
+            ;;
+        stress)
+            vfio_stress "$edu" 2>&1 | sed "s/^/test: $backend: fails: /"
+            # Killed while it maps, and the module is held as long as there is a container.
+            for seconds in 0.1 0.2 0.3; do
+                rm -f /tmp/maps
+                vfio_stress "$edu" /tmp/maps &
+                while [ ! -e /tmp/maps ] && kill -0 $! 2>/dev/null; do sleep 0.1; done
+                sleep "$seconds"
+                ! rmmod "$backend" 2>/dev/null || fail "$backend: unloaded with a container open"
+                kill -9 $! && ! wait $! 2>/dev/null || fail "$backend: vfio_stress ended by itself"
+            done
+            [ "$(pins acquired)" = "$(pins released)" ] ||
+                fail "$backend: vfio_stress: $(pins acquired) pins, $(pins released) released"
+            echo "test: $backend: killed three times: no page is pinned"
+            ;;
+        measure)
+            vfio_measure "$edu" "$(option megabytes 256)" | sed "s/^/test: $backend: /"
+            ;;
+        differ)
+            for seed in $(seq 1 "$(option seeds 8)"); do
+                # Every third run in a container that takes few mappings.
+                limit=65535
+                [ $((seed % 3)) != 0 ] || limit=8
+                echo "$limit" >"/sys/module/$backend/parameters/dma_entry_limit"
+                vfio_differ "$edu" "$igb" "$seed" "$(option steps 400)"
+            done >"/tmp/$backend.differ" 2>&1 || fail "$backend: vfio_differ"
+            [ "$(pins acquired)" = "$(pins released)" ] ||
+                fail "$backend: vfio_differ: $(pins acquired) pins, $(pins released) released"
+            ;;
+        esac
+    done
+    if [ "$backend" = vfio_iommu_type1 ]; then
+        dmesg -c | grep -E 'BUG:|WARNING:' | sed "s/^/test: $backend: the kernel says: /"
+    fi
+done
+case " $tests " in
+*" differ "*)
+    set -- $backends
+    if cmp -s "/tmp/$1.differ" "/tmp/${2:-$1}.differ"; then
+        echo "test: differ: $(wc -l <"/tmp/$1.differ") lines are equal," \
+            "$(grep -c ' = 0' "/tmp/$1.differ") of them successes"
+    else
+        diff "/tmp/$1.differ" "/tmp/$2.differ" | head -n 60
+        fail "the backends differ"
+    fi
+    # Which answers were seen, and how often.
+    sed -n 's/^\([a-z0-9]*\) .* = \(-\{0,1\}[0-9]*\).*/\1 \2/p' "/tmp/$1.differ" | sort | uniq -c |
+        sed 's/^/test: differ: /'
+    ;;
+esac
+rmmod emulated vfio-pci vfio-pci-core
+[ "$(pins acquired)" = "$(pins released)" ] || fail "pages are pinned at the end"
+awk '/nr_foll_pin/ { print "test: at the end: " $0 }' /proc/vmstat
+exit "$failed"

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# shellcheck shell=bash
+#
+# Sourced by tests/kernel/run: Linux' own tests of vfio and a differential test, on the kernel's type1
+# backend and on examples/kernel/vfio_type1, in one machine. The tests are built from the source of
+# the kernel, unmodified, outside of the repository.
+
+# vfio_programs FOLDER: the self-tests, static, against the headers of this very kernel.
+vfio_programs() {
+    local tests=$kernel_source/tools/testing/selftests out=$modules/vfio name
+    local headers=$out/headers/usr/include
+    need /usr/include/uuid/uuid.h uuid-dev
+    mkdir -p "$out"
+    [ -e "$headers/linux/vfio.h" ] ||
+        make -s -C "$kernel_source" O="$out/headers" headers >"$out/headers.log" 2>&1 ||
+        fail_with "$out/headers.log" "the headers of the kernel cannot be made"
+    for name in vfio_dma_mapping_test vfio_dma_mapping_mmio_test vfio_pci_device_test \
+        vfio_pci_driver_test; do
+        [ "$out/$name" -nt "$tests/vfio/$name.c" ] ||
+            gcc -w -static -D_GNU_SOURCE= -isystem "$headers" -I"$tests" \
+                -I"$tests/vfio/lib/include" -I"$kernel_source/tools/include" -o "$out/$name" \
+                "$tests/vfio/$name.c" "$tests"/vfio/lib/*.c "$tests"/vfio/lib/drivers/*/*.c \
+                -luuid -lpthread >"$out/$name.log" 2>&1 ||
+            fail_with "$out/$name.log" "$name cannot be built"
+        cp "$out/$name" "$1/"
+    done
+    for name in differ measure stress; do
+        gcc -O2 -Wall -Werror -static -isystem "$headers" -o "$1/vfio_$name" "$here/vfio/$name.c" \
+            >"$out/$name.log" 2>&1 || fail_with "$out/$name.log" "$name cannot be built"
+    done
+}
+
+vfio_initramfs() {
+    local dir=$modules/vfio/initramfs
+    rm -rf "$dir"
+    mkdir -p "$dir/bin"
+    cp "$(command -v busybox)" "$dir/bin/busybox"
+    cp "$here/init" "$dir/"
+    cp "$here/vfio/guest.sh" "$dir/guest.sh"
+    vfio_programs "$dir/bin"
+    local module
+    for module in virt/lib/irqbypass drivers/vfio/vfio drivers/vfio/vfio_iommu_type1 \
+        drivers/vfio/pci/vfio-pci-core drivers/vfio/pci/vfio-pci; do
+        cp "$kernel/$module.ko" "$dir/"
+    done
+    cp "$modules/vfio_type1/vfio_type1_sgl.ko" "$modules/vfio/emulated/emulated.ko" "$dir/"
+    chmod 755 "$dir/init"
+    (cd "$dir" && find . | sort | cpio --quiet -o -H newc -R 0:0) | gzip -1 >"$modules/vfio.gz"
+}
+
+# vfio_tests ARGUMENTS: for guest.sh, on the command line of the kernel.
+vfio_tests() {
+    local log=$modules/vfio/boot.log status=0 started=$SECONDS
+    mkdir -p "$modules/vfio"
+    build_module vfio_type1 "$root/examples/kernel/vfio_type1"
+    local emulated=$modules/vfio/emulated
+    mkdir -p "$emulated"
+    cp "$here/vfio/emulated/"* "$emulated/"
+    make -s -C "$kernel" M="$emulated" modules >"$emulated/build.log" 2>&1 ||
+        fail_with "$emulated/build.log" "the emulated device cannot be built"
+    vfio_initramfs
+    # shellcheck disable=SC2086 # more arguments for QEMU, as words
+    timeout --foreground "${PINNED_SGL_VFIO_DEADLINE:-1800}" "${qemu[@]}" ${PINNED_SGL_VFIO_QEMU:-} \
+        -M q35 -accel tcg \
+        -cpu max,-la57 -smp 2 -m 2G -nodefaults -no-user-config -display none -serial stdio \
+        -monitor none -no-reboot -device intel-iommu,intremap=on -device edu \
+        -device igb,romfile= -device isa-debug-exit,iobase=0xf4,iosize=0x04 \
+        -kernel "$kernel/arch/x86/boot/bzImage" -initrd "$modules/vfio.gz" \
+        -append "console=ttyS0 panic=-1 intel_iommu=on,sm_off iommu.strict=1 hugepages=40 $*" \
+        </dev/null >"$log" 2>&1 || status=$?
+    tr -d '\r' <"$log" >"$log.txt"
+    grep -E '^(test|guest): ' "$log.txt" || true
+    if [ "$status" != 33 ]; then
+        tail -n 60 "$log.txt" >&2
+        fail "the machine ended with status $status, not 33: $log.txt"
+    fi
+    echo "tests/kernel/run: vfio passed in $((SECONDS - started)) s; log: $log.txt"
+}
