@@ -54,6 +54,13 @@ self_test() {
     shift 3
     "$program" "$@" "$device" >/tmp/out 2>&1
     status=$?
+    # They watch the clock. A machine that did something else meanwhile gets a second chance, and the
+    # log says so; what fails twice has failed.
+    if grep -q 'terminated by timeout' /tmp/out; then
+        echo "test: $backend: $program $device: out of time, once more"
+        "$program" "$@" "$device" >/tmp/out 2>&1
+        status=$?
+    fi
     grep -E '^(ok|not ok|# (FAILED|Totals))' /tmp/out | sed "s/^/$backend: /"
     echo "test: $backend: $program $device: $(sed -n 's/^# Totals: //p' /tmp/out), status $status," \
         "$(($(cut -d . -f 1 /proc/uptime) - started)) s"
