@@ -33,6 +33,10 @@ use core::{fmt, pin::Pin};
 ///
 /// `map`, `unmap` and `unmap_range` have contracts; a `Mapping` and an
 /// `Ioas` keep them.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no domain",
+    note = "a domain is passed by its holder: an `Arc`, a `Box` or a reference of it; not a reference of an `Arc`"
+)]
 pub unsafe trait Domain {
     /// Why a tile could not be mapped: in a kernel, the errno.
     type Error: fmt::Debug;

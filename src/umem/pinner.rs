@@ -56,6 +56,10 @@ impl fmt::Debug for PinFlags {
 /// # Safety
 ///
 /// `page_size` and `pin` are safe to call. [`unpin`](Self::unpin) has a contract.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no pinner",
+    note = "a pinner is passed by its holder: an `Arc`, a `Box` or a reference of it; not a reference of an `Arc`"
+)]
 pub unsafe trait Pinner {
     /// Why pages could not be pinned: in a kernel, the errno.
     type Error: fmt::Debug;

@@ -21,6 +21,10 @@ use core::{fmt, ops::Range};
 /// # Safety
 ///
 /// All but [`detach`](Self::detach) is safe to call.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no region",
+    note = "a region is passed by its holder: an `Arc<Umem<..>>` itself, or `&umem` of an `Umem`; not `&arc`"
+)]
 #[expect(clippy::len_without_is_empty, reason = "a region is never empty")]
 pub unsafe trait Region {
     /// Where the list is stored.

@@ -94,7 +94,8 @@ where
     /// # Errors
     ///
     /// [`IoasAttachError`], with the domain; nothing is mapped in it then, and the address space is
-    /// as before.
+    /// as before. After [`IoasError::Breach`] nobody knows what is mapped in the domain, and the mapping
+    /// at which it happened is poisoned.
     pub fn attach(&mut self, domain: D) -> Result<DomainId, IoasAttachError<D, DomainError<D>>> {
         let failed = |kind, at, domain| IoasAttachError { kind, at, domain };
         let id = match self.domains.push(domain) {
