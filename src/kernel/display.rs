@@ -2,6 +2,7 @@
 //! The kernel prints through a trait of its own: for addresses and sizes it is the usual text.
 #![forbid(unsafe_code)]
 
+use super::sg_table::DmaAddr;
 use crate::iommu::IovaRange;
 use crate::umem::UserRange;
 use crate::{Iova, PageSize, Pfn, PhysAddr, UserAddr};
@@ -16,4 +17,4 @@ macro_rules! display {
     )*};
 }
 
-display!(Iova IovaRange PageSize Pfn PhysAddr UserAddr UserRange);
+display!(DmaAddr Iova IovaRange PageSize Pfn PhysAddr UserAddr UserRange);

@@ -61,7 +61,7 @@ pub struct PagingDomain<'a> {
     device: &'a Device<Bound>,
 }
 
-fn raw_device(device: &Device<Bound>) -> *mut bindings::device {
+pub(super) fn raw_device(device: &Device<Bound>) -> *mut bindings::device {
     // `Device` is a transparent wrapper of it.
     ptr::from_ref(device).cast_mut().cast()
 }

@@ -14,7 +14,7 @@
 //! | the kernel failed | what it answered |
 #![forbid(unsafe_code)]
 
-use crate::granule::TileError;
+use crate::granule::{LimitError, SegmentError, TileError};
 use crate::iommu::{
     Breach, CutError, CutErrorKind, Domain, IoasAccessError, IoasAccessErrorKind, IoasAttachError,
     IoasError, IoasMapError, MapError, MapErrorKind, UnmapError, UnmapRangeError,
@@ -42,6 +42,8 @@ errno! {
     ChargeError: _ => code::ENOMEM;
     Breach: _ => code::EIO;
     WindowError: _ => code::EINVAL;
+    LimitError: _ => code::EINVAL;
+    SegmentError: _ => code::EINVAL;
     RunError: error => match error {
         RunError::Empty => code::EINVAL,
         RunError::Wraps => code::EOVERFLOW,

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The functions of `helpers.c`: see `helpers.h` for what they do.
 
-use kernel::bindings::{device, iommu_domain, iommu_iotlb_gather, mm_struct, page};
+use kernel::bindings::{
+    device, dma_data_direction, iommu_domain, iommu_iotlb_gather, mm_struct, page, scatterlist,
+    sg_table,
+};
 use kernel::ffi::{c_int, c_long, c_ulong, c_void};
 
 #[allow(improper_ctypes, reason = "C structs as bindgen sees them, which have members of no size")]
@@ -56,4 +59,21 @@ extern "C" {
     ) -> c_int;
     pub(super) fn pinned_sgl_gather_init(gather: *mut iommu_iotlb_gather);
     pub(super) fn pinned_sgl_iotlb_sync(domain: *mut iommu_domain, gather: *mut iommu_iotlb_gather);
+
+    pub(super) fn pinned_sgl_dma_limits(
+        device: *mut device,
+        max_len: *mut u64,
+        boundary_mask: *mut u64,
+    );
+    pub(super) fn pinned_sgl_sg_set(at: *mut *mut scatterlist, phys: u64, len: u32) -> c_int;
+    pub(super) fn pinned_sgl_sync_for_cpu(
+        device: *mut device,
+        table: *mut sg_table,
+        direction: dma_data_direction,
+    );
+    pub(super) fn pinned_sgl_sync_for_device(
+        device: *mut device,
+        table: *mut sg_table,
+        direction: dma_data_direction,
+    );
 }

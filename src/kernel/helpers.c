@@ -6,11 +6,13 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/capability.h>
+#include <linux/dma-mapping.h>
 #include <linux/highmem.h>
 #include <linux/iommu.h>
 #include <linux/list.h>
 #include <linux/mm.h>
 #include <linux/mmzone.h>
+#include <linux/scatterlist.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 
@@ -204,4 +206,36 @@ void pinned_sgl_gather_init(struct iommu_iotlb_gather *gather)
 void pinned_sgl_iotlb_sync(struct iommu_domain *domain, struct iommu_iotlb_gather *gather)
 {
 	iommu_iotlb_sync(domain, gather);
+}
+
+void pinned_sgl_dma_limits(struct device *device, u64 *max_len, u64 *boundary_mask)
+{
+	/* Bounce buffers may have less room than the device takes in a segment. */
+	*max_len = min_t(u64, dma_get_max_seg_size(device), dma_max_mapping_size(device));
+	*boundary_mask = dma_get_seg_boundary(device);
+	/* On 32 bits it is what an address has, and no boundary. */
+	if (*boundary_mask == ULONG_MAX)
+		*boundary_mask = U64_MAX;
+}
+
+int pinned_sgl_sg_set(struct scatterlist **at, u64 phys, u32 len)
+{
+	if (!*at || !len || !pfn_valid(PHYS_PFN(phys)) || !pfn_valid(PHYS_PFN(phys + (len - 1))))
+		return -EINVAL;
+	sg_set_page(*at, pfn_to_page(PHYS_PFN(phys)), len, offset_in_page(phys));
+	*at = sg_next(*at);
+	cond_resched();
+	return 0;
+}
+
+void pinned_sgl_sync_for_cpu(struct device *device, struct sg_table *table,
+			     enum dma_data_direction direction)
+{
+	dma_sync_sgtable_for_cpu(device, table, direction);
+}
+
+void pinned_sgl_sync_for_device(struct device *device, struct sg_table *table,
+				enum dma_data_direction direction)
+{
+	dma_sync_sgtable_for_device(device, table, direction);
 }

@@ -2,6 +2,7 @@
 #ifndef PINNED_SGL_HELPERS_H
 #define PINNED_SGL_HELPERS_H
 
+#include <linux/dma-direction.h>
 #include <linux/types.h>
 
 struct device;
@@ -9,6 +10,8 @@ struct iommu_domain;
 struct iommu_iotlb_gather;
 struct mm_struct;
 struct page;
+struct scatterlist;
+struct sg_table;
 
 /* Pins up to `count` pages (as many as an int counts) from `start` on: how many, or an errno. */
 long pinned_sgl_pin(struct mm_struct *mm, unsigned long start, size_t count, u32 flags,
@@ -35,5 +38,14 @@ size_t pinned_sgl_reserved(struct device *device, u64 (*ranges)[2], size_t most)
 int pinned_sgl_map(struct iommu_domain *domain, unsigned long iova, u64 phys, size_t len, u32 prot);
 void pinned_sgl_gather_init(struct iommu_iotlb_gather *gather);
 void pinned_sgl_iotlb_sync(struct iommu_domain *domain, struct iommu_iotlb_gather *gather);
+
+/* The bytes of a segment at most, and the mask that its first and last byte must agree beyond. */
+void pinned_sgl_dma_limits(struct device *device, u64 *max_len, u64 *boundary_mask);
+/* Fills one entry of a table, and goes to the next; EINVAL if there is none, or no struct page. */
+int pinned_sgl_sg_set(struct scatterlist **at, u64 phys, u32 len);
+void pinned_sgl_sync_for_cpu(struct device *device, struct sg_table *table,
+			     enum dma_data_direction direction);
+void pinned_sgl_sync_for_device(struct device *device, struct sg_table *table,
+				enum dma_data_direction direction);
 
 #endif

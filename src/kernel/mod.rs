@@ -14,6 +14,7 @@
 //! | [`pin`] | an `Umem`, with the usual memory for it | |
 //! | [`MmAccountant`] | an `Accountant` | `mm->pinned_vm`, `mm->locked_vm` |
 //! | [`PagingDomain`] | a `Domain` and a `ReadDomain` | `struct iommu_domain` |
+//! | [`SgTable`], [`DmaList`] | a part of a region for the DMA API | `struct sg_table`, `dma_map_sgtable()` |
 //! | [`Pieces`], [`PieceSlab`] | a `Storage`, a `Slab` | `kmalloc()` with flags |
 //! | `Arc`, `ARef`, `KBox` | holders | |
 //! | `Error` | all errors of the crate | errno |
@@ -44,7 +45,9 @@
 //!   promise follows from what the kernel's functions do, and stands beside each of them.
 //! - Calls of C: pointers that are held by `self`, or to locals.
 //!
-//! A driver needs no `unsafe` to pin, map, copy, unmap and unpin.
+//! - [`SgTable::map`]: the DMA API does not stop a device, so its driver says that it has stopped.
+//!
+//! A driver needs no `unsafe` to pin, map into a domain, copy, unmap and unpin.
 //!
 //! # Where it may be called
 //!
@@ -75,6 +78,8 @@ mod pin;
 #[cfg(pinned_sgl_kbuild)]
 mod pinner;
 #[cfg(pinned_sgl_kbuild)]
+mod sg_table;
+#[cfg(pinned_sgl_kbuild)]
 mod slab;
 #[cfg(pinned_sgl_kbuild)]
 mod storage;
@@ -85,6 +90,7 @@ pub use self::{
     domain::{Gather, PagingDomain, RawDomain},
     pin::pin,
     pinner::MmPinner,
+    sg_table::{DmaAddr, DmaList, DmaSegment, DmaSegments, SgTable},
     slab::PieceSlab,
     storage::Pieces,
 };

@@ -23,20 +23,11 @@ pub(crate) const COMMAND_FILE: &CStr = c"command";
 
 #[pin_data]
 pub(crate) struct Tester {
-    device: ARef<device::Device>,
+    pub(crate) device: ARef<device::Device>,
     #[pin]
     pub(crate) held: Mutex<Option<Held>>,
 }
 
-/// Fails the test, and says where.
-macro_rules! check {
-    ($what:expr) => {
-        if !$what {
-            pr_err!("{}:{}: {}\n", file!(), line!(), stringify!($what));
-            return Err(EIO);
-        }
-    };
-}
 /// Whether the domain maps exactly `window` at `iova`, and nothing beside it.
 fn is_mapped<S: Storage>(domain: &PagingDomain<'_>, window: &Window<'_, S>, iova: Iova) -> Result {
     let range = IovaRange::new(iova, window.len())?;

@@ -4,7 +4,18 @@
 //! They are asked for by the program `user.c`, which writes a [`Command`] to
 //! `/sys/kernel/debug/pinned-sgl/command` and compares the answers with what it knows of its memory.
 
+/// Fails the test, and says where.
+macro_rules! check {
+    ($what:expr) => {
+        if !$what {
+            pr_err!("{}:{}: {}\n", file!(), line!(), stringify!($what));
+            return Err(EIO);
+        }
+    };
+}
+
 mod device;
+mod dma;
 
 use device::{Tester, COMMAND_FILE};
 use kernel::{
@@ -47,6 +58,7 @@ const UNPIN: u64 = 3;
 const READ: u64 = 4;
 const WRITE: u64 = 5;
 const DOMAIN: u64 = 6;
+const DMA: u64 = 7;
 
 /// Pins memory of the calling process, with few slots, so that several batches are needed.
 fn pin(at: u64, len: u64, flags: u64) -> Result<Held> {
@@ -85,6 +97,9 @@ fn command(tester: &Tester, reader: &mut UserSliceReader) -> Result {
     }
     if command.what == DOMAIN {
         return tester.domain(&pin(command.at, command.len, command.flags)?);
+    }
+    if command.what == DMA {
+        return tester.dma(pin(command.at, command.len, command.flags)?);
     }
     let region = held.as_ref().ok_or(ENOENT)?;
     let user = UserPtr::from_addr(command.answer as usize);

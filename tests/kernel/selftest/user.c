@@ -18,7 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { PIN = 1, RUNS, UNPIN, READ, WRITE, DOMAIN };
+enum { PIN = 1, RUNS, UNPIN, READ, WRITE, DOMAIN, DMA };
 enum { F_WRITE = 1, F_LONGTERM = 2, F_LOCKED = 1 << 16 };
 
 struct command {
@@ -359,6 +359,24 @@ static void test_domain(const char *kind, uint64_t len, uint64_t flags)
 	printf("test: selftest: the IOMMU's page table is what was mapped: %s\n", kind);
 }
 
+static int dma(void *at, uint64_t len, uint64_t flags)
+{
+	return ask((struct command){ DMA, (uintptr_t)at, len, flags, 0, 0 });
+}
+
+static void test_dma(const char *kind, uint64_t len, uint64_t flags)
+{
+	unsigned char *at = memory(kind, len);
+
+	test = "dma";
+	errno = dma(at, len, flags);
+	check(!errno);
+	munmap(at, len);
+	nothing_left();
+	printf("test: selftest: the DMA API maps what the table says: %s, %s\n", kind,
+	       flags & F_WRITE ? "all directions" : "read only");
+}
+
 /*
  * Every allocation on the way fails once: the first, the second, and so on, until none is left.
  * What fails must fail as a whole, for lack of memory, and leave nothing.
@@ -424,6 +442,12 @@ int main(void)
 	test_domain("mixed", 8 * mib, F_LONGTERM);
 	test_domain("hugetlb", 8 * mib, F_LONGTERM | F_WRITE);
 
+	test_dma("4k", 2 * mib, F_LONGTERM | F_WRITE);
+	test_dma("4k", 64 * page, F_LONGTERM);
+	test_dma("thp", 8 * mib, F_LONGTERM | F_WRITE);
+	test_dma("mixed", 8 * mib, F_LONGTERM);
+	test_dma("hugetlb", 8 * mib, F_LONGTERM | F_WRITE);
+
 	put("/sys/kernel/debug/failslab/ignore-gfp-wait", "N");
 	put("/sys/kernel/debug/failslab/verbose", "0");
 	put("/sys/kernel/debug/fail_page_alloc/ignore-gfp-wait", "N");
@@ -431,6 +455,7 @@ int main(void)
 	put("/sys/kernel/debug/fail_page_alloc/verbose", "0");
 	test_memory("pin", pin, 3 * mib);
 	test_memory("map", domain, mib);
+	test_memory("dma", dma, mib);
 
 	/* The module is taken out with a region pinned: see guest.sh. */
 	test = "unload";

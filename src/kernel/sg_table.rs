@@ -1,0 +1,417 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! [`SgTable`]: a part of a region as a C `struct sg_table`, and [`DmaList`], the same mapped for a
+//! device by the DMA API.
+
+use super::domain::raw_device;
+use super::ffi;
+use crate::granule::SegmentLimits;
+use crate::sgl::{Storage, Window};
+use crate::umem::{Attachment, Holder, Region};
+use core::{fmt, iter::FusedIterator, marker::PhantomData, mem::ManuallyDrop, ops::Range};
+use kernel::{
+    bindings,
+    device::{Bound, Device},
+    dma::DataDirection,
+    error::{code, to_result, Error, Result},
+    types::Opaque,
+};
+
+/// An address that a device uses for memory which the DMA API has mapped for it: neither the
+/// physical address nor an IOVA of a domain that a driver fills by itself.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub struct DmaAddr(u64);
+
+impl DmaAddr {
+    /// The number, as the device is told.
+    #[inline]
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The address `bytes` further up, or `None` where 64 bits end.
+    #[inline]
+    #[must_use]
+    pub const fn checked_add(self, bytes: u64) -> Option<Self> {
+        match self.0.checked_add(bytes) {
+            Some(sum) => Some(Self(sum)),
+            None => None,
+        }
+    }
+}
+
+impl fmt::Debug for DmaAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DmaAddr({:#x})", self.0)
+    }
+}
+
+impl fmt::Display for DmaAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.0)
+    }
+}
+
+/// Bytes that are contiguous for the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DmaSegment {
+    /// The first byte, for the device.
+    pub addr: DmaAddr,
+    /// How many bytes: never zero.
+    pub len: u32,
+}
+
+/// A table of C, which is freed when it is dropped.
+///
+/// Invariant: made by `sg_alloc_table()`.
+struct Table(Opaque<bindings::sg_table>);
+
+// SAFETY: a table is memory of the kernel's allocator, which any thread may read and free.
+unsafe impl Send for Table {}
+// SAFETY: through a shared reference it is only read.
+unsafe impl Sync for Table {}
+
+impl Table {
+    /// The segments of `window`, none longer than the device takes and none across its boundary.
+    fn new<S: Storage>(device: &Device<Bound>, window: Window<'_, S>) -> Result<Self> {
+        let limits = limits(device)?;
+        let segments = window.segments(&limits)?;
+        let count = window.segment_count(&limits).try_into().map_err(|_| code::EOVERFLOW)?;
+        let raw = Opaque::zeroed();
+        // SAFETY: there is room for it, and zeros are a table of nothing.
+        to_result(unsafe {
+            bindings::sg_alloc_table(raw.get(), count, bindings::GFP_KERNEL_ACCOUNT)
+        })?;
+        // Invariant: it is one now; from here on it is freed by dropping it.
+        let this = Self(raw);
+        // SAFETY: by the invariant the table is valid.
+        let mut at = unsafe { (*this.0.get()).sgl };
+        for segment in segments {
+            let len = segment.len.try_into().map_err(|_| code::EOVERFLOW)?;
+            // SAFETY: `at` is an entry of the table, or null behind the last one.
+            to_result(unsafe { ffi::pinned_sgl_sg_set(&mut at, segment.phys.get(), len) })?;
+        }
+        Ok(this)
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        // SAFETY: by the invariant; by `&mut` nobody else uses it.
+        unsafe { bindings::sg_free_table(self.0.get()) };
+    }
+}
+
+/// What the device takes in one segment, and what the DMA API can map for it in one.
+fn limits(device: &Device<Bound>) -> Result<SegmentLimits> {
+    let (mut max_len, mut boundary_mask) = (0, 0);
+    // SAFETY: a bound device is there as long as it is borrowed; the other pointers are to locals.
+    unsafe {
+        ffi::pinned_sgl_dma_limits(raw_device(device), &mut max_len, &mut boundary_mask);
+    }
+    let limits = SegmentLimits::NONE.max_len(max_len)?;
+    match boundary_mask.checked_add(1) {
+        Some(boundary) => Ok(limits.boundary(boundary)?),
+        None => Ok(limits),
+    }
+}
+
+/// An attachment that is released when it is dropped.
+///
+/// Invariant: no device can reach the memory through it when it is dropped.
+struct Hold<U: Holder<Target: Region>>(ManuallyDrop<Attachment<U>>);
+
+impl<U: Holder<Target: Region>> Hold<U> {
+    fn release(self) -> U {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: it is taken once: `this` is not dropped.
+        let attachment = unsafe { ManuallyDrop::take(&mut this.0) };
+        // SAFETY: by the invariant.
+        unsafe { attachment.release() }
+    }
+}
+
+impl<U: Holder<Target: Region>> Drop for Hold<U> {
+    fn drop(&mut self) {
+        // SAFETY: it is taken once: a value is dropped once, and `release` does not drop it.
+        let attachment = unsafe { ManuallyDrop::take(&mut self.0) };
+        // SAFETY: by the invariant.
+        drop(unsafe { attachment.release() });
+    }
+}
+
+/// A part of a region as a `struct sg_table`, cut as a device takes it: no segment is longer than
+/// its `dma_get_max_seg_size()`, or than the DMA API maps in one piece, and none crosses its
+/// `dma_get_seg_boundary()`.
+///
+/// The region stays attached, and so pinned, as long as the table is there. Nothing is mapped yet:
+/// that is what [`map`](Self::map) is for. Dropping it frees the table and lets go of the region.
+///
+/// A table has 32 bytes for each segment (24 where the kernel does not keep DMA lengths apart),
+/// which is what `dma_map_sgtable()` demands: it is made for a transfer, and not kept beside the list.
+pub struct SgTable<'a, U: Holder<Target: Region>> {
+    // Dropped in this order: the table, then the hold.
+    table: Table,
+    hold: Hold<U>,
+    device: &'a Device<Bound>,
+    direction: DataDirection,
+}
+
+impl<'a, U: Holder<Target: Region>> SgTable<'a, U> {
+    /// The bytes `range` of `region`, for `device`. May sleep; the table is charged to the memory
+    /// cgroup of the caller (`GFP_KERNEL_ACCOUNT`).
+    ///
+    /// A region that the device writes (`FromDevice`, `Bidirectional`) counts as written from here on.
+    ///
+    /// # Errors
+    ///
+    /// With the region, which is not attached then: `EINVAL` if the range is empty, reaches beyond
+    /// the region, or has memory without a `struct page`, for the direction `None`, and for limits of
+    /// the device that are none; `EPERM` if the device would write what was pinned for reading;
+    /// `EBUSY` if there are too many attachments; `EOVERFLOW` for more than `u32::MAX` segments;
+    /// `ENOMEM`.
+    pub fn new(
+        device: &'a Device<Bound>,
+        region: U,
+        range: Range<u64>,
+        direction: DataDirection,
+    ) -> Result<Self, (Error, U)> {
+        let writable = match direction {
+            DataDirection::ToDevice => false,
+            DataDirection::FromDevice | DataDirection::Bidirectional => true,
+            DataDirection::None => return Err((code::EINVAL, region)),
+        };
+        let attachment = match Attachment::new(region, writable) {
+            Ok(attachment) => attachment,
+            Err((error, region)) => return Err((error.into(), region)),
+        };
+        // Invariant: nothing is mapped for a device before `map`, whose caller speaks for it.
+        let hold = Hold(ManuallyDrop::new(attachment));
+        let window = hold.0.region().window(range).map_err(Error::from);
+        match window.and_then(|window| Table::new(device, window)) {
+            Ok(table) => Ok(Self { table, hold, device, direction }),
+            Err(error) => Err((error, hold.release())),
+        }
+    }
+
+    /// The region.
+    #[must_use]
+    pub fn region(&self) -> &U {
+        self.hold.0.region()
+    }
+
+    /// The device.
+    #[must_use]
+    pub const fn device(&self) -> &'a Device<Bound> {
+        self.device
+    }
+
+    /// Which way the bytes go.
+    #[must_use]
+    pub const fn direction(&self) -> DataDirection {
+        self.direction
+    }
+
+    /// How many entries the table has, for the CPU: `orig_nents`.
+    #[must_use]
+    pub fn entries(&self) -> u32 {
+        // SAFETY: by its invariant the table is valid.
+        unsafe { (*self.as_raw()).orig_nents }
+    }
+
+    /// The table of C, for functions that read it. It is valid as long as `self` is there.
+    #[must_use]
+    pub const fn as_raw(&self) -> *mut bindings::sg_table {
+        self.table.0.get()
+    }
+
+    /// Frees the table and lets go of the region.
+    pub fn into_region(self) -> U {
+        let Self { table, hold, .. } = self;
+        drop(table);
+        hold.release()
+    }
+
+    /// Maps it for the device: `dma_map_sgtable()`.
+    ///
+    /// # Safety
+    ///
+    /// When the list is unmapped or dropped, the device has finished with its addresses. The DMA API
+    /// does not stop a device: without an IOMMU nothing does, and where an IOMMU is flushed lazily,
+    /// an address that is unmapped may lead to the memory for a while.
+    ///
+    /// The device is not in a domain that its driver fills by itself.
+    ///
+    /// # Errors
+    ///
+    /// What `dma_map_sgtable()` answers, with the table: `ENOMEM`; `EIO` if the device does not reach
+    /// the memory; `EREMOTEIO` for memory of another device that it does not reach; `EINVAL`.
+    pub unsafe fn map(self) -> Result<DmaList<'a, U>, (Error, Self)> {
+        let (device, direction) = (raw_device(self.device), self.direction.into());
+        // SAFETY: a bound device is there as long as it is borrowed; the table is valid, and its
+        // pages stay pinned, because `self` holds the region.
+        let errno = unsafe { bindings::dma_map_sgtable(device, self.as_raw(), direction, 0) };
+        match to_result(errno) {
+            // Invariant: it is mapped. That of `Hold` is what the caller promises.
+            Ok(()) => Ok(DmaList { table: ManuallyDrop::new(self) }),
+            Err(error) => Err((error, self)),
+        }
+    }
+}
+
+impl<U: Holder<Target: Region>> fmt::Debug for SgTable<'_, U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SgTable")
+            .field("entries", &self.entries())
+            .field("direction", &self.direction)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The DMA-mapped twin of a list: addresses of a device for a part of a region, which stays attached
+/// as long as they are mapped. Made by [`SgTable::map`].
+///
+/// It borrows the bound device, so it is gone before the driver is unbound. Dropping it unmaps it,
+/// and lets go of the region then; one that is leaked stays mapped, and its region pinned.
+pub struct DmaList<'a, U: Holder<Target: Region>> {
+    // Invariant: mapped for its device, in its direction, with no attributes.
+    table: ManuallyDrop<SgTable<'a, U>>,
+}
+
+impl<'a, U: Holder<Target: Region>> DmaList<'a, U> {
+    /// The region.
+    #[must_use]
+    pub fn region(&self) -> &U {
+        self.table.region()
+    }
+
+    /// Which way the bytes go.
+    #[must_use]
+    pub fn direction(&self) -> DataDirection {
+        self.table.direction
+    }
+
+    /// The segments as the device sees them: at most as many as the table has, because an IOMMU may
+    /// make one of several. Their lengths add up to the range that was mapped.
+    pub fn iter(&self) -> DmaSegments<'_> {
+        // SAFETY: the table is valid; once it is mapped, its first `nents` entries are mapped.
+        let (next, left) = unsafe { ((*self.table.as_raw()).sgl, (*self.table.as_raw()).nents) };
+        DmaSegments { next, left, list: PhantomData }
+    }
+
+    /// Lets the CPU see what the device has written, between two transfers:
+    /// `dma_sync_sgtable_for_cpu()`. Unmapping does it, too.
+    pub fn sync_for_cpu(&self) {
+        // SAFETY: by the invariant it is mapped for the device in this direction.
+        unsafe {
+            ffi::pinned_sgl_sync_for_cpu(
+                raw_device(self.table.device),
+                self.table.as_raw(),
+                self.table.direction.into(),
+            );
+        }
+    }
+
+    /// Lets the device see what the CPU has written, between two transfers:
+    /// `dma_sync_sgtable_for_device()`. Mapping does it, too.
+    pub fn sync_for_device(&self) {
+        // SAFETY: by the invariant it is mapped for the device in this direction.
+        unsafe {
+            ffi::pinned_sgl_sync_for_device(
+                raw_device(self.table.device),
+                self.table.as_raw(),
+                self.table.direction.into(),
+            );
+        }
+    }
+
+    /// Unmaps it, and returns the table, which can be mapped again.
+    pub fn unmap(self) -> SgTable<'a, U> {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: it is mapped by the invariant, and unmapped once: `this` is not dropped.
+        unsafe { this.unmap_raw() };
+        // SAFETY: taken once, as above.
+        unsafe { ManuallyDrop::take(&mut this.table) }
+    }
+
+    /// # Safety
+    ///
+    /// Called once; the list is not used as one any more.
+    unsafe fn unmap_raw(&mut self) {
+        // SAFETY: by the invariant it is mapped, for this device and in this direction.
+        unsafe {
+            bindings::dma_unmap_sgtable(
+                raw_device(self.table.device),
+                self.table.as_raw(),
+                self.table.direction.into(),
+                0,
+            );
+        }
+    }
+}
+
+impl<U: Holder<Target: Region>> Drop for DmaList<'_, U> {
+    fn drop(&mut self) {
+        // SAFETY: a value is dropped once, and `unmap` does not drop it.
+        unsafe { self.unmap_raw() };
+        // SAFETY: as above. The table is freed, and then the region let go.
+        unsafe { ManuallyDrop::drop(&mut self.table) };
+    }
+}
+
+impl<'b, U: Holder<Target: Region>> IntoIterator for &'b DmaList<'_, U> {
+    type Item = DmaSegment;
+    type IntoIter = DmaSegments<'b>;
+
+    fn into_iter(self) -> DmaSegments<'b> {
+        self.iter()
+    }
+}
+
+impl<U: Holder<Target: Region>> fmt::Debug for DmaList<'_, U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DmaList")
+            .field("segments", &self.iter().len())
+            .field("direction", &self.direction())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The segments of a [`DmaList`]; made by [`DmaList::iter`].
+#[derive(Clone)]
+#[must_use = "iterators do nothing unless they are walked"]
+pub struct DmaSegments<'b> {
+    // Invariant: an entry of a mapped table, of which `left` are mapped from here on.
+    next: *mut bindings::scatterlist,
+    left: u32,
+    list: PhantomData<&'b Table>,
+}
+
+impl Iterator for DmaSegments<'_> {
+    type Item = DmaSegment;
+
+    fn next(&mut self) -> Option<DmaSegment> {
+        self.left = self.left.checked_sub(1)?;
+        // SAFETY: by the invariant it is a mapped entry.
+        let (addr, len) =
+            unsafe { (bindings::sg_dma_address(self.next), bindings::sg_dma_len(self.next)) };
+        // SAFETY: as above. Behind the last one there is null, which is not looked at.
+        self.next = unsafe { bindings::sg_next(self.next) };
+        Some(DmaSegment { addr: DmaAddr(addr), len })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left as usize, Some(self.left as usize))
+    }
+}
+
+impl ExactSizeIterator for DmaSegments<'_> {}
+
+impl FusedIterator for DmaSegments<'_> {}
+
+impl fmt::Debug for DmaSegments<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DmaSegments").field("left", &self.left).finish_non_exhaustive()
+    }
+}

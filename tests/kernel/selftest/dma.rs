@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Tests of `SgTable` and `DmaList`: what the DMA API has mapped is read back out of the page table
+//! of the IOMMU, which is that of the domain of the DMA API here.
+
+use crate::{device::Tester, Held};
+use kernel::{
+    bindings,
+    device::{self, Bound},
+    dma::DataDirection,
+    prelude::*,
+};
+use pinned_sgl::{
+    granule::SegmentLimits,
+    kernel::{DmaList, Pieces, SgTable},
+    sgl::Window,
+    umem::Region,
+};
+
+fn raw(device: &device::Device<Bound>) -> *mut bindings::device {
+    core::ptr::from_ref(device).cast_mut().cast()
+}
+
+/// Where an address of the device leads, by the domain of the DMA API; zero is nowhere.
+fn phys(device: &device::Device<Bound>, addr: u64) -> u64 {
+    // SAFETY: the device is there, and stays in the domain of the DMA API during the test.
+    unsafe { bindings::iommu_iova_to_phys(bindings::iommu_get_domain_for_dev(raw(device)), addr) }
+}
+
+/// Tells the DMA API what the device takes, and returns what it took before.
+fn set_limits(device: &device::Device<Bound>, len: u32, mask: usize) -> Result<(u32, usize)> {
+    // SAFETY: the device is there, and PCI has given it parameters; nobody maps while they change.
+    let parms = unsafe { (*raw(device)).dma_parms.as_mut() }.ok_or(ENODEV)?;
+    let before = (parms.max_segment_size, parms.segment_boundary_mask);
+    (parms.max_segment_size, parms.segment_boundary_mask) = (len, mask);
+    Ok(before)
+}
+
+/// Whether the list is `window`, in segments that the device takes.
+fn is_mapped(
+    device: &device::Device<Bound>,
+    list: &DmaList<'_, &Held>,
+    window: Window<'_, Pieces>,
+    (max_len, mask): (u32, u64),
+) -> Result {
+    let mut at = 0;
+    for segment in list {
+        let (first, len) = (segment.addr.get(), u64::from(segment.len));
+        check!(len > 0 && segment.len <= max_len);
+        check!((first ^ (first + len - 1)) & !mask == 0);
+        // Every page of it, from its first byte to its last.
+        let mut inside = 0;
+        while inside < len {
+            let there = window.phys(at + inside).ok_or(EIO)?;
+            check!(phys(device, first + inside) == there.get());
+            inside += 4096 - (there.get() & 4095);
+        }
+        let last = window.phys(at + len - 1).ok_or(EIO)?;
+        check!(phys(device, first + len - 1) == last.get());
+        at += len;
+    }
+    check!(at == window.len());
+    Ok(())
+}
+
+/// Makes a table, maps it twice, and looks at each step.
+fn map_and_unmap(
+    device: &device::Device<Bound>,
+    region: &Held,
+    range: core::ops::Range<u64>,
+    direction: DataDirection,
+    limits: (u32, usize),
+) -> Result {
+    let window = region.window(range.clone())?;
+    let own = SegmentLimits::NONE.max_len(limits.0.into())?;
+    let own = own.boundary((limits.1 as u64).checked_add(1).ok_or(EINVAL)?)?;
+
+    let table = SgTable::new(device, region, range, direction).map_err(|(error, _)| error)?;
+    check!(u64::from(table.entries()) == window.segment_count(&own));
+    check!(region.attachments() == 1);
+    // SAFETY: the device does no DMA.
+    let list = unsafe { table.map() }.map_err(|(error, _)| error)?;
+    is_mapped(device, &list, window, (limits.0, limits.1 as u64))?;
+    list.sync_for_cpu();
+    list.sync_for_device();
+    let (first, last) = (list.iter().next().ok_or(EIO)?, list.iter().last().ok_or(EIO)?);
+    check!(list.iter().len() == list.iter().count() && list.iter().len() <= window.len() as usize);
+
+    // The region is held until the end, and nothing is mapped from then on.
+    let table = list.unmap();
+    check!(region.attachments() == 1);
+    check!(phys(device, first.addr.get()) == 0 && phys(device, last.addr.get()) == 0);
+    // SAFETY: as above.
+    let list = unsafe { table.map() }.map_err(|(error, _)| error)?;
+    is_mapped(device, &list, window, (limits.0, limits.1 as u64))?;
+    let first = list.iter().next().ok_or(EIO)?;
+    drop(list);
+    check!(phys(device, first.addr.get()) == 0);
+    check!(region.attachments() == 0);
+    Ok(())
+}
+
+impl Tester {
+    pub(crate) fn dma(&self, region: Held) -> Result {
+        // SAFETY: the file is removed before the driver is unbound, which waits for this call.
+        let device: &device::Device<Bound> = unsafe { self.device.as_bound() };
+        let len = region.len();
+        // As PCI has it; a page; more than most runs; no multiple of anything; a low boundary.
+        let all = [
+            (65536, 0xffff_ffff),
+            (4096, 0xffff_ffff),
+            (4 << 20, 0xffff_ffff),
+            (20_992, 0xffff_ffff),
+            (4 << 20, 0xffff),
+        ];
+        for limits in all {
+            let before = set_limits(device, limits.0, limits.1)?;
+            let result =
+                [0..len, 100..len - 300, len / 2 - 1..len / 2 + 1].into_iter().try_for_each(
+                    |range| map_and_unmap(device, &region, range, DataDirection::ToDevice, limits),
+                );
+            set_limits(device, before.0, before.1)?;
+            result?;
+        }
+        let limits = (65536, 0xffff_ffff);
+        for direction in [DataDirection::FromDevice, DataDirection::Bidirectional] {
+            let result = map_and_unmap(device, &region, 0..len, direction, limits);
+            if region.is_writable() {
+                result?;
+            } else {
+                check!(result == Err(EPERM));
+            }
+        }
+
+        // What cannot be: the region comes back.
+        let mut region = region;
+        for (range, direction) in [
+            (0..0, DataDirection::ToDevice),
+            (0..len + 1, DataDirection::ToDevice),
+            (len..len + 4096, DataDirection::ToDevice),
+            (0..len, DataDirection::None),
+        ] {
+            let held = KBox::new(region, GFP_KERNEL)?;
+            let refused = SgTable::new(device, held, range, direction);
+            let Err((error, back)) = refused else {
+                return Err(EIO);
+            };
+            check!(error == EINVAL);
+            region = KBox::into_inner(back);
+            check!(region.attachments() == 0);
+        }
+        // By value, and back.
+        let held = KBox::new(region, GFP_KERNEL)?;
+        let table = SgTable::new(device, held, 0..len, DataDirection::ToDevice)
+            .map_err(|(error, _)| error)?;
+        // SAFETY: the device does no DMA.
+        let list = unsafe { table.map() }.map_err(|(error, _)| error)?;
+        let held = list.unmap().into_region();
+        check!(held.attachments() == 0);
+        Ok(())
+    }
+}
