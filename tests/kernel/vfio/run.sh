@@ -59,15 +59,15 @@ vfio_tests() {
     make -s -C "$kernel" M="$emulated" modules >"$emulated/build.log" 2>&1 ||
         fail_with "$emulated/build.log" "the emulated device cannot be built"
     vfio_initramfs
-    # shellcheck disable=SC2086 # more arguments for QEMU, as words
-    timeout --foreground "${PINNED_SGL_VFIO_DEADLINE:-1800}" "${qemu[@]}" ${PINNED_SGL_VFIO_QEMU:-} \
-        -M q35 -accel tcg \
-        -cpu max,-la57 -smp 2 -m 2G -nodefaults -no-user-config -display none -serial stdio \
-        -monitor none -no-reboot -device intel-iommu,intremap=on -device edu \
-        -device igb,romfile= -device isa-debug-exit,iobase=0xf4,iosize=0x04 \
-        -kernel "$kernel/arch/x86/boot/bzImage" -initrd "$modules/vfio.gz" \
-        -append "console=ttyS0 panic=-1 intel_iommu=on,sm_off iommu.strict=1 hugepages=40 $*" \
-        </dev/null >"$log" 2>&1 || status=$?
+    vfio_boot "$@"
+    # A machine that stands still, all its processors idle, has been seen once in ten runs, while it ran
+    # the kernel's own backend: it is started again, once, and the log says so.
+    if [ "$status" = 124 ]; then
+        echo "test: vfio: the machine stood still, and is started once more; log: $log.stopped"
+        mv "$log" "$log.stopped"
+        status=0
+        vfio_boot "$@"
+    fi
     tr -d '\r' <"$log" >"$log.txt"
     grep -E '^(test|guest): ' "$log.txt" || true
     if [ "$status" != 33 ]; then
@@ -75,4 +75,17 @@ vfio_tests() {
         fail "the machine ended with status $status, not 33: $log.txt"
     fi
     echo "tests/kernel/run: vfio passed in $((SECONDS - started)) s; log: $log.txt"
+}
+
+# vfio_boot ARGUMENTS: boots the machine of the tests, into $log; its $status.
+vfio_boot() {
+    # shellcheck disable=SC2086 # more arguments for QEMU, as words
+    timeout --foreground "${PINNED_SGL_VFIO_DEADLINE:-900}" "${qemu[@]}" ${PINNED_SGL_VFIO_QEMU:-} \
+        -M q35 -accel tcg \
+        -cpu max,-la57 -smp 2 -m 2G -nodefaults -no-user-config -display none -serial stdio \
+        -monitor none -no-reboot -device intel-iommu,intremap=on -device edu \
+        -device igb,romfile= -device isa-debug-exit,iobase=0xf4,iosize=0x04 \
+        -kernel "$kernel/arch/x86/boot/bzImage" -initrd "$modules/vfio.gz" \
+        -append "console=ttyS0 panic=-1 intel_iommu=on,sm_off iommu.strict=1 hugepages=40 $*" \
+        </dev/null >"$log" 2>&1 || status=$?
 }
