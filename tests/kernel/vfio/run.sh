@@ -60,8 +60,8 @@ vfio_tests() {
         fail_with "$emulated/build.log" "the emulated device cannot be built"
     vfio_initramfs
     vfio_boot "$@"
-    # A machine that stands still, all its processors idle, has been seen once in ten runs, while it ran
-    # the kernel's own backend: it is started again, once, and the log says so.
+    # A machine that stands still, all its processors idle, has been seen once, while it ran the
+    # kernel's own backend: it is started again, once, and the log says so.
     if [ "$status" = 124 ]; then
         echo "test: vfio: the machine stood still, and is started once more; log: $log.stopped"
         mv "$log" "$log.stopped"
