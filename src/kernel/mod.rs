@@ -14,6 +14,7 @@
 //! | [`pin`] | an `Umem`, with the usual memory for it | |
 //! | [`MmAccountant`] | an `Accountant` | `mm->pinned_vm`, `mm->locked_vm` |
 //! | [`PagingDomain`] | a `Domain` and a `ReadDomain` | `struct iommu_domain` |
+//! | [`PgTableDomain`] | a `Domain` and a `ReadDomain` | `kernel::iommu::pgtable`, the flush of its owner |
 //! | [`SgTable`], [`DmaList`] | a part of a region for the DMA API | `struct sg_table`, `dma_map_sgtable()` |
 //! | [`Pieces`], [`PieceSlab`] | a `Storage`, a `Slab` | `kmalloc()` with flags |
 //! | `Arc`, `ARef`, `KBox` | holders | |
@@ -46,6 +47,7 @@
 //! - Calls of C: pointers that are held by `self`, or to locals.
 //!
 //! - [`SgTable::map`]: the DMA API does not stop a device, so its driver says that it has stopped.
+//! - [`TlbFlush`]: only the owner of a page table knows how its hardware forgets.
 //!
 //! A driver needs no `unsafe` to pin, map into a domain, copy, unmap and unpin.
 //!
@@ -72,6 +74,8 @@ mod ffi;
 #[cfg(pinned_sgl_kbuild)]
 mod holder;
 #[cfg(pinned_sgl_kbuild)]
+mod pgtable;
+#[cfg(pinned_sgl_kbuild)]
 mod piece_map;
 #[cfg(pinned_sgl_kbuild)]
 mod pin;
@@ -88,6 +92,7 @@ mod storage;
 pub use self::{
     accountant::{Counter, MmAccountant},
     domain::{Gather, PagingDomain, RawDomain},
+    pgtable::{PgTableDomain, TlbFlush},
     pin::pin,
     pinner::MmPinner,
     sg_table::{DmaAddr, DmaList, DmaSegment, DmaSegments, SgTable},

@@ -29,7 +29,11 @@ pub(crate) struct Tester {
 }
 
 /// Whether the domain maps exactly `window` at `iova`, and nothing beside it.
-fn is_mapped<S: Storage>(domain: &PagingDomain<'_>, window: &Window<'_, S>, iova: Iova) -> Result {
+pub(crate) fn is_mapped<D: ReadDomain, S: Storage>(
+    domain: &D,
+    window: &Window<'_, S>,
+    iova: Iova,
+) -> Result {
     let range = IovaRange::new(iova, window.len())?;
     check!(Readback::new(domain, range).eq(window.iter()));
     let behind = iova.checked_add(window.len()).ok_or(EINVAL)?;
@@ -38,7 +42,7 @@ fn is_mapped<S: Storage>(domain: &PagingDomain<'_>, window: &Window<'_, S>, iova
     Ok(())
 }
 
-fn is_empty(domain: &PagingDomain<'_>, iova: Iova, len: u64) -> Result {
+pub(crate) fn is_empty(domain: &impl ReadDomain, iova: Iova, len: u64) -> Result {
     let mut at = 0;
     while at < len {
         check!(domain.read(iova.checked_add(at).ok_or(EINVAL)?).is_none());

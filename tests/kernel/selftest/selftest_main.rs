@@ -16,6 +16,7 @@ macro_rules! check {
 
 mod device;
 mod dma;
+mod pgtable;
 
 use device::{Tester, COMMAND_FILE};
 use kernel::{
@@ -59,6 +60,7 @@ const READ: u64 = 4;
 const WRITE: u64 = 5;
 const DOMAIN: u64 = 6;
 const DMA: u64 = 7;
+const PGTABLE: u64 = 8;
 
 /// Pins memory of the calling process, with few slots, so that several batches are needed.
 fn pin(at: u64, len: u64, flags: u64) -> Result<Held> {
@@ -100,6 +102,9 @@ fn command(tester: &Tester, reader: &mut UserSliceReader) -> Result {
     }
     if command.what == DMA {
         return tester.dma(pin(command.at, command.len, command.flags)?);
+    }
+    if command.what == PGTABLE {
+        return tester.page_table(&pin(command.at, command.len, command.flags)?);
     }
     let region = held.as_ref().ok_or(ENOENT)?;
     let user = UserPtr::from_addr(command.answer as usize);

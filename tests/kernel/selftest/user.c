@@ -18,7 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { PIN = 1, RUNS, UNPIN, READ, WRITE, DOMAIN, DMA };
+enum { PIN = 1, RUNS, UNPIN, READ, WRITE, DOMAIN, DMA, PGTABLE };
 enum { F_WRITE = 1, F_LONGTERM = 2, F_LOCKED = 1 << 16 };
 
 struct command {
@@ -377,6 +377,25 @@ static void test_dma(const char *kind, uint64_t len, uint64_t flags)
 	       flags & F_WRITE ? "all directions" : "read only");
 }
 
+static int page_table(void *at, uint64_t len, uint64_t flags)
+{
+	return ask((struct command){ PGTABLE, (uintptr_t)at, len, flags, 0, 0 });
+}
+
+static void test_page_table(const char *kind, uint64_t len, uint64_t flags)
+{
+	unsigned char *at = memory(kind, len);
+	long tables = number("/proc/vmstat", "nr_iommu_pages");
+
+	test = "page table";
+	errno = page_table(at, len, flags);
+	check(!errno);
+	check(number("/proc/vmstat", "nr_iommu_pages") == tables);
+	munmap(at, len);
+	nothing_left();
+	printf("test: selftest: a page table of a driver is what was mapped: %s\n", kind);
+}
+
 /*
  * Every allocation on the way fails once: the first, the second, and so on, until none is left.
  * What fails must fail as a whole, for lack of memory, and leave nothing.
@@ -448,6 +467,12 @@ int main(void)
 	test_dma("mixed", 8 * mib, F_LONGTERM);
 	test_dma("hugetlb", 8 * mib, F_LONGTERM | F_WRITE);
 
+	test_page_table("4k", 2 * mib, F_LONGTERM | F_WRITE);
+	test_page_table("4k", 64 * page, F_LONGTERM);
+	test_page_table("thp", 8 * mib, F_LONGTERM | F_WRITE);
+	test_page_table("mixed", 8 * mib, F_LONGTERM);
+	test_page_table("hugetlb", 8 * mib, F_LONGTERM | F_WRITE);
+
 	put("/sys/kernel/debug/failslab/ignore-gfp-wait", "N");
 	put("/sys/kernel/debug/failslab/verbose", "0");
 	put("/sys/kernel/debug/fail_page_alloc/ignore-gfp-wait", "N");
@@ -455,6 +480,7 @@ int main(void)
 	put("/sys/kernel/debug/fail_page_alloc/verbose", "0");
 	test_memory("pin", pin, 3 * mib);
 	test_memory("map", domain, mib);
+	test_memory("page table", page_table, mib);
 	test_memory("dma", dma, mib);
 
 	/* The module is taken out with a region pinned: see guest.sh. */
