@@ -1,39 +1,46 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Building a list and a scatterlist from the same array of pages, in batches of 512, as a driver does
-//! that pins them. The fastest of several rounds of each, in turn.
+//! that pins them, and looking bytes up. The fastest of several rounds of each, in turn.
 
 use core::mem::size_of_val;
 use kernel::prelude::*;
-use pinned_sgl::{kernel::Pieces, MemoryKind, PageSize, Pfn, SglBuilder};
+use pinned_sgl::{kernel::Pieces, MemoryKind, PageSize, Pfn, Sgl, SglBuilder};
 
 extern "C" {
     fn bench_fill(shape: u32) -> usize;
     fn bench_free();
     fn bench_frames(first: usize, count: usize, frames: *mut u64);
     fn bench_scatterlist(nanoseconds: *mut u64, entries: *mut u64, bytes: *mut u64) -> i32;
+    fn bench_scatterlist_lookup(lookups: usize, nanoseconds: *mut u64, sum: *mut u64) -> i32;
+    fn bench_offset(lookup: usize) -> u64;
     fn bench_now() -> u64;
 }
 
 const ROUNDS: usize = 15;
 const BATCH: usize = 512;
+const LOOKUPS: usize = 1000;
 
 fn now() -> u64 {
     // SAFETY: it has no arguments.
     unsafe { bench_now() }
 }
 
-/// Nanoseconds, runs, bytes.
-fn list(pages: usize) -> Result<(u64, u64, u64)> {
-    let mut pfns = KVec::from_elem(Pfn::new(0), BATCH, GFP_KERNEL)?;
-    let start = now();
+fn build(pages: usize, pfns: &mut [Pfn]) -> Result<Sgl<Pieces>> {
     let mut builder = SglBuilder::new_in(PageSize::SIZE_4K, Pieces::new(GFP_KERNEL))?;
     for first in (0..pages).step_by(BATCH) {
         // SAFETY: there are `pages` pages, a multiple of the batch, and room for a batch; a `Pfn` is
         // the number of a frame and nothing else.
         unsafe { bench_frames(first, BATCH, pfns.as_mut_ptr().cast()) };
-        builder.push_pages(&pfns, MemoryKind::Ram)?;
+        builder.push_pages(pfns, MemoryKind::Ram)?;
     }
-    let list = builder.finish()?;
+    Ok(builder.finish()?)
+}
+
+/// Nanoseconds, runs, bytes.
+fn list(pages: usize) -> Result<(u64, u64, u64)> {
+    let mut pfns = KVec::from_elem(Pfn::new(0), BATCH, GFP_KERNEL)?;
+    let start = now();
+    let list = build(pages, &mut pfns)?;
     let nanoseconds = now() - start;
     let bytes = list.footprint() + size_of_val(&list);
     Ok((nanoseconds, list.run_count(), bytes as u64))
@@ -45,6 +52,32 @@ fn scatterlist() -> Result<(u64, u64, u64)> {
     let error = unsafe { bench_scatterlist(&mut nanoseconds, &mut entries, &mut bytes) };
     kernel::error::to_result(error)?;
     Ok((nanoseconds, entries, bytes))
+}
+
+/// Nanoseconds of so many lookups in the list, and in the scatterlist; they find the same addresses.
+fn lookups(pages: usize) -> Result<(u64, u64)> {
+    let mut pfns = KVec::from_elem(Pfn::new(0), BATCH, GFP_KERNEL)?;
+    let list = build(pages, &mut pfns)?;
+    let window = list.whole()?;
+    let (mut ours, mut theirs) = (u64::MAX, u64::MAX);
+    for _ in 0..ROUNDS {
+        let (mut sum, mut expected, mut nanoseconds) = (0u64, 0, 0);
+        let start = now();
+        for lookup in 0..LOOKUPS {
+            // SAFETY: arithmetic.
+            let offset = unsafe { bench_offset(lookup) };
+            sum = sum.wrapping_add(window.phys(offset).ok_or(EIO)?.get());
+        }
+        ours = ours.min(now() - start);
+        // SAFETY: the array is there; the pointers are to locals.
+        let error = unsafe { bench_scatterlist_lookup(LOOKUPS, &mut nanoseconds, &mut expected) };
+        kernel::error::to_result(error)?;
+        theirs = theirs.min(nanoseconds);
+        if sum != expected {
+            return Err(EIO);
+        }
+    }
+    Ok((ours, theirs))
 }
 
 fn compare(shape: u32, name: &str) -> Result {
@@ -63,6 +96,13 @@ fn compare(shape: u32, name: &str) -> Result {
     pr_info!(
         "build, {}: list {}.{:02} ns/page, {} runs, {} bytes; scatterlist {}.{:02} ns/page, {} entries, {} bytes\n",
         name, a, b, ours.1, ours.2, c, d, theirs.1, theirs.2
+    );
+    let (ours, theirs) = lookups(pages)?;
+    pr_info!(
+        "lookup, {}: list {} ns, scatterlist {} ns\n",
+        name,
+        ours / LOOKUPS as u64,
+        theirs / LOOKUPS as u64
     );
     Ok(())
 }

@@ -51,22 +51,60 @@ u64 bench_now(void)
 }
 
 /* As a driver does it that pins in batches. */
+static int build(struct sg_append_table *table)
+{
+	int error = 0;
+
+	for (size_t i = 0; i < PAGES && !error; i += BATCH)
+		error = sg_alloc_append_table_from_pages(table, pages + i, BATCH, 0,
+							 BATCH * PAGE_SIZE, UINT_MAX,
+							 PAGES - i - BATCH, GFP_KERNEL);
+	return error;
+}
+
 int bench_scatterlist(u64 *nanoseconds, u64 *entries, u64 *bytes)
 {
 	struct sg_append_table table = {};
 	u64 start = ktime_get_ns();
 	size_t per_page = SG_MAX_SINGLE_ALLOC, count;
-	int error = 0;
+	int error = build(&table);
 
-	for (size_t i = 0; i < PAGES && !error; i += BATCH)
-		error = sg_alloc_append_table_from_pages(&table, pages + i, BATCH, 0,
-							 BATCH * PAGE_SIZE, UINT_MAX,
-							 PAGES - i - BATCH, GFP_KERNEL);
 	*nanoseconds = ktime_get_ns() - start;
 	count = table.sgt.orig_nents;
 	*entries = count;
 	/* One entry of each full page is the link to the next. */
 	*bytes = (count + count / per_page) * sizeof(struct scatterlist);
+	sg_free_append_table(&table);
+	return error;
+}
+
+u64 bench_offset(size_t lookup)
+{
+	return lookup * 0x9e3779b97f4a7c15 % (PAGES * PAGE_SIZE);
+}
+
+int bench_scatterlist_lookup(size_t lookups, u64 *nanoseconds, u64 *sum)
+{
+	struct sg_append_table table = {};
+	struct scatterlist *entry;
+	unsigned int i;
+	u64 start, all = 0;
+	int error = build(&table);
+
+	start = ktime_get_ns();
+	for (size_t lookup = 0; lookup < lookups && !error; lookup++) {
+		u64 offset = bench_offset(lookup);
+
+		for_each_sgtable_sg(&table.sgt, entry, i) {
+			if (offset < entry->length) {
+				all += sg_phys(entry) + offset;
+				break;
+			}
+			offset -= entry->length;
+		}
+	}
+	*nanoseconds = ktime_get_ns() - start;
+	*sum = all;
 	sg_free_append_table(&table);
 	return error;
 }

@@ -11,6 +11,13 @@ void bench_free(void);
 void bench_frames(size_t first, size_t count, u64 *frames);
 /* Builds a scatterlist of the array, and frees it: nanoseconds to build it, entries, bytes. */
 int bench_scatterlist(u64 *nanoseconds, u64 *entries, u64 *bytes);
+/*
+ * Looks bytes of the array up in a scatterlist of it, entry by entry as there is no other way:
+ * nanoseconds, and the sum of the addresses.
+ */
+int bench_scatterlist_lookup(size_t lookups, u64 *nanoseconds, u64 *sum);
+/* The offset that is looked up. */
+u64 bench_offset(size_t lookup);
 u64 bench_now(void);
 
 #endif

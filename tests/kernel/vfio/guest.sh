@@ -119,7 +119,17 @@ for backend in $backends; do
             echo "test: $backend: killed three times: no page is pinned"
             ;;
         measure)
-            vfio_measure "$edu" "$(option megabytes 256)" | sed "s/^/test: $backend: /"
+            for megabytes in $(option megabytes 256 | tr , ' '); do
+                vfio_measure "$edu" "$megabytes" >/tmp/measured || fail "$backend: vfio_measure"
+                sed "s/^/test: $backend: /" /tmp/measured
+            done
+            # Once more and untimed, with a probe in the way.
+            insmod /calls.ko || fail "insmod calls"
+            vfio_measure "$edu" 64 >/tmp/measured || fail "$backend: vfio_measure"
+            pages=$(awk -F ', ' '/pages unmapped/ { n += $3 } END { print n }' /tmp/measured)
+            echo "test: $backend: iommu_iova_to_phys:" \
+                "$(cat /sys/module/calls/parameters/calls) calls, $pages pages unmapped"
+            rmmod calls
             ;;
         differ)
             for seed in $(seq 1 "$(option seeds 8)"); do

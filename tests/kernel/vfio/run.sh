@@ -43,7 +43,7 @@ vfio_initramfs() {
         drivers/vfio/pci/vfio-pci-core drivers/vfio/pci/vfio-pci; do
         cp "$kernel/$module.ko" "$dir/"
     done
-    cp "$modules/vfio_type1/vfio_type1_sgl.ko" "$modules/vfio/emulated/emulated.ko" "$dir/"
+    cp "$modules/vfio_type1/vfio_type1_sgl.ko" "$modules/vfio/emulated/"{emulated,calls}.ko "$dir/"
     chmod 755 "$dir/init"
     (cd "$dir" && find . | sort | cpio --quiet -o -H newc -R 0:0) | gzip -1 >"$modules/vfio.gz"
 }
@@ -80,11 +80,11 @@ vfio_tests() {
 # vfio_boot ARGUMENTS: boots the machine of the tests, into $log; its $status.
 vfio_boot() {
     # shellcheck disable=SC2086 # more arguments for QEMU, as words
-    timeout --foreground "${PINNED_SGL_VFIO_DEADLINE:-900}" "${qemu[@]}" ${PINNED_SGL_VFIO_QEMU:-} \
+    timeout --foreground "${PINNED_SGL_VFIO_DEADLINE:-900}" "${qemu[@]}" \
         -M q35 -accel tcg \
         -cpu max,-la57 -smp 2 -m 2G -nodefaults -no-user-config -display none -serial stdio \
         -monitor none -no-reboot -device intel-iommu,intremap=on -device edu \
-        -device igb,romfile= -device isa-debug-exit,iobase=0xf4,iosize=0x04 \
+        -device igb,romfile= -device isa-debug-exit,iobase=0xf4,iosize=0x04 ${PINNED_SGL_VFIO_QEMU:-} \
         -kernel "$kernel/arch/x86/boot/bzImage" -initrd "$modules/vfio.gz" \
         -append "console=ttyS0 panic=-1 intel_iommu=on,sm_off iommu.strict=1 hugepages=40 $*" \
         </dev/null >"$log" 2>&1 || status=$?
