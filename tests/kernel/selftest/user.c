@@ -303,12 +303,31 @@ static void test_kill(void)
 	printf("test: selftest: killed %d times while pinning, nothing left\n", killed);
 }
 
-/* Memory that must be able to move moves away before it is pinned. */
-static void test_movable(void)
+/* Memory in the frames `first..last`, which must be able to move, moves away before it is pinned. */
+static void moves_away(const char *from, uint64_t first, uint64_t last)
 {
 	const uint64_t len = 8 * mib;
 	unsigned char *at = memory("4k", len);
-	uint64_t first = 0, last = 0, before = 0, after = 0;
+	uint64_t before = 0, after = 0;
+
+	for (uint64_t i = 0; i < len; i += page)
+		before += frame(at + i) >= first && frame(at + i) < last;
+	check(!pin(at, len, F_LONGTERM | F_WRITE));
+	for (uint64_t i = 0; i < len; i += page) {
+		after += frame(at + i) >= first && frame(at + i) < last;
+		check(at[i] == (unsigned char)(i / page * 7 + 1));
+	}
+	check(before > 0 && after == 0);
+	runs_are_true(at, len);
+	check(!unpin());
+	munmap(at, len);
+	nothing_left();
+	printf("test: selftest: %lu pages moved out of %s\n", before, from);
+}
+
+static void test_movable(void)
+{
+	uint64_t first = 0, last = 0;
 	char line[256];
 	FILE *zones = fopen("/proc/zoneinfo", "r");
 	int movable = 0;
@@ -327,19 +346,29 @@ static void test_movable(void)
 	fclose(zones);
 	last += first;
 	check(first && last > first);
-	for (uint64_t i = 0; i < len; i += page)
-		before += frame(at + i) >= first && frame(at + i) < last;
-	check(!pin(at, len, F_LONGTERM | F_WRITE));
-	for (uint64_t i = 0; i < len; i += page) {
-		after += frame(at + i) >= first && frame(at + i) < last;
-		check(at[i] == (unsigned char)(i / page * 7 + 1));
-	}
-	check(before > 0 && after == 0);
-	runs_are_true(at, len);
-	check(!unpin());
-	munmap(at, len);
-	nothing_left();
-	printf("test: selftest: %lu pages moved out of ZONE_MOVABLE\n", before);
+	moves_away("ZONE_MOVABLE", first, last);
+}
+
+/* Linux takes from the area of `cma=` when memory has become scarce elsewhere. */
+static void test_cma(void)
+{
+	uint64_t first = number("/sys/kernel/debug/cma/reserved/ranges/0/base_pfn", "");
+	uint64_t last = first + number("/sys/kernel/debug/cma/reserved/count", "");
+	const uint64_t most = 1024 * mib;
+	unsigned char *other = mmap(NULL, most, PROT_READ | PROT_WRITE,
+				    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uint64_t touched = 0;
+
+	test = "cma";
+	check(first != -1ul && last > first && other != MAP_FAILED);
+	madvise(other, most, MADV_NOHUGEPAGE);
+	do {
+		check(touched < most);
+		other[touched] = 1;
+		touched += page;
+	} while (frame(other + touched - page) < first || frame(other + touched - page) >= last);
+	moves_away("CMA", first, last);
+	munmap(other, most);
 }
 
 static int domain(void *at, uint64_t len, uint64_t flags)
@@ -453,6 +482,7 @@ int main(void)
 	test_exit(0);
 	test_exit(F_LOCKED);
 	test_movable();
+	test_cma();
 	test_kill();
 
 	test_domain("4k", 2 * mib, F_LONGTERM | F_WRITE);
