@@ -43,7 +43,7 @@ static void measure(const char *name, uint8_t *at, uint64_t len)
 
 	for (int round = 0; round < ROUNDS; round++) {
 		struct vfio_iommu_type1_dma_map in = {
-			.argsz = sizeof(in), .flags = 3, .vaddr = (uintptr_t)at, .iova = 64 * MIB, .size = len,
+			.argsz = sizeof(in), .flags = 3, .vaddr = (uintptr_t)at, .iova = 4096 * MIB, .size = len,
 		};
 		struct vfio_iommu_type1_dma_unmap out = {
 			.argsz = sizeof(out), .iova = in.iova, .size = len,
