@@ -3,28 +3,26 @@
 //! buffer of its own, by DMA.
 //!
 //! The driver lets a program copy its own memory with it. What the program gives it is pinned,
-//! charged, and mapped at addresses of the driver's choice in an IOMMU domain of its own; the device
-//! sees two contiguous regions, however the pages lie in memory. Then all is undone, and the driver
-//! tries once more: the IOMMU refuses the device.
-//!
-//! A program writes a [`Request`] to `/sys/kernel/debug/edu/copy`.
+//! charged, mapped for the device, copied, and unmapped and unpinned again. A program writes a
+//! [`Request`] to `/sys/kernel/debug/edu/copy`.
 
+mod engine;
+mod paging;
+
+use engine::Engine;
 use kernel::{
     debugfs::{Scope, ScopedDir},
     device::{self, Bound, Core},
-    io::{poll::read_poll_timeout, Io},
     new_mutex, pci,
     prelude::*,
     sync::{aref::ARef, Mutex},
-    time::Delta,
     transmute::FromBytes,
     uaccess::UserSliceReader,
 };
 use pinned_sgl::{
-    iommu::{Mapping, Prot},
-    kernel::{Counter, MmAccountant, MmPinner, PagingDomain},
+    kernel::{Counter, MmAccountant, MmPinner},
     umem::{PinFlags, PinRequest, UserRange},
-    Iova, UserAddr,
+    UserAddr,
 };
 
 /// What a program asks for: `count` bytes at `offset` of one region to the same place of another.
@@ -41,76 +39,20 @@ struct Request {
 // SAFETY: numbers, any of which will do.
 unsafe impl FromBytes for Request {}
 
-/// Where the device sees the two regions: its addresses have 28 bits.
-const FROM: Iova = Iova::new(0x0400_0000);
-const TO: Iova = Iova::new(0x0800_0000);
-const LONGEST: u64 = 0x0400_0000;
-
-mod regs {
-    pub(super) const SOURCE: usize = 0x80;
-    pub(super) const DESTINATION: usize = 0x88;
-    pub(super) const COUNT: usize = 0x90;
-    pub(super) const COMMAND: usize = 0x98;
-    pub(super) const END: usize = 0xa0;
-
-    /// Starts; is set until the transfer is complete.
-    pub(super) const START: u32 = 1;
-    /// From the buffer to memory, and not the other way.
-    pub(super) const TO_MEMORY: u32 = 2;
-}
-
-/// The address of the device's buffer, as it counts, and its length.
-const BUFFER: u32 = 0x4_0000;
-const BUFFER_LEN: u64 = 4096;
-
-type Bar<'a> = pci::Bar<'a, { regs::END }>;
-
 #[pin_data]
 struct Edu {
     device: ARef<pci::Device>,
-    /// There is one buffer.
+    /// There is one engine.
     #[pin]
-    buffer: Mutex<()>,
-}
-
-/// One transfer, to the end.
-fn transfer(bar: &Bar<'_>, iova: Iova, count: u64, direction: u32) -> Result {
-    let (iova, count) = (u32::try_from(iova.get())?, u32::try_from(count)?);
-    let (source, destination) =
-        if direction == regs::TO_MEMORY { (BUFFER, iova) } else { (iova, BUFFER) };
-    bar.write32(source, regs::SOURCE);
-    bar.write32(destination, regs::DESTINATION);
-    bar.write32(count, regs::COUNT);
-    bar.write32(regs::START | direction, regs::COMMAND);
-    read_poll_timeout(
-        || Ok(bar.read32(regs::COMMAND)),
-        |command| command & regs::START == 0,
-        Delta::from_millis(5),
-        Delta::from_secs(5),
-    )?;
-    Ok(())
-}
-
-/// Copies from one mapping to the other, through the buffer.
-fn copy(bar: &Bar<'_>, request: &Request) -> Result {
-    let mut done = 0;
-    while done < request.count {
-        let at = request.offset.checked_add(done).ok_or(EINVAL)?;
-        let some = (request.count - done).min(BUFFER_LEN);
-        transfer(bar, FROM.checked_add(at).ok_or(EINVAL)?, some, 0)?;
-        transfer(bar, TO.checked_add(at).ok_or(EINVAL)?, some, regs::TO_MEMORY)?;
-        done += some;
-    }
-    Ok(())
+    turn: Mutex<()>,
 }
 
 fn run(device: &device::Device<Bound>, request: &Request) -> Result {
     let end = request.offset.checked_add(request.count).ok_or(EINVAL)?;
-    if request.len > LONGEST || end > request.len {
+    if request.count == 0 || end > request.len {
         return Err(EINVAL);
     }
-    let pdev: &pci::Device<Bound> = device.try_into()?;
-    let bar = pdev.iomap_region_sized::<{ regs::END }>(0, c"edu")?;
+    let engine = Engine::new(device.try_into()?)?;
 
     // Pin: the pages of the calling process, counted in its `pinned_vm`, listed in a few bytes each.
     let task = current!();
@@ -124,27 +66,15 @@ fn run(device: &device::Device<Bound>, request: &Request) -> Result {
     };
     let from = pin(request.from, PinFlags::empty())?;
     let to = pin(request.to, PinFlags::WRITE)?;
+    pr_info!("from {:?} to {:?}\n", from, to);
 
-    // Map: the device may read the one and write the other, and nothing else.
-    let domain = PagingDomain::attach(device)?;
-    let source = Mapping::map(&from, &domain, FROM, Prot::READ)?;
-    let destination = Mapping::map(&to, &domain, TO, Prot::WRITE)?;
-    pr_info!("{:?} at {}, {:?} at {}\n", from, source.iova(), to, destination.iova());
-    copy(&bar, request)?;
-
-    // Unmap. (Dropping a mapping does the same; in whatever order all this is dropped, no page is
-    // unpinned that the device can reach.)
-    destination.unmap()?;
-    source.unmap()?;
-    // The device tries again, elsewhere. It does not know that it fails: the IOMMU does.
-    pr_info!("unmapped; the device tries once more\n");
-    transfer(&bar, FROM, 64, 0)?;
-    transfer(&bar, TO, 64, regs::TO_MEMORY)
+    paging::copy(device, &engine, &from, &to, request.offset..end)
+    // Both regions are unpinned here: no device is attached to them any more.
 }
 
 fn write(edu: &Edu, reader: &mut UserSliceReader) -> Result {
     let request = reader.read::<Request>()?;
-    let _buffer = edu.buffer.lock();
+    let _turn = edu.turn.lock();
     let device: &device::Device = edu.device.as_ref();
     // SAFETY: the file is removed before the driver is unbound, which waits for this call.
     let device = unsafe { device.as_bound() };
@@ -180,7 +110,7 @@ impl pci::Driver for Driver {
             }
             pdev.enable_device_mem()?;
             pdev.set_master();
-            let edu = try_pin_init!(Edu { device: pdev.into(), buffer <- new_mutex!(()) });
+            let edu = try_pin_init!(Edu { device: pdev.into(), turn <- new_mutex!(()) });
             Ok(Scope::dir(edu, c"edu", files))
         })
     }
