@@ -39,11 +39,17 @@ echo "test: unload: the module has unpinned what it held"
 
 insmod /edu.ko
 edu
+[ "$(pinned)" = 0 ] || fail "$(pinned) pages are pinned after the copies"
+# What the DMA API knows of the device that is still mapped. It warns of that, too, when the driver goes.
+[ "$(cat /sys/kernel/debug/dma-api/disabled)" = N ] || fail "nobody looks at the DMA API"
+! grep '^edu ' /sys/kernel/debug/dma-api/dump || fail "something is still mapped"
 # What the device tried after it was unmapped: each access is a fault in the log of the IOMMU.
 dmesg | grep -E 'DMAR:.*\[DMA (Read|Write).*fault addr 0x(4|8)[0-9a-f]{6}' >/tmp/faults ||
     fail "the IOMMU has refused nothing"
 grep -q 'DMA Read' /tmp/faults && grep -q 'DMA Write' /tmp/faults || fail "not both are refused"
 sed 's/^/test: edu: refused: /' /tmp/faults | head -n 4
+# By the DMA API it has tried nothing that is not mapped.
+! dmesg | grep -E 'DMAR:.*fault addr' | grep -vE 'fault addr 0x(4|8)[0-9a-f]{6}' || fail "refused elsewhere"
 rmmod edu
 [ "$(pinned)" = 0 ] || fail "$(pinned) pages are pinned at the end"
 

@@ -3,9 +3,18 @@
 //! buffer of its own, by DMA.
 //!
 //! The driver lets a program copy its own memory with it. What the program gives it is pinned,
-//! charged, mapped for the device, copied, and unmapped and unpinned again. A program writes a
-//! [`Request`] to `/sys/kernel/debug/edu/copy`.
+//! charged, mapped for the device, copied, and unmapped and unpinned again, in one of two ways. A
+//! program writes a [`Request`] to the file of its choice in `/sys/kernel/debug/edu/`:
+//!
+//! | file | who chooses the addresses of the device | |
+//! |---|---|---|
+//! | `copy_dma` | the DMA API, as for most drivers | `dma_api.rs` |
+//! | `copy` | the driver, in an IOMMU domain of its own | `paging.rs` |
+//!
+//! A device is in one domain at a time: this one is in that of the DMA API, and is taken out of it
+//! for as long as a call of `copy` lasts. So neither way has to know of the other; they take turns.
 
+mod dma_api;
 mod engine;
 mod paging;
 
@@ -13,6 +22,7 @@ use engine::Engine;
 use kernel::{
     debugfs::{Scope, ScopedDir},
     device::{self, Bound, Core},
+    dma::{Device as _, DmaMask},
     new_mutex, pci,
     prelude::*,
     sync::{aref::ARef, Mutex},
@@ -26,7 +36,7 @@ use pinned_sgl::{
 };
 
 /// What a program asks for: `count` bytes at `offset` of one region to the same place of another.
-/// Both regions have `len` bytes, whole pages.
+/// Both regions have `len` bytes: whole pages, for `copy`.
 #[repr(C)]
 struct Request {
     from: u64,
@@ -39,15 +49,21 @@ struct Request {
 // SAFETY: numbers, any of which will do.
 unsafe impl FromBytes for Request {}
 
+/// Who chooses the addresses.
+enum Way {
+    DmaApi,
+    Paging,
+}
+
 #[pin_data]
 struct Edu {
     device: ARef<pci::Device>,
-    /// There is one engine.
+    /// There is one engine, and one domain at a time.
     #[pin]
     turn: Mutex<()>,
 }
 
-fn run(device: &device::Device<Bound>, request: &Request) -> Result {
+fn run(device: &device::Device<Bound>, way: Way, request: &Request) -> Result {
     let end = request.offset.checked_add(request.count).ok_or(EINVAL)?;
     if request.count == 0 || end > request.len {
         return Err(EINVAL);
@@ -68,21 +84,30 @@ fn run(device: &device::Device<Bound>, request: &Request) -> Result {
     let to = pin(request.to, PinFlags::WRITE)?;
     pr_info!("from {:?} to {:?}\n", from, to);
 
-    paging::copy(device, &engine, &from, &to, request.offset..end)
+    let range = request.offset..end;
+    match way {
+        Way::DmaApi => dma_api::copy(device, &engine, &from, &to, range),
+        Way::Paging => paging::copy(device, &engine, &from, &to, range),
+    }
     // Both regions are unpinned here: no device is attached to them any more.
 }
 
-fn write(edu: &Edu, reader: &mut UserSliceReader) -> Result {
+fn write(edu: &Edu, way: Way, reader: &mut UserSliceReader) -> Result {
     let request = reader.read::<Request>()?;
     let _turn = edu.turn.lock();
     let device: &device::Device = edu.device.as_ref();
     // SAFETY: the file is removed before the driver is unbound, which waits for this call.
     let device = unsafe { device.as_bound() };
-    run(device, &request)
+    run(device, way, &request)
 }
 
 fn files<'data, 'dir>(edu: &'data Edu, dir: &'dir ScopedDir<'data, 'dir>) {
-    dir.write_only_callback_file(c"copy", edu, &write);
+    dir.write_only_callback_file(c"copy_dma", edu, &|edu: &Edu, reader: &mut UserSliceReader| {
+        write(edu, Way::DmaApi, reader)
+    });
+    dir.write_only_callback_file(c"copy", edu, &|edu: &Edu, reader: &mut UserSliceReader| {
+        write(edu, Way::Paging, reader)
+    });
 }
 
 struct Driver;
@@ -109,6 +134,12 @@ impl pci::Driver for Driver {
                 return Err(ENODEV);
             }
             pdev.enable_device_mem()?;
+            // What the DMA API has to know of the device: which addresses it reaches, and how much
+            // it takes at once.
+            // SAFETY: nothing is mapped for the device yet: there are no files.
+            unsafe { pdev.dma_set_mask_and_coherent(DmaMask::new::<{ engine::ADDRESS_BITS }>())? };
+            // SAFETY: as above.
+            unsafe { pdev.dma_set_max_seg_size(engine::BUFFER_LEN) };
             pdev.set_master();
             let edu = try_pin_init!(Edu { device: pdev.into(), turn <- new_mutex!(()) });
             Ok(Scope::dir(edu, c"edu", files))

@@ -32,6 +32,8 @@ pub(crate) fn copy<U: Region>(
     if from.len() > LONGEST || to.len() > LONGEST {
         return Err(EINVAL);
     }
+    // The device is in this domain until the end of this function, and in that of the DMA API else:
+    // it can be in one only, and what the DMA API maps meanwhile would lead nowhere.
     let domain = PagingDomain::attach(device)?;
 
     // Map: the device may read the one and write the other, and nothing else.

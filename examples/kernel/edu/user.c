@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
- * Copies memory of this program with the `edu` device: small pages in no order, transparent huge
- * pages, and huge pages of hugetlbfs. The bytes must arrive, and nothing around them may change:
- * the driver's second try, after it has unmapped, is at the beginning of the region.
+ * Copies memory of this program with the `edu` device, in both ways of its driver: small pages in no
+ * order, transparent huge pages, and huge pages of hugetlbfs. The bytes must arrive, nothing around
+ * them may change, and nothing stays pinned. (Where the driver chooses the addresses, it tries again
+ * after it has unmapped, at the beginning of the region.)
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -44,68 +45,110 @@ static unsigned char *memory(const char *kind, uint64_t len)
 	return at;
 }
 
-static int edu(struct request *request)
+static int edu(const char *way, struct request *request)
 {
-	int file = open("/sys/kernel/debug/edu/copy", O_WRONLY);
-	int done;
+	char path[64];
+	int file, done;
 
+	snprintf(path, sizeof(path), "/sys/kernel/debug/edu/%s", way);
+	file = open(path, O_WRONLY);
 	if (file < 0)
-		die("/sys/kernel/debug/edu/copy");
+		die(path);
 	done = write(file, request, sizeof(*request)) == sizeof(*request) ? 0 : -errno;
 	close(file);
 	return done;
 }
 
-static void round_trip(const char *kind, uint64_t len, uint64_t offset, uint64_t count)
+/* What the driver has charged to this process. */
+static void nothing_is_pinned(const char *way)
 {
-	unsigned char *from = memory(kind, len), *to = memory(kind, len);
+	FILE *status = fopen("/proc/self/status", "r");
+	char line[128];
+	long pinned = -1;
+
+	while (status && fgets(line, sizeof(line), status))
+		sscanf(line, "VmPin: %ld", &pinned);
+	if (pinned) {
+		printf("test: edu: FAILED: %s: %ld kB are pinned\n", way, pinned);
+		exit(1);
+	}
+	fclose(status);
+}
+
+static void round_trip(const char *way, const char *from_kind, const char *to_kind, uint64_t len,
+		       uint64_t offset, uint64_t count)
+{
+	unsigned char *from = memory(from_kind, len), *to = memory(to_kind, len);
 	struct request request = { (uintptr_t)from, (uintptr_t)to, len, offset, count };
 
 	for (uint64_t i = 0; i < len; i++) {
 		from[i] = i * 31 + (i >> 12) + 7;
 		to[i] = 0x5a;
 	}
-	errno = -edu(&request);
+	errno = -edu(way, &request);
 	if (errno)
-		die(kind);
+		die(way);
 	for (uint64_t i = 0; i < len; i++) {
 		int inside = i >= offset && i < offset + count;
 
 		if (to[i] != (inside ? from[i] : 0x5a)) {
-			printf("test: edu: FAILED: %s: byte %#lx is %#x\n", kind, i, to[i]);
+			printf("test: edu: FAILED: %s, %s to %s: byte %#lx is %#x\n", way,
+			       from_kind, to_kind, i, to[i]);
 			exit(1);
 		}
 	}
-	printf("test: edu: %s: %lu bytes at %#lx of %#lx arrived\n", kind, count, offset, len);
+	nothing_is_pinned(way);
+	printf("test: edu: %s, %s to %s: %lu bytes at %#lx of %#lx arrived\n", way, from_kind,
+	       to_kind, count, offset, len);
 }
 
-static void refused(struct request request, int expected, const char *what)
+static void refused(const char *way, struct request request, int expected, const char *what)
 {
-	int got = edu(&request);
+	int got = edu(way, &request);
 
 	if (got != -expected) {
-		printf("test: edu: FAILED: %s: %d, not %d\n", what, got, -expected);
+		printf("test: edu: FAILED: %s, %s: %d, not %d\n", way, what, got, -expected);
 		exit(1);
 	}
+	nothing_is_pinned(way);
+}
+
+static void bad_requests(const char *way)
+{
+	unsigned char *ok = memory("4k", 8192);
+	uint64_t at = (uintptr_t)ok;
+
+	refused(way, (struct request){ at, at, 4096, 0, 4097 }, EINVAL, "beyond the region");
+	refused(way, (struct request){ at, at, 0, 0, 0 }, EINVAL, "no bytes");
+	refused(way, (struct request){ 4096, at, 4096, 0, 1 }, EFAULT, "nothing there");
+	mprotect(ok, 8192, PROT_READ);
+	refused(way, (struct request){ at, at, 4096, 0, 1 }, EFAULT, "written, but read-only");
+	printf("test: edu: %s: bad requests are refused\n", way);
 }
 
 int main(void)
 {
-	/* Across the border of two pages that are no neighbours in memory. */
-	round_trip("4k", 64 * 4096, 5 * 4096 + 0x800, 4096);
-	/* Across the border of two huge pages. */
-	round_trip("thp", 4 * mib, 2 * mib - 0x800, 5000);
-	round_trip("hugetlb", 4 * mib, 2 * mib - 1000, 2000);
+	static const char *const ways[] = { "copy_dma", "copy" };
 
-	unsigned char *ok = memory("4k", 8192);
-	uint64_t at = (uintptr_t)ok;
+	/* Twice, so that each way comes after the other. */
+	for (int i = 0; i < 4; i++) {
+		const char *way = ways[i % 2];
 
-	refused((struct request){ at, at, 4096, 0, 4097 }, EINVAL, "beyond the region");
-	refused((struct request){ at, at, 0, 0, 0 }, EINVAL, "no bytes");
-	refused((struct request){ at + 1, at, 4096, 0, 1 }, EINVAL, "not a page");
-	refused((struct request){ 4096, at, 4096, 0, 1 }, EFAULT, "nothing there");
-	mprotect(ok, 8192, PROT_READ);
-	refused((struct request){ at, at, 4096, 0, 1 }, EFAULT, "written, but read-only");
-	puts("test: edu: bad requests are refused");
+		/* Across the border of two pages that are no neighbours in memory. */
+		round_trip(way, "4k", "4k", 64 * 4096, 5 * 4096 + 0x800, 4096);
+		if (i >= 2)
+			continue;
+		/* Across the border of two huge pages. */
+		round_trip(way, "thp", "thp", 4 * mib, 2 * mib - 0x800, 5000);
+		round_trip(way, "hugetlb", "hugetlb", 4 * mib, 2 * mib - 1000, 2000);
+		/* More than the device's buffer, and borders in other places here than there. */
+		round_trip(way, "4k", "thp", 4 * mib, 2 * mib - 5000, 10001);
+		round_trip(way, "hugetlb", "4k", 4 * mib, 2 * mib - 7001, 9000);
+		bad_requests(way);
+	}
+	/* An IOMMU maps whole pages. (The DMA API maps the pages around the bytes, too.) */
+	uint64_t at = (uintptr_t)memory("4k", 8192);
+
+	refused("copy", (struct request){ at + 1, at, 4096, 0, 1 }, EINVAL, "not a page");
 	return 0;
 }
