@@ -4,6 +4,8 @@
 //! ```text
 //!  MmPinner ──► Umem ──► Mapping ──► PagingDomain ──► device
 //!                │                      iommu_map(), iommu_unmap_fast(), one flush
+//!                ├──► SgTable ──► DmaList ──► device
+//!                │                      dma_map_sgtable()
 //!                ├── MmAccountant       pinned_vm or locked_vm
 //!                └── Pieces             kmalloc(), at most a page at once
 //! ```
@@ -36,9 +38,9 @@
 //! $(obj)/driver_main.o: $(pinned-sgl-ready)
 //! ```
 //!
-//! `examples/kernel/edu/` is such a driver, and `tests/kernel/run` builds and runs it. In a kernel's
-//! tree it is the same: a folder that the `Makefile` of the driver includes, as `rust/pin-init` is
-//! one for the tree as a whole.
+//! `examples/kernel/edu/` is such a driver, which maps memory by the DMA API and in a domain of its
+//! own, and `tests/kernel/run` builds and runs it. In a kernel's tree it is the same: a folder that
+//! the `Makefile` of the driver includes, as `rust/pin-init` is one for the tree as a whole.
 //!
 //! # What is unsafe here, and why
 //!
