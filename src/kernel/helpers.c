@@ -22,6 +22,15 @@
 static_assert(IOMMU_READ == 1 && IOMMU_WRITE == 2 && IOMMU_CACHE == 4 && IOMMU_NOEXEC == 8 &&
 	      IOMMU_MMIO == 16 && IOMMU_PRIV == 32);
 
+/*
+ * Blocks of so many pages have their page structures side by side in every memory model, and are of
+ * one kind: memory of devices comes and goes by at least as much.
+ */
+#ifndef SUBSECTION_SHIFT
+#define SUBSECTION_SHIFT 21
+#endif
+#define BLOCK (1UL << (SUBSECTION_SHIFT - PAGE_SHIFT))
+
 /* The bits of `PinFlags`, which are not those of GUP. */
 static unsigned int gup_flags(u32 flags)
 {
@@ -55,17 +64,26 @@ long pinned_sgl_pin(struct mm_struct *mm, unsigned long start, size_t count, u32
 	return pinned;
 }
 
-size_t pinned_sgl_first_run(struct page **pages, size_t count, u64 *pfn, u64 *provider)
+size_t pinned_sgl_first_run(struct page *const *pages, size_t count, u64 *pfn, u64 *provider)
 {
 	struct page *first = pages[0];
-	size_t same = 1;
+	unsigned long frame = page_to_pfn(first);
+	size_t same = 1, end = min_t(size_t, count, BLOCK - (frame & (BLOCK - 1)));
 
-	*pfn = page_to_pfn(first);
+	*pfn = frame;
 	*provider = is_zone_device_page(first) ? (unsigned long)page_pgmap(first) : 0;
-	while (same < count && page_to_pfn(pages[same]) == *pfn + same &&
-	       zone_device_pages_have_same_pgmap(first, pages[same]))
+	while (same < end && pages[same] == first + same)
 		same++;
 	return same;
+}
+
+size_t pinned_sgl_frames(struct page *const *pages, size_t count, u64 *pfns)
+{
+	size_t done = 0;
+
+	for (; done < count && !is_zone_device_page(pages[done]); done++)
+		pfns[done] = page_to_pfn(pages[done]);
+	return done;
 }
 
 void pinned_sgl_unpin_pages(struct page **pages, size_t count)

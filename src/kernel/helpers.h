@@ -16,8 +16,13 @@ struct sg_table;
 /* Pins up to `count` pages (as many as an int counts) from `start` on: how many, or an errno. */
 long pinned_sgl_pin(struct mm_struct *mm, unsigned long start, size_t count, u32 flags,
 		    struct page **pages);
-/* How many of `count` pages (one at least) continue each other, and what they are. */
-size_t pinned_sgl_first_run(struct page **pages, size_t count, u64 *pfn, u64 *provider);
+/*
+ * How many of `count` pages (one at least) continue each other, and what they are: `provider` is 0
+ * for ordinary memory. The next run may continue this one.
+ */
+size_t pinned_sgl_first_run(struct page *const *pages, size_t count, u64 *pfn, u64 *provider);
+/* The frames of up to `count` pages: those before the first one of a device's memory. */
+size_t pinned_sgl_frames(struct page *const *pages, size_t count, u64 *pfns);
 void pinned_sgl_unpin_pages(struct page **pages, size_t count);
 void pinned_sgl_unpin_run(u64 pfn, u64 count, bool dirty);
 /* Tells people of pins that stay for ever. */

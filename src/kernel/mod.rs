@@ -14,6 +14,7 @@
 //! |---|---|---|
 //! | [`MmPinner`] | a `Pinner` and a `PageAccess` | `pin_user_pages_fast()`, `kmap_local_page()` |
 //! | [`pin`] | an `Umem`, with the usual memory for it | |
+//! | [`SglBuilder::push_page_structs`](crate::SglBuilder::push_page_structs) | takes pages | an array of `struct page *` |
 //! | [`MmAccountant`] | an `Accountant` | `mm->pinned_vm`, `mm->locked_vm` |
 //! | [`PagingDomain`] | a `Domain` and a `ReadDomain` | `struct iommu_domain` |
 //! | [`PgTableDomain`] | a `Domain` and a `ReadDomain` | `kernel::iommu::pgtable`, the flush of its owner |
@@ -75,6 +76,8 @@ mod error;
 mod ffi;
 #[cfg(pinned_sgl_kbuild)]
 mod holder;
+#[cfg(pinned_sgl_kbuild)]
+mod page_structs;
 #[cfg(pinned_sgl_kbuild)]
 mod pgtable;
 #[cfg(pinned_sgl_kbuild)]

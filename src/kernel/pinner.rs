@@ -2,10 +2,10 @@
 //! [`MmPinner`]: pins pages of a process through `pin_user_pages_fast()`, and copies to and from
 //! them.
 
-use super::ffi;
-use crate::addr::{Pfn, UserAddr};
+use super::{ffi, page_structs::first_run};
+use crate::addr::UserAddr;
 use crate::page_size::PageSize;
-use crate::sgl::{MemoryKind, PageRun, ProviderId};
+use crate::sgl::{MemoryKind, PageRun};
 use crate::umem::{PageAccess, PinBatch, PinFlags, Pinner, Place};
 use core::fmt;
 use kernel::{
@@ -19,7 +19,7 @@ use kernel::{
 /// Page pointers of one call of GUP: a page of memory.
 const POINTERS: usize = 512;
 
-const PAGE: PageSize = match PageSize::new(bindings::PAGE_SIZE as u64) {
+pub(super) const PAGE: PageSize = match PageSize::new(bindings::PAGE_SIZE as u64) {
     Some(page) => page,
     None => PageSize::SIZE_4K,
 };
@@ -58,24 +58,6 @@ struct Loose<'a> {
 }
 
 impl Loose<'_> {
-    /// The run at the beginning: its frames, and how many pointers it has.
-    fn first_run(&mut self) -> Result<Option<PageRun>, Error> {
-        if self.pages.is_empty() {
-            return Ok(None);
-        }
-        let (mut pfn, mut provider) = (0, 0);
-        let count = self.pages.len();
-        // SAFETY: by the invariant these are pages, one at least; the other pointers are to locals.
-        let same = unsafe {
-            ffi::pinned_sgl_first_run(self.pages.as_mut_ptr(), count, &mut pfn, &mut provider)
-        };
-        let kind = match provider {
-            0 => MemoryKind::Ram,
-            provider => MemoryKind::Device(ProviderId(provider)),
-        };
-        PageRun::new(Pfn::new(pfn), same as u64, kind).map(Some).map_err(|_| code::EOVERFLOW)
-    }
-
     /// Forgets the pages of the first run, which somebody else has taken.
     fn taken(&mut self, run: &PageRun) {
         let count = usize::try_from(run.count()).unwrap_or(usize::MAX);
@@ -148,7 +130,9 @@ unsafe impl Pinner for MmPinner {
             let pages = pointers.get_mut(..most).ok_or(code::EINVAL)?;
             let mut loose = self.gup(batch.next(), flags, pages)?;
             let mut runs = 0u64;
-            while let Some(run) = loose.first_run()? {
+            while !loose.pages.is_empty() {
+                // SAFETY: by the invariant of `Loose`.
+                let run = unsafe { first_run(loose.pages) };
                 // SAFETY: GUP has pinned these pages for the user pages from `next` on, in order.
                 if unsafe { batch.push(run) }.is_err() {
                     // No room: these pages are unpinned, and pinned again for the next batch.

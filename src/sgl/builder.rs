@@ -353,7 +353,7 @@ impl<S: Storage> SglBuilder<S> {
 
     /// Runs `work`, and undoes what it did if it fails.
     #[inline]
-    fn all_or_nothing<E>(
+    pub(crate) fn all_or_nothing<E>(
         &mut self,
         work: impl FnOnce(&mut Self) -> Result<(), E>,
     ) -> Result<(), E> {
@@ -504,6 +504,25 @@ pub enum BuildError {
         /// The size of the pages of this one.
         expected: PageSize,
     },
+}
+
+impl BuildError {
+    /// The same for a caller that had pushed `before` pages or runs by then.
+    #[cfg(pinned_sgl_kbuild)]
+    pub(crate) const fn behind(self, before: usize) -> Self {
+        match self {
+            Self::OutOfMemory { index } => {
+                Self::OutOfMemory { index: before.saturating_add(index) }
+            }
+            Self::AddressTooLarge { index } => {
+                Self::AddressTooLarge { index: before.saturating_add(index) }
+            }
+            Self::TooManyPages { index } => {
+                Self::TooManyPages { index: before.saturating_add(index) }
+            }
+            other => other,
+        }
+    }
 }
 
 impl fmt::Display for BuildError {

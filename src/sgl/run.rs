@@ -121,7 +121,7 @@ impl PageRun {
 
     /// A run out of a list, where the invariant was checked when it went in.
     #[inline]
-    pub(super) fn stored(start: u64, count: u64, kind: MemoryKind) -> Self {
+    pub(crate) fn stored(start: u64, count: u64, kind: MemoryKind) -> Self {
         debug_assert!(count != 0 && start.checked_add(count).is_some());
         Self {
             start: Pfn::new(start),

@@ -3,13 +3,15 @@
 //! that pins them, and looking bytes up. The fastest of several rounds of each, in turn.
 
 use core::mem::size_of_val;
+use core::slice;
+use kernel::bindings::page;
 use kernel::prelude::*;
-use pinned_sgl::{kernel::Pieces, MemoryKind, PageSize, Pfn, Sgl, SglBuilder};
+use pinned_sgl::{kernel::Pieces, PageSize, Sgl, SglBuilder};
 
+#[allow(improper_ctypes, reason = "struct page as bindgen sees it, which has members of no size")]
 extern "C" {
-    fn bench_fill(shape: u32) -> usize;
+    fn bench_fill(shape: u32, count: usize) -> *mut *mut page;
     fn bench_free();
-    fn bench_frames(first: usize, count: usize, frames: *mut u64);
     fn bench_scatterlist(nanoseconds: *mut u64, entries: *mut u64, bytes: *mut u64) -> i32;
     fn bench_scatterlist_lookup(lookups: usize, nanoseconds: *mut u64, sum: *mut u64) -> i32;
     fn bench_offset(lookup: usize) -> u64;
@@ -17,6 +19,7 @@ extern "C" {
 }
 
 const ROUNDS: usize = 15;
+const PAGES: usize = 65536;
 const BATCH: usize = 512;
 const LOOKUPS: usize = 1000;
 
@@ -25,22 +28,19 @@ fn now() -> u64 {
     unsafe { bench_now() }
 }
 
-fn build(pages: usize, pfns: &mut [Pfn]) -> Result<Sgl<Pieces>> {
+fn build(pages: &[*mut page]) -> Result<Sgl<Pieces>> {
     let mut builder = SglBuilder::new_in(PageSize::SIZE_4K, Pieces::new(GFP_KERNEL))?;
-    for first in (0..pages).step_by(BATCH) {
-        // SAFETY: there are `pages` pages, a multiple of the batch, and room for a batch; a `Pfn` is
-        // the number of a frame and nothing else.
-        unsafe { bench_frames(first, BATCH, pfns.as_mut_ptr().cast()) };
-        builder.push_pages(pfns, MemoryKind::Ram)?;
+    for batch in pages.chunks(BATCH) {
+        // SAFETY: the array has pointers to page structures.
+        unsafe { builder.push_page_structs(batch)? };
     }
     Ok(builder.finish()?)
 }
 
 /// Nanoseconds, runs, bytes.
-fn list(pages: usize) -> Result<(u64, u64, u64)> {
-    let mut pfns = KVec::from_elem(Pfn::new(0), BATCH, GFP_KERNEL)?;
+fn list(pages: &[*mut page]) -> Result<(u64, u64, u64)> {
     let start = now();
-    let list = build(pages, &mut pfns)?;
+    let list = build(pages)?;
     let nanoseconds = now() - start;
     let bytes = list.footprint() + size_of_val(&list);
     Ok((nanoseconds, list.run_count(), bytes as u64))
@@ -55,9 +55,8 @@ fn scatterlist() -> Result<(u64, u64, u64)> {
 }
 
 /// Nanoseconds of so many lookups in the list, and in the scatterlist; they find the same addresses.
-fn lookups(pages: usize) -> Result<(u64, u64)> {
-    let mut pfns = KVec::from_elem(Pfn::new(0), BATCH, GFP_KERNEL)?;
-    let list = build(pages, &mut pfns)?;
+fn lookups(pages: &[*mut page]) -> Result<(u64, u64)> {
+    let list = build(pages)?;
     let window = list.whole()?;
     let (mut ours, mut theirs) = (u64::MAX, u64::MAX);
     for _ in 0..ROUNDS {
@@ -80,18 +79,20 @@ fn lookups(pages: usize) -> Result<(u64, u64)> {
     Ok((ours, theirs))
 }
 
-fn compare(shape: u32, name: &str) -> Result {
+fn compare(shape: u32, count: usize, name: &str) -> Result {
     // SAFETY: nobody else uses the array.
-    let pages = unsafe { bench_fill(shape) };
+    let pages = unsafe { bench_fill(shape, count) };
     let (mut ours, mut theirs) = ((u64::MAX, 0, 0), (u64::MAX, 0, 0));
-    if pages == 0 {
+    if pages.is_null() {
         return Err(ENOMEM);
     }
+    // SAFETY: there are so many, until the array is filled anew, which is at the next call.
+    let pages = unsafe { slice::from_raw_parts(pages, count) };
     for _ in 0..ROUNDS {
         ours = ours.min(list(pages)?);
         theirs = theirs.min(scatterlist()?);
     }
-    let per_page = |ns: u64| (ns * 100 / pages as u64 / 100, ns * 100 / pages as u64 % 100);
+    let per_page = |ns: u64| (ns * 100 / count as u64 / 100, ns * 100 / count as u64 % 100);
     let ((a, b), (c, d)) = (per_page(ours.0), per_page(theirs.0));
     pr_info!(
         "build, {}: list {}.{:02} ns/page, {} runs, {} bytes; scatterlist {}.{:02} ns/page, {} entries, {} bytes\n",
@@ -111,9 +112,10 @@ struct Bench;
 
 impl kernel::Module for Bench {
     fn init(_: &'static ThisModule) -> Result<Self> {
-        let done = compare(0, "contiguous")
-            .and_then(|()| compare(1, "runs of 512"))
-            .and_then(|()| compare(2, "every page a run"));
+        let done = compare(0, PAGES, "contiguous")
+            .and_then(|()| compare(1, PAGES, "runs of 512"))
+            .and_then(|()| compare(1, 64 * PAGES, "many runs of 512"))
+            .and_then(|()| compare(2, PAGES, "every page a run"));
         // SAFETY: nobody uses the array any more.
         unsafe { bench_free() };
         done.map(|()| Self)

@@ -8,41 +8,46 @@
 #include "bench_pages.h"
 
 /* 256 MiB, at 256 MiB: only the page structures are used, and only their addresses. */
-#define PAGES ((size_t)65536)
+#define POOL ((size_t)65536)
 #define FIRST 65536
 #define BATCH ((size_t)512)
 
 static struct page **pages;
+static size_t count;
 
-size_t bench_fill(unsigned int shape)
+/* A number that looks random. */
+static size_t mixed(u64 n)
 {
+	n = (n + 1) * 0x9e3779b97f4a7c15;
+	n = (n ^ n >> 32) * 0xd6e8feb86659fd93;
+	return n ^ n >> 32;
+}
+
+struct page **bench_fill(unsigned int shape, size_t wanted)
+{
+	bench_free();
+	if (!pfn_valid(FIRST) || !pfn_valid(FIRST + POOL - 1))
+		return NULL;
+	pages = kvmalloc_array(wanted, sizeof(*pages), GFP_KERNEL);
 	if (!pages)
-		pages = kvmalloc_array(PAGES, sizeof(*pages), GFP_KERNEL);
-	if (!pages || !pfn_valid(FIRST) || !pfn_valid(FIRST + PAGES - 1))
-		return 0;
-	for (size_t i = 0; i < PAGES; i++) {
+		return NULL;
+	count = wanted;
+	for (size_t i = 0; i < count; i++) {
 		size_t block = i / BATCH, at = i;
 
-		/* Odd factors: every page once, and no two neighbours behind each other. */
 		if (shape == 1)
-			at = block * 37 % (PAGES / BATCH) * BATCH + i % BATCH;
+			at = mixed(block) * BATCH + i % BATCH;
 		else if (shape == 2)
-			at = i * 4099 % PAGES;
-		pages[i] = pfn_to_page(FIRST + at);
+			at = mixed(i);
+		pages[i] = pfn_to_page(FIRST + at % POOL);
 	}
-	return PAGES;
+	return pages;
 }
 
 void bench_free(void)
 {
 	kvfree(pages);
 	pages = NULL;
-}
-
-void bench_frames(size_t first, size_t count, u64 *frames)
-{
-	for (size_t i = 0; i < count; i++)
-		frames[i] = page_to_pfn(pages[first + i]);
 }
 
 u64 bench_now(void)
@@ -55,10 +60,10 @@ static int build(struct sg_append_table *table)
 {
 	int error = 0;
 
-	for (size_t i = 0; i < PAGES && !error; i += BATCH)
+	for (size_t i = 0; i < count && !error; i += BATCH)
 		error = sg_alloc_append_table_from_pages(table, pages + i, BATCH, 0,
 							 BATCH * PAGE_SIZE, UINT_MAX,
-							 PAGES - i - BATCH, GFP_KERNEL);
+							 count - i - BATCH, GFP_KERNEL);
 	return error;
 }
 
@@ -66,21 +71,21 @@ int bench_scatterlist(u64 *nanoseconds, u64 *entries, u64 *bytes)
 {
 	struct sg_append_table table = {};
 	u64 start = ktime_get_ns();
-	size_t per_page = SG_MAX_SINGLE_ALLOC, count;
+	size_t used;
 	int error = build(&table);
 
 	*nanoseconds = ktime_get_ns() - start;
-	count = table.sgt.orig_nents;
-	*entries = count;
+	used = table.sgt.orig_nents;
+	*entries = used;
 	/* One entry of each full page is the link to the next. */
-	*bytes = (count + count / per_page) * sizeof(struct scatterlist);
+	*bytes = (used + used / SG_MAX_SINGLE_ALLOC) * sizeof(struct scatterlist);
 	sg_free_append_table(&table);
 	return error;
 }
 
 u64 bench_offset(size_t lookup)
 {
-	return lookup * 0x9e3779b97f4a7c15 % (PAGES * PAGE_SIZE);
+	return lookup * 0x9e3779b97f4a7c15 % (count * PAGE_SIZE);
 }
 
 int bench_scatterlist_lookup(size_t lookups, u64 *nanoseconds, u64 *sum)

@@ -4,11 +4,11 @@
 
 #include <linux/types.h>
 
-/* Fills the array of pages: 0 contiguous, 1 runs of 512, 2 every page a run; how many, or 0. */
-size_t bench_fill(unsigned int shape);
+struct page;
+
+/* Fills the array of `count` pages, a multiple of 512: 0 contiguous, 1 runs of 512, 2 every page a run. */
+struct page **bench_fill(unsigned int shape, size_t count);
 void bench_free(void);
-/* The frames of `count` pages of the array. */
-void bench_frames(size_t first, size_t count, u64 *frames);
 /* Builds a scatterlist of the array, and frees it: nanoseconds to build it, entries, bytes. */
 int bench_scatterlist(u64 *nanoseconds, u64 *entries, u64 *bytes);
 /*
