@@ -1,136 +1,31 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Lists that cross every border of the storage: leaves, shelves, groups; built, undone, built on.
-#![allow(
-    missing_docs,
-    clippy::arithmetic_side_effects,
-    clippy::cast_possible_truncation,
-    clippy::indexing_slicing,
-    clippy::integer_division,
-    clippy::unwrap_used,
-    reason = "a test may panic: that is how it fails"
-)]
+//! Lists that cross every border of the storage: `laws/borders.rs`.
 
 mod laws;
 
-use laws::storage::Failing;
-use pinned_sgl::{
-    AllocError, Heap, MemoryKind, PageRun, PageSize, Pfn, Pool, Sgl, SglBuilder, Storage,
-};
+use laws::borders;
 
-/// Run `index` of a list without order: 1 to 3 pages, none of which continues another.
-fn scattered(index: u64) -> PageRun {
-    let start = (index.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 26) & !7;
-    PageRun::ram(Pfn::new(start), 1 + index % 3).unwrap()
-}
-
-/// Every run is found, at its first and its last page, and decoded in order.
-fn check<S: Storage>(sgl: &Sgl<S>, runs: impl Iterator<Item = PageRun> + Clone) {
-    let (mut page, shift) = (0, sgl.page_size().shift());
-    let window = sgl.whole().unwrap();
-    for run in runs.clone() {
-        for (page, pfn) in
-            [(page, run.start().get()), (page + run.count() - 1, run.end().get() - 1)]
-        {
-            assert_eq!(window.phys(page << shift).unwrap().get(), pfn << shift, "page {page}");
-        }
-        page += run.count();
-    }
-    assert_eq!(sgl.page_count(), page);
-    assert!(sgl.runs().eq(runs.clone()));
-    let mut folded = Vec::new();
-    sgl.runs().for_each(|run| folded.push(run));
-    assert!(folded.into_iter().eq(runs));
-}
-
-/// The storage fails at every piece; what was pushed is undone, and the list goes on, or ends.
 #[test]
 fn undone_at_every_piece() {
-    for goes_on in [false, true] {
-        for chunk in [1, 65, 300, 700, 2500] {
-            for pieces in 0..75 {
-                let mut memory = vec![[0u8; 512]; 800];
-                let (storage, budget) = Failing::new(Pool::new(&mut memory), pieces);
-                let mut builder = SglBuilder::new_in(PageSize::SIZE_4K, storage).unwrap();
-                let mut count = 0;
-                while builder.push_runs((count..count + chunk).map(scattered)).is_ok() {
-                    count += chunk;
-                }
-                // Other runs than those that were undone, so that nothing stale can pass for them.
-                let long = |index| PageRun::ram(scattered(index).start(), 5).unwrap();
-                let undone = count;
-                let run = |index| if index < undone { scattered(index) } else { long(index) };
-                while builder.push_run(run(count)).is_ok() {
-                    count += 1;
-                }
-                budget.set(if goes_on { usize::MAX } else { 1 });
-                if goes_on {
-                    builder.push_runs((count..count + 3000).map(run)).unwrap();
-                    count += 3000;
-                }
-                let sgl = match builder.finish() {
-                    Ok(sgl) => sgl,
-                    Err(error) => {
-                        budget.set(usize::MAX);
-                        error.into_builder().finish().map_err(AllocError::from).unwrap()
-                    }
-                };
-                assert_eq!(sgl.run_count(), count);
-                check(&sgl, (0..count).map(run));
-            }
-        }
-    }
+    borders::undone_at_every_piece();
 }
 
-/// Far beyond the shelves whose first entry lives in the list, and beyond those that double.
 #[test]
 fn many_shelves() {
-    let count = 300_000;
-    let mut memory = vec![[0xa5u8; 512]; 8000];
-    let mut builder = SglBuilder::new_in(PageSize::SIZE_4K, Pool::new(&mut memory)).unwrap();
-    builder.push_runs((0..count).map(scattered)).unwrap();
-    let sgl = builder.finish().map_err(AllocError::from).unwrap();
-    assert!(sgl.footprint() > 3000 * 512);
-    check(&sgl, (0..count).map(scattered));
-
-    let mut builder = SglBuilder::<Heap>::new(PageSize::SIZE_4K).unwrap();
-    builder.push_runs((0..1_200_000).map(scattered)).unwrap();
-    let sgl = builder.finish().unwrap();
-    check(&sgl, (0..1_200_000).map(scattered));
+    borders::many_shelves(300_000);
 }
 
-/// A group counts 2048 runs: pages that are repeated need no bits at all, and could be more.
 #[test]
 fn a_page_repeated_many_times() {
-    let page = PageRun::page(Pfn::new(77), MemoryKind::Ram).unwrap();
-    let mut builder = SglBuilder::<Heap>::new(PageSize::SIZE_4K).unwrap();
-    builder.push_runs((0..10_000).map(|_| page)).unwrap();
-    let sgl = builder.finish().unwrap();
-    assert_eq!(sgl.run_count(), 10_000);
-    check(&sgl, (0..10_000).map(|_| page));
+    borders::a_page_repeated_many_times();
 }
 
-/// A leaf spans 2^32 pages.
 #[test]
 fn runs_of_terabytes() {
-    for count in [1 << 29, 1 << 30, 1 << 31, (1 << 31) + 1, 1 << 32, 1 << 33] {
-        let run = move |index: u64| PageRun::ram(Pfn::new((index * 7 % 5) << 40), count).unwrap();
-        let mut builder = SglBuilder::<Heap>::new(PageSize::SIZE_4K).unwrap();
-        builder.push_runs((0..500).map(run)).unwrap();
-        check(&builder.finish().unwrap(), (0..500).map(run));
-    }
+    borders::runs_of_terabytes();
 }
 
-/// Equality looks at the runs, not only at how many there are.
 #[test]
 fn lists_differ() {
-    let list = |last: u64, kind, page| {
-        let mut builder = SglBuilder::<Heap>::new(page).unwrap();
-        builder.push_pages(&[3, 1, last].map(Pfn::new), kind).unwrap();
-        builder.finish().unwrap()
-    };
-    let a = list(9, MemoryKind::Ram, PageSize::SIZE_4K);
-    assert!(a == list(9, MemoryKind::Ram, PageSize::SIZE_4K));
-    assert!(a != list(7, MemoryKind::Ram, PageSize::SIZE_4K));
-    assert!(a != list(9, MemoryKind::Mmio, PageSize::SIZE_4K));
-    assert!(a != list(9, MemoryKind::Ram, PageSize::SIZE_16K));
+    borders::lists_differ();
 }

@@ -1,138 +1,31 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Every small case: all page sequences of up to 7 pages over a few frames, every window at
-//! half-page steps, every granule.
-#![allow(
-    missing_docs,
-    clippy::arithmetic_side_effects,
-    clippy::cast_possible_truncation,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::integer_division,
-    clippy::unwrap_used,
-    reason = "a test may panic: that is how it fails"
-)]
+//! Every small case: `laws/exhaustive.rs`, with sequences of up to 7 pages.
 
 mod laws;
 
-use laws::merge_law::{self, Op};
-use laws::oracle::{self, Page};
-use laws::{block_law, segment_law, tile_law, window_seek};
-use pinned_sgl::{MemoryKind, PageRun, PageSize, PageSizes, Pfn};
+use laws::exhaustive;
 
-const PAGE: PageSize = PageSize::SIZE_4K;
-const HALF: u64 = 2048;
-
-/// Calls `visit` with every sequence of 1 to `longest` of these pages.
-fn sequences(alphabet: &[Page], longest: usize, visit: &mut dyn FnMut(&[Page])) {
-    fn extend(
-        alphabet: &[Page],
-        longest: usize,
-        so_far: &mut Vec<Page>,
-        visit: &mut dyn FnMut(&[Page]),
-    ) {
-        for &page in alphabet {
-            so_far.push(page);
-            visit(so_far);
-            if so_far.len() < longest {
-                extend(alphabet, longest, so_far, visit);
-            }
-            so_far.pop();
-        }
-    }
-    extend(alphabet, longest, &mut Vec::new(), visit);
-}
-
-fn ram(frames: &[u64]) -> Vec<Page> {
-    frames.iter().map(|&pfn| (pfn, MemoryKind::Ram)).collect()
-}
-
-fn runs(pages: &[Page]) -> Vec<PageRun> {
-    pages.iter().map(|&(pfn, kind)| PageRun::page(Pfn::new(pfn), kind).unwrap()).collect()
-}
-
-/// Page by page; as runs; as two lists joined, cut at every place.
 #[test]
 fn every_sequence_merges_the_same_way_however_it_arrives() {
-    let kinds = [(1, MemoryKind::Mmio), (2, MemoryKind::Mmio)];
-    let alphabet = [ram(&[0, 1, 2]), kinds.to_vec()].concat();
-    let mut seen = 0;
-    sequences(&alphabet, 6, &mut |pages| {
-        seen += 1;
-        let model = oracle::maximal_runs(pages);
-        assert_eq!(oracle::joined(&runs(pages)), model);
-        let one_by_one = pages.iter().map(|&(pfn, kind)| Op::Page(Pfn::new(pfn), kind));
-        merge_law::check(PAGE, &one_by_one.collect::<Vec<_>>());
-        for cut in 0..=pages.len() {
-            let (left, right) = pages.split_at(cut);
-            merge_law::check(
-                PAGE,
-                &[Op::Sgl(oracle::maximal_runs(left)), Op::Runs(runs(right)), Op::Memory(0)],
-            );
-        }
-    });
-    assert_eq!(seen, (1..=6).map(|n| 5usize.pow(n)).sum::<usize>());
+    exhaustive::every_sequence_merges_the_same_way_however_it_arrives(6);
 }
 
 #[test]
-fn every_slice_of_seven_pages_merges() {
-    sequences(&ram(&[0, 1, 2, 3]), 7, &mut |pages| {
-        let slice = pages.iter().map(|&(pfn, _)| Pfn::new(pfn)).collect();
-        merge_law::check(PAGE, &[Op::Pages(slice, MemoryKind::Ram)]);
-    });
-}
-
-/// Every window at half-page steps whose offset is in the first page.
-fn windows(pages: usize, visit: &mut dyn FnMut(u64, u64)) {
-    let halves = 2 * pages as u64;
-    for offset in 0..2 {
-        for len in 1..=halves - offset {
-            visit(offset * HALF, len * HALF);
-        }
-    }
+fn every_slice_merges() {
+    exhaustive::every_slice_merges(7);
 }
 
 #[test]
 fn every_window_finds_every_half_page() {
-    sequences(&ram(&[0, 1, 3]), 7, &mut |pages| {
-        windows(pages.len(), &mut |offset, len| {
-            let at: Vec<u64> = (0..len / HALF).map(|half| half * HALF).collect();
-            window_seek::check(PAGE, &runs(pages), &[(offset, len - 1), (HALF, HALF)], &at);
-        });
-    });
+    exhaustive::every_window_finds_every_half_page(7);
 }
 
 #[test]
 fn every_window_in_segments() {
-    sequences(&ram(&[0, 1, 2]), 7, &mut |pages| {
-        windows(pages.len(), &mut |offset, len| {
-            for max_len in [None, Some(HALF), Some(3 * HALF), Some(4 * HALF), Some(7 * HALF)] {
-                for boundary in [None, Some(HALF), Some(2 * HALF), Some(4 * HALF)] {
-                    let case = segment_law::Case { offset, len, max_len, boundary };
-                    segment_law::check(PAGE, pages, case);
-                }
-            }
-        });
-    });
-}
-
-/// Half a page, a page, two, four.
-fn small_sizes() -> [PageSizes; 5] {
-    [0x800, 0x1000, 0x1800, 0x5000, 0x7800].map(PageSizes::from_bits_retain)
+    exhaustive::every_window_in_segments(7);
 }
 
 #[test]
 fn every_window_in_blocks_and_tiles() {
-    for (frames, longest) in [(&[0u64, 1, 2, 3][..], 5), (&[2, 3][..], 7)] {
-        sequences(&ram(frames), longest, &mut |pages| {
-            windows(pages.len(), &mut |offset, len| {
-                for iova in [0, HALF, 2 * HALF, 4 * HALF, 6 * HALF] {
-                    for sizes in small_sizes() {
-                        let case = block_law::Case { offset, len, iova, sizes };
-                        block_law::check(PAGE, pages, case);
-                        tile_law::check(PAGE, pages, case);
-                    }
-                }
-            });
-        });
-    }
+    exhaustive::every_window_in_blocks_and_tiles(7);
 }

@@ -2,6 +2,7 @@
 //! **Blocks**: the best page size is the best, and its blocks hold every byte where it belongs.
 
 use super::{
+    alloc::vec::Vec,
     input,
     oracle::{Atoms, Page},
 };

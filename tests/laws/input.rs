@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Bytes to cases: numbers near the edges, lists whose runs nearly touch.
 
-use arbitrary::{Result, Unstructured};
-use pinned_sgl::{
-    Heap, MemoryKind, PageRun, PageSize, PageSizes, Pfn, ProviderId, Sgl, SglBuilder,
+use super::{
+    alloc::vec::Vec,
+    storage::{store, Store},
 };
+use arbitrary::{Result, Unstructured};
+use pinned_sgl::{MemoryKind, PageRun, PageSize, PageSizes, Pfn, ProviderId, Sgl, SglBuilder};
 
 /// A number up to `most`, often near zero, near `most`, or near a power of two.
 pub fn number(u: &mut Unstructured<'_>, most: u64) -> Result<u64> {
@@ -101,8 +103,8 @@ pub fn few_pages(u: &mut Unstructured<'_>) -> Result<Vec<(u64, MemoryKind)>> {
     Ok(pages)
 }
 
-pub fn build(page: PageSize, pages: &[(u64, MemoryKind)]) -> Sgl<Heap> {
-    let mut builder = SglBuilder::new(page).unwrap();
+pub fn build(page: PageSize, pages: &[(u64, MemoryKind)]) -> Sgl<Store> {
+    let mut builder = SglBuilder::new_in(page, store()).unwrap();
     for &(pfn, kind) in pages {
         builder.push_page(Pfn::new(pfn), kind).unwrap();
     }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What every iterator promises: `next` and `fold` agree, `size_hint` is true, the end is the end.
 
-use std::fmt::Debug;
+use super::alloc::vec::Vec;
+use core::fmt::Debug;
 
 /// Walks `iterator`, whose items `plain` makes comparable, against `expected`.
 ///

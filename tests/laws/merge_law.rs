@@ -2,11 +2,13 @@
 //! **Merge law**: however the pages arrive, the runs are the unique maximal runs of the sequence;
 //! and a push that fails has changed nothing.
 
-use super::{input, oracle, storage::Failing};
-use arbitrary::{Result, Unstructured};
-use pinned_sgl::{
-    AllocError, BuildError, Heap, MemoryKind, PageRun, PageSize, Pfn, Sgl, SglBuilder,
+use super::{
+    alloc::{vec, vec::Vec},
+    input, oracle,
+    storage::{store, Failing, Store},
 };
+use arbitrary::{Result, Unstructured};
+use pinned_sgl::{AllocError, BuildError, MemoryKind, PageRun, PageSize, Pfn, Sgl, SglBuilder};
 
 /// One way in which pages arrive.
 #[derive(Clone, Debug)]
@@ -33,8 +35,8 @@ fn runs_of(op: &Op) -> Vec<PageRun> {
     }
 }
 
-pub fn sgl(page: PageSize, runs: &[PageRun]) -> Sgl<Heap> {
-    let mut builder = SglBuilder::new(page).unwrap();
+pub fn sgl(page: PageSize, runs: &[PageRun]) -> Sgl<Store> {
+    let mut builder = SglBuilder::new_in(page, store()).unwrap();
     builder.push_runs(runs.iter().copied()).unwrap();
     builder.finish().unwrap()
 }
@@ -47,7 +49,7 @@ fn assert_same<S: pinned_sgl::Storage>(sgl: &Sgl<S>, model: &[PageRun]) {
 
 /// Does `ops` one after another, and looks at the builder after each.
 pub fn check(page: PageSize, ops: &[Op]) {
-    let (storage, budget) = Failing::new(Heap::new(), usize::MAX);
+    let (storage, budget) = Failing::new(store(), usize::MAX);
     let mut builder = SglBuilder::new_in(page, storage).unwrap();
     let mut taken: Vec<PageRun> = Vec::new();
     for op in ops {

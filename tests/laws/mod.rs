@@ -4,6 +4,9 @@
 //! A law is a function that checks one case, and panics where the law is broken. Three drivers
 //! bring the cases: exhaustive small ones, property tests, and the fuzz targets, which have the
 //! names of the laws. The last two turn bytes into a case with [`input`].
+//!
+//! Nothing but what `core`, `alloc` and [`storage::Store`] have is used here: the same files are compiled
+//! into a module of the Linux kernel, see `tests/kernel/laws/`. (Laws about the mock kit need `std`.)
 #![allow(
     dead_code,
     unreachable_pub,
@@ -19,7 +22,11 @@
     reason = "a law that is broken panics; each driver uses its own part"
 )]
 
+extern crate alloc;
+
 pub mod block_law;
+pub mod borders;
+pub mod exhaustive;
 pub mod input;
 #[cfg(feature = "mock")]
 pub mod ioas_ops;
@@ -34,6 +41,7 @@ pub mod storage;
 pub mod tile_law;
 #[cfg(feature = "mock")]
 pub mod umem_ops;
+pub mod vectors;
 pub mod window_seek;
 
 use arbitrary::{Result, Unstructured};

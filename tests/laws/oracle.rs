@@ -4,6 +4,7 @@
 //! An *atom* is the step in which an oracle walks over a window. With atoms of one byte each oracle
 //! is the definition; larger atoms, which must divide every number of a case, only make it quick.
 
+use super::alloc::vec::Vec;
 use pinned_sgl::{MemoryKind, PageRun, PageSize, PageSizes, Pfn};
 
 /// One page.

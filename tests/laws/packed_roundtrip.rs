@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! **Round trip**: what goes in comes out, by every way out, from every storage.
 
-use super::{input, oracle};
+use super::{
+    alloc::{vec, vec::Vec},
+    input, oracle,
+    storage::store,
+};
 use arbitrary::{Result, Unstructured};
-use pinned_sgl::{AllocError, Heap, PageRun, PageSize, Pool, Sgl, SglBuilder, Storage};
+use pinned_sgl::{AllocError, PageRun, PageSize, Pool, Sgl, SglBuilder, Storage};
 
 fn check_list<S: Storage>(sgl: &Sgl<S>, model: &[PageRun]) {
     assert_eq!(sgl.run_count(), model.len() as u64);
@@ -42,7 +46,7 @@ fn check_pool<const N: usize>(page: PageSize, runs: &[PageRun], model: &[PageRun
 /// Packs `runs`, whose sum of bytes must fit 64 bits.
 pub fn check(page: PageSize, runs: &[PageRun]) {
     let model = oracle::joined(runs);
-    let mut builder = SglBuilder::<Heap>::new(page).unwrap();
+    let mut builder = SglBuilder::new_in(page, store()).unwrap();
     builder.push_runs(runs.iter().copied()).unwrap();
     let sgl = builder.finish().unwrap();
     check_list(&sgl, &model);

@@ -3,6 +3,7 @@
 //! be, and add up to the window.
 
 use super::{
+    alloc::vec::Vec,
     input, iterators,
     oracle::{Atoms, Page},
 };

@@ -1,8 +1,25 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! [`Failing`]: a storage that runs out of memory when it is told to.
+//! [`Store`], where the lists of the laws are kept; [`Failing`], which runs out of memory when it is
+//! told to.
 
+use super::alloc::rc::Rc;
+use core::cell::Cell;
 use pinned_sgl::{AllocError, Storage};
-use std::{cell::Cell, rc::Rc};
+
+/// Where lists are kept: each machine that checks the laws has one.
+#[cfg(not(pinned_sgl_kbuild))]
+pub type Store = pinned_sgl::Heap;
+#[cfg(pinned_sgl_kbuild)]
+pub type Store = pinned_sgl::kernel::Pieces;
+
+#[cfg(not(pinned_sgl_kbuild))]
+pub fn store() -> Store {
+    Store::new()
+}
+#[cfg(pinned_sgl_kbuild)]
+pub fn store() -> Store {
+    Store::new(kernel::alloc::flags::GFP_KERNEL)
+}
 
 /// Gives `budget` pieces, then fails until the budget is raised.
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 //! **Tiles** are the window: in order, gap-free, not a byte more, each as large as can be.
 
 use super::{
+    alloc::vec::Vec,
     block_law::iova,
     input, iterators,
     oracle::{Atoms, Page, PlainTile},

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! **Lookup**: a window, and a window of a window, finds every byte where the list has it.
 
-use super::{input, oracle, segment_law::plain};
+use super::{alloc::vec::Vec, input, oracle, segment_law::plain};
 use arbitrary::{Result, Unstructured};
 use pinned_sgl::{MemoryKind, PageRun, PageSize, Pfn, Storage, Window};
 
