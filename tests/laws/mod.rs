@@ -22,6 +22,7 @@
     reason = "a law that is broken panics; each driver uses its own part"
 )]
 
+#[allow(unused_extern_crates, reason = "where `mod.rs` is a crate, it has `alloc` already")]
 extern crate alloc;
 
 pub mod block_law;
