@@ -112,8 +112,6 @@ compile_error!(
 struct Readme;
 
 mod addr;
-#[cfg(feature = "alloc")]
-mod block_map;
 mod few;
 pub mod granule;
 pub mod iommu;
@@ -124,6 +122,8 @@ pub mod linux;
 #[cfg(feature = "mock")]
 pub mod mock;
 mod page_size;
+#[cfg(any(feature = "alloc", pinned_sgl_kbuild))]
+mod pieces;
 pub mod rdma;
 pub mod sgl;
 mod sync;

@@ -233,6 +233,8 @@ pub use mapping::Mapping;
 pub use prot::Prot;
 pub use range::IovaRange;
 pub use readback::Readback;
+#[cfg(pinned_sgl_kbuild)]
+pub(crate) use slab::GrowingSlab;
 #[cfg(feature = "alloc")]
 pub use slab::HeapSlab;
 pub use slab::{Slab, SlabPool, SlabSlot};

@@ -77,11 +77,11 @@ mod ffi;
 #[cfg(pinned_sgl_kbuild)]
 mod holder;
 #[cfg(pinned_sgl_kbuild)]
+mod kmalloc;
+#[cfg(pinned_sgl_kbuild)]
 mod page_structs;
 #[cfg(pinned_sgl_kbuild)]
 mod pgtable;
-#[cfg(pinned_sgl_kbuild)]
-mod piece_map;
 #[cfg(pinned_sgl_kbuild)]
 mod pin;
 #[cfg(pinned_sgl_kbuild)]

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`Pieces`]: a list in pieces from the kernel's allocator.
 
-use super::piece_map::PieceMap;
+use super::kmalloc::Kmalloc;
+use crate::pieces::PieceMap;
 use crate::sgl::{AllocError, Storage};
 use core::fmt;
 use kernel::alloc::{Flags, KVec};
@@ -11,17 +12,16 @@ use kernel::alloc::{Flags, KVec};
 ///
 /// A list of a few runs allocates nothing; the first piece has 512 bytes.
 pub struct Pieces {
-    map: PieceMap<u8>,
-    bytes: usize,
-    flags: Flags,
+    pieces: PieceMap<u8, Kmalloc>,
+    piece_bytes: usize,
 }
 
 impl Pieces {
     /// An empty storage, which will allocate with `flags`: `GFP_KERNEL_ACCOUNT` where user space
     /// decides how much.
     #[must_use]
-    pub const fn new(flags: Flags) -> Self {
-        Self { map: PieceMap::new(), bytes: 0, flags }
+    pub fn new(flags: Flags) -> Self {
+        Self { pieces: PieceMap::new(Kmalloc(flags)), piece_bytes: 0 }
     }
 }
 
@@ -32,42 +32,43 @@ unsafe impl Storage for Pieces {
     const PIECE_BYTES: usize = 4096;
 
     fn grow(&mut self, bytes: usize) -> Result<(), AllocError> {
-        let piece = KVec::zeroed(bytes, self.flags).map_err(|_| AllocError)?;
-        self.map.push(piece, self.flags).map_err(|_| AllocError)?;
-        self.bytes = self.bytes.wrapping_add(bytes);
+        let Kmalloc(flags) = *self.pieces.allocator();
+        let piece = KVec::zeroed(bytes, flags).map_err(|_| AllocError)?;
+        self.pieces.push(piece).map_err(|_| AllocError)?;
+        self.piece_bytes = self.piece_bytes.wrapping_add(bytes);
         Ok(())
     }
 
     /// Frees the piece; the tables stay for those that follow.
     fn shrink(&mut self) {
-        let bytes = self.map.pop().map_or(0, |piece| piece.len());
-        self.bytes = self.bytes.saturating_sub(bytes);
+        let bytes = self.pieces.pop().map_or(0, |piece| piece.len());
+        self.piece_bytes = self.piece_bytes.saturating_sub(bytes);
     }
 
     fn pieces(&self) -> usize {
-        self.map.len()
+        self.pieces.len()
     }
 
     #[inline]
     fn piece(&self, index: usize) -> &[u8] {
-        self.map.get(index).map_or(&[], KVec::as_slice)
+        self.pieces.get(index).unwrap_or_default()
     }
 
     #[inline]
     fn piece_mut(&mut self, index: usize) -> &mut [u8] {
-        self.map.get_mut(index).map_or(&mut [], KVec::as_mut_slice)
+        self.pieces.get_mut(index).unwrap_or_default()
     }
 
     fn footprint(&self) -> usize {
-        self.bytes.saturating_add(self.map.footprint())
+        self.piece_bytes.saturating_add(self.pieces.footprint())
     }
 }
 
 impl fmt::Debug for Pieces {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pieces")
-            .field("pieces", &self.map.len())
-            .field("bytes", &self.bytes)
+            .field("pieces", &self.pieces.len())
+            .field("bytes", &self.piece_bytes)
             .finish_non_exhaustive()
     }
 }

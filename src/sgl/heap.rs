@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`Heap`]: a list in pieces from the global allocator.
 //!
-//! The pieces are found by a block map, whose tables are never larger than a page.
+//! The pieces are found by a piece map, whose tables are never larger than a page.
 
 use super::storage::{AllocError, Storage};
-use crate::block_map::BlockMap;
-use alloc::{boxed::Box, vec::Vec};
+use crate::pieces::{Allocator, Global, PieceMap};
 
 /// Pieces from the global allocator, each allocated on its own and fallibly.
 ///
 /// A list of a few runs allocates nothing; the first piece has 512 bytes.
 #[derive(Debug, Default)]
 pub struct Heap {
-    pieces: BlockMap<Box<[u8]>>,
+    pieces: PieceMap<u8, Global>,
     piece_bytes: usize,
 }
 
@@ -24,15 +23,14 @@ impl Heap {
     }
 }
 
-// SAFETY: a block map has one box for every number, which nobody else can reach, and does not move
+// SAFETY: a piece map has one box for every number, which nobody else can reach, and does not move
 // or change what is in it; `get` and `get_mut` find the same box. `grow` adds one box of `bytes`
 // bytes, or returns before it adds one.
 unsafe impl Storage for Heap {
     const PIECE_BYTES: usize = 4096;
 
     fn grow(&mut self, bytes: usize) -> Result<(), AllocError> {
-        let mut piece = Vec::new();
-        piece.try_reserve_exact(bytes).map_err(|_| AllocError)?;
+        let mut piece = Global.table(bytes).map_err(|_| AllocError)?;
         piece.resize(bytes, 0);
         self.pieces.push(piece.into_boxed_slice()).map_err(|_| AllocError)?;
         self.piece_bytes = self.piece_bytes.wrapping_add(bytes);
@@ -51,12 +49,12 @@ unsafe impl Storage for Heap {
 
     #[inline]
     fn piece(&self, index: usize) -> &[u8] {
-        self.pieces.get(index).map_or(&[], |piece| piece)
+        self.pieces.get(index).unwrap_or_default()
     }
 
     #[inline]
     fn piece_mut(&mut self, index: usize) -> &mut [u8] {
-        self.pieces.get_mut(index).map_or(&mut [], |piece| piece)
+        self.pieces.get_mut(index).unwrap_or_default()
     }
 
     fn footprint(&self) -> usize {
@@ -68,7 +66,7 @@ unsafe impl Storage for Heap {
 mod tests {
     use super::*;
 
-    /// Far enough to use every level of the block map.
+    /// Far enough to use every level of the piece map.
     #[test]
     fn pieces_keep_what_was_written() {
         let count = 4 + 64 + 16 * 256 + (128 + 3) * 256 + 5;

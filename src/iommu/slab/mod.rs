@@ -4,6 +4,8 @@
 //! What `Storage` is for the bytes of a list, a slab is for values that own something: memory in
 //! pieces of at most a page, fallibly, and nothing moves once it has been put there.
 
+#[cfg(any(feature = "alloc", pinned_sgl_kbuild))]
+mod growing;
 #[cfg(feature = "alloc")]
 mod heap;
 mod pool;
@@ -14,6 +16,8 @@ pub use heap::HeapSlab;
 pub use pool::SlabPool;
 pub use slot::SlabSlot;
 
+#[cfg(pinned_sgl_kbuild)]
+pub(crate) use growing::GrowingSlab;
 pub(super) use slot::NONE;
 
 /// Values under small numbers. The crate brings `HeapSlab`, which allocates, and
