@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The kernel prints through a trait of its own: for addresses and sizes it is the usual text.
+//! The kernel prints through a trait of its own: it is the usual text, of what has one without an
+//! error of the kernel inside, which has none.
 #![forbid(unsafe_code)]
 
 use super::sg_table::DmaAddr;
-use crate::iommu::IovaRange;
-use crate::umem::UserRange;
+use crate::granule::{BlockError, LimitError, SegmentError, TileError};
+use crate::iommu::{Breach, IovaRange};
+use crate::sgl::{AllocError, BuildError, RunError, WindowError};
+use crate::umem::{AttachError, ChargeError, RangeError, UserRange};
 use crate::{Iova, PageSize, Pfn, PhysAddr, UserAddr};
 
 macro_rules! display {
@@ -18,3 +21,5 @@ macro_rules! display {
 }
 
 display!(DmaAddr Iova IovaRange PageSize Pfn PhysAddr UserAddr UserRange);
+display!(AllocError AttachError BlockError Breach BuildError ChargeError LimitError RangeError);
+display!(RunError SegmentError TileError WindowError);

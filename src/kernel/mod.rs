@@ -14,6 +14,7 @@
 //! |---|---|---|
 //! | [`MmPinner`] | a `Pinner` and a `PageAccess` | `pin_user_pages_fast()`, `kmap_local_page()` |
 //! | [`pin`] | an `Umem`, with the usual memory for it | |
+//! | [`PinnedPages`] | what a pinner of your own gives to a batch | the pages of `pin_user_pages()` |
 //! | [`SglBuilder::push_page_structs`](crate::SglBuilder::push_page_structs) | takes pages | an array of `struct page *` |
 //! | [`MmAccountant`] | an `Accountant` | `mm->pinned_vm`, `mm->locked_vm` |
 //! | [`PagingDomain`] | a `Domain` and a `ReadDomain` | `struct iommu_domain` |
@@ -85,6 +86,8 @@ mod pgtable;
 #[cfg(pinned_sgl_kbuild)]
 mod pin;
 #[cfg(pinned_sgl_kbuild)]
+mod pinned_pages;
+#[cfg(pinned_sgl_kbuild)]
 mod pinner;
 #[cfg(pinned_sgl_kbuild)]
 mod sg_table;
@@ -99,6 +102,7 @@ pub use self::{
     domain::{Gather, PagingDomain, RawDomain},
     pgtable::{PgTableDomain, TlbFlush},
     pin::pin,
+    pinned_pages::PinnedPages,
     pinner::MmPinner,
     sg_table::{DmaAddr, DmaList, DmaSegment, DmaSegments, SgTable},
     slab::PieceSlab,

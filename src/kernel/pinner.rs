@@ -2,7 +2,7 @@
 //! [`MmPinner`]: pins pages of a process through `pin_user_pages_fast()`, and copies to and from
 //! them.
 
-use super::{ffi, page_structs::first_run};
+use super::{ffi, pinned_pages::PinnedPages};
 use crate::addr::UserAddr;
 use crate::page_size::PageSize;
 use crate::sgl::{MemoryKind, PageRun};
@@ -51,32 +51,6 @@ impl MmPinner {
     }
 }
 
-/// Pointers to pages that GUP has pinned and no batch has taken: dropping it unpins them.
-struct Loose<'a> {
-    // Invariant: GUP has pinned each of these pages once, for us.
-    pages: &'a mut [*mut bindings::page],
-}
-
-impl Loose<'_> {
-    /// Forgets the pages of the first run, which somebody else has taken.
-    fn taken(&mut self, run: &PageRun) {
-        let count = usize::try_from(run.count()).unwrap_or(usize::MAX);
-        let pages = core::mem::take(&mut self.pages);
-        self.pages = pages.get_mut(count..).unwrap_or_default();
-    }
-}
-
-impl Drop for Loose<'_> {
-    fn drop(&mut self) {
-        if !self.pages.is_empty() {
-            // SAFETY: by the invariant the pins are ours, and nobody was told of the pages.
-            unsafe {
-                ffi::pinned_sgl_unpin_pages(self.pages.as_mut_ptr(), self.pages.len());
-            }
-        }
-    }
-}
-
 impl MmPinner {
     /// Pins pages at `start`, as many as `pages` has room for at most, at least one.
     fn gup<'a>(
@@ -84,7 +58,7 @@ impl MmPinner {
         start: UserAddr,
         flags: PinFlags,
         pages: &'a mut [*mut bindings::page],
-    ) -> Result<Loose<'a>, Error> {
+    ) -> Result<PinnedPages<'a>, Error> {
         let start = usize::try_from(start.get()).map_err(|_| code::EFAULT)?;
         // SAFETY: `mm` is held by `self`, and there is room for as many pointers.
         let pinned = unsafe {
@@ -102,7 +76,9 @@ impl MmPinner {
             Ok(count) => count,
             Err(_) => return Err(i32::try_from(pinned).map_or(code::EINVAL, Error::from_errno)),
         };
-        Ok(Loose { pages: pages.get_mut(..count).ok_or(code::EINVAL)? })
+        let pages = pages.get_mut(..count).ok_or(code::EINVAL)?;
+        // SAFETY: GUP has pinned these pages, each once, for us.
+        Ok(unsafe { PinnedPages::new(pages) })
     }
 }
 
@@ -128,27 +104,21 @@ unsafe impl Pinner for MmPinner {
             let most = if smooth { POINTERS } else { POINTERS.min(batch.room()) };
             let most = usize::try_from(batch.left()).unwrap_or(usize::MAX).min(most);
             let pages = pointers.get_mut(..most).ok_or(code::EINVAL)?;
-            let mut loose = self.gup(batch.next(), flags, pages)?;
-            let mut runs = 0u64;
-            while !loose.pages.is_empty() {
-                // SAFETY: by the invariant of `Loose`.
-                let run = unsafe { first_run(loose.pages) };
-                // SAFETY: GUP has pinned these pages for the user pages from `next` on, in order.
-                if unsafe { batch.push(run) }.is_err() {
-                    // No room: these pages are unpinned, and pinned again for the next batch.
-                    return Ok(());
-                }
-                loose.taken(&run);
-                runs = runs.saturating_add(1);
+            let mut pinned = self.gup(batch.next(), flags, pages)?;
+            // SAFETY: these are the pages of the user pages from `next` on, in order.
+            let runs = unsafe { pinned.give(batch) };
+            if !pinned.is_empty() {
+                // No room: they are unpinned, and pinned again for the next batch.
+                return Ok(());
             }
-            smooth = runs.saturating_mul(8) <= most as u64;
+            smooth = runs.saturating_mul(8) <= most;
         }
         Ok(())
     }
 
     unsafe fn unpin(&self, _: UserAddr, run: PageRun, dirty: bool) {
         // SAFETY: the caller says that each page has a pin of ours that nobody relies on.
-        unsafe { ffi::pinned_sgl_unpin_run(run.start().get(), run.count(), dirty) };
+        unsafe { PinnedPages::unpin(run, dirty) };
     }
 
     fn leaked(&self, at: UserAddr, run: PageRun) {

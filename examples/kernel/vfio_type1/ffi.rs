@@ -40,13 +40,6 @@ unsafe extern "C" {
         pages: *mut *mut page,
         pfn: *mut u64,
     ) -> c_long;
-    pub(crate) unsafe fn vfio_type1_first_run(
-        pages: *mut *mut page,
-        count: c_uint,
-        pfn: *mut u64,
-    ) -> c_uint;
-    pub(crate) unsafe fn vfio_type1_unpin_pages_of(pages: *mut *mut page, count: c_uint);
-    pub(crate) unsafe fn vfio_type1_unpin_run(pfn: u64, count: u64, dirty: bool);
     pub(crate) safe fn vfio_type1_page(pfn: u64) -> *mut page;
 
     pub(crate) safe fn vfio_type1_may_lock() -> bool;

@@ -212,29 +212,6 @@ long vfio_type1_pin(struct mm_struct *mm, unsigned long start, unsigned int coun
 	return pinned;
 }
 
-unsigned int vfio_type1_first_run(struct page **pages, unsigned int count, u64 *pfn)
-{
-	*pfn = page_to_pfn(pages[0]);
-	return num_pages_contiguous(pages, count);
-}
-
-void vfio_type1_unpin_pages_of(struct page **pages, unsigned int count)
-{
-	unpin_user_pages(pages, count);
-}
-
-void vfio_type1_unpin_run(u64 pfn, u64 count, bool dirty)
-{
-	while (count) {
-		u64 some = min(count, (u64)1 << 15);
-
-		unpin_user_page_range_dirty_lock(pfn_to_page(pfn), some, dirty);
-		cond_resched();
-		pfn += some;
-		count -= some;
-	}
-}
-
 struct page *vfio_type1_page(u64 pfn)
 {
 	return pfn_valid(pfn) ? pfn_to_page(pfn) : NULL;

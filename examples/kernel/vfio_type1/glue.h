@@ -44,9 +44,6 @@ void vfio_type1_devices_tell(struct list_head *devices, u64 iova, u64 len);
  */
 long vfio_type1_pin(struct mm_struct *mm, unsigned long start, unsigned int count, bool write,
 		    struct page **pages, u64 *pfn);
-unsigned int vfio_type1_first_run(struct page **pages, unsigned int count, u64 *pfn);
-void vfio_type1_unpin_pages_of(struct page **pages, unsigned int count);
-void vfio_type1_unpin_run(u64 pfn, u64 count, bool dirty);
 struct page *vfio_type1_page(u64 pfn);
 
 bool vfio_type1_may_lock(void);

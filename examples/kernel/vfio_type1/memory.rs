@@ -17,7 +17,7 @@ use kernel::{
     task::Task,
 };
 use pinned_sgl::{
-    kernel::Pieces,
+    kernel::{Pieces, PinnedPages},
     sgl::MemoryKind,
     umem::{
         Accountant, ChargeError, PinBatch, PinFlags, PinRequest, Pinner, RunSlot, Umem, UserRange,
@@ -82,10 +82,15 @@ impl Owner {
 
 /// A page that an emulated device has pinned.
 struct External {
-    pfn: u64,
-    /// Whether there is a pin: not where a device's memory is mapped.
-    pinned: bool,
+    /// It has a pin, but where the memory of a device is mapped.
+    page: PageRun,
     count: u32,
+}
+
+impl External {
+    fn is_pinned(&self) -> bool {
+        self.page.kind() != MemoryKind::Mmio
+    }
 }
 
 struct State {
@@ -104,11 +109,11 @@ impl State {
         let mut pages = 0;
         let mut from = offset;
         while let Some(here) = self.external.cursor_lower_bound(&from) {
-            let (at, page) = here.current();
+            let (at, known) = here.current();
             if at.wrapping_sub(offset) >= len {
                 break;
             }
-            pages += u64::from(page.pinned);
+            pages += u64::from(known.is_pinned());
             from = at.wrapping_add(PAGE);
         }
         pages
@@ -206,31 +211,27 @@ impl Memory {
         let mut state = self.state.lock();
         if let Some(known) = state.external.get_mut(&offset) {
             known.count += 1;
-            return Ok((known.pfn, false));
+            return Ok((known.page.start().get(), false));
         }
         let reservation = kernel::rbtree::RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
         let mut page = [ptr::null_mut()];
         let at = state.start.wrapping_add(offset);
-        let (pfn, pinned) = match self.find(&state.owner.mm, at, &mut page)? {
-            Found::Device(pfn, _) => (pfn, false),
+        let page = match self.find(&state.owner.mm, at, &mut page)? {
+            Found::Device(pfn, _) if ffi::vfio_type1_page(pfn).is_null() => return Err(EINVAL),
+            Found::Device(pfn, _) => {
+                PageRun::page(Pfn::new(pfn), MemoryKind::Mmio).map_err(|_| EOVERFLOW)?
+            }
             Found::Pages(_) => {
-                let mut pfn = 0;
-                // SAFETY: it has just been pinned.
-                unsafe { ffi::vfio_type1_first_run(page.as_mut_ptr(), 1, &mut pfn) };
-                (pfn, true)
+                // SAFETY: it was pinned once, for us.
+                let mut pinned = unsafe { PinnedPages::new(&mut page) };
+                if charge {
+                    state.charge(1)?;
+                }
+                pinned.take_run().ok_or(EINVAL)?
             }
         };
-        if ffi::vfio_type1_page(pfn).is_null() {
-            return Err(EINVAL);
-        }
-        if pinned && charge {
-            if let Err(error) = state.charge(1) {
-                // SAFETY: the pin is ours, and nobody was told of it.
-                unsafe { ffi::vfio_type1_unpin_run(pfn, 1, false) };
-                return Err(error);
-            }
-        }
-        state.external.insert(reservation.into_node(offset, External { pfn, pinned, count: 1 }));
+        let pfn = page.start().get();
+        state.external.insert(reservation.into_node(offset, External { page, count: 1 }));
         Ok((pfn, true))
     }
 
@@ -244,9 +245,9 @@ impl Memory {
         if known.count > 0 {
             return;
         }
-        if let Some(External { pfn, pinned: true, .. }) = state.external.remove(&offset) {
+        if let Some(known) = state.external.remove(&offset).filter(External::is_pinned) {
             // SAFETY: the pin is ours, and the device has just given it back.
-            unsafe { ffi::vfio_type1_unpin_run(pfn, 1, self.write) };
+            unsafe { PinnedPages::unpin(known.page, self.write) };
             if uncharge {
                 state.uncharge(1);
             }
@@ -277,43 +278,6 @@ impl Memory {
     }
 }
 
-/// Pages that are pinned and that no batch has taken: dropping it unpins them.
-struct Loose<'a> {
-    // Invariant: each was pinned once, for us.
-    pages: &'a mut [*mut bindings::page],
-}
-
-impl Loose<'_> {
-    fn first_run(&mut self) -> Result<Option<PageRun>> {
-        let count = u32::try_from(self.pages.len()).map_err(|_| EINVAL)?;
-        if count == 0 {
-            return Ok(None);
-        }
-        let mut pfn = 0;
-        // SAFETY: by the invariant these are pages, one at least.
-        let same = unsafe { ffi::vfio_type1_first_run(self.pages.as_mut_ptr(), count, &mut pfn) };
-        let run = PageRun::new(Pfn::new(pfn), same.into(), MemoryKind::Ram);
-        run.map(Some).map_err(|_| EOVERFLOW)
-    }
-
-    fn taken(&mut self, run: &PageRun) {
-        let count = usize::try_from(run.count()).unwrap_or(usize::MAX);
-        let pages = core::mem::take(&mut self.pages);
-        self.pages = pages.get_mut(count..).unwrap_or_default();
-    }
-}
-
-impl Drop for Loose<'_> {
-    fn drop(&mut self) {
-        if !self.pages.is_empty() {
-            // SAFETY: by the invariant the pins are ours, and nobody was told of the pages.
-            unsafe {
-                ffi::vfio_type1_unpin_pages_of(self.pages.as_mut_ptr(), self.pages.len() as u32);
-            }
-        }
-    }
-}
-
 // SAFETY: GUP tells the pages of the user range in order, each with a pin of its own that lasts until
 // it is taken back, for writing and for long as the flags say, which are those of `flags()`. Frames of
 // a device are of the kind that is never unpinned.
@@ -337,7 +301,7 @@ unsafe impl Pinner for Memory {
         // Pages to pay for. Those of a call are paid for at once, but looked at as they are found: it
         // is told what is wrong first, a hole or the limit.
         let mut pages = 0;
-        'full: while batch.left() > 0 && batch.room() > 0 {
+        while batch.left() > 0 && batch.room() > 0 {
             let most = if smooth { most } else { most.min(batch.room()) };
             let most = usize::try_from(batch.left()).unwrap_or(usize::MAX).min(most);
             let found = pointers.get_mut(..most).ok_or(EINVAL)?;
@@ -346,13 +310,14 @@ unsafe impl Pinner for Memory {
                     let run = PageRun::new(Pfn::new(pfn), count, MemoryKind::Mmio);
                     // SAFETY: the page table of the process has these frames there.
                     if unsafe { batch.push(run.map_err(|_| EOVERFLOW)?) }.is_err() {
-                        break 'full;
+                        break;
                     }
                     continue;
                 }
                 Found::Pages(count) => count,
             };
-            let mut loose = Loose { pages: pointers.get_mut(..found).ok_or(EINVAL)? };
+            // SAFETY: each was pinned once, for us.
+            let mut pinned = unsafe { PinnedPages::new(pointers.get_mut(..found).ok_or(EINVAL)?) };
             let unpaid = |batch: &PinBatch<'_, Self>, count: usize| {
                 let offset = batch.next().get().wrapping_sub(state.start);
                 count as u64 - state.external_in(offset, count as u64 * PAGE)
@@ -361,16 +326,12 @@ unsafe impl Pinner for Memory {
             if !state.owner.may_charge(pages) {
                 return Err(ENOMEM);
             }
-            let mut runs = 0;
-            while let Some(run) = loose.first_run()? {
-                // SAFETY: GUP has pinned these pages for the user pages from `next` on, in order.
-                if unsafe { batch.push(run) }.is_err() {
-                    // No room: these pages are unpinned, and pinned again for the next batch.
-                    pages -= unpaid(batch, loose.pages.len());
-                    break 'full;
-                }
-                loose.taken(&run);
-                runs += 1;
+            // SAFETY: GUP has pinned these pages for the user pages from `next` on, in order.
+            let runs = unsafe { pinned.give(batch) };
+            if !pinned.is_empty() {
+                // No room: these pages are unpinned, and pinned again for the next batch.
+                pages -= unpaid(batch, pinned.len());
+                break;
             }
             smooth = runs * 8 <= found;
         }
@@ -379,7 +340,7 @@ unsafe impl Pinner for Memory {
 
     unsafe fn unpin(&self, _: UserAddr, run: PageRun, dirty: bool) {
         // SAFETY: the caller says that each page has a pin of ours that nobody relies on.
-        unsafe { ffi::vfio_type1_unpin_run(run.start().get(), run.count(), dirty) };
+        unsafe { PinnedPages::unpin(run, dirty) };
     }
 
     fn leaked(&self, at: UserAddr, run: PageRun) {

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! [`PinnedPages`]: pages that `pin_user_pages()` has pinned, on their way to a batch.
+
+use super::{ffi, page_structs::first_run};
+use crate::sgl::PageRun;
+use crate::umem::{PinBatch, Pinner};
+use core::{fmt, mem};
+use kernel::bindings;
+
+/// Pages that `pin_user_pages()` or one of its sisters has pinned, for a [`Pinner`] to give to a
+/// batch. Dropping it unpins those that no batch has taken.
+pub struct PinnedPages<'a> {
+    // Invariant: each of these pages was pinned once, for us.
+    pages: &'a mut [*mut bindings::page],
+}
+
+impl<'a> PinnedPages<'a> {
+    /// Takes them over.
+    ///
+    /// # Safety
+    ///
+    /// Each of `pages` points to the structure of a page that was pinned once, and is taken over
+    /// with its pin.
+    #[must_use]
+    pub const unsafe fn new(pages: &'a mut [*mut bindings::page]) -> Self {
+        Self { pages }
+    }
+
+    /// How many are left.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.pages.len()
+    }
+
+    /// Whether a batch has taken all of them.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.pages.is_empty()
+    }
+
+    /// Gives them to a batch, as long as it takes them, and tells in how many runs. O(pages).
+    ///
+    /// # Safety
+    ///
+    /// They are what the contract of [`Pinner`] says: those of the user pages from
+    /// [`next`](PinBatch::next) on, in order.
+    pub unsafe fn give<P: Pinner + ?Sized>(&mut self, batch: &mut PinBatch<'_, P>) -> usize {
+        let mut runs = 0usize;
+        while let Some(run) = self.first_run() {
+            // SAFETY: by the invariant each has a pin; the caller speaks for the rest.
+            if unsafe { batch.push(run) }.is_err() {
+                break;
+            }
+            self.forget(run);
+            runs = runs.wrapping_add(1);
+        }
+        runs
+    }
+
+    /// Takes the first pages that continue each other: their pins are the caller's then.
+    pub fn take_run(&mut self) -> Option<PageRun> {
+        self.first_run().inspect(|run| self.forget(*run))
+    }
+
+    fn first_run(&self) -> Option<PageRun> {
+        if self.pages.is_empty() {
+            return None;
+        }
+        // SAFETY: by the invariant these are page structures, and there is one at least.
+        Some(unsafe { first_run(self.pages) })
+    }
+
+    /// The first run has another owner from now on.
+    fn forget(&mut self, run: PageRun) {
+        let count = usize::try_from(run.count()).unwrap_or(usize::MAX);
+        self.pages = mem::take(&mut self.pages).get_mut(count..).unwrap_or_default();
+    }
+
+    /// Unpins the pages of a run, for [`Pinner::unpin`]: `unpin_user_page_range_dirty_lock()`. May
+    /// sleep.
+    ///
+    /// # Safety
+    ///
+    /// Each of them has a pin of the caller's that nobody relies on any more.
+    pub unsafe fn unpin(run: PageRun, dirty: bool) {
+        // SAFETY: so says the caller.
+        unsafe { ffi::pinned_sgl_unpin_run(run.start().get(), run.count(), dirty) };
+    }
+}
+
+impl Drop for PinnedPages<'_> {
+    fn drop(&mut self) {
+        if !self.pages.is_empty() {
+            // SAFETY: by the invariant the pins are ours, and nobody was told of the pages.
+            unsafe { ffi::pinned_sgl_unpin_pages(self.pages.as_mut_ptr(), self.pages.len()) };
+        }
+    }
+}
+
+impl fmt::Debug for PinnedPages<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PinnedPages").field("len", &self.pages.len()).finish_non_exhaustive()
+    }
+}
