@@ -377,34 +377,9 @@ static int domain(void *at, uint64_t len, uint64_t flags)
 	return ask((struct command){ DOMAIN, (uintptr_t)at, len, flags, 0, 0 });
 }
 
-static void test_domain(const char *kind, uint64_t len, uint64_t flags)
-{
-	unsigned char *at = memory(kind, len);
-
-	test = "domain";
-	errno = domain(at, len, flags);
-	check(!errno);
-	munmap(at, len);
-	nothing_left();
-	printf("test: selftest: the IOMMU's page table is what was mapped: %s\n", kind);
-}
-
 static int dma(void *at, uint64_t len, uint64_t flags)
 {
 	return ask((struct command){ DMA, (uintptr_t)at, len, flags, 0, 0 });
-}
-
-static void test_dma(const char *kind, uint64_t len, uint64_t flags)
-{
-	unsigned char *at = memory(kind, len);
-
-	test = "dma";
-	errno = dma(at, len, flags);
-	check(!errno);
-	munmap(at, len);
-	nothing_left();
-	printf("test: selftest: the DMA API maps what the table says: %s, %s\n", kind,
-	       flags & F_WRITE ? "all directions" : "read only");
 }
 
 static int page_table(void *at, uint64_t len, uint64_t flags)
@@ -419,18 +394,33 @@ static long tables(void)
 	return number("/proc/vmstat", "nr_iommu_pages");
 }
 
-static void test_page_table(const char *kind, uint64_t len, uint64_t flags)
+/* What is mapped is what was pinned, in whatever way; the module compares, and unmaps. */
+static void test_mapping(const char *what, int (*act)(void *, uint64_t, uint64_t))
 {
-	unsigned char *at = memory(kind, len);
-	long before = tables();
+	static const struct {
+		const char *kind;
+		uint64_t len, flags;
+	} cases[] = {
+		{ "4k", 2 << 20, F_LONGTERM | F_WRITE },
+		{ "4k", 64 << 12, F_LONGTERM },
+		{ "thp", 8 << 20, F_LONGTERM | F_WRITE },
+		{ "mixed", 8 << 20, F_LONGTERM },
+		{ "hugetlb", 8 << 20, F_LONGTERM | F_WRITE },
+	};
 
-	test = "page table";
-	errno = page_table(at, len, flags);
-	check(!errno);
-	check(tables() == before);
-	munmap(at, len);
-	nothing_left();
-	printf("test: selftest: a page table of a driver is what was mapped: %s\n", kind);
+	test = what;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		unsigned char *at = memory(cases[i].kind, cases[i].len);
+		long before = tables();
+
+		errno = act(at, cases[i].len, cases[i].flags);
+		check(!errno);
+		check(act == dma || tables() == before);
+		munmap(at, cases[i].len);
+		nothing_left();
+		printf("test: selftest: %s is what was pinned: %s, %s\n", what, cases[i].kind,
+		       cases[i].flags & F_WRITE ? "to write" : "to read");
+	}
 }
 
 /*
@@ -517,23 +507,9 @@ int main(void)
 	test_cma();
 	test_kill();
 
-	test_domain("4k", 2 * mib, F_LONGTERM | F_WRITE);
-	test_domain("4k", 64 * page, F_LONGTERM);
-	test_domain("thp", 8 * mib, F_LONGTERM | F_WRITE);
-	test_domain("mixed", 8 * mib, F_LONGTERM);
-	test_domain("hugetlb", 8 * mib, F_LONGTERM | F_WRITE);
-
-	test_dma("4k", 2 * mib, F_LONGTERM | F_WRITE);
-	test_dma("4k", 64 * page, F_LONGTERM);
-	test_dma("thp", 8 * mib, F_LONGTERM | F_WRITE);
-	test_dma("mixed", 8 * mib, F_LONGTERM);
-	test_dma("hugetlb", 8 * mib, F_LONGTERM | F_WRITE);
-
-	test_page_table("4k", 2 * mib, F_LONGTERM | F_WRITE);
-	test_page_table("4k", 64 * page, F_LONGTERM);
-	test_page_table("thp", 8 * mib, F_LONGTERM | F_WRITE);
-	test_page_table("mixed", 8 * mib, F_LONGTERM);
-	test_page_table("hugetlb", 8 * mib, F_LONGTERM | F_WRITE);
+	test_mapping("a domain", domain);
+	test_mapping("what the DMA API maps", dma);
+	test_mapping("a page table of a driver", page_table);
 
 	put("/sys/kernel/debug/failslab/ignore-gfp-wait", "N");
 	put("/sys/kernel/debug/failslab/verbose", "0");

@@ -23,8 +23,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define KIB 1024ull
-#define MIB (1024 * KIB)
+#include "container.h"
+
 #define PAGE 4096ull
 
 static uint64_t state;
@@ -33,12 +33,6 @@ static uint32_t rnd(uint32_t below)
 {
 	state = state * 6364136223846793005ull + 1442695040888963407ull;
 	return (state >> 33) % below;
-}
-
-static void die(const char *what)
-{
-	printf("vfio_differ: %s: %s\n", what, strerror(errno));
-	exit(1);
 }
 
 /* Memory of every kind. Addresses are fixed, so that they are the same in each run. */
@@ -88,24 +82,6 @@ static struct vfio_device {
 	const char *name;
 	int group;
 } devices[3] = { [2] = { .name = "vfio_emulated" } };
-
-static int open_group(struct vfio_device *which)
-{
-	char path[128], link[128];
-	ssize_t len;
-
-	snprintf(path, sizeof(path), "/sys/%s/%s/iommu_group",
-		 which == &devices[2] ? "devices/faux" : "bus/pci/devices", which->name);
-	len = readlink(path, link, sizeof(link) - 1);
-	if (len < 0)
-		die(path);
-	link[len] = 0;
-	snprintf(path, sizeof(path), "/dev/vfio/%d", atoi(strrchr(link, '/') + 1));
-	which->group = open(path, O_RDWR);
-	if (which->group < 0)
-		die(path);
-	return which->group;
-}
 
 /* An answer: 0 or an errno, as a number. */
 static int answer(int ret)
@@ -347,20 +323,6 @@ static void do_extension(void)
 	printf("extension %d = %d\n", which, answer(ioctl(container, VFIO_CHECK_EXTENSION, which)));
 }
 
-/* Locked memory: what is charged, which the limit must fit. */
-static long locked(void)
-{
-	char line[128];
-	long kib = -1;
-	FILE *file = fopen("/proc/self/status", "r");
-
-	while (file && fgets(line, sizeof(line), file))
-		sscanf(line, "VmLck: %ld", &kib);
-	if (file)
-		fclose(file);
-	return kib;
-}
-
 static volatile uint32_t *regs;
 
 /* A DMA transfer of edu: to its buffer, or from there. */
@@ -461,14 +423,12 @@ static void run(int kind, int steps)
 {
 	struct vfio_region_info region = { .argsz = sizeof(region), .index = 0 };
 
-	container = open("/dev/vfio/vfio", O_RDWR);
-	if (container < 0)
-		die("/dev/vfio/vfio");
+	container = open_container();
 	printf("open version %d kind %d\n", ioctl(container, VFIO_GET_API_VERSION), kind);
 	do_extension();
-	open_group(&devices[0]);
-	open_group(&devices[1]);
-	open_group(&devices[2]);
+	devices[0].group = open_group("bus/pci/devices", devices[0].name);
+	devices[1].group = open_group("bus/pci/devices", devices[1].name);
+	devices[2].group = open_group("devices/faux", devices[2].name);
 	if (ioctl(devices[0].group, VFIO_GROUP_SET_CONTAINER, &container))
 		die("VFIO_GROUP_SET_CONTAINER");
 	if (ioctl(container, VFIO_SET_IOMMU, kind))

@@ -24,7 +24,11 @@ pins() {
 
 # The backend that is loaded now.
 use() {
-    rmmod emulated vfio-pci vfio-pci-core vfio_iommu_type1 vfio_type1_sgl 2>/dev/null
+    for module in emulated vfio-pci vfio-pci-core vfio_iommu_type1 vfio_type1_sgl; do
+        rmmod "$module" 2>/dev/null
+    done
+    # With two of them the kernel would turn to the other one where one refuses.
+    ! lsmod | grep type1 || fail "a backend is still loaded"
     insmod "/$1.ko" || fail "insmod $1"
     insmod /vfio-pci-core.ko
     insmod /vfio-pci.ko disable_idle_d3=1
@@ -104,7 +108,8 @@ for backend in $backends; do
             done
             ;;
         stress)
-            vfio_stress "$edu" 2>&1 | sed "s/^/test: $backend: fails: /"
+            vfio_stress "$edu" >/tmp/stress 2>&1 || fail "$backend: vfio_stress"
+            sed "s/^/test: $backend: fails: /" /tmp/stress
             # Killed while it maps, and the module is held as long as there is a container.
             for seconds in 0.1 0.2 0.3; do
                 rm -f /tmp/maps
@@ -117,6 +122,18 @@ for backend in $backends; do
             [ "$(pins acquired)" = "$(pins released)" ] ||
                 fail "$backend: vfio_stress: $(pins acquired) pins, $(pins released) released"
             echo "test: $backend: killed three times: no page is pinned"
+            ;;
+        interrupts)
+            # A machine whose IOMMU does not remap interrupts: a device could forge them.
+            allow=/sys/module/$backend/parameters/allow_unsafe_interrupts
+            ! vfio_differ "$edu" "$igb" 1 40 >/tmp/refused || fail "$backend: unsafe interrupts"
+            grep 'VFIO_SET_IOMMU: Operation not permitted' /tmp/refused >/tmp/why || fail "$backend: other errno"
+            echo Y >"$allow"
+            vfio_differ "$edu" "$igb" 1 40 >"/tmp/$backend.unsafe" || fail "$backend: allow_unsafe_interrupts"
+            for other in /tmp/*.unsafe; do
+                cmp "/tmp/$backend.unsafe" "$other" || fail "the backends differ"
+            done
+            echo "test: $backend: without interrupt remapping: refused, but with allow_unsafe_interrupts"
             ;;
         measure)
             for megabytes in $(option megabytes 256 | tr , ' '); do
@@ -133,10 +150,12 @@ for backend in $backends; do
             ;;
         differ)
             for seed in $(seq 1 "$(option seeds 8)"); do
-                # Every third run in a container that takes few mappings.
+                # Every third run in a container that takes few mappings, every second one with small
+                # pages only.
                 limit=65535
                 [ $((seed % 3)) != 0 ] || limit=8
                 echo "$limit" >"/sys/module/$backend/parameters/dma_entry_limit"
+                echo $((seed % 2)) >"/sys/module/$backend/parameters/disable_hugepages"
                 vfio_differ "$edu" "$igb" "$seed" "$(option steps 400)"
             done >"/tmp/$backend.differ" 2>&1 || fail "$backend: vfio_differ"
             [ "$(pins acquired)" = "$(pins released)" ] ||

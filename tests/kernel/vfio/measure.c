@@ -16,7 +16,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MIB (1024ull * 1024)
+#include "container.h"
+
 #define ROUNDS 3
 
 static int container;
@@ -27,14 +28,6 @@ static double now(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &time);
 	return time.tv_sec * 1e3 + time.tv_nsec / 1e6;
-}
-
-static void check(int bad, const char *what)
-{
-	if (bad) {
-		perror(what);
-		exit(1);
-	}
 }
 
 static void measure(const char *name, uint8_t *at, uint64_t len)
@@ -76,9 +69,7 @@ static uint8_t *memory(uint64_t len, int flags, int advice)
 
 int main(int argc, char **argv)
 {
-	char path[128], link[128];
 	int group;
-	ssize_t size;
 	uint64_t len;
 	uint8_t *at, *other;
 	struct sysinfo info;
@@ -86,15 +77,8 @@ int main(int argc, char **argv)
 	if (argc != 3)
 		return 2;
 	len = strtoull(argv[2], NULL, 0) * MIB;
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/iommu_group", argv[1]);
-	size = readlink(path, link, sizeof(link) - 1);
-	check(size < 0, path);
-	link[size] = 0;
-	snprintf(path, sizeof(path), "/dev/vfio/%s", strrchr(link, '/') + 1);
-	group = open(path, O_RDWR);
-	check(group < 0, path);
-	container = open("/dev/vfio/vfio", O_RDWR);
-	check(container < 0, "/dev/vfio/vfio");
+	group = open_group("bus/pci/devices", argv[1]);
+	container = open_container();
 	check(ioctl(group, VFIO_GROUP_SET_CONTAINER, &container), "VFIO_GROUP_SET_CONTAINER");
 	check(ioctl(container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU), "VFIO_SET_IOMMU");
 
