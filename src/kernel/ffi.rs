@@ -22,8 +22,11 @@ extern "C" {
         pfn: *mut u64,
         provider: *mut u64,
     ) -> usize;
-    pub(super) fn pinned_sgl_frames(pages: *const *mut page, count: usize, pfns: *mut u64)
-        -> usize;
+    pub(super) fn pinned_sgl_singles(
+        pages: *const *mut page,
+        count: usize,
+        pfns: *mut u64,
+    ) -> usize;
     pub(super) fn pinned_sgl_unpin_pages(pages: *mut *mut page, count: usize);
     pub(super) fn pinned_sgl_unpin_run(pfn: u64, count: u64, dirty: bool);
     pub(super) fn pinned_sgl_leaked(user: u64, pfn: u64, count: u64);

@@ -77,13 +77,18 @@ size_t pinned_sgl_first_run(struct page *const *pages, size_t count, u64 *pfn, u
 	return same;
 }
 
-size_t pinned_sgl_frames(struct page *const *pages, size_t count, u64 *pfns)
+size_t pinned_sgl_singles(struct page *const *pages, size_t count, u64 *pfns)
 {
-	size_t done = 0;
+	size_t found = 0;
 
-	for (; done < count && !is_zone_device_page(pages[done]); done++)
-		pfns[done] = page_to_pfn(pages[done]);
-	return done;
+	for (; found < count; found++) {
+		struct page *page = pages[found + 1];
+
+		if (page == pages[found] + 1 || is_zone_device_page(page))
+			break;
+		pfns[found] = page_to_pfn(page);
+	}
+	return found;
 }
 
 void pinned_sgl_unpin_pages(struct page **pages, size_t count)

@@ -21,8 +21,11 @@ long pinned_sgl_pin(struct mm_struct *mm, unsigned long start, size_t count, u32
  * for ordinary memory. The next run may continue this one.
  */
 size_t pinned_sgl_first_run(struct page *const *pages, size_t count, u64 *pfn, u64 *provider);
-/* The frames of up to `count` pages: those before the first one of a device's memory. */
-size_t pinned_sgl_frames(struct page *const *pages, size_t count, u64 *pfns);
+/*
+ * The frames of up to `count` pages behind the first one of `pages`, as long as none continues the
+ * one before, and all are ordinary memory: how many.
+ */
+size_t pinned_sgl_singles(struct page *const *pages, size_t count, u64 *pfns);
 void pinned_sgl_unpin_pages(struct page **pages, size_t count);
 void pinned_sgl_unpin_run(u64 pfn, u64 count, bool dirty);
 /* Tells people of pins that stay for ever. */

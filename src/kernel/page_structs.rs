@@ -3,14 +3,8 @@
 
 use super::ffi;
 use super::pinner::PAGE;
-use crate::addr::Pfn;
 use crate::sgl::{BuildError, MemoryKind, PageRun, ProviderId, SglBuilder, Storage};
 use kernel::bindings;
-
-/// Where a run has fewer pages, others will, too: to look at them one by one is faster.
-const SHORT: u64 = 16;
-/// Pages that are looked at one by one, until the next run is tried.
-const FRAMES: usize = 128;
 
 impl<S: Storage> SglBuilder<S> {
     /// Adds the pages of an array of `struct page *`. O(pages), at the speed of reading the array
@@ -33,20 +27,19 @@ impl<S: Storage> SglBuilder<S> {
             return Err(BuildError::OtherPageSize { page: PAGE, expected: self.page_size() });
         }
         self.all_or_nothing(|builder| {
-            let (mut done, mut frames) = (0usize, [Pfn::new(0); FRAMES]);
-            while let Some(rest) = pages.get(done..).filter(|rest| !rest.is_empty()) {
+            let mut rest = pages;
+            while !rest.is_empty() {
+                let index = pages.len().wrapping_sub(rest.len());
                 // SAFETY: there is one page structure at least, as the caller says.
                 let run = unsafe { first_run(rest) };
-                let (pushed, count) = if run.kind() == MemoryKind::Ram && run.count() < SHORT {
+                builder.push_run(run).map_err(|error| error.behind(index))?;
+                let mut count = usize::try_from(run.count()).unwrap_or(usize::MAX);
+                if run.kind() == MemoryKind::Ram && count == 1 {
                     // SAFETY: as above.
-                    let frames = unsafe { frames_of(rest, &mut frames) };
-                    (builder.push_pages(frames, MemoryKind::Ram), frames.len())
-                } else {
-                    // (A run has no more pages than the slice.)
-                    (builder.push_run(run), usize::try_from(run.count()).unwrap_or(rest.len()))
-                };
-                pushed.map_err(|error| error.behind(done))?;
-                done = done.wrapping_add(count);
+                    count =
+                        builder.push_singles(|room| unsafe { singles(rest, room) }).wrapping_add(1);
+                }
+                rest = rest.get(count..).unwrap_or_default();
             }
             Ok(())
         })
@@ -71,15 +64,14 @@ pub(super) unsafe fn first_run(pages: &[*mut bindings::page]) -> PageRun {
     PageRun::stored(pfn, count as u64, kind)
 }
 
-/// The frames of the pages at the beginning, as long as they are ordinary memory and there is room.
+/// Finds the frames of pages behind the first one, as long as none continues the one before, and all
+/// are ordinary memory; tells how many.
 ///
 /// # Safety
 ///
-/// Each points to a page structure.
-unsafe fn frames_of<'a>(pages: &[*mut bindings::page], room: &'a mut [Pfn; FRAMES]) -> &'a [Pfn] {
-    let most = pages.len().min(room.len());
-    // SAFETY: so says the caller; there is room for as many numbers of frames, which is what a `Pfn`
-    // is and nothing else.
-    let count = unsafe { ffi::pinned_sgl_frames(pages.as_ptr(), most, room.as_mut_ptr().cast()) };
-    room.get(..count).unwrap_or_default()
+/// There is at least one pointer, and each points to a page structure.
+unsafe fn singles(pages: &[*mut bindings::page], room: &mut [u64]) -> usize {
+    let most = room.len().min(pages.len().saturating_sub(1));
+    // SAFETY: so says the caller; there are so many pages behind the first one, and so much room.
+    unsafe { ffi::pinned_sgl_singles(pages.as_ptr(), most, room.as_mut_ptr()) }
 }

@@ -225,22 +225,34 @@ impl<S: Storage> SglBuilder<S> {
     #[inline]
     fn push_scattered(&mut self, pages: &[Pfn]) -> usize {
         let limit = u64::MAX.wrapping_shr(self.page.shift());
-        let room = usize::try_from(limit.wrapping_sub(self.pages)).unwrap_or(usize::MAX);
-        let starts = self.starts.get_mut(self.open..).unwrap_or(&mut []);
-        let counts = self.counts.get_mut(self.open..).unwrap_or(&mut []);
-        let mut taken = 0usize;
-        for ((start, count), pair) in starts.iter_mut().zip(counts).zip(pages.windows(2)).take(room)
-        {
-            let &[this, next] = pair else {
-                break;
-            };
-            if next.get() == this.get().wrapping_add(1) || this.get() > limit {
-                break;
+        self.push_singles(|room| {
+            let mut taken = 0usize;
+            for (start, pair) in room.iter_mut().zip(pages.windows(2)) {
+                let &[this, next] = pair else {
+                    break;
+                };
+                if next.get() == this.get().wrapping_add(1) || this.get() > limit {
+                    break;
+                }
+                *start = this.get();
+                taken = taken.wrapping_add(1);
             }
-            (*start, *count) = (this.get(), 1);
-            taken = taken.wrapping_add(1);
-        }
-        self.open = self.open.wrapping_add(taken);
+            taken
+        })
+    }
+
+    /// Adds pages of the kind of the open run, none of which continues the one before: `find` writes
+    /// as many as it has room for, and tells how many.
+    #[inline]
+    pub(crate) fn push_singles(&mut self, find: impl FnOnce(&mut [u64]) -> usize) -> usize {
+        let left = u64::MAX.wrapping_shr(self.page.shift()).wrapping_sub(self.pages);
+        let left = usize::try_from(left).unwrap_or(usize::MAX);
+        let end = self.open.saturating_add(left).min(BATCH);
+        let room = self.starts.get_mut(self.open..end).unwrap_or_default();
+        let taken = find(room).min(room.len());
+        let end = self.open.wrapping_add(taken);
+        self.counts.get_mut(self.open..end).unwrap_or_default().fill(1);
+        self.open = end;
         self.pages = self.pages.wrapping_add(taken as u64);
         taken
     }
@@ -315,9 +327,12 @@ impl<S: Storage> SglBuilder<S> {
             packed = self.append();
         }
         // An empty leaf takes a run; without this line, one that does not would loop for ever.
-        let gone = self.counts.get(..packed).filter(|gone| !gone.is_empty()).ok_or(AllocError)?;
-        let pages = gone.iter().fold(0u64, |sum, count| sum.wrapping_add(*count));
-        self.packed_pages = self.packed_pages.wrapping_add(pages);
+        if packed == 0 {
+            return Err(AllocError);
+        }
+        let left = self.counts.get(packed..self.open).unwrap_or_default();
+        let left = left.iter().fold(0u64, |sum, count| sum.wrapping_add(*count));
+        self.packed_pages = self.pages.wrapping_sub(left);
         self.packed_runs = self.packed_runs.wrapping_add(packed as u64);
         if packed < self.open {
             shift_down(&mut self.starts, packed);

@@ -32,6 +32,7 @@
 
 use super::run::{MemoryKind, ProviderId};
 use super::search::last_at_most;
+use core::slice::ChunksExactMut;
 
 /// Runs that are packed together; the builder keeps as many unpacked.
 pub(super) const BATCH: usize = 64;
@@ -83,32 +84,60 @@ fn store(leaf: &mut [u8], at: usize, word: u64) {
     }
 }
 
-/// Writes fields of `width` bits one after another, a word at a time.
+/// Fields of bits that are written one after another, a word at a time.
+struct Words<'a> {
+    out: ChunksExactMut<'a, u8>,
+    word: u64,
+    filled: u32,
+}
+
+impl Words<'_> {
+    /// Adds a value of `width` bits, 1 to 63.
+    #[inline]
+    fn push(&mut self, value: u64, width: u32) {
+        self.word |= value.wrapping_shl(self.filled);
+        self.filled = self.filled.wrapping_add(width);
+        if self.filled >= 64 {
+            self.store();
+            self.filled = self.filled.wrapping_sub(64);
+            // The upper `filled` bits of the value are left over.
+            self.word = value.wrapping_shr(width.wrapping_sub(self.filled));
+        }
+    }
+
+    #[inline]
+    fn store(&mut self) {
+        if let Some(bytes) = self.out.next().and_then(<[u8]>::first_chunk_mut) {
+            *bytes = self.word.to_le_bytes();
+        }
+    }
+}
+
+/// Writes fields of `width` bits one after another.
 ///
 /// The first field goes to the start of a word.
 #[inline]
-fn pack(leaf: &mut [u8], at: usize, width: u32, values: impl Iterator<Item = u64>) {
+fn pack(leaf: &mut [u8], at: usize, width: u32, mut values: impl Iterator<Item = u64>) {
     if width == 0 {
         return;
     }
-    let mut out = leaf.get_mut(at..).unwrap_or(&mut []).chunks_exact_mut(WORD);
-    let (mut word, mut filled) = (0u64, 0u32);
-    for value in values {
-        word |= value.wrapping_shl(filled);
-        filled = filled.wrapping_add(width);
-        if filled >= 64 {
-            if let Some(bytes) = out.next().and_then(<[u8]>::first_chunk_mut) {
-                *bytes = word.to_le_bytes();
+    let out = leaf.get_mut(at..).unwrap_or(&mut []).chunks_exact_mut(WORD);
+    let mut words = Words { out, word: 0, filled: 0 };
+    // Two narrow fields are one wide one: half as many steps.
+    if width < 32 {
+        while let Some(first) = values.next() {
+            match values.next() {
+                Some(second) => {
+                    words.push(first | second.wrapping_shl(width), width.wrapping_shl(1));
+                }
+                None => words.push(first, width),
             }
-            filled = filled.wrapping_sub(64);
-            // The upper `filled` bits of the value are left over.
-            word = value.wrapping_shr(width.wrapping_sub(filled));
         }
+    } else {
+        values.for_each(|value| words.push(value, width));
     }
-    if filled > 0 {
-        if let Some(bytes) = out.next().and_then(<[u8]>::first_chunk_mut) {
-            *bytes = word.to_le_bytes();
-        }
+    if words.filled > 0 {
+        words.store();
     }
 }
 
@@ -526,8 +555,12 @@ impl<'a> Batch<'a> {
 
     #[inline]
     fn pack_starts(self, leaf: &mut [u8], at: usize, (base, alignment, width): (u64, u32, u32)) {
-        let above = |start: &u64| start.wrapping_sub(base).wrapping_shr(alignment);
-        pack(leaf, at, width, self.starts.iter().map(above));
+        let above = self.starts.iter().map(|start| start.wrapping_sub(base));
+        if alignment == 0 {
+            pack(leaf, at, width, above);
+        } else {
+            pack(leaf, at, width, above.map(|above| above.wrapping_shr(alignment)));
+        }
     }
 }
 
@@ -590,14 +623,17 @@ fn join(leaf: &mut [u8], last: Group, index: usize, free: usize, batch: Batch<'_
     let Shape::Uniform(log2) = last.shape else {
         return 0;
     };
-    let base = last.base;
-    let above = batch.starts.iter().fold(0, |acc, start| acc | start.wrapping_sub(base));
+    let (base, pages) = (last.base, 1u64.wrapping_shl(log2));
+    // Both in one loop: each is a chain in which a step waits for the one before.
+    let fold = |(above, differs): (u64, u64), (start, count): (&u64, &u64)| {
+        (above | start.wrapping_sub(base), differs | (count ^ pages))
+    };
+    let (above, differs) = batch.starts.iter().zip(batch.counts).fold((0, 0), fold);
     let reach = last.width.wrapping_add(last.alignment);
     let fits = above & !mask(reach) == 0 && above & mask(last.alignment) == 0;
     // The first field of a batch goes to the start of a word.
     let at_word = last.count.wrapping_mul(last.width as usize) & 63 == 0;
-    let same = batch.uniform() == Some(log2) && batch.kind == last.kind;
-    if !(fits && at_word && same) {
+    if !(fits && at_word && differs == 0 && batch.kind == last.kind) {
         return 0;
     }
     let mut runs = batch.starts.len().min(MAX_GROUP.saturating_sub(last.count));
