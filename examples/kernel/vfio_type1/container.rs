@@ -231,7 +231,8 @@ impl Container {
         bitmap: Option<UserBitmap>,
     ) -> Result<u64> {
         // A device that does not let go of its pages is a bug in its driver: it is asked ten times.
-        for _ in 0..10 {
+        let (mut asked, mut times) = (None, 0);
+        while times < 10 {
             let mut state = self.state.lock();
             let range = state.check_unmap(flags, iova, size, bitmap.as_ref())?;
             if flags & abi::unmap::VADDR != 0 {
@@ -243,6 +244,8 @@ impl Container {
             if state.devices == 0 {
                 break;
             }
+            times = if asked == Some(first) { times + 1 } else { 0 };
+            asked = Some(first);
             // The devices will unpin, which takes the lock of the state.
             drop(state);
             let devices = self.devices.lock();

@@ -377,24 +377,35 @@ static void do_group(void)
 /* The device that is not there comes and goes, and is told what to do: see emulated/emulated.c. */
 static int emulated = -1;
 
+struct command {
+	uint32_t what, prot;
+	uint64_t iova, count;
+	uint8_t bytes[64];
+};
+
+static void join(void)
+{
+	int ret;
+
+	if (emulated >= 0)
+		return;
+	ret = answer(ioctl(devices[2].group, VFIO_GROUP_SET_CONTAINER, &container));
+	printf("emulated join = %d\n", ret);
+	if (ret)
+		return;
+	emulated = ioctl(devices[2].group, VFIO_GROUP_GET_DEVICE_FD, devices[2].name);
+	printf("emulated device = %d\n", emulated < 0 ? -errno : 0);
+	if (emulated < 0)
+		ioctl(devices[2].group, VFIO_GROUP_UNSET_CONTAINER);
+}
+
 static void do_emulated(void)
 {
-	struct {
-		uint32_t what, prot;
-		uint64_t iova, count;
-		uint8_t bytes[64];
-	} command = { .what = rnd(4), .prot = 1 + rnd(3), .iova = random_iova() };
+	struct command command = { .what = rnd(4), .prot = 1 + rnd(3), .iova = random_iova() };
 	int ret;
 
 	if (emulated < 0) {
-		ret = answer(ioctl(devices[2].group, VFIO_GROUP_SET_CONTAINER, &container));
-		printf("emulated join = %d\n", ret);
-		if (ret)
-			return;
-		emulated = ioctl(devices[2].group, VFIO_GROUP_GET_DEVICE_FD, devices[2].name);
-		printf("emulated device = %d\n", emulated < 0 ? -errno : 0);
-		if (emulated < 0)
-			ioctl(devices[2].group, VFIO_GROUP_UNSET_CONTAINER);
+		join();
 		return;
 	}
 	if (rnd(24) == 0) {
@@ -417,6 +428,24 @@ static void do_emulated(void)
 	printf("emulated%u iova %#llx count %llu prot %u first %02x last %02x = %d\n", command.what,
 	       (unsigned long long)command.iova, (unsigned long long)command.count, command.prot,
 	       command.bytes[0], command.bytes[command.count < 64 ? command.count - 1 : 63], ret);
+}
+
+/* Many mappings that a device has pinned, unmapped at once: it is told of each of them. */
+static void do_many(void)
+{
+	struct vfio_iommu_type1_dma_map map = { .argsz = sizeof(map), .flags = 3, .size = PAGE };
+	struct vfio_iommu_type1_dma_unmap unmap = { .argsz = sizeof(unmap), .iova = 512 * MIB, .size = MIB };
+	struct command command = { .what = 0, .prot = 3, .count = 1 };
+
+	join();
+	for (int i = 0; i < 20; i++) {
+		map.vaddr = areas[ANON].at + i * PAGE;
+		map.iova = command.iova = unmap.iova + i * 2 * PAGE;
+		printf("many map %d = %d\n", i, answer(ioctl(container, VFIO_IOMMU_MAP_DMA, &map)));
+		printf("many pin %d = %d\n", i, answer(write(emulated, &command, sizeof(command))));
+	}
+	printf("many unmap size %#llx = %d\n", (unsigned long long)unmap.size,
+	       answer(ioctl(container, VFIO_IOMMU_UNMAP_DMA, &unmap)));
 }
 
 static void run(int kind, int steps)
@@ -482,6 +511,8 @@ static void run(int kind, int steps)
 		if (step % 16 == 0)
 			printf("locked %ld = 0\n", locked());
 	}
+	printf("locked %ld = 0\n", locked());
+	do_many();
 	printf("locked %ld = 0\n", locked());
 	fflush(stdout);
 }
