@@ -52,7 +52,9 @@ impl RawDomain {
 }
 
 /// A paging domain of the IOMMU with one device in it, which was taken out of the domain of the DMA
-/// API. It goes back there when the domain is dropped.
+/// API. It goes back there when the domain is dropped: with `iommu=pt` it reaches all memory from then
+/// on, so that a device which has not stopped, as far as its driver knows, is better left here for good
+/// (`mem::forget`).
 ///
 /// It borrows the bound device, so it is gone before the driver is unbound. Calls may sleep.
 pub struct PagingDomain<'a> {

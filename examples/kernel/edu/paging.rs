@@ -4,7 +4,7 @@
 //! undone, and the driver tries once more: the IOMMU refuses the device.
 
 use crate::engine::Engine;
-use core::ops::Range;
+use core::{mem, ops::Range};
 use kernel::{
     device::{Bound, Device},
     prelude::*,
@@ -35,10 +35,26 @@ pub(crate) fn copy<U: Region>(
     // The device is in this domain until the end of this function, and in that of the DMA API else:
     // it can be in one only, and what the DMA API maps meanwhile would lead nowhere.
     let domain = PagingDomain::attach(device)?;
+    let copied = copy_in(&domain, engine, from, to, range);
+    if engine.is_busy() {
+        // Nothing is mapped here any more, but who knows what is in the other domain: the device
+        // stays in this one for good.
+        mem::forget(domain);
+        return Err(ETIMEDOUT);
+    }
+    copied
+}
 
+fn copy_in<U: Region>(
+    domain: &PagingDomain<'_>,
+    engine: &Engine<'_>,
+    from: &U,
+    to: &U,
+    range: Range<u64>,
+) -> Result {
     // Map: the device may read the one and write the other, and nothing else.
-    let source = Mapping::map(from, &domain, FROM, Prot::READ)?;
-    let destination = Mapping::map(to, &domain, TO, Prot::WRITE)?;
+    let source = Mapping::map(from, domain, FROM, Prot::READ)?;
+    let destination = Mapping::map(to, domain, TO, Prot::WRITE)?;
     pr_info!("{} bytes at {} and at {}\n", from.len(), source.iova(), destination.iova());
     let at = |iova: Iova| iova.get() + range.start..iova.get() + range.end;
     engine.copy([at(FROM)].into_iter(), [at(TO)].into_iter())?;
