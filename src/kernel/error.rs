@@ -54,8 +54,8 @@ errno! {
     };
     BuildError: error => match error {
         BuildError::OutOfMemory { .. } => code::ENOMEM,
-        BuildError::PageSize { .. } => code::EINVAL,
-        _ => code::EOVERFLOW,
+        BuildError::PageSize { .. } | BuildError::OtherPageSize { .. } => code::EINVAL,
+        BuildError::AddressTooLarge { .. } | BuildError::TooManyPages { .. } => code::EOVERFLOW,
     };
     TileError: error => match error {
         TileError::Wraps { .. } => code::EOVERFLOW,

@@ -8,6 +8,7 @@
 #include <linux/capability.h>
 #include <linux/dma-mapping.h>
 #include <linux/highmem.h>
+#include <linux/io-pgtable.h>
 #include <linux/iommu.h>
 #include <linux/list.h>
 #include <linux/mm.h>
@@ -21,6 +22,15 @@
 /* `Prot` is passed to the IOMMU as it is. */
 static_assert(IOMMU_READ == 1 && IOMMU_WRITE == 2 && IOMMU_CACHE == 4 && IOMMU_NOEXEC == 8 &&
 	      IOMMU_MMIO == 16 && IOMMU_PRIV == 32);
+/* As pgtable.rs has it. */
+static_assert(IO_PGTABLE_QUIRK_ARM_TTBR1 == BIT(5));
+
+/* So many page structures lie side by side: those of a section of memory, or of all of it. */
+#if defined(CONFIG_SPARSEMEM) && !defined(CONFIG_SPARSEMEM_VMEMMAP)
+#define SIDE_BY_SIDE ((u64)PAGES_PER_SECTION)
+#else
+#define SIDE_BY_SIDE ((u64)1 << 15)
+#endif
 
 /*
  * Blocks of so many pages have their page structures side by side in every memory model, and are of
@@ -79,14 +89,17 @@ size_t pinned_sgl_first_run(struct page *const *pages, size_t count, u64 *pfn, u
 
 size_t pinned_sgl_singles(struct page *const *pages, size_t count, u64 *pfns)
 {
+	/* Numbers are compared, and no pointers: any two pages may be neighbours here. */
+	unsigned long before = page_to_pfn(pages[0]);
 	size_t found = 0;
 
 	for (; found < count; found++) {
 		struct page *page = pages[found + 1];
+		unsigned long pfn = page_to_pfn(page);
 
-		if (page == pages[found] + 1 || is_zone_device_page(page))
+		if (pfn == before + 1 || is_zone_device_page(page))
 			break;
-		pfns[found] = page_to_pfn(page);
+		pfns[found] = before = pfn;
 	}
 	return found;
 }
@@ -99,12 +112,8 @@ void pinned_sgl_unpin_pages(struct page **pages, size_t count)
 void pinned_sgl_unpin_run(u64 pfn, u64 count, bool dirty)
 {
 	while (count) {
-		/*
-		 * Never across a boundary of this size: page structures of one memory section are
-		 * adjacent in every memory model, and a run of a terabyte lets others run.
-		 */
-		u64 step = 1 << 15;
-		u64 most = step - (pfn & (step - 1));
+		/* Never across a boundary of this size; and a run of a terabyte lets others run. */
+		u64 most = SIDE_BY_SIDE - (pfn & (SIDE_BY_SIDE - 1));
 		u64 some = count < most ? count : most;
 
 		unpin_user_page_range_dirty_lock(pfn_to_page(pfn), some, dirty);

@@ -61,7 +61,7 @@
 //!
 //! # Where it may be called
 //!
-//! In process context only: pinning, mapping, unpinning dirty pages and dropping a domain may sleep.
+//! In process context only: pinning, mapping, unpinning, charges and dropping a domain may sleep.
 
 #[cfg(not(pinned_sgl_kbuild))]
 compile_error!(

@@ -30,7 +30,7 @@ pub(super) const PAGE: PageSize = match PageSize::new(bindings::PAGE_SIZE as u64
 /// pinned stays pinned. Pinning more fails with `ESRCH` then.
 ///
 /// Pinning may sleep, gives way to others, and ends with `EINTR` if the calling thread is killed.
-/// Unpinning may sleep where pages are marked dirty.
+/// Unpinning may sleep.
 pub struct MmPinner {
     mm: ARef<Mm>,
 }

@@ -146,7 +146,7 @@ fn pack(leaf: &mut [u8], at: usize, width: u32, mut values: impl Iterator<Item =
 enum Shape {
     /// Offsets of this many bits are stored.
     Offsets(u32),
-    /// All runs have `2^0` pages.
+    /// All runs have `2^n` pages, for this `n`.
     Uniform(u32),
 }
 

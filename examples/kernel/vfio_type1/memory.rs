@@ -280,7 +280,8 @@ impl Memory {
 
 // SAFETY: GUP tells the pages of the user range in order, each with a pin of its own that lasts until
 // it is taken back, for writing and for long as the flags say, which are those of `flags()`. Frames of
-// a device are of the kind that is never unpinned.
+// a device are of the kind that is never unpinned: nothing holds them, and that they stay what they
+// are, as long as they are mapped, is up to the program and whose device it is, as with the C backend.
 unsafe impl Pinner for Memory {
     type Error = Error;
 
