@@ -55,11 +55,4 @@ sed 's/^/test: edu: refused: /' /tmp/faults | head -n 4
 rmmod edu
 [ "$(pinned)" = 0 ] || fail "$(pinned) pages are pinned at the end"
 
-# Memory that nobody knows of any more, five seconds later.
-sleep 6
-echo scan >/sys/kernel/debug/kmemleak
-if grep -E 'pinned_sgl|selftest|edu' /sys/kernel/debug/kmemleak; then
-    cat /sys/kernel/debug/kmemleak
-    fail "memory is leaked"
-fi
 awk '/nr_foll_pin/ { print "test: at the end: " $0 }' /proc/vmstat

@@ -301,6 +301,7 @@ static void test_kill(void)
 		munmap(at, len);
 		nothing_left();
 	}
+	check(killed);
 	printf("test: selftest: killed %d times while pinning, nothing left\n", killed);
 }
 

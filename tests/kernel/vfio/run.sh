@@ -88,6 +88,6 @@ vfio_boot() {
         -monitor none -no-reboot -device "intel-iommu,intremap=${intremap:-on}" -device edu \
         -device igb,romfile= -device isa-debug-exit,iobase=0xf4,iosize=0x04 ${PINNED_SGL_VFIO_QEMU:-} \
         -kernel "$kernel/arch/x86/boot/bzImage" -initrd "$modules/vfio.gz" \
-        -append "console=ttyS0 panic=-1 intel_iommu=on,sm_off iommu.strict=1 hugepages=40 $*" \
+        -append "console=ttyS0 panic=-1 intel_iommu=on,sm_off iommu.strict=1 hugepages=40 slab_debug=FZP $*" \
         </dev/null >"$log" 2>&1 || status=$?
 }
