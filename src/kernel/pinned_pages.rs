@@ -58,6 +58,7 @@ impl<'a> PinnedPages<'a> {
     }
 
     /// Takes the first pages that continue each other: their pins are the caller's then.
+    #[must_use = "the pins of the run are the caller's"]
     pub fn take_run(&mut self) -> Option<PageRun> {
         self.first_run().inspect(|run| self.forget(*run))
     }
