@@ -6,6 +6,7 @@
 //! because the page size is a value that is chosen at run time.
 #![forbid(unsafe_code)]
 
+use crate::exact;
 use crate::page_size::PageSize;
 use core::fmt;
 
@@ -174,10 +175,10 @@ impl Pfn {
     #[inline]
     #[must_use]
     pub const fn phys(self, page: PageSize) -> Option<PhysAddr> {
-        if self.0 > u64::MAX.wrapping_shr(page.shift()) {
+        if self.0 > exact::u64::shifted_down(u64::MAX, page.shift()) {
             return None;
         }
-        Some(PhysAddr(self.0.wrapping_shl(page.shift())))
+        Some(PhysAddr(exact::u64::shifted_up(self.0, page.shift())))
     }
 }
 
@@ -186,7 +187,7 @@ impl PhysAddr {
     #[inline]
     #[must_use]
     pub const fn pfn(self, page: PageSize) -> Pfn {
-        Pfn(self.0.wrapping_shr(page.shift()))
+        Pfn(exact::u64::shifted_down(self.0, page.shift()))
     }
 }
 

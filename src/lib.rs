@@ -112,6 +112,7 @@ compile_error!(
 struct Readme;
 
 mod addr;
+mod exact;
 mod few;
 pub mod granule;
 pub mod iommu;

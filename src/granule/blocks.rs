@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 use crate::addr::{Iova, PhysAddr};
+use crate::exact::Exact as _;
 use crate::few::Few;
 use crate::page_size::{PageSize, PageSizes};
 use crate::sgl::{Iter, Segment, Storage, Window};
@@ -56,7 +57,7 @@ impl<'a, S: Storage> Window<'a, S> {
     ) -> Result<Option<BlockSize<'a, S>>, BlockError> {
         let smallest = sizes.smallest().ok_or(BlockError::NoPageSizes)?;
         let last = iova
-            .checked_add(self.len().wrapping_sub(1))
+            .checked_add(self.len().minus(1))
             .ok_or(BlockError::Wraps { iova, len: self.len() })?;
         // The bits in which addresses must agree with memory: p is feasible if none is below p.
         let mut differs = 0u64;
@@ -69,10 +70,11 @@ impl<'a, S: Storage> Window<'a, S> {
             if differs & smallest.mask() != 0 {
                 return Ok(None);
             }
+            // Behind the last run 64 bits may end.
             at = at.wrapping_add(run.len);
         }
         // A block of this size covers the window, wherever it begins.
-        let covers = 64u32.wrapping_sub((iova.get() ^ last.get()).leading_zeros());
+        let covers = 64u32.minus((iova.get() ^ last.get()).leading_zeros());
         let cap = PageSize::from_shift(covers).and_then(|covers| sizes.at_least(covers).smallest());
         let mut usable = sizes;
         if let Some(cap) = cap {
@@ -130,11 +132,11 @@ impl<'a, S: Storage> BlockSize<'a, S> {
     /// `(align_up(iova + len, p) - align_down(iova, p)) / p`. O(1).
     #[inline]
     #[must_use]
-    pub const fn block_count(&self) -> u64 {
+    pub fn block_count(&self) -> u64 {
         let shift = self.page_size.shift();
-        let last = self.iova.get().wrapping_add(self.window.len().wrapping_sub(1));
-        let first = self.iova.get().wrapping_shr(shift);
-        last.wrapping_shr(shift).wrapping_sub(first).wrapping_add(1)
+        let last = self.iova.get().plus(self.window.len().minus(1));
+        let first = self.iova.get().shifted_down(shift);
+        last.shifted_down(shift).minus(first).plus(1)
     }
 
     /// The physical addresses of the blocks, in order. O(log runs).
@@ -189,11 +191,11 @@ pub struct Blocks<'a, S> {
 /// The first block of a run, and how many blocks the run has; only the first run has bytes before.
 #[inline]
 fn blocks_of(run: Segment, shift: u32, before: u64) -> (u64, u64) {
-    let last = run.len.wrapping_sub(1);
+    let last = run.len.minus(1);
     // `before + last` is below the size of a block plus the window; where it needs more than 64
     // bits, so does the last IOVA.
-    let blocks = before.wrapping_add(last).wrapping_shr(shift).wrapping_add(1);
-    (run.phys.get().wrapping_sub(before), blocks)
+    let blocks = before.plus(last).shifted_down(shift).plus(1);
+    (run.phys.get().minus(before), blocks)
 }
 
 impl<S: Storage> Iterator for Blocks<'_, S> {
@@ -206,9 +208,10 @@ impl<S: Storage> Iterator for Blocks<'_, S> {
             (self.next, self.here) = blocks_of(self.runs.next()?, self.shift, before);
         }
         let block = PhysAddr::new(self.next);
-        self.next = self.next.wrapping_add(1u64.wrapping_shl(self.shift));
-        self.here = self.here.wrapping_sub(1);
-        self.left = self.left.wrapping_sub(1);
+        // Behind the last block 64 bits may end.
+        self.next = self.next.wrapping_add(1u64.shifted_up(self.shift));
+        self.here = self.here.minus(1);
+        self.left = self.left.minus(1);
         Some(block)
     }
 
@@ -226,7 +229,7 @@ impl<S: Storage> Iterator for Blocks<'_, S> {
         F: FnMut(B, PhysAddr) -> B,
     {
         let Self { runs, shift, before, next, here, .. } = self;
-        let size = 1u64.wrapping_shl(shift);
+        let size = 1u64.shifted_up(shift);
         let mut all_of = |acc, (first, count): (u64, u64)| {
             let (mut acc, mut block) = (acc, first);
             for _ in 0..count {

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::addr::Pfn;
+use crate::exact::Exact as _;
 use crate::few::Few;
 use crate::sgl::{Runs, Storage, Window};
 use core::{fmt, iter::FusedIterator};
@@ -44,14 +45,14 @@ impl<S: Storage> Iterator for Pages<'_, S> {
             (self.next, self.end) = (run.start().get(), run.end().get());
         }
         let pfn = Pfn::new(self.next);
-        self.next = self.next.wrapping_add(1);
+        self.next = self.next.plus(1);
         Some(pfn)
     }
 
     #[inline]
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let here = self.end.wrapping_sub(self.next);
-        match usize::try_from(here.wrapping_add(self.runs.pages_left())) {
+        let here = self.end.minus(self.next);
+        match usize::try_from(here.plus(self.runs.pages_left())) {
             Ok(left) => (left, Some(left)),
             Err(_) => (usize::MAX, None),
         }

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::addr::PhysAddr;
+use crate::exact::Exact as _;
 use crate::few::Few;
 use crate::sgl::{Iter, Segment, Storage, Window};
 use core::{fmt, iter::FusedIterator, num::NonZeroU64};
@@ -80,8 +81,8 @@ impl SegmentLimits {
     fn take(&self, phys: PhysAddr, len: u64) -> u64 {
         let mut taken = self.max_len.map_or(len, |max| len.min(max.get()));
         if let Some(boundary) = self.boundary {
-            let inside = boundary.get().wrapping_sub(1);
-            let to_boundary = boundary.get().wrapping_sub(phys.get() & inside);
+            let inside = boundary.get().minus(1);
+            let to_boundary = boundary.get().minus(phys.get() & inside);
             taken = taken.min(to_boundary);
         }
         taken
@@ -104,14 +105,14 @@ impl<'a, S: Storage> Window<'a, S> {
             for run in self.iter() {
                 if run.last().get() > mask {
                     let reach = mask.checked_sub(run.phys.get());
-                    let fine = reach.map_or(0, |bytes| bytes.wrapping_add(1));
+                    let fine = reach.map_or(0, |bytes| bytes.plus(1));
                     return Err(SegmentError::Unreachable {
-                        offset: offset.wrapping_add(fine),
-                        phys: PhysAddr::new(run.phys.get().wrapping_add(fine)),
+                        offset: offset.plus(fine),
+                        phys: PhysAddr::new(run.phys.get().plus(fine)),
                         mask,
                     });
                 }
-                offset = offset.wrapping_add(run.len);
+                offset = offset.plus(run.len);
             }
         }
         let segments = Segments { runs: self.iter(), rest: None, limits: *limits };
@@ -128,7 +129,7 @@ impl<'a, S: Storage> Window<'a, S> {
     /// and addresses are not looked at. O(runs), however many segments there are.
     #[must_use]
     pub fn segment_count(&self, limits: &SegmentLimits) -> u64 {
-        self.iter().fold(0u64, |count, run| count.wrapping_add(limits.count_in(run)))
+        self.iter().fold(0u64, |count, run| count.plus(limits.count_in(run)))
     }
 }
 
@@ -153,22 +154,21 @@ impl SegmentLimits {
         let Some(boundary) = self.boundary.map(NonZeroU64::get) else {
             return in_one(run.len);
         };
-        let inside = boundary.wrapping_sub(1);
-        let head = run.len.min(boundary.wrapping_sub(run.phys.get() & inside));
-        let rest = run.len.wrapping_sub(head);
-        let whole = rest.wrapping_shr(boundary.trailing_zeros());
-        let between = if whole > 0 { whole.wrapping_mul(in_one(boundary)) } else { 0 };
-        in_one(head).wrapping_add(between).wrapping_add(in_one(rest & inside))
+        let inside = boundary.minus(1);
+        let head = run.len.min(boundary.minus(run.phys.get() & inside));
+        let rest = run.len.minus(head);
+        let whole = rest.shifted_down(boundary.trailing_zeros());
+        let between = if whole > 0 { whole.times(in_one(boundary)) } else { 0 };
+        in_one(head).plus(between).plus(in_one(rest & inside))
     }
 
     /// Cuts the first segment off a run; the second part is what is left.
     #[inline]
     fn cut(&self, run: Segment) -> (Segment, Option<Segment>) {
         let taken = self.take(run.phys, run.len);
-        let left = run.len.wrapping_sub(taken);
-        let rest = (left > 0).then(|| {
-            Segment::new(PhysAddr::new(run.phys.get().wrapping_add(taken)), left, run.kind)
-        });
+        let left = run.len.minus(taken);
+        let rest = (left > 0)
+            .then(|| Segment::new(PhysAddr::new(run.phys.get().plus(taken)), left, run.kind));
         (Segment::new(run.phys, taken, run.kind), rest)
     }
 }
@@ -181,15 +181,15 @@ fn div_ceil(value: u64, divisor: NonZeroU64) -> u64 {
     let (mut quotient, mut left) = (0u64, value);
     let mut bit = divisor.leading_zeros().saturating_sub(value.leading_zeros());
     loop {
-        let part = divisor.get().wrapping_shl(bit);
-        quotient = quotient.wrapping_shl(1);
+        let part = divisor.get().shifted_up(bit);
+        quotient = quotient.shifted_up(1);
         if left >= part {
-            left = left.wrapping_sub(part);
+            left = left.minus(part);
             quotient |= 1;
         }
         match bit.checked_sub(1) {
             Some(lower) => bit = lower,
-            None => return quotient.wrapping_add(u64::from(left > 0)),
+            None => return quotient.plus(u64::from(left > 0)),
         }
     }
 }

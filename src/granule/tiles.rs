@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 use crate::addr::{Iova, PhysAddr};
+use crate::exact::{self, Exact as _};
 use crate::few::Few;
 use crate::page_size::{PageSize, PageSizes};
 use crate::sgl::{Iter, MemoryKind, Segment, Storage, Window};
@@ -38,7 +39,7 @@ impl Tile {
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "a tile is never empty")]
     pub const fn len(&self) -> u64 {
-        self.count.wrapping_shl(self.page_size.shift())
+        exact::u64::shifted_up(self.count, self.page_size.shift())
     }
 }
 
@@ -80,7 +81,7 @@ impl<'a, S: Storage> Window<'a, S> {
         let mut offset = 0u64;
         for run in self.iter() {
             check_segment(offset, &run, smallest)?;
-            offset = offset.wrapping_add(run.len);
+            offset = offset.plus(run.len);
             if smallest <= self.page_size() {
                 // Runs are whole pages: only the ends of the window can be misaligned.
                 if len & smallest.mask() != 0 {
@@ -100,7 +101,7 @@ impl<'a, S: Storage> Window<'a, S> {
     ///
     /// As [`Window::tiles`].
     pub fn tile_count(&self, sizes: PageSizes, iova: Iova) -> Result<u64, TileError> {
-        Ok(self.tiles(sizes, iova)?.fold(0u64, |count, _| count.wrapping_add(1)))
+        Ok(self.tiles(sizes, iova)?.fold(0u64, |count, _| count.plus(1)))
     }
 }
 
@@ -134,7 +135,7 @@ impl Segment {
 /// Whether `len` bytes fit at `iova`; the smallest size.
 fn check_iova(sizes: PageSizes, iova: Iova, len: u64) -> Result<PageSize, TileError> {
     let smallest = sizes.smallest().ok_or(TileError::NoPageSizes)?;
-    if iova.checked_add(len.wrapping_sub(1)).is_none() {
+    if iova.checked_add(len.minus(1)).is_none() {
         return Err(TileError::Wraps { iova, len });
     }
     if !iova.is_aligned(smallest) {
@@ -149,7 +150,7 @@ fn check_segment(offset: u64, run: &Segment, smallest: PageSize) -> Result<(), T
         return Err(TileError::MisalignedMemory { offset, phys: run.phys, smallest });
     }
     if run.len & smallest.mask() != 0 {
-        let end = offset.wrapping_add(run.len);
+        let end = offset.plus(run.len);
         return Err(TileError::MisalignedEnd { offset: end, smallest });
     }
     Ok(())
@@ -183,7 +184,7 @@ impl Iterator for SegmentTiles {
     #[inline]
     fn size_hint(&self) -> (usize, Option<usize>) {
         let smallest = self.sizes.smallest().map_or(0, PageSize::shift);
-        let most = usize::try_from(self.rest.len.wrapping_shr(smallest)).ok();
+        let most = usize::try_from(self.rest.len.shifted_down(smallest)).ok();
         (usize::from(self.rest.len > 0), most)
     }
 }
@@ -222,7 +223,7 @@ impl Step {
     fn choose(sizes: PageSizes, both: u64, len: u64) -> Self {
         // Bit n: both addresses are multiples of 2^n; and a page of 2^n fits.
         let divides = !both & both.wrapping_sub(1) | lowest_bit(both);
-        let fits = u64::MAX.wrapping_shr(len.leading_zeros());
+        let fits = u64::MAX.shifted_down(len.leading_zeros());
         // The smallest size divides and fits, so there is a largest.
         let usable = PageSizes::from_bits_retain(sizes.bits() & divides & fits);
         let size = usable.largest().unwrap_or(PageSize::SIZE_4K);
@@ -235,11 +236,11 @@ impl Step {
 
     /// Whether `choose` would choose this again.
     #[inline]
-    const fn holds(self, both: u64, len: u64) -> bool {
+    fn holds(self, both: u64, len: u64) -> bool {
         let larger = self.larger;
         both & self.size.mask() == 0
             && len >= self.size.bytes()
-            && (larger == 0 || both & larger.wrapping_sub(1) != 0 || len < larger)
+            && (larger == 0 || both & larger.minus(1) != 0 || len < larger)
     }
 }
 
@@ -254,13 +255,13 @@ fn cut(sizes: PageSizes, step: &mut Step, iova: u64, rest: Segment) -> Tile {
     }
     let Step { size, larger } = *step;
     let mut bytes = len;
-    if larger != 0 && (iova ^ phys) & larger.wrapping_sub(1) == 0 {
-        let distance = larger.wrapping_sub(iova & larger.wrapping_sub(1));
+    if larger != 0 && (iova ^ phys) & larger.minus(1) == 0 {
+        let distance = larger.minus(iova & larger.minus(1));
         if distance.checked_add(larger).is_some_and(|whole| whole <= len) {
             bytes = distance;
         }
     }
-    let count = bytes.wrapping_shr(size.shift());
+    let count = bytes.shifted_down(size.shift());
     Tile { iova: Iova::new(iova), phys: rest.phys, page_size: size, count, kind: rest.kind }
 }
 
@@ -273,8 +274,9 @@ const fn lowest_bit(value: u64) -> u64 {
 /// What is left of `rest` behind `tile`.
 #[inline]
 fn behind(rest: Segment, tile: &Tile) -> Segment {
+    // Memory, and addresses, may end where 64 bits do: then there is no address behind the last tile.
     let phys = PhysAddr::new(rest.phys.get().wrapping_add(tile.len()));
-    Segment::new(phys, rest.len.wrapping_sub(tile.len()), rest.kind)
+    Segment::new(phys, rest.len.minus(tile.len()), rest.kind)
 }
 
 impl<S: Storage> Iterator for Tiles<'_, S> {
@@ -294,9 +296,9 @@ impl<S: Storage> Iterator for Tiles<'_, S> {
     #[inline]
     fn size_hint(&self) -> (usize, Option<usize>) {
         let (runs, _) = self.runs.size_hint();
-        let bytes = self.runs.bytes_left().wrapping_add(self.rest.len);
+        let bytes = self.runs.bytes_left().plus(self.rest.len);
         let smallest = self.sizes.smallest().map_or(0, PageSize::shift);
-        let most = usize::try_from(bytes.wrapping_shr(smallest)).ok();
+        let most = usize::try_from(bytes.shifted_down(smallest)).ok();
         (runs.saturating_add(usize::from(self.rest.len > 0)), most)
     }
 
@@ -375,13 +377,13 @@ pub enum TileError {
 
 impl TileError {
     /// The same error, seen from a start that lies `distance` bytes before.
-    pub(crate) const fn further(self, distance: u64) -> Self {
+    pub(crate) fn further(self, distance: u64) -> Self {
         match self {
             Self::MisalignedMemory { offset, phys, smallest } => {
-                Self::MisalignedMemory { offset: offset.wrapping_add(distance), phys, smallest }
+                Self::MisalignedMemory { offset: offset.plus(distance), phys, smallest }
             }
             Self::MisalignedEnd { offset, smallest } => {
-                Self::MisalignedEnd { offset: offset.wrapping_add(distance), smallest }
+                Self::MisalignedEnd { offset: offset.plus(distance), smallest }
             }
             Self::NoPageSizes | Self::Wraps { .. } | Self::MisalignedIova { .. } => self,
         }

@@ -10,6 +10,7 @@
 
 use super::range::IovaRange;
 use crate::addr::Iova;
+use crate::exact::{self, Exact as _};
 use crate::page_size::PageSize;
 use core::fmt;
 
@@ -49,7 +50,7 @@ impl<'a> DirtyBitmap<'a> {
     /// How many words the pages of `range` need.
     #[must_use]
     pub const fn words_for(range: IovaRange, page: PageSize) -> u64 {
-        bit(range, page, range.last()).wrapping_shr(WORD_LOG2).wrapping_add(1)
+        exact::u64::plus(bit(range, page, range.last()) >> WORD_LOG2, 1)
     }
 
     /// The addresses that have a bit.
@@ -71,10 +72,10 @@ impl<'a> DirtyBitmap<'a> {
         };
         let first = bit(self.range, self.page, here.first());
         let last = bit(self.range, self.page, here.last());
-        let word_of = |bit: u64| usize::try_from(bit.wrapping_shr(WORD_LOG2)).unwrap_or(usize::MAX);
+        let word_of = |bit: u64| usize::try_from(bit.shifted_down(WORD_LOG2)).unwrap_or(usize::MAX);
         let (from, to) = (word_of(first), word_of(last));
         let head = u64::MAX.wrapping_shl(low(first));
-        let tail = u64::MAX.wrapping_shr(63u32.wrapping_sub(low(last)));
+        let tail = u64::MAX.shifted_down(63u32.minus(low(last)));
         match self.words.get_mut(from..=to) {
             Some([only]) => *only |= head & tail,
             Some([begin, between @ .., end]) => {
@@ -90,10 +91,13 @@ impl<'a> DirtyBitmap<'a> {
     /// Whether the page of `iova` was written; false outside of the range.
     #[must_use]
     pub fn is_set(&self, iova: Iova) -> bool {
+        if !self.range.contains(iova) {
+            return false;
+        }
         let bit = bit(self.range, self.page, iova);
-        let word = usize::try_from(bit.wrapping_shr(WORD_LOG2));
+        let word = usize::try_from(bit.shifted_down(WORD_LOG2));
         let word = word.ok().and_then(|word| self.words.get(word));
-        self.range.contains(iova) && word.is_some_and(|word| word.wrapping_shr(low(bit)) & 1 != 0)
+        word.is_some_and(|word| word.shifted_down(low(bit)) & 1 != 0)
     }
 
     /// How many bits are set.
@@ -101,14 +105,14 @@ impl<'a> DirtyBitmap<'a> {
     pub fn count(&self) -> u64 {
         let words = usize::try_from(Self::words_for(self.range, self.page)).unwrap_or(usize::MAX);
         let ones = self.words.iter().take(words).map(|word| u64::from(word.count_ones()));
-        ones.fold(0, u64::wrapping_add)
+        ones.fold(0, u64::plus)
     }
 }
 
 /// The bit of a page, which lies in the range.
 const fn bit(range: IovaRange, page: PageSize, iova: Iova) -> u64 {
-    let first = range.first().get().wrapping_shr(page.shift());
-    iova.get().wrapping_shr(page.shift()).wrapping_sub(first)
+    let first = exact::u64::shifted_down(range.first().get(), page.shift());
+    exact::u64::minus(exact::u64::shifted_down(iova.get(), page.shift()), first)
 }
 
 /// The place of a bit in its word.

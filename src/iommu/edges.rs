@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 use crate::addr::Iova;
+use crate::exact::Exact as _;
 use crate::page_size::PageSizes;
 use crate::sgl::{Storage, Window};
 
@@ -39,9 +40,9 @@ impl Edges {
         let Some((begin, run)) = window.segment_at(offset) else {
             return Self { below: offset, above: offset };
         };
-        let first = iova.get().wrapping_add(begin);
-        let at = iova.get().wrapping_add(offset);
-        let last = first.wrapping_add(run.len.wrapping_sub(1));
+        let first = iova.get().plus(begin);
+        let at = iova.get().plus(offset);
+        let last = first.plus(run.len.minus(1));
         let differs = first ^ run.phys.get();
         // The largest page around `at` that lies in the run, and at the same place of a page there.
         let mut entry = (at, at);
@@ -54,8 +55,8 @@ impl Edges {
         if entry.0 == at {
             return Self { below: offset, above: offset };
         }
-        let from = |address: u64| address.wrapping_sub(iova.get());
-        Self { below: from(entry.0), above: from(entry.1).wrapping_add(1) }
+        let from = |address: u64| address.minus(iova.get());
+        Self { below: from(entry.0), above: from(entry.1).plus(1) }
     }
 
     /// Whether the offset itself is an edge.

@@ -9,6 +9,7 @@ use super::domain::Domain;
 use super::prot::Prot;
 use super::range::IovaRange;
 use crate::addr::Iova;
+use crate::exact::Exact as _;
 use crate::granule::{Tile, TileError};
 use crate::sgl::{Storage, Window, WindowError};
 use crate::umem::AttachError;
@@ -147,7 +148,7 @@ pub(super) unsafe fn map_tiles<D: Domain + ?Sized>(
             let range = IovaRange::new(tile.iova, tile.len()).unwrap_or(IovaRange::ALL);
             return Err(TileFault::Breach(Breach { range, reported: bytes }));
         }
-        *mapped = mapped.wrapping_add(bytes);
+        *mapped = mapped.plus(bytes);
         outcome.map_err(TileFault::Domain)?;
     }
     Ok(())

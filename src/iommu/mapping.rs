@@ -8,6 +8,7 @@ use super::error::{CutError, CutErrorKind, MapError, UnmapError, UnmapRangeError
 use super::prot::Prot;
 use super::range::IovaRange;
 use crate::addr::{Iova, PhysAddr};
+use crate::exact::Exact as _;
 use crate::sgl::{Window, WindowError};
 use crate::umem::{Attachment, Holder, Region, SharedHolder};
 use core::{
@@ -189,8 +190,8 @@ where
 
     /// The bytes of the region that are mapped.
     #[must_use]
-    pub const fn region_range(&self) -> Range<u64> {
-        self.offset..self.offset.wrapping_add(self.len)
+    pub fn region_range(&self) -> Range<u64> {
+        self.offset..self.offset.plus(self.len)
     }
 
     /// What is mapped, as a window of the list.
@@ -340,10 +341,10 @@ where
         let tail = Self {
             attachment: ManuallyDrop::new(attachment),
             domain: ManuallyDrop::new(D::clone(&head.domain)),
-            offset: head.offset.wrapping_add(offset),
-            len: head.len.wrapping_sub(offset),
+            offset: head.offset.plus(offset),
+            len: head.len.minus(offset),
             // Inside the range, so it has an address.
-            iova: Iova::new(head.iova.get().wrapping_add(offset)),
+            iova: Iova::new(head.iova.get().plus(offset)),
             prot: head.prot,
         };
         head.len = offset;
@@ -353,7 +354,7 @@ where
     /// What `split_off` has cut, as one again.
     fn join(self, tail: Self) -> Self {
         let mut whole = self;
-        whole.len = whole.len.wrapping_add(tail.len);
+        whole.len = whole.len.plus(tail.len);
         let tail = ManuallyDrop::new(tail);
         // SAFETY: the fields are read once, and `tail` is neither used nor dropped again. The memory
         // is still attached, by `whole`, which stands for both parts from now on.

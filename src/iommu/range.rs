@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::addr::Iova;
+use crate::exact;
 use crate::umem::RangeError;
 use core::fmt;
 
@@ -67,7 +68,7 @@ impl IovaRange {
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "a range is never empty")]
     pub const fn len(&self) -> Option<u64> {
-        self.last.get().wrapping_sub(self.first.get()).checked_add(1)
+        exact::u64::minus(self.last.get(), self.first.get()).checked_add(1)
     }
 
     /// Whether `iova` is one of them.

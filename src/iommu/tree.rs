@@ -25,6 +25,7 @@ mod gaps;
 
 use super::range::IovaRange;
 use super::slab::{Slab, NONE};
+use crate::exact::Exact as _;
 use crate::{addr::Iova, few::Few};
 use core::{fmt, marker::PhantomData, num::NonZeroU8};
 
@@ -281,9 +282,9 @@ impl<T, L: Slab<Node<T>>> IovaTree<T, L> {
         };
         self.change(key, |node| node.link.range = range);
         if let Some(next) = next {
-            let begin = last.get().wrapping_add(1);
+            let begin = last.get().plus(1);
             self.change(next, |node| {
-                node.before = node.link.range.first().get().wrapping_sub(begin);
+                node.before = node.link.range.first().get().minus(begin);
             });
             self.settle(next);
         }
@@ -319,7 +320,7 @@ impl<T, L: Slab<Node<T>>> IovaTree<T, L> {
                 after = key;
                 Side::Left
             } else if range.first() > there.last() {
-                begin = there.last().get().wrapping_add(1);
+                begin = there.last().get().plus(1);
                 Side::Right
             } else {
                 let existing = self.first_from(range.first()).map_or(there, |(first, _)| first);
@@ -327,7 +328,7 @@ impl<T, L: Slab<Node<T>>> IovaTree<T, L> {
             };
             (parent, key) = (key, node.child(side));
         }
-        let before = range.first().get().wrapping_sub(begin);
+        let before = range.first().get().minus(begin);
         let key = match self.slab.insert(Node::leaf(range, parent, before, value)) {
             Ok(key) => key,
             Err(node) => return Err(InsertError::OutOfMemory { value: node.value }),
@@ -338,10 +339,10 @@ impl<T, L: Slab<Node<T>>> IovaTree<T, L> {
             self.change(parent, |node| node.set_child(side, key));
         }
         self.change(after, |node| {
-            let begin = range.last().get().wrapping_add(1);
-            node.before = node.link.range.first().get().wrapping_sub(begin);
+            let begin = range.last().get().plus(1);
+            node.before = node.link.range.first().get().minus(begin);
         });
-        self.len = self.len.wrapping_add(1);
+        self.len = self.len.plus(1);
         self.settle(parent);
         self.settle(after);
         Ok(key)
@@ -362,8 +363,8 @@ impl<T, L: Slab<Node<T>>> IovaTree<T, L> {
         let Link { range, left, right, parent, height } = link;
         // Its place and the gap in front of it become part of the next gap.
         let after = self.next(key).unwrap_or(NONE);
-        let begin = range.first().get().wrapping_sub(before);
-        self.change(after, |node| node.before = node.link.range.first().get().wrapping_sub(begin));
+        let begin = range.first().get().minus(before);
+        self.change(after, |node| node.before = node.link.range.first().get().minus(begin));
         // Who takes the place of the node, and the lowest node below which something changed.
         let (heir, lowest) = if left == NONE || right == NONE {
             (if left == NONE { right } else { left }, parent)
@@ -390,7 +391,7 @@ impl<T, L: Slab<Node<T>>> IovaTree<T, L> {
         self.change(heir, |node| node.link.parent = parent);
         self.replace(parent, key, heir);
         let node = self.slab.remove(key)?;
-        self.len = self.len.wrapping_sub(1);
+        self.len = self.len.minus(1);
         self.settle(lowest);
         self.settle(after);
         Some((range, node.value))

@@ -3,6 +3,7 @@
 
 use super::ffi;
 use crate::addr::{Iova, PhysAddr};
+use crate::exact::Exact as _;
 use crate::granule::Tile;
 use crate::iommu::{Domain, Entry, IovaRange, Prot, ReadDomain};
 use crate::page_size::PageSizes;
@@ -248,7 +249,7 @@ unsafe impl ReadDomain for RawDomain {
         // SAFETY: by the invariant the domain is there.
         let phys = unsafe { bindings::iommu_iova_to_phys(self.raw.as_ptr(), iova.get()) };
         // Zero means nothing, and no frame that is pinned begins there.
-        let len = smallest.bytes().wrapping_sub(iova.get() & smallest.mask());
+        let len = smallest.bytes().minus(iova.get() & smallest.mask());
         (phys != 0).then_some(Entry::new(PhysAddr::new(phys), len))
     }
 }

@@ -3,6 +3,7 @@
 
 use super::ffi;
 use super::pinner::PAGE;
+use crate::exact::Exact as _;
 use crate::sgl::{BuildError, MemoryKind, PageRun, ProviderId, SglBuilder, Storage};
 use kernel::bindings;
 
@@ -29,15 +30,14 @@ impl<S: Storage> SglBuilder<S> {
         self.all_or_nothing(|builder| {
             let mut rest = pages;
             while !rest.is_empty() {
-                let index = pages.len().wrapping_sub(rest.len());
+                let index = pages.len().minus(rest.len());
                 // SAFETY: there is one page structure at least, as the caller says.
                 let run = unsafe { first_run(rest) };
                 builder.push_run(run).map_err(|error| error.behind(index))?;
                 let mut count = usize::try_from(run.count()).unwrap_or(usize::MAX);
                 if run.kind() == MemoryKind::Ram && count == 1 {
                     // SAFETY: as above.
-                    count =
-                        builder.push_singles(|room| unsafe { singles(rest, room) }).wrapping_add(1);
+                    count = builder.push_singles(|room| unsafe { singles(rest, room) }).plus(1);
                 }
                 rest = rest.get(count..).unwrap_or_default();
             }

@@ -2,6 +2,7 @@
 //! [`PgTableDomain`]: a page table that a driver keeps for hardware of its own, as GPUs have it.
 
 use crate::addr::Iova;
+use crate::exact::Exact as _;
 use crate::granule::Tile;
 use crate::iommu::{Domain, Entry, IovaRange, Prot, RangeGather, ReadDomain};
 use crate::page_size::{PageSize, PageSizes};
@@ -88,13 +89,13 @@ impl<'a, T> PgTableDomain<'a, T> {
     fn sizes(&self) -> PageSizes {
         let (bits, ias, ..) = self.config();
         // A page as large as all that the table translates has no level to lie in.
-        let smaller = 1u64.checked_shl(ias).map_or(u64::MAX, |end| end.wrapping_sub(1));
+        let smaller = 1u64.checked_shl(ias).map_or(u64::MAX, |end| end.minus(1));
         PageSizes::from_bits_truncate(bits as u64 & smaller)
     }
 
     fn reach(&self) -> IovaRange {
         let (_, ias, _, quirks) = self.config();
-        let mask = 1u64.checked_shl(ias).map_or(u64::MAX, |end| end.wrapping_sub(1));
+        let mask = 1u64.checked_shl(ias).map_or(u64::MAX, |end| end.minus(1));
         let (low, high) = ((0, mask), (!mask, u64::MAX));
         let (first, last) = if quirks & TTBR1 == 0 { low } else { high };
         IovaRange::inclusive(Iova::new(first), Iova::new(last)).unwrap_or(IovaRange::ALL)
@@ -255,7 +256,7 @@ unsafe impl<T: TlbFlush> Domain for PgTableDomain<'_, T> {
         // SAFETY: these bytes were mapped here, just now.
         let undone = unsafe { self.unmap_pages(&tile, whole..done) };
         let from = tile.iova.checked_add(whole);
-        let range = from.map(|from| IovaRange::new(from, done.wrapping_sub(whole)));
+        let range = from.map(|from| IovaRange::new(from, done.minus(whole)));
         if let Some(Ok(range)) = range {
             self.tlb.flush(range);
         }
@@ -304,7 +305,7 @@ unsafe impl<T: TlbFlush> ReadDomain for PgTableDomain<'_, T> {
         // Zero means nothing, and no frame that is pinned begins there.
         #[allow(clippy::useless_conversion, reason = "on 32 bits it may be shorter")]
         let phys = crate::PhysAddr::new(page.into()).checked_add(iova.get() & inside)?;
-        let len = size.bytes().wrapping_sub(iova.get() & size.mask());
+        let len = size.bytes().minus(iova.get() & size.mask());
         (page != 0).then_some(Entry::new(phys, len))
     }
 }

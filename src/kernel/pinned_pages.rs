@@ -2,6 +2,7 @@
 //! [`PinnedPages`]: pages that `pin_user_pages()` has pinned, on their way to a batch.
 
 use super::{ffi, page_structs::first_run};
+use crate::exact::Exact as _;
 use crate::sgl::PageRun;
 use crate::umem::{PinBatch, Pinner};
 use core::{fmt, mem};
@@ -52,7 +53,7 @@ impl<'a> PinnedPages<'a> {
                 break;
             }
             self.forget(run);
-            runs = runs.wrapping_add(1);
+            runs = runs.plus(1);
         }
         runs
     }

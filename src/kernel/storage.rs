@@ -2,6 +2,7 @@
 //! [`Pieces`]: a list in pieces from the kernel's allocator.
 
 use super::kmalloc::Kmalloc;
+use crate::exact::Exact as _;
 use crate::pieces::PieceMap;
 use crate::sgl::{AllocError, Storage};
 use core::fmt;
@@ -35,7 +36,7 @@ unsafe impl Storage for Pieces {
         let Kmalloc(flags) = *self.pieces.allocator();
         let piece = KVec::zeroed(bytes, flags).map_err(|_| AllocError)?;
         self.pieces.push(piece).map_err(|_| AllocError)?;
-        self.piece_bytes = self.piece_bytes.wrapping_add(bytes);
+        self.piece_bytes = self.piece_bytes.plus(bytes);
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use super::pagemap::PageMap;
 use super::pages::{base_page_size, transparent_page_size, Pages, Pool};
 use super::slots::Slots;
 use crate::addr::UserAddr;
+use crate::exact::Exact as _;
 use crate::page_size::PageSize;
 use crate::umem::UserRange;
 use core::{fmt, mem, ptr, ptr::NonNull};
@@ -243,7 +244,7 @@ fn no_huge_pages(len: u64, size: PageSize, source: io::Error) -> BufferError {
     match Pool::of(size) {
         None => BufferError::NoSuchHugePages { size },
         Some(pool) => {
-            let needed = len.wrapping_shr(size.shift());
+            let needed = len.shifted_down(size.shift());
             if pool.available >= needed {
                 return BufferError::Map { len, source };
             }

@@ -4,6 +4,7 @@
 
 use super::pagemap::FrameError;
 use crate::addr::UserAddr;
+use crate::exact::Exact as _;
 use crate::umem::PinFlags;
 use core::fmt;
 use std::io;
@@ -70,7 +71,7 @@ impl fmt::Display for PinFault {
                 f,
                 "no memory to pin {len:#x} bytes at offset {offset:#x}, most likely because of \
                  RLIMIT_MEMLOCK, {} KiB: raise it (ulimit -l), or give the process CAP_IPC_LOCK",
-                limit.wrapping_shr(10)
+                limit.shifted_down(10)
             ),
             Self::Pin { offset, len, source } => {
                 write!(f, "cannot pin {len:#x} bytes at offset {offset:#x}: {source}")

@@ -11,6 +11,7 @@
 
 use super::pages::base_page_size;
 use crate::addr::{Pfn, UserAddr};
+use crate::exact::Exact as _;
 use crate::page_size::PageSize;
 use core::fmt;
 use std::{fs::File, io, os::unix::fs::FileExt};
@@ -76,18 +77,18 @@ impl PageMap {
         let mut bytes = [0u8; BATCH * ENTRY_BYTES];
         let mut offset = 0u64;
         // A page number has at most 54 bits, as a page has at least 1 KiB.
-        let mut position = start.get().wrapping_shr(self.page.shift()).wrapping_mul(8);
+        let mut position = start.get().shifted_down(self.page.shift()).times(8);
         for batch in frames.chunks_mut(BATCH) {
-            let bytes = bytes.get_mut(..batch.len().wrapping_mul(ENTRY_BYTES)).unwrap_or_default();
+            let bytes = bytes.get_mut(..batch.len().times(ENTRY_BYTES)).unwrap_or_default();
             self.file
                 .read_exact_at(bytes, position)
                 .map_err(|source| FrameError::Io { offset, source })?;
             for (frame, entry) in batch.iter_mut().zip(bytes.chunks_exact(ENTRY_BYTES)) {
                 let entry = entry.try_into().map_or(0, u64::from_ne_bytes);
                 *frame = decode(entry, offset)?;
-                offset = offset.wrapping_add(self.page.bytes());
+                offset = offset.plus(self.page.bytes());
             }
-            position = position.wrapping_add(bytes.len() as u64);
+            position = position.plus(bytes.len() as u64);
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`Pages`]: what a buffer is made of, and what the kernel says about its huge pages.
 
+use crate::exact::Exact as _;
 use crate::page_size::PageSize;
 use std::{format, fs, io, string::String};
 
@@ -66,7 +67,7 @@ impl Pool {
     }
 
     pub(super) fn directory(size: PageSize) -> String {
-        format!("/sys/kernel/mm/hugepages/hugepages-{}kB", size.bytes().wrapping_shr(10))
+        format!("/sys/kernel/mm/hugepages/hugepages-{}kB", size.bytes().shifted_down(10))
     }
 }
 

@@ -19,6 +19,7 @@ use super::pagemap::{FrameError, PageMap};
 use super::ring::{why, MAX_SLOT_BYTES};
 use super::slots::Held;
 use crate::addr::{Pfn, UserAddr};
+use crate::exact::Exact as _;
 use crate::page_size::PageSize;
 use crate::sgl::{MemoryKind, PageRun};
 use crate::umem::{PinBatch, PinFlags, Pinner};
@@ -65,7 +66,7 @@ unsafe impl Pinner for Buffer {
         let map = self.page_map().map_err(PinFault::Frames)?;
         let slot = SLOT_BYTES.max(self.huge_page_size().bytes()).min(MAX_SLOT_BYTES);
         // The buffer begins where a huge page does, so this is where one ends.
-        let cut = (wanted.start | slot.wrapping_sub(1)).saturating_add(1);
+        let cut = (wanted.start | slot.minus(1)).saturating_add(1);
         let held = self.slots.hold(wanted, cut, |ring, index, range| {
             let started = Instant::now();
             let offset = range.start;
@@ -89,7 +90,7 @@ unsafe impl Pinner for Buffer {
         // Nothing to mark: the pages are anonymous memory, dirty since they were faulted in for
         // writing, and pinned pages are not cleaned.
         let start = at.checked_offset_from(self.user_addr());
-        let bytes = run.count().wrapping_shl(self.page_size().shift());
+        let bytes = run.count().shifted_up(self.page_size().shift());
         if let Some(start) = start {
             // The run was pushed by `pin`, so it lies in the buffer.
             self.slots.let_go(start..start.saturating_add(bytes));
@@ -111,13 +112,13 @@ impl Buffer {
         let Some(start) = start.filter(|start| *start < self.len()) else {
             return Err(not_here);
         };
-        let available = self.len().wrapping_sub(start).wrapping_shr(self.page_size().shift());
+        let available = self.len().minus(start).shifted_down(self.page_size().shift());
         if pages > available {
             let end = self.user_addr().checked_add(self.len());
             return Err(end.map_or(not_here, |at| PinFault::NotInBuffer { at }));
         }
-        let bytes = pages.wrapping_shl(self.page_size().shift());
-        Ok(start..start.wrapping_add(bytes))
+        let bytes = pages.shifted_up(self.page_size().shift());
+        Ok(start..start.plus(bytes))
     }
 
     /// The page map, opened now if it was not before.
@@ -141,19 +142,19 @@ impl Buffer {
         let mut piece = batch.room();
         loop {
             let offset = held.range().start;
-            let left = held.range().end.saturating_sub(offset).wrapping_shr(shift);
+            let left = held.range().end.saturating_sub(offset).shifted_down(shift);
             if left == 0 {
                 return Ok(());
             }
             let count = usize::try_from(left).unwrap_or(FRAMES);
             let count = count.min(piece.clamp(FEW_FRAMES, FRAMES));
             let frames = frames.get_mut(..count).unwrap_or_default();
-            let from = self.user_addr().get().wrapping_add(offset);
+            let from = self.user_addr().get().plus(offset);
             let read = map.read(UserAddr::new(from), frames);
             // What was read before an error is good.
             let known = match &read {
                 Ok(()) => count,
-                Err(error) => usize::try_from(error.offset().wrapping_shr(shift)).unwrap_or(0),
+                Err(error) => usize::try_from(error.offset().shifted_down(shift)).unwrap_or(0),
             };
             let room = batch.room();
             for run in runs(frames.get(..known).unwrap_or_default()) {
@@ -163,7 +164,7 @@ impl Buffer {
                     // Full: the batch has what it can hold.
                     return Ok(());
                 }
-                held.hand_over(run.count().wrapping_shl(shift));
+                held.hand_over(run.count().shifted_up(shift));
             }
             read.map_err(|error| PinFault::Frames(error.further(offset)))?;
             if batch.room() == 0 {
@@ -171,7 +172,7 @@ impl Buffer {
             }
             // Each page may be a run. Where they are not, the next piece can be larger.
             let taken = room.saturating_sub(batch.room());
-            let sparse = taken <= room.wrapping_shr(3);
+            let sparse = taken <= room.shifted_down(3);
             piece = if sparse { count.saturating_mul(2) } else { batch.room() };
         }
     }

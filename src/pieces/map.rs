@@ -15,6 +15,7 @@
 //! A page has 256 pieces where a piece has a pointer and a length, 128 where it has a capacity, too.
 
 use super::{Allocator, NoMemory};
+use crate::exact::Exact as _;
 use core::{fmt, mem::size_of};
 
 const NEAR: usize = 4;
@@ -103,21 +104,21 @@ impl<T, A: Allocator> PieceMap<T, A> {
     }
 
     #[inline]
-    const fn path(index: usize) -> Path {
+    fn path(index: usize) -> Path {
         if index < NEAR {
             return Path::Near(index);
         }
-        let index = index.wrapping_sub(NEAR);
+        let index = index.minus(NEAR);
         if index < ONE {
             return Path::One(index);
         }
-        let index = index.wrapping_sub(ONE);
-        let (table, slot) = (index >> Self::BITS, index & Self::FULL.wrapping_sub(1));
+        let index = index.minus(ONE);
+        let (table, slot) = (index >> Self::BITS, index & Self::FULL.minus(1));
         if table < TWO {
             return Path::Two(table, slot);
         }
-        let table = table.wrapping_sub(TWO);
-        Path::Three(table >> TABLES.trailing_zeros(), table & TABLES.wrapping_sub(1), slot)
+        let table = table.minus(TWO);
+        Path::Three(table >> TABLES.trailing_zeros(), table & TABLES.minus(1), slot)
     }
 
     /// Where the memory comes from.
@@ -143,7 +144,7 @@ impl<T, A: Allocator> PieceMap<T, A> {
                 add(allocator, table(allocator, middle, TABLES, b)?, Self::FULL, piece)?;
             }
         }
-        self.len = self.len.wrapping_add(1);
+        self.len = self.len.plus(1);
         Ok(())
     }
 

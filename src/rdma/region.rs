@@ -4,6 +4,7 @@
 use super::error::{DeregisterError, RegisterError, RegisterErrorKind};
 use super::table::{Access, BlockLayout, BlockTable};
 use crate::addr::Iova;
+use crate::exact::Exact as _;
 use crate::iommu::IovaRange;
 use crate::page_size::PageSize;
 use crate::sgl::{Window, WindowError};
@@ -199,7 +200,7 @@ where
     /// How many blocks the card was told: 8 bytes each, in the tables of most. O(1).
     #[inline]
     #[must_use]
-    pub const fn block_count(&self) -> u64 {
+    pub fn block_count(&self) -> u64 {
         self.layout.block_count()
     }
 
@@ -213,7 +214,7 @@ where
     /// The bytes of the region that are registered.
     #[must_use]
     pub fn region_range(&self) -> Range<u64> {
-        self.offset..self.offset.wrapping_add(self.len())
+        self.offset..self.offset.plus(self.len())
     }
 
     /// What is registered, as a window of the list.

@@ -3,6 +3,7 @@
 //! size behind each.
 
 use crate::addr::{Iova, PhysAddr};
+use crate::exact::Exact as _;
 use crate::iommu::IovaRange;
 use crate::page_size::{PageSize, PageSizes};
 use core::fmt;
@@ -77,12 +78,12 @@ impl BlockLayout {
     /// How many blocks there are: those that have an address of the range. O(1).
     #[inline]
     #[must_use]
-    pub const fn block_count(&self) -> u64 {
+    pub fn block_count(&self) -> u64 {
         let shift = self.page_size.shift();
-        let first = self.range.first().get().wrapping_shr(shift);
-        let last = self.range.last().get().wrapping_shr(shift);
+        let first = self.range.first().get().shifted_down(shift);
+        let last = self.range.last().get().shifted_down(shift);
         // 2^64 blocks of one byte would not fit; no list has so many.
-        last.wrapping_sub(first).saturating_add(1)
+        last.minus(first).saturating_add(1)
     }
 
     /// How many bytes of the first block lie before the range.
@@ -96,13 +97,13 @@ impl BlockLayout {
     /// the address is not of the range.
     #[inline]
     #[must_use]
-    pub const fn locate(&self, iova: Iova) -> Option<(u64, u64)> {
+    pub fn locate(&self, iova: Iova) -> Option<(u64, u64)> {
         if !self.range.contains(iova) {
             return None;
         }
         let shift = self.page_size.shift();
-        let first = self.range.first().get().wrapping_shr(shift);
-        let index = iova.get().wrapping_shr(shift).wrapping_sub(first);
+        let first = self.range.first().get().shifted_down(shift);
+        let index = iova.get().shifted_down(shift).minus(first);
         Some((index, iova.offset_in(self.page_size)))
     }
 }

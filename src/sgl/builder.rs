@@ -9,6 +9,7 @@ use super::run::{MemoryKind, PageRun};
 use super::runs::Runs;
 use super::storage::{AllocError, Storage};
 use crate::addr::Pfn;
+use crate::exact::{self, Exact as _};
 use crate::page_size::PageSize;
 use core::fmt;
 
@@ -115,7 +116,7 @@ impl<S: Storage> SglBuilder<S> {
     #[inline]
     #[must_use]
     pub const fn run_count(&self) -> u64 {
-        self.packed_runs.wrapping_add(self.open as u64)
+        exact::u64::plus(self.packed_runs, self.open as u64)
     }
 
     /// Adds one page. O(1) amortised.
@@ -152,7 +153,7 @@ impl<S: Storage> SglBuilder<S> {
             while let Some(first) = rest.first() {
                 let mut count = contiguous(rest);
                 if let Err(failure) = builder.push(first.get(), count as u64, kind) {
-                    return Err(failure.at(pages.len().wrapping_sub(rest.len())));
+                    return Err(failure.at(pages.len().minus(rest.len())));
                 }
                 rest = rest.get(count..).unwrap_or(&[]);
                 if count == 1 {
@@ -179,7 +180,7 @@ impl<S: Storage> SglBuilder<S> {
             for run in runs {
                 let pushed = builder.push(run.start().get(), run.count(), run.kind());
                 pushed.map_err(|failure| failure.at(index))?;
-                index = index.wrapping_add(1);
+                index = index.plus(1);
             }
             Ok(())
         })
@@ -224,7 +225,7 @@ impl<S: Storage> SglBuilder<S> {
     /// one continues the one before; returns how many. Stops at the slightest difficulty.
     #[inline]
     fn push_scattered(&mut self, pages: &[Pfn]) -> usize {
-        let limit = u64::MAX.wrapping_shr(self.page.shift());
+        let limit = u64::MAX.shifted_down(self.page.shift());
         self.push_singles(|room| {
             let mut taken = 0usize;
             for (start, pair) in room.iter_mut().zip(pages.windows(2)) {
@@ -235,7 +236,7 @@ impl<S: Storage> SglBuilder<S> {
                     break;
                 }
                 *start = this.get();
-                taken = taken.wrapping_add(1);
+                taken = taken.plus(1);
             }
             taken
         })
@@ -245,15 +246,15 @@ impl<S: Storage> SglBuilder<S> {
     /// as many as it has room for, and tells how many.
     #[inline]
     pub(crate) fn push_singles(&mut self, find: impl FnOnce(&mut [u64]) -> usize) -> usize {
-        let left = u64::MAX.wrapping_shr(self.page.shift()).wrapping_sub(self.pages);
+        let left = u64::MAX.shifted_down(self.page.shift()).minus(self.pages);
         let left = usize::try_from(left).unwrap_or(usize::MAX);
         let end = self.open.saturating_add(left).min(BATCH);
         let room = self.starts.get_mut(self.open..end).unwrap_or_default();
         let taken = find(room).min(room.len());
-        let end = self.open.wrapping_add(taken);
+        let end = self.open.plus(taken);
         self.counts.get_mut(self.open..end).unwrap_or_default().fill(1);
         self.open = end;
-        self.pages = self.pages.wrapping_add(taken as u64);
+        self.pages = self.pages.plus(taken as u64);
         taken
     }
 
@@ -261,21 +262,21 @@ impl<S: Storage> SglBuilder<S> {
     #[inline]
     fn push(&mut self, start: u64, count: u64, kind: MemoryKind) -> Result<(), Failure> {
         // As many pages as have a byte address; of these, none has the number of all.
-        let limit = u64::MAX.wrapping_shr(self.page.shift());
-        let first_out = limit.wrapping_add(1);
-        if start >= first_out || count > first_out.wrapping_sub(start) {
+        let limit = u64::MAX.shifted_down(self.page.shift());
+        let first_out = limit.plus(1);
+        if start >= first_out || count > first_out.minus(start) {
             return Err(Failure::AddressTooLarge);
         }
-        if count > limit.wrapping_sub(self.pages) {
+        if count > limit.minus(self.pages) {
             return Err(Failure::TooManyPages);
         }
         if let Some(last) = self.open.checked_sub(1) {
             if let (Some(last_start), Some(last_count)) =
                 (self.starts.get(last), self.counts.get_mut(last))
             {
-                if last_start.wrapping_add(*last_count) == start && kind == self.kind {
-                    *last_count = last_count.wrapping_add(count);
-                    self.pages = self.pages.wrapping_add(count);
+                if last_start.plus(*last_count) == start && kind == self.kind {
+                    *last_count = last_count.plus(count);
+                    self.pages = self.pages.plus(count);
                     return Ok(());
                 }
             }
@@ -285,8 +286,8 @@ impl<S: Storage> SglBuilder<S> {
         if let (Some(s), Some(c)) = (self.starts.get_mut(self.open), self.counts.get_mut(self.open))
         {
             (*s, *c) = (start, count);
-            self.open = self.open.wrapping_add(1);
-            self.pages = self.pages.wrapping_add(count);
+            self.open = self.open.plus(1);
+            self.pages = self.pages.plus(count);
         }
         Ok(())
     }
@@ -331,21 +332,21 @@ impl<S: Storage> SglBuilder<S> {
             return Err(AllocError);
         }
         let left = self.counts.get(packed..self.open).unwrap_or_default();
-        let left = left.iter().fold(0u64, |sum, count| sum.wrapping_add(*count));
-        self.packed_pages = self.pages.wrapping_sub(left);
-        self.packed_runs = self.packed_runs.wrapping_add(packed as u64);
+        let left = left.iter().fold(0u64, |sum, count| sum.plus(*count));
+        self.packed_pages = self.pages.minus(left);
+        self.packed_runs = self.packed_runs.plus(packed as u64);
         if packed < self.open {
             shift_down(&mut self.starts, packed);
             shift_down(&mut self.counts, packed);
         }
-        self.open = self.open.wrapping_sub(packed);
+        self.open = self.open.minus(packed);
         Ok(())
     }
 
     /// Packs open runs into the last leaf; returns how many.
     fn append(&mut self) -> usize {
-        let leaf = self.leaves.count().wrapping_sub(1);
-        let first = self.packed_pages.wrapping_sub(self.leaves.first_page(leaf).unwrap_or(0));
+        let leaf = self.leaves.count().minus(1);
+        let first = self.packed_pages.minus(self.leaves.first_page(leaf).unwrap_or(0));
         let (Some(starts), Some(counts)) =
             (self.starts.get(..self.open), self.counts.get(..self.open))
         else {
@@ -380,7 +381,7 @@ impl<S: Storage> SglBuilder<S> {
     #[cold]
     fn undo(&mut self, then: Checkpoint) {
         #[expect(clippy::cast_possible_truncation, reason = "at most `then.open`")]
-        let packed = self.packed_runs.wrapping_sub(then.packed_runs).min(then.open as u64) as usize;
+        let packed = self.packed_runs.minus(then.packed_runs).min(then.open as u64) as usize;
         // What was packed comes back in front of what is still open of it.
         shift_up(&mut self.starts, packed);
         shift_up(&mut self.counts, packed);
@@ -404,11 +405,11 @@ impl<S: Storage> SglBuilder<S> {
 /// Moves what stands from place `by` on to the front. (`copy_within` could panic.)
 fn shift_down(column: &mut [u64; BATCH], by: usize) {
     let mut to = 0usize;
-    while let Some(&value) = column.get(to.wrapping_add(by)) {
+    while let Some(&value) = column.get(to.plus(by)) {
         if let Some(place) = column.get_mut(to) {
             *place = value;
         }
-        to = to.wrapping_add(1);
+        to = to.plus(1);
     }
 }
 
@@ -416,7 +417,7 @@ fn shift_down(column: &mut [u64; BATCH], by: usize) {
 fn shift_up(column: &mut [u64; BATCH], by: usize) {
     let mut to = BATCH;
     while let Some(from) = to.checked_sub(1).and_then(|last| last.checked_sub(by)) {
-        to = to.wrapping_sub(1);
+        to = to.minus(1);
         let value = column.get(from).copied().unwrap_or(0);
         if let Some(place) = column.get_mut(to) {
             *place = value;
@@ -425,6 +426,8 @@ fn shift_up(column: &mut [u64; BATCH], by: usize) {
 }
 
 /// How many pages from the start of `pages` are contiguous: at least one, unless there are none.
+///
+/// The numbers are the caller's and not checked yet; a run that wraps is refused when it is pushed.
 #[inline]
 fn contiguous(pages: &[Pfn]) -> usize {
     /// Long enough for the processor to compare several pages at a time; where runs are shorter, a
@@ -435,7 +438,8 @@ fn contiguous(pages: &[Pfn]) -> usize {
     };
     let continue_from = |count: usize, pages: &[Pfn]| {
         let expected = first.get().wrapping_add(count as u64);
-        pages.iter().zip(0u64..).take_while(|(p, i)| p.get() == expected.wrapping_add(*i)).count()
+        let follows = |(page, index): &(&Pfn, u64)| page.get() == expected.wrapping_add(*index);
+        pages.iter().zip(0u64..).take_while(follows).count()
     };
     let few = continue_from(0, pages.get(..STRIDE).unwrap_or(pages));
     if few < STRIDE {
@@ -452,9 +456,9 @@ fn contiguous(pages: &[Pfn]) -> usize {
         if differs != 0 {
             break;
         }
-        count = count.wrapping_add(STRIDE);
+        count = count.plus(STRIDE);
     }
-    count.wrapping_add(continue_from(count, pages.get(count..).unwrap_or(&[])))
+    count.plus(continue_from(count, pages.get(count..).unwrap_or(&[])))
 }
 
 impl<S: Storage> fmt::Debug for SglBuilder<S> {

@@ -4,6 +4,7 @@
 //! The pieces are found by a piece map, whose tables are never larger than a page.
 
 use super::storage::{AllocError, Storage};
+use crate::exact::Exact as _;
 use crate::pieces::{Allocator, Global, PieceMap};
 
 /// Pieces from the global allocator, each allocated on its own and fallibly.
@@ -33,7 +34,7 @@ unsafe impl Storage for Heap {
         let mut piece = Global.table(bytes).map_err(|_| AllocError)?;
         piece.resize(bytes, 0);
         self.pieces.push(piece.into_boxed_slice()).map_err(|_| AllocError)?;
-        self.piece_bytes = self.piece_bytes.wrapping_add(bytes);
+        self.piece_bytes = self.piece_bytes.plus(bytes);
         Ok(())
     }
 

@@ -17,6 +17,7 @@
 use super::packed;
 use super::search::last_at_most;
 use super::storage::{AllocError, Storage};
+use crate::exact::{usize as exact, Exact as _};
 
 /// Bytes of the leaf that lives in the list.
 const INLINE_LEAF: usize = 64;
@@ -57,24 +58,24 @@ impl Place {
     const fn of(index: usize, largest: u32) -> Self {
         let doubling = before_doubled(largest);
         if index < doubling {
-            let shelf = (index >> FIRST_SHELF_LOG2).wrapping_add(1).ilog2();
-            let slot = index.wrapping_sub(before_doubled(shelf));
+            let shelf = exact::plus(index >> FIRST_SHELF_LOG2, 1).ilog2();
+            let slot = exact::minus(index, before_doubled(shelf));
             return Self { shelf: shelf as usize, slot };
         }
-        let beyond = index.wrapping_sub(doubling);
-        let log2 = largest.wrapping_add(FIRST_SHELF_LOG2);
+        let beyond = exact::minus(index, doubling);
+        let log2 = crate::exact::u32::plus(largest, FIRST_SHELF_LOG2);
         Self {
-            shelf: (largest as usize).wrapping_add(beyond.wrapping_shr(log2)),
-            slot: beyond & 1usize.wrapping_shl(log2).wrapping_sub(1),
+            shelf: exact::plus(largest as usize, exact::shifted_down(beyond, log2)),
+            slot: beyond & exact::minus(exact::shifted_up(1, log2), 1),
         }
     }
 }
 
 impl<S: Storage> Leaves<S> {
     /// The largest shelf is a piece.
-    const LARGEST: u32 = Self::FULL_SHELF.wrapping_sub(FIRST_SHELF_LOG2);
+    const LARGEST: u32 = Self::FULL_SHELF - FIRST_SHELF_LOG2;
     const DOUBLING: usize = before_doubled(Self::LARGEST);
-    const FULL_SHELF: u32 = S::PIECE_BYTES.ilog2().wrapping_sub(ENTRY.ilog2());
+    const FULL_SHELF: u32 = S::PIECE_BYTES.ilog2() - ENTRY.ilog2();
 
     pub(super) fn new(storage: S) -> Self {
         let mut inline = [0; INLINE_LEAF];
@@ -89,7 +90,7 @@ impl<S: Storage> Leaves<S> {
     /// How many leaves there are: at least one.
     #[inline]
     pub(super) fn count(&self) -> usize {
-        self.outer.wrapping_add(1)
+        self.outer.plus(1)
     }
 
     /// How many entries stand on the shelves before shelf `shelf`.
@@ -98,14 +99,14 @@ impl<S: Storage> Leaves<S> {
     const fn before_shelf(shelf: usize) -> usize {
         match shelf.checked_sub(Self::LARGEST as usize) {
             None => before_doubled(shelf as u32),
-            Some(full) => Self::DOUBLING.wrapping_add(full.wrapping_shl(Self::FULL_SHELF)),
+            Some(full) => exact::plus(Self::DOUBLING, exact::shifted_up(full, Self::FULL_SHELF)),
         }
     }
 
     /// The piece of shelf `shelf`: behind the near leaves, and the leaves and shelves before it.
     #[inline]
     const fn shelf_piece(shelf: usize) -> usize {
-        NEAR.wrapping_add(Self::before_shelf(shelf)).wrapping_add(shelf)
+        exact::plus(exact::plus(NEAR, Self::before_shelf(shelf)), shelf)
     }
 
     /// The piece of a leaf beside the inline one.
@@ -114,7 +115,7 @@ impl<S: Storage> Leaves<S> {
         match outer.checked_sub(NEAR) {
             None => outer,
             Some(index) => {
-                outer.wrapping_add(Place::of(index, Self::LARGEST).shelf).wrapping_add(1)
+                exact::plus(exact::plus(outer, Place::of(index, Self::LARGEST).shelf), 1)
             }
         }
     }
@@ -145,7 +146,7 @@ impl<S: Storage> Leaves<S> {
     #[inline]
     fn shelf_entry(&self, shelf: usize, slot: usize) -> u64 {
         let piece = self.storage.piece(Self::shelf_piece(shelf));
-        packed::load(piece, slot.wrapping_mul(ENTRY))
+        packed::load(piece, slot.times(ENTRY))
     }
 
     /// The first page of leaf `index`; `None` if there is no such leaf.
@@ -170,7 +171,7 @@ impl<S: Storage> Leaves<S> {
     #[inline]
     pub(super) fn find(&self, page: u64) -> (usize, u64) {
         let before = |entries: &[u64]| {
-            entries.iter().fold(0usize, |n, &first| n.wrapping_add(usize::from(first <= page)))
+            entries.iter().fold(0usize, |n, &first| n.plus(usize::from(first <= page)))
         };
         if let Some(shelf) = before(&self.tops).checked_sub(1) {
             return self.find_on_shelves(page, shelf);
@@ -185,18 +186,18 @@ impl<S: Storage> Leaves<S> {
         let entries = self.outer.saturating_sub(NEAR);
         let mut shelf = shelf;
         if shelf == TOPS - 1 {
-            let last = Place::of(entries.wrapping_sub(1), Self::LARGEST).shelf;
-            let beyond = last_at_most(last.wrapping_sub(shelf).wrapping_add(1), page, |beyond| {
-                self.shelf_entry(shelf.wrapping_add(beyond), 0)
+            let last = Place::of(entries.minus(1), Self::LARGEST).shelf;
+            let beyond = last_at_most(last.minus(shelf).plus(1), page, |beyond| {
+                self.shelf_entry(shelf.plus(beyond), 0)
             });
-            shelf = shelf.wrapping_add(beyond);
+            shelf = shelf.plus(beyond);
         }
         let before = Self::before_shelf(shelf);
-        let full = Self::before_shelf(shelf.wrapping_add(1)).min(entries).wrapping_sub(before);
+        let full = Self::before_shelf(shelf.plus(1)).min(entries).minus(before);
         let piece = self.storage.piece(Self::shelf_piece(shelf));
-        let entry = |slot: usize| packed::load(piece, slot.wrapping_mul(ENTRY));
+        let entry = |slot: usize| packed::load(piece, slot.times(ENTRY));
         let slot = last_at_most(full, page, entry);
-        let leaf = NEAR.wrapping_add(before).wrapping_add(slot).wrapping_add(1);
+        let leaf = NEAR.plus(before).plus(slot).plus(1);
         (leaf, entry(slot))
     }
 
@@ -225,7 +226,7 @@ impl<S: Storage> Leaves<S> {
                     return Err(error);
                 }
                 let piece = self.storage.piece_mut(Self::shelf_piece(shelf));
-                let at = slot.wrapping_mul(ENTRY);
+                let at = slot.times(ENTRY);
                 if let Some(entry) = piece.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
                     *entry = first_page.to_le_bytes();
                 }
@@ -234,7 +235,7 @@ impl<S: Storage> Leaves<S> {
                 }
             }
         }
-        self.outer = outer.wrapping_add(1);
+        self.outer = outer.plus(1);
         packed::clear(self.last_mut(), runs_before);
         Ok(())
     }
@@ -276,7 +277,7 @@ impl<S: Storage> Leaves<S> {
 /// How many entries stand on the first `shelves` shelves, if each is twice as large as the last.
 #[inline]
 const fn before_doubled(shelves: u32) -> usize {
-    FIRST_SHELF.wrapping_shl(shelves).wrapping_sub(FIRST_SHELF)
+    exact::minus(exact::shifted_up(FIRST_SHELF, shelves), FIRST_SHELF)
 }
 
 /// The size `first`, doubled `times` times, `most` at the most.
@@ -284,8 +285,8 @@ const fn doubled(first: usize, times: usize, most: usize) -> usize {
     let mut size = first;
     let mut left = times;
     while left > 0 && size < most {
-        size = size.wrapping_mul(2);
-        left = left.wrapping_sub(1);
+        size = exact::times(size, 2);
+        left = exact::minus(left, 1);
     }
     size
 }

@@ -7,6 +7,7 @@ use super::packed;
 use super::runs::Runs;
 use super::storage::Storage;
 use crate::addr::PhysAddr;
+use crate::exact::{self, Exact as _};
 use crate::page_size::PageSize;
 use core::{fmt, mem::size_of};
 
@@ -50,7 +51,7 @@ impl<S: Storage> Sgl<S> {
     #[inline]
     #[must_use]
     pub const fn byte_len(&self) -> u64 {
-        self.pages.wrapping_shl(self.page.shift())
+        exact::u64::shifted_up(self.pages, self.page.shift())
     }
 
     /// Whether the list has no pages.
@@ -77,10 +78,10 @@ impl<S: Storage> Sgl<S> {
     /// The physical address of byte `offset` of the list. O(log runs).
     #[inline]
     pub(super) fn phys(&self, offset: u64) -> PhysAddr {
-        let page = offset.wrapping_shr(self.page.shift());
+        let page = offset.shifted_down(self.page.shift());
         let (leaf, first) = self.leaves.find(page);
-        let pfn = packed::lookup(self.leaves.leaf(leaf), page.wrapping_sub(first));
-        PhysAddr::new(pfn.wrapping_shl(self.page.shift()) | (offset & self.page.mask()))
+        let pfn = packed::lookup(self.leaves.leaf(leaf), page.minus(first));
+        PhysAddr::new(pfn.shifted_up(self.page.shift()) | (offset & self.page.mask()))
     }
 }
 

@@ -2,6 +2,7 @@
 //! [`Pool`]: a list in memory lent by the caller, with no allocator at all.
 
 use super::storage::{AllocError, Storage};
+use crate::exact::Exact as _;
 use core::mem::size_of;
 use static_assertions::const_assert;
 
@@ -51,7 +52,7 @@ unsafe impl<const N: usize> Storage for Pool<'_, N> {
         if bytes > N || self.used >= self.memory.len() {
             return Err(AllocError);
         }
-        self.used = self.used.wrapping_add(1);
+        self.used = self.used.plus(1);
         Ok(())
     }
 

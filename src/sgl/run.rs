@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::addr::Pfn;
+use crate::exact;
 use core::{fmt, num::NonZeroU64, str::FromStr};
 
 /// What a page is made of; the merge key of a list beside adjacency.
@@ -155,7 +156,7 @@ impl PageRun {
     #[inline]
     #[must_use]
     pub const fn end(&self) -> Pfn {
-        Pfn::new(self.start.get().wrapping_add(self.count.get()))
+        Pfn::new(exact::u64::plus(self.start.get(), self.count.get()))
     }
 
     /// Whether `next` continues this run: adjacent, ascending, and of the same kind.

@@ -6,6 +6,7 @@ use super::leaves::Leaves;
 use super::packed::{self, GroupRuns};
 use super::run::{MemoryKind, PageRun};
 use super::storage::Storage;
+use crate::exact::Exact as _;
 use crate::few::Few;
 use core::{fmt, iter::FusedIterator};
 
@@ -41,9 +42,9 @@ impl<'a, S: Storage> Runs<'a, S> {
     pub(super) fn new(leaves: &'a Leaves<S>, total: u64, from: u64, to: u64) -> Self {
         let (leaf_index, leaf_first) = leaves.find(from);
         let leaf = leaves.leaf(leaf_index);
-        let group_index = packed::find_group(leaf, from.wrapping_sub(leaf_first));
+        let group_index = packed::find_group(leaf, from.minus(leaf_first));
         let group = packed::group(leaf, group_index);
-        let index = group.find(leaf, from.wrapping_sub(leaf_first).wrapping_sub(group.first));
+        let index = group.find(leaf, from.minus(leaf_first).minus(group.first));
         let mut runs = Self {
             leaves,
             total,
@@ -67,16 +68,16 @@ impl<'a, S: Storage> Runs<'a, S> {
     #[inline]
     fn begin_group(&mut self, index: usize) {
         let group = packed::group(self.leaf, self.group_index);
-        let next = self.group_index.wrapping_add(1);
-        self.group_first = self.leaf_first.wrapping_add(group.first);
+        let next = self.group_index.plus(1);
+        self.group_first = self.leaf_first.plus(group.first);
         self.group_end = match packed::group_first(self.leaf, next) {
-            Some(first) => self.leaf_first.wrapping_add(first),
-            None => self.leaves.first_page(self.leaf_index.wrapping_add(1)).unwrap_or(self.total),
+            Some(first) => self.leaf_first.plus(first),
+            None => self.leaves.first_page(self.leaf_index.plus(1)).unwrap_or(self.total),
         };
         self.kind = group.kind;
-        let pages = self.group_end.wrapping_sub(self.group_first);
+        let pages = self.group_end.minus(self.group_first);
         self.group = group.runs(self.leaf, index, pages);
-        self.run_first = self.group_first.wrapping_add(group.offset(self.leaf, index));
+        self.run_first = self.group_first.plus(group.offset(self.leaf, index));
     }
 
     /// At the group after this one.
@@ -85,9 +86,9 @@ impl<'a, S: Storage> Runs<'a, S> {
     /// have its address.
     #[inline(never)]
     fn at_next_group(mut self) -> Self {
-        self.group_index = self.group_index.wrapping_add(1);
+        self.group_index = self.group_index.plus(1);
         if self.group_index >= packed::groups(self.leaf) {
-            self.leaf_index = self.leaf_index.wrapping_add(1);
+            self.leaf_index = self.leaf_index.plus(1);
             self.leaf = self.leaves.leaf(self.leaf_index);
             self.leaf_first = self.group_end;
             self.group_index = 0;
@@ -113,12 +114,12 @@ impl<'a, S: Storage> Runs<'a, S> {
     pub(crate) fn count_left(mut self) -> u64 {
         let mut count = 0u64;
         while self.at < self.end {
-            count = count.wrapping_add(self.group.len() as u64);
+            count = count.plus(self.group.len() as u64);
             if self.group_end >= self.end {
                 let group = packed::group(self.leaf, self.group_index);
-                let last = self.end.wrapping_sub(1).wrapping_sub(self.group_first);
-                let behind = group.count.wrapping_sub(group.find(self.leaf, last));
-                return count.wrapping_sub(behind as u64).wrapping_add(1);
+                let last = self.end.minus(1).minus(self.group_first);
+                let behind = group.count.minus(group.find(self.leaf, last));
+                return count.minus(behind as u64).plus(1);
             }
             self.at = self.group_end;
             self = self.at_next_group();
@@ -139,11 +140,10 @@ impl<S: Storage> Iterator for Runs<'_, S> {
             *self = self.clone().at_next_group();
         }
         let (start, end) = self.group.next()?;
-        let skipped = self.at.wrapping_sub(self.run_first);
-        self.run_first = self.group_first.wrapping_add(end);
+        let skipped = self.at.minus(self.run_first);
+        self.run_first = self.group_first.plus(end);
         let stop = self.run_first.min(self.end);
-        let run =
-            PageRun::stored(start.wrapping_add(skipped), stop.wrapping_sub(self.at), self.kind);
+        let run = PageRun::stored(start.plus(skipped), stop.minus(self.at), self.kind);
         self.at = stop;
         Some(run)
     }
@@ -168,7 +168,7 @@ impl<S: Storage> Iterator for Runs<'_, S> {
             if self.group.len() == 0 {
                 self = self.at_next_group();
             }
-            let (at, kind) = (self.at.wrapping_sub(self.group_first), self.kind);
+            let (at, kind) = (self.at.minus(self.group_first), self.kind);
             if self.group_end > self.end {
                 // The last group, whose last run is clipped.
                 for run in self {
@@ -177,7 +177,7 @@ impl<S: Storage> Iterator for Runs<'_, S> {
                 return acc;
             }
             (acc, _) = self.group.fold((acc, at), |(acc, at), (start, end)| {
-                (f(acc, PageRun::stored(start, end.wrapping_sub(at), kind)), end)
+                (f(acc, PageRun::stored(start, end.minus(at), kind)), end)
             });
             self.at = self.group_end;
             self.group.finish();

@@ -2,6 +2,8 @@
 //! Binary search in what is no slice: fields of a few bits, entries on a shelf.
 #![forbid(unsafe_code)]
 
+use crate::exact::Exact as _;
+
 /// The last of `count` ascending values that is at most `limit`, as its place; place 0 if none is.
 ///
 /// With a branch on each value, and not without: a wrong guess costs less than to wait for memory
@@ -12,11 +14,11 @@ pub(super) fn last_at_most(count: usize, limit: u64, value: impl Fn(usize) -> u6
     let (mut found, mut left) = (0usize, count);
     while left > 1 {
         let half = left >> 1;
-        let middle = found.wrapping_add(half);
+        let middle = found.plus(half);
         if value(middle) <= limit {
             found = middle;
         }
-        left = left.wrapping_sub(half);
+        left = left.minus(half);
     }
     found
 }

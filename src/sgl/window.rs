@@ -7,6 +7,7 @@ use super::run::{MemoryKind, PageRun};
 use super::runs::Runs;
 use super::storage::Storage;
 use crate::addr::PhysAddr;
+use crate::exact::Exact as _;
 use crate::few::Few;
 use crate::page_size::PageSize;
 use core::{fmt, iter::FusedIterator, num::NonZeroU64};
@@ -69,7 +70,7 @@ impl<'a, S: Storage> Window<'a, S> {
         if offset.checked_add(len.get()).is_none_or(|end| end > within) {
             return Err(beyond);
         }
-        Ok(Self { sgl, offset: base.wrapping_add(offset), len })
+        Ok(Self { sgl, offset: base.plus(offset), len })
     }
 
     /// The list.
@@ -119,18 +120,18 @@ impl<'a, S: Storage> Window<'a, S> {
 
     /// The pages of the list that hold a byte of the window: the first and the one after the last.
     #[inline]
-    const fn page_range(&self) -> (u64, u64) {
+    fn page_range(&self) -> (u64, u64) {
         let shift = self.page_size().shift();
-        let last = self.offset.wrapping_add(self.len.get().wrapping_sub(1));
-        (self.offset.wrapping_shr(shift), last.wrapping_shr(shift).wrapping_add(1))
+        let last = self.offset.plus(self.len.get().minus(1));
+        (self.offset.shifted_down(shift), last.shifted_down(shift).plus(1))
     }
 
     /// How many pages hold a byte of the window. O(1).
     #[inline]
     #[must_use]
-    pub const fn page_count(&self) -> u64 {
+    pub fn page_count(&self) -> u64 {
         let (first, end) = self.page_range();
-        end.wrapping_sub(first)
+        end.minus(first)
     }
 
     /// The runs of whole pages that hold a byte of the window.
@@ -151,7 +152,7 @@ impl<'a, S: Storage> Window<'a, S> {
     #[inline]
     #[must_use]
     pub fn phys(&self, offset: u64) -> Option<PhysAddr> {
-        (offset < self.len()).then(|| self.sgl.phys(self.offset.wrapping_add(offset)))
+        (offset < self.len()).then(|| self.sgl.phys(self.offset.plus(offset)))
     }
 
     /// The segment that holds byte `offset`: where it begins in the window, and the maximal run,
@@ -173,18 +174,18 @@ impl<'a, S: Storage> Window<'a, S> {
         }
         let shift = self.page_size().shift();
         let (first, end) = self.page_range();
-        let page = self.offset.wrapping_add(offset).wrapping_shr(shift);
+        let page = self.offset.plus(offset).shifted_down(shift);
         let mut runs = Runs::new(&self.sgl.leaves, self.sgl.pages, page, end);
         let begin = runs.run_first().max(first);
         let rest = runs.next()?;
-        let before = page.wrapping_sub(begin);
-        let start = rest.start().get().wrapping_sub(before);
-        let run = PageRun::stored(start, rest.count().wrapping_add(before), rest.kind());
+        let before = page.minus(begin);
+        let start = rest.start().get().minus(before);
+        let run = PageRun::stored(start, rest.count().plus(before), rest.kind());
         // In bytes of the list; a run that begins before the window is clipped to it.
-        let at = begin.wrapping_shl(shift).max(self.offset);
-        let skip = at.wrapping_sub(begin.wrapping_shl(shift));
-        let at = at.wrapping_sub(self.offset);
-        Some((at, clip(run, shift, skip, self.len().wrapping_sub(at))))
+        let at = begin.shifted_up(shift).max(self.offset);
+        let skip = at.minus(begin.shifted_up(shift));
+        let at = at.minus(self.offset);
+        Some((at, clip(run, shift, skip, self.len().minus(at))))
     }
 
     /// The bytes of the window, run by run.
@@ -263,8 +264,8 @@ impl Segment {
     /// The address of the last byte.
     #[inline]
     #[must_use]
-    pub const fn last(&self) -> PhysAddr {
-        PhysAddr::new(self.phys.get().wrapping_add(self.len.wrapping_sub(1)))
+    pub fn last(&self) -> PhysAddr {
+        PhysAddr::new(self.phys.get().plus(self.len.minus(1)))
     }
 }
 
@@ -306,7 +307,7 @@ impl<S: Storage> Iterator for Iter<'_, S> {
         }
         let skip = core::mem::take(&mut self.skip);
         let segment = clip(self.runs.next()?, self.shift, skip, self.left);
-        self.left = self.left.wrapping_sub(segment.len);
+        self.left = self.left.minus(segment.len);
         Some(segment)
     }
 
@@ -331,7 +332,7 @@ impl<S: Storage> Iterator for Iter<'_, S> {
         // What changes from run to run is handed on by value, and stays in registers.
         let (acc, _, _) = runs.fold((init, skip, left), |(acc, skip, left), run| {
             let segment = clip(run, shift, skip, left);
-            (f(acc, segment), 0, left.wrapping_sub(segment.len))
+            (f(acc, segment), 0, left.minus(segment.len))
         });
         acc
     }
@@ -340,8 +341,8 @@ impl<S: Storage> Iterator for Iter<'_, S> {
 /// The bytes of a run, without the first `skip` and at most `left`.
 #[inline]
 fn clip(run: PageRun, shift: u32, skip: u64, left: u64) -> Segment {
-    let phys = run.start().get().wrapping_shl(shift).wrapping_add(skip);
-    let len = run.count().wrapping_shl(shift).wrapping_sub(skip).min(left);
+    let phys = run.start().get().shifted_up(shift).plus(skip);
+    let len = run.count().shifted_up(shift).minus(skip).min(left);
     Segment::new(PhysAddr::new(phys), len, run.kind())
 }
 

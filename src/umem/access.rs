@@ -4,6 +4,7 @@
 
 use super::region::Region;
 use crate::addr::{PhysAddr, UserAddr};
+use crate::exact::Exact as _;
 use crate::sgl::{MemoryKind, WindowError};
 use core::{fmt, ops::Range};
 
@@ -75,7 +76,7 @@ fn for_each_piece<R: Region + ?Sized, E>(
         .map_err(|error| AccessError { offset, kind: AccessErrorKind::Window(error) })?;
     let mut done = 0usize;
     for segment in window {
-        let at = offset.wrapping_add(done as u64);
+        let at = offset.plus(done as u64);
         let user = region.user_addr().and_then(|start| start.checked_add(at));
         let place = Place { phys: segment.phys, kind: segment.kind, user };
         // A piece of `len` bytes, which a `usize` counts.

@@ -10,6 +10,7 @@
 use super::pinner::{PinFlags, Pinner};
 use super::range::UserRange;
 use crate::addr::UserAddr;
+use crate::exact::Exact as _;
 use crate::few::Few;
 use crate::sgl::{MemoryKind, PageRun};
 use core::{fmt, mem::size_of};
@@ -79,9 +80,9 @@ impl<'a, P: Pinner + ?Sized> PinBatch<'a, P> {
     #[inline]
     #[must_use]
     pub fn next(&self) -> UserAddr {
-        let bytes = self.pages.wrapping_shl(self.pinner.page_size().shift());
+        let bytes = self.pages.shifted_up(self.pinner.page_size().shift());
         // The address of a page of the range, or, where no page is left, of the one behind it.
-        UserAddr::new(self.start.get().wrapping_add(bytes))
+        UserAddr::new(self.start.get().plus(bytes))
     }
 
     /// How many pages are still wanted.
@@ -135,8 +136,8 @@ impl<'a, P: Pinner + ?Sized> PinBatch<'a, P> {
             return Err(Rejected::TooLong);
         }
         self.place(run).ok_or(Rejected::Full)?;
-        self.pages = self.pages.wrapping_add(run.count());
-        self.left = self.left.wrapping_sub(run.count());
+        self.pages = self.pages.plus(run.count());
+        self.left = self.left.minus(run.count());
         Ok(())
     }
 
@@ -155,7 +156,7 @@ impl<'a, P: Pinner + ?Sized> PinBatch<'a, P> {
             }
         }
         *self.slots.get_mut(self.used)? = Some(run);
-        self.used = self.used.wrapping_add(1);
+        self.used = self.used.plus(1);
         Some(())
     }
 
@@ -180,10 +181,10 @@ impl<'a, P: Pinner + ?Sized> PinBatch<'a, P> {
     pub fn take_first(&mut self) -> Option<(UserAddr, PageRun)> {
         let run = self.first()?;
         let at = self.start;
-        self.taken = self.taken.wrapping_add(1);
-        self.pages = self.pages.wrapping_sub(run.count());
-        let bytes = run.count().wrapping_shl(self.pinner.page_size().shift());
-        self.start = UserAddr::new(at.get().wrapping_add(bytes));
+        self.taken = self.taken.plus(1);
+        self.pages = self.pages.minus(run.count());
+        let bytes = run.count().shifted_up(self.pinner.page_size().shift());
+        self.start = UserAddr::new(at.get().plus(bytes));
         Some((at, run))
     }
 }
@@ -225,7 +226,7 @@ pub(super) unsafe fn unpin_runs<P: Pinner + ?Sized>(
             // SAFETY: the caller's promise is handed on; `at` advances by the pages of each run.
             unsafe { pinner.unpin(UserAddr::new(at), run, dirty) };
         }
-        at.wrapping_add(run.count().wrapping_shl(shift))
+        at.plus(run.count().shifted_up(shift))
     });
 }
 

@@ -16,6 +16,7 @@ use super::pinned::Umem;
 use super::pinner::{PinFlags, Pinner};
 use super::range::UserRange;
 use crate::addr::UserAddr;
+use crate::exact::Exact as _;
 use crate::page_size::PageSize;
 use crate::sgl::{Heap, Sgl};
 use crate::sync::{AtomicBool, AtomicUsize, Ordering};
@@ -59,21 +60,21 @@ where
 
 /// The bytes that each thread is to pin: about the same for each.
 fn parts(range: UserRange, cut: PageSize, threads: NonZeroUsize) -> Vec<UserRange> {
-    let first = range.start().get().wrapping_shr(cut.shift());
+    let first = range.start().get().shifted_down(cut.shift());
     let units = range.page_count(cut);
     let threads = (threads.get() as u64).min(units);
     let each = units.checked_div(threads).unwrap_or(units);
     let more = units.checked_rem(threads).unwrap_or(0);
     let (mut unit, mut start) = (first, range.start());
     let part = |index: u64| {
-        unit = unit.wrapping_add(each).wrapping_add(u64::from(index < more));
+        unit = unit.plus(each).plus(u64::from(index < more));
         // Where the last part ends, and only there, this may wrap.
-        let end = if index.wrapping_add(1) == threads {
+        let end = if index.plus(1) == threads {
             range.last().get()
         } else {
-            unit.wrapping_shl(cut.shift()).wrapping_sub(1)
+            unit.shifted_up(cut.shift()).minus(1)
         };
-        let len = end.wrapping_sub(start.get()).wrapping_add(1);
+        let len = end.minus(start.get()).plus(1);
         let part = UserRange::new(start, len).ok();
         start = UserAddr::new(end.wrapping_add(1));
         part
@@ -178,7 +179,7 @@ where
         let mut by_other = false;
         let progress = |bytes: u64| {
             let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-            let total = self.pinned.fetch_add(bytes, Ordering::Relaxed).wrapping_add(bytes);
+            let total = self.pinned.fetch_add(bytes, Ordering::Relaxed).plus(bytes);
             if self.stop.load(Ordering::Relaxed) {
                 by_other = true;
                 return ControlFlow::Break(());
@@ -219,7 +220,7 @@ mod tests {
                     for part in &parts {
                         assert_eq!(part.start().get(), next);
                         assert!(next == start || part.start().is_aligned(cut));
-                        next = part.last().get().wrapping_add(1);
+                        next = part.last().get().plus(1);
                     }
                     assert_eq!(parts.last().unwrap().last(), range.last());
                 }

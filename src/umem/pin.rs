@@ -12,6 +12,7 @@ use super::error::PinErrorKind;
 use super::pinner::{PinFlags, Pinner};
 use super::range::UserRange;
 use crate::addr::UserAddr;
+use crate::exact::Exact as _;
 use crate::sgl::{Sgl, SglBuilder, Storage};
 use core::{fmt, ops::ControlFlow};
 
@@ -126,7 +127,7 @@ impl<'p, P: Pinner + ?Sized, S: Storage> Unfinished<'p, P, S> {
             let mut batch = PinBatch::new(pinner, rest, flags, slots);
             let outcome = pinner.pin(&mut batch);
             let (next, left) = (batch.next(), batch.left());
-            let bytes = batch.page_count().wrapping_shl(page.shift());
+            let bytes = batch.page_count().shifted_up(page.shift());
             pinned = pinned.saturating_add(bytes);
             // If it failed, the batch unpins what it holds, and `this` the rest.
             outcome.map_err(|error| failed(PinErrorKind::Pinner(error), next, pinned))?;
@@ -141,7 +142,7 @@ impl<'p, P: Pinner + ?Sized, S: Storage> Unfinished<'p, P, S> {
                 return Ok(this);
             }
             // Pages are left, so the next one has an address, and it lies before the last byte.
-            let len = range.last().checked_offset_from(next).map_or(0, |more| more.wrapping_add(1));
+            let len = range.last().checked_offset_from(next).map_or(0, |more| more.plus(1));
             rest = UserRange::new(next, len)
                 .map_err(|_| failed(PinErrorKind::NoProgress, next, pinned))?;
         }
@@ -170,8 +171,8 @@ impl<'p, P: Pinner + ?Sized, S: Storage> Unfinished<'p, P, S> {
     pub(super) fn finish(mut self) -> Result<Sgl<S>, Stopped<P::Error>> {
         let builder = self.builder.take().map(SglBuilder::finish);
         let failed = |start: UserAddr, pages: u64, shift: u32| {
-            let pinned = pages.wrapping_shl(shift);
-            let at = UserAddr::new(start.get().wrapping_add(pinned));
+            let pinned = pages.shifted_up(shift);
+            let at = UserAddr::new(start.get().plus(pinned));
             Stopped { kind: PinErrorKind::OutOfMemory, at, pinned }
         };
         match builder {

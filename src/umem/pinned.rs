@@ -11,6 +11,7 @@ use super::pinner::{PinFlags, Pinner};
 use super::range::UserRange;
 use super::region::{AttachError, Region};
 use crate::addr::UserAddr;
+use crate::exact::Exact as _;
 use crate::sgl::{MemoryKind, Sgl, Storage};
 use crate::sync::{AtomicBool, AtomicUsize, Ordering};
 use core::{fmt, mem::ManuallyDrop, ops::ControlFlow, ptr};
@@ -221,7 +222,7 @@ where
             if run.kind() != MemoryKind::Mmio {
                 self.pinner.leaked(UserAddr::new(at), run);
             }
-            at.wrapping_add(run.count().wrapping_shl(page.shift()))
+            at.plus(run.count().shifted_up(page.shift()))
         });
     }
 

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::addr::UserAddr;
+use crate::exact;
 use crate::page_size::PageSize;
 use core::{fmt, num::NonZeroU64};
 
@@ -32,7 +33,7 @@ impl UserRange {
         let Some(len) = NonZeroU64::new(len) else {
             return Err(RangeError::Empty);
         };
-        if start.checked_add(len.get().wrapping_sub(1)).is_none() {
+        if start.checked_add(exact::u64::minus(len.get(), 1)).is_none() {
             return Err(RangeError::Wraps);
         }
         Ok(Self { start, len })
@@ -57,7 +58,7 @@ impl UserRange {
     #[inline]
     #[must_use]
     pub const fn last(&self) -> UserAddr {
-        UserAddr::new(self.start.get().wrapping_add(self.len.get().wrapping_sub(1)))
+        UserAddr::new(exact::u64::plus(self.start.get(), exact::u64::minus(self.len.get(), 1)))
     }
 
     /// The page that holds the first byte.
@@ -86,10 +87,10 @@ impl UserRange {
     #[inline]
     #[must_use]
     pub const fn page_count(&self, page: PageSize) -> u64 {
-        let first = self.start.get().wrapping_shr(page.shift());
-        let last = self.last().get().wrapping_shr(page.shift());
+        let first = exact::u64::shifted_down(self.start.get(), page.shift());
+        let last = exact::u64::shifted_down(self.last().get(), page.shift());
         // 2^64 pages of one byte would not fit; there is no such page size in a list.
-        last.wrapping_sub(first).saturating_add(1)
+        exact::u64::minus(last, first).saturating_add(1)
     }
 }
 

@@ -13,6 +13,7 @@ use super::error::IoasError;
 use super::placement::{Alignment, Placement};
 use super::space::{DomainError, Ioas};
 use crate::addr::Iova;
+use crate::exact::Exact as _;
 use crate::granule::TileError;
 use crate::umem::{Holder, Region, SharedHolder};
 
@@ -54,16 +55,16 @@ where
         };
         let there = |iova: Iova| {
             // In the range, so the sum is in the place.
-            let distance = iova.get().wrapping_sub(range.first().get());
-            Iova::new(place.first().get().wrapping_add(distance))
+            let distance = iova.get().minus(range.first().get());
+            Iova::new(place.first().get().plus(distance))
         };
         for mapping in source.mappings(range) {
             let Some(part) = mapping.range.intersection(&range) else {
                 continue;
             };
-            let skipped = part.first().get().wrapping_sub(mapping.range.first().get());
-            let from = mapping.offset().wrapping_add(skipped);
-            let bytes = from..from.wrapping_add(part.len().unwrap_or(0));
+            let skipped = part.first().get().minus(mapping.range.first().get());
+            let from = mapping.offset().plus(skipped);
+            let bytes = from..from.plus(part.len().unwrap_or(0));
             let at = Placement::At(there(part.first()));
             let mapped = self.map_range(at, mapping.region().clone(), bytes, prot);
             if let Err(error) = mapped {

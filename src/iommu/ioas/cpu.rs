@@ -10,6 +10,7 @@ use super::area::{Area, MappingRef};
 use super::domains::DomainLink;
 use super::space::Ioas;
 use crate::addr::Iova;
+use crate::exact::Exact as _;
 use crate::umem::{self, AccessErrorKind, Holder, PageAccess, Region};
 use core::{fmt, ops};
 
@@ -84,13 +85,13 @@ where
             let Some(part) = mapping.range.intersection(&range) else {
                 continue;
             };
-            let skipped = part.first().get().wrapping_sub(mapping.range.first().get());
-            let offset = mapping.offset().wrapping_add(skipped);
+            let skipped = part.first().get().minus(mapping.range.first().get());
+            let offset = mapping.offset().plus(skipped);
             let here = part.len().and_then(|len| usize::try_from(len).ok()).unwrap_or(usize::MAX);
             let end = done.saturating_add(here).min(len);
             copy(&**mapping.region(), offset, done..end).map_err(|error| {
-                let distance = error.offset.wrapping_sub(offset);
-                let at = Iova::new(part.first().get().wrapping_add(distance));
+                let distance = error.offset.minus(offset);
+                let at = Iova::new(part.first().get().plus(distance));
                 failed(at, IoasAccessErrorKind::Access(error.kind))
             })?;
             done = end;

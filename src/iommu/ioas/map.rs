@@ -12,6 +12,7 @@ use super::domains::{install, uninstall, DomainLink};
 use super::error::{IoasError, IoasMapError};
 use super::placement::{Alignment, Placement};
 use super::space::{DomainError, Ioas};
+use crate::exact::Exact as _;
 use crate::granule::TileError;
 use crate::umem::{Attachment, Holder, Region};
 use core::ops::Range;
@@ -76,7 +77,7 @@ where
                 AreaKind::Reserved { .. } | AreaKind::Poisoned => Ok(place),
             };
         }
-        self.mappings = self.mappings.wrapping_add(1);
+        self.mappings = self.mappings.plus(1);
         match self.install_everywhere(place) {
             Ok(()) => Ok(place),
             Err(NotMapped { kind, mapped, breach }) => match self.take_back(place, breach) {
@@ -179,7 +180,7 @@ where
             return area.poison();
         }
         let (_, area) = self.areas.remove(range.first())?;
-        self.mappings = self.mappings.wrapping_sub(1);
+        self.mappings = self.mappings.minus(1);
         match area.kind {
             // SAFETY: it is mapped in no domain.
             AreaKind::Mapped(mapped) => Some(unsafe { mapped.attachment.release() }),

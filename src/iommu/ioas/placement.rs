@@ -15,6 +15,7 @@
 
 use super::super::range::IovaRange;
 use crate::addr::Iova;
+use crate::exact::Exact as _;
 use crate::page_size::{PageSize, PageSizes};
 use crate::sgl::{Segment, Storage, Window};
 
@@ -55,7 +56,7 @@ impl Alignment {
             if let Some(size) = largest_page(&run, PageSizes::from_bits_retain(larger)) {
                 best = Self::new(size, run.phys.get().wrapping_sub(offset));
             }
-            offset = offset.wrapping_add(run.len);
+            offset = offset.plus(run.len);
         }
         if best.phase == 0 {
             let largest = sizes.largest().unwrap_or(smallest);

@@ -9,6 +9,7 @@ use super::area::{Area, AreaKind, MappingRef};
 use super::domains::{remove_all, DomainLink, Domains};
 use super::error::IoasError;
 use crate::addr::{Iova, PhysAddr};
+use crate::exact::Exact as _;
 use crate::few::Few;
 use crate::umem::{Holder, Region};
 use core::{fmt, ops::Deref};
@@ -215,7 +216,7 @@ where
             next = piece.last().checked_add(1);
             if which(area) && range.covers(&piece) {
                 self.areas.remove(piece.first());
-                pieces = pieces.wrapping_add(1);
+                pieces = pieces.plus(1);
             }
         }
         pieces

@@ -14,6 +14,7 @@ use super::domains::DomainLink;
 use super::error::IoasError;
 use super::space::{DomainError, Ioas};
 use crate::addr::Iova;
+use crate::exact::Exact as _;
 use crate::umem::{Attachment, Holder, Region, SharedHolder};
 
 impl<U, D, M, N> Ioas<U, D, M, N>
@@ -79,7 +80,7 @@ where
             if let Some((_, Area { kind: AreaKind::Mapped(mapped) })) =
                 self.areas.remove(there.first())
             {
-                self.mappings = self.mappings.wrapping_sub(1);
+                self.mappings = self.mappings.minus(1);
                 bytes = bytes.saturating_add(there.len().unwrap_or(u64::MAX));
                 // SAFETY: it was unmapped and flushed in every domain; otherwise it is poisoned.
                 drop(unsafe { mapped.attachment.release() });
@@ -212,13 +213,13 @@ where
         if self.mappings >= self.entry_limit {
             return Err(IoasError::EntryLimit { limit: self.entry_limit });
         }
-        let offset = mapping.offset().wrapping_add(iova.get().wrapping_sub(range.first().get()));
+        let offset = mapping.offset().plus(iova.get().minus(range.first().get()));
         let attachment = Attachment::hold(mapping.region().clone(), prot.contains(Prot::WRITE))
             .map_err(|(error, _)| IoasError::Map(MapErrorKind::Attach(error)))?;
         self.areas.set_last(key, last);
         match self.place(tail, Area::mapped(Mapped { attachment, offset, prot })) {
             Ok(_) => {
-                self.mappings = self.mappings.wrapping_add(1);
+                self.mappings = self.mappings.plus(1);
                 Ok(true)
             }
             Err((kind, area)) => {
@@ -237,7 +238,7 @@ where
             return;
         };
         self.areas.set_last(key, tail.last());
-        self.mappings = self.mappings.wrapping_sub(1);
+        self.mappings = self.mappings.minus(1);
         area.forget();
     }
 }

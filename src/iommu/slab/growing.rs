@@ -20,6 +20,7 @@
 
 use super::slot::{SlabSlot, NONE};
 use super::Slab;
+use crate::exact::{self, Exact as _};
 use crate::pieces::{Allocator, PieceMap};
 use core::mem::size_of;
 
@@ -70,7 +71,7 @@ impl<T, A: Allocator> GrowingSlab<T, A> {
     #[inline]
     const fn path(key: u32) -> (usize, usize) {
         let slot = key & !u32::MAX.wrapping_shl(Self::SLOT_BITS);
-        (key.wrapping_shr(Self::SLOT_BITS) as usize, slot as usize)
+        (exact::u32::shifted_down(key, Self::SLOT_BITS) as usize, slot as usize)
     }
 
     #[inline]
@@ -93,14 +94,14 @@ impl<T, A: Allocator> GrowingSlab<T, A> {
         }
         // An eighth of a page, a quarter, a half, and pages from there on.
         let count = (Self::PER_PIECE >> 3usize.saturating_sub(index)).max(1);
-        let first = (index as u32).wrapping_shl(Self::SLOT_BITS);
+        let first = (index as u32).shifted_up(Self::SLOT_BITS);
         let mut places = self.pieces.allocator().table(count).ok()?;
         for slot in 1..count {
             A::push(&mut places, SlabSlot::before(first | slot as u32)).ok()?;
         }
         A::push(&mut places, SlabSlot::new()).ok()?;
         self.pieces.push(A::piece(places)).ok()?;
-        self.places = self.places.wrapping_add(count);
+        self.places = self.places.plus(count);
         self.free = first;
         Some(())
     }
@@ -120,7 +121,7 @@ unsafe impl<T, A: Allocator> Slab<T> for GrowingSlab<T, A> {
             return Err(value);
         };
         self.free = place.fill(value)?;
-        self.full = self.full.wrapping_add(1);
+        self.full = self.full.plus(1);
         Ok(key)
     }
 
@@ -138,7 +139,7 @@ unsafe impl<T, A: Allocator> Slab<T> for GrowingSlab<T, A> {
         let free = self.free;
         let value = self.place_mut(key)?.empty(free)?;
         self.free = key;
-        self.full = self.full.wrapping_sub(1);
+        self.full = self.full.minus(1);
         Some(value)
     }
 }

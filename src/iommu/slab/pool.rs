@@ -4,6 +4,7 @@
 
 use super::slot::{SlabSlot, NONE};
 use super::Slab;
+use crate::exact::Exact as _;
 use core::fmt;
 
 /// Values in places that the caller lends.
@@ -75,14 +76,14 @@ unsafe impl<T> Slab<T> for SlabPool<'_, T> {
             };
             *place = SlabSlot::new();
             self.free = self.used as u32;
-            self.used = self.used.wrapping_add(1);
+            self.used = self.used.plus(1);
         }
         let key = self.free;
         let Some(place) = self.memory.get_mut(key as usize) else {
             return Err(value);
         };
         self.free = place.fill(value)?;
-        self.full = self.full.wrapping_add(1);
+        self.full = self.full.plus(1);
         Ok(key)
     }
 
@@ -100,7 +101,7 @@ unsafe impl<T> Slab<T> for SlabPool<'_, T> {
         let place = self.memory.get_mut(..self.used)?.get_mut(key as usize)?;
         let value = place.empty(self.free)?;
         self.free = key;
-        self.full = self.full.wrapping_sub(1);
+        self.full = self.full.minus(1);
         Some(value)
     }
 }

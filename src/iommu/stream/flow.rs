@@ -8,6 +8,7 @@ use super::super::range::IovaRange;
 use super::super::readback::Readback;
 use super::error::StreamErrorKind;
 use crate::addr::{Iova, PhysAddr, UserAddr};
+use crate::exact::Exact as _;
 use crate::page_size::PageSize;
 use crate::sgl::{MemoryKind, PageRun, Segment};
 use crate::umem::{PinBatch, Pinner, RunSlot, UserRange};
@@ -57,9 +58,9 @@ impl Flow {
     fn segment(&self, offset: u64, run: PageRun) -> Segment {
         let shift = self.page.shift();
         let skip = if offset == 0 { self.range.page_offset(self.page) } else { 0 };
-        let phys = run.start().get().wrapping_shl(shift).wrapping_add(skip);
-        let left = self.range.len().wrapping_sub(offset);
-        let len = run.count().wrapping_shl(shift).wrapping_sub(skip).min(left);
+        let phys = run.start().get().shifted_up(shift).plus(skip);
+        let left = self.range.len().minus(offset);
+        let len = run.count().shifted_up(shift).minus(skip).min(left);
         Segment::new(PhysAddr::new(phys), len, run.kind())
     }
 
@@ -112,7 +113,7 @@ impl Flow {
             return Ok(());
         };
         let segment = self.segment(self.mapped, carry.run);
-        let iova = Iova::new(self.iova.get().wrapping_add(self.mapped));
+        let iova = Iova::new(self.iova.get().plus(self.mapped));
         let sizes = domain.page_sizes();
         let tiles = segment
             .tiles(sizes, iova)
@@ -123,7 +124,7 @@ impl Flow {
         let outcome = unsafe { entries::map_tiles(domain, tiles, self.prot, &mut mapped) };
         let fault = match outcome {
             Ok(()) => {
-                self.mapped = self.mapped.wrapping_add(segment.len);
+                self.mapped = self.mapped.plus(segment.len);
                 self.carry = None;
                 return Ok(());
             }
@@ -177,8 +178,8 @@ impl Flow {
                     return Err(breach);
                 }
             };
-            let first = Iova::new(self.iova.get().wrapping_add(done));
-            let len = end.wrapping_sub(done);
+            let first = Iova::new(self.iova.get().plus(done));
+            let len = end.minus(done);
             let breach = Breach::new(IovaRange::new(first, len).unwrap_or(IovaRange::ALL));
             let runs = slots.iter().take(used).flatten();
             let sizes = domain.page_sizes();
@@ -186,9 +187,9 @@ impl Flow {
             let mut offset = done;
             let tiles = runs.clone().filter_map(|run| {
                 let mut segment = self.segment(offset, *run);
-                segment.len = segment.len.min(self.mapped.wrapping_sub(offset));
-                let iova = Iova::new(self.iova.get().wrapping_add(offset));
-                offset = offset.wrapping_add(segment.len);
+                segment.len = segment.len.min(self.mapped.minus(offset));
+                let iova = Iova::new(self.iova.get().plus(offset));
+                offset = offset.plus(segment.len);
                 segment.tiles(sizes, iova).ok()
             });
             let mut gather = pin!(D::Gather::default());
@@ -217,7 +218,7 @@ impl Flow {
 
     /// The user address behind a run that begins at `at`.
     fn behind(&self, at: UserAddr, run: PageRun) -> UserAddr {
-        UserAddr::new(at.get().wrapping_add(run.count().wrapping_shl(self.page.shift())))
+        UserAddr::new(at.get().plus(run.count().shifted_up(self.page.shift())))
     }
 
     /// Tells the pinner that all pins of the stream are leaked.
@@ -241,7 +242,7 @@ impl Flow {
             pinner.leaked(at, run);
         }
         if from < self.mapped {
-            let first = Iova::new(self.iova.get().wrapping_add(from));
+            let first = Iova::new(self.iova.get().plus(from));
             let rest = IovaRange::inclusive(first, self.mapped_range().last());
             let segments = rest.map(|rest| Readback::new(domain, rest)).into_iter().flatten();
             segments.filter_map(|segment| self.pages(&segment)).fold(at, |at, run| {
@@ -260,13 +261,13 @@ impl Flow {
         slots: &mut [RunSlot],
     ) -> Result<(u64, usize), Breach> {
         let mapped = self.mapped_range();
-        let first = Iova::new(self.iova.get().wrapping_add(from));
+        let first = Iova::new(self.iova.get().plus(from));
         let rest = IovaRange::inclusive(first, mapped.last()).unwrap_or(mapped);
         let (mut end, mut used) = (from, 0usize);
         for (slot, segment) in slots.iter_mut().zip(Readback::new(domain, rest)) {
             *slot = Some(self.pages(&segment).ok_or(Breach::new(rest))?);
-            end = end.wrapping_add(segment.len);
-            used = used.wrapping_add(1);
+            end = end.plus(segment.len);
+            used = used.plus(1);
         }
         // Something is mapped there, so something must be read; and there is a slot, as `fill` would
         // have got nowhere without.

@@ -18,6 +18,7 @@ use super::entries::{self, Breach, MapErrorKind};
 use super::prot::Prot;
 use super::readback::Readback;
 use crate::addr::{Iova, PhysAddr};
+use crate::exact::Exact as _;
 use crate::umem::{
     Accountant, AttachError, Charge, Holder, PinBatch, PinErrorKind, PinFlags, PinRequest, Pinner,
     RunSlot, UserRange,
@@ -158,7 +159,7 @@ where
             if batch.is_empty() {
                 return Err(pin_failed(PinErrorKind::NoProgress));
             }
-            let bytes = batch.page_count().wrapping_shl(flow.page().shift());
+            let bytes = batch.page_count().shifted_up(flow.page().shift());
             pinned = pinned.saturating_add(bytes);
             flow.take(&mut batch, domain)?;
             drop(batch);
@@ -168,7 +169,7 @@ where
             if left == 0 {
                 break;
             }
-            let len = range.last().checked_offset_from(next).map_or(0, |more| more.wrapping_add(1));
+            let len = range.last().checked_offset_from(next).map_or(0, |more| more.plus(1));
             rest = UserRange::new(next, len).map_err(|_| pin_failed(PinErrorKind::NoProgress))?;
         }
         flow.map_carry(domain).map_err(StreamErrorKind::Map)?;

@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 use super::{IovaTree, Node, NONE};
+use crate::exact::Exact as _;
 use crate::{
     addr::Iova,
     iommu::{range::IovaRange, slab::Slab},
@@ -89,7 +90,7 @@ impl<T, L: Slab<Node<T>>> Iterator for Gaps<'_, T, L> {
                     } else {
                         Step::Into(node.link.right)
                     };
-                    let first = Iova::new(after.get().wrapping_sub(node.before));
+                    let first = Iova::new(after.get().minus(node.before));
                     let gap = after.checked_sub(1).and_then(|last| self.wanted(first, last));
                     if gap.is_some() {
                         return gap;
