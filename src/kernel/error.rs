@@ -54,7 +54,9 @@ errno! {
     };
     BuildError: error => match error {
         BuildError::OutOfMemory { .. } => code::ENOMEM,
-        BuildError::PageSize { .. } | BuildError::OtherPageSize { .. } => code::EINVAL,
+        BuildError::PageSize { .. }
+        | BuildError::OtherPageSize { .. }
+        | BuildError::StorageInUse { .. } => code::EINVAL,
         BuildError::AddressTooLarge { .. } | BuildError::TooManyPages { .. } => code::EOVERFLOW,
     };
     TileError: error => match error {

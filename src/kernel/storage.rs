@@ -4,7 +4,7 @@
 use super::kmalloc::Kmalloc;
 use crate::exact::Exact as _;
 use crate::pieces::PieceMap;
-use crate::sgl::{AllocError, Storage};
+use crate::sgl::{is_piece_size, AllocError, Storage};
 use core::fmt;
 use kernel::alloc::{Flags, KVec};
 
@@ -26,13 +26,23 @@ impl Pieces {
     }
 }
 
-// SAFETY: the map has one vector for every number, which nobody else can reach, and does not move or
-// change what is in it; `get` and `get_mut` find the same one, whose length is set once. `grow` adds
-// one vector of `bytes` bytes, or returns before it adds one.
+// SAFETY:
+// - "a piece keeps what was written to it, and its length": the map neither moves nor changes what is
+//   in its vectors, whose length is set once, and the vector of a number is reached through it alone;
+// - "the same bytes for the same number, and different bytes for different numbers": `get` and
+//   `get_mut` find the one vector of a number;
+// - "at least the bytes that were asked for and at most 4096, a multiple of 8": a vector has exactly
+//   `bytes` bytes, which are checked;
+// - "`grow` adds exactly one piece, or changes nothing": it returns before it adds one;
+// - "`shrink` removes exactly the last piece; .. do not unwind": `pop` removes one vector, and a
+//   kernel does not unwind.
 unsafe impl Storage for Pieces {
     const PIECE_BYTES: usize = 4096;
 
     fn grow(&mut self, bytes: usize) -> Result<(), AllocError> {
+        if !is_piece_size(bytes, Self::PIECE_BYTES) {
+            return Err(AllocError);
+        }
         let Kmalloc(flags) = *self.pieces.allocator();
         let piece = KVec::zeroed(bytes, flags).map_err(|_| AllocError)?;
         self.pieces.push(piece).map_err(|_| AllocError)?;

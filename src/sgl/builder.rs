@@ -11,7 +11,7 @@ use super::storage::{AllocError, Storage};
 use crate::addr::Pfn;
 use crate::exact::{self, Exact as _};
 use crate::page_size::PageSize;
-use core::fmt;
+use core::{fmt, mem};
 
 /// Builds an [`Sgl`] from pages, slices of pages, runs, or whole lists.
 ///
@@ -76,14 +76,22 @@ impl SglBuilder<super::Heap> {
 }
 
 impl<S: Storage> SglBuilder<S> {
-    /// A builder of a list in `storage`, of pages of the size `page`.
+    /// A builder of a list in `storage`, of pages of the size `page`. What the storage held before is
+    /// taken back.
     ///
     /// # Errors
     ///
-    /// [`BuildError::PageSize`] if a page is smaller than 1 KiB or larger than 1 GiB.
-    pub fn new_in(page: PageSize, storage: S) -> Result<Self, BuildError> {
+    /// [`BuildError::PageSize`] if a page is smaller than 1 KiB or larger than 1 GiB,
+    /// [`BuildError::StorageInUse`] if the storage does not let go of what it held before.
+    pub fn new_in(page: PageSize, mut storage: S) -> Result<Self, BuildError> {
         if !(10..=30).contains(&page.shift()) {
             return Err(BuildError::PageSize { page });
+        }
+        for _ in 0..storage.pieces() {
+            storage.shrink();
+        }
+        if storage.pieces() != 0 {
+            return Err(BuildError::StorageInUse { pieces: storage.pieces() });
         }
         Ok(Self {
             leaves: Leaves::new(storage),
@@ -169,8 +177,8 @@ impl<S: Storage> SglBuilder<S> {
     ///
     /// # Errors
     ///
-    /// [`BuildError`] with the index of the run that could not be taken; nothing has changed then.
-    /// (If the iterator panics, what it gave before has been taken.)
+    /// [`BuildError`] with the index of the run that could not be taken; nothing has changed then,
+    /// nor if the iterator panics.
     pub fn push_runs<I>(&mut self, runs: I) -> Result<(), BuildError>
     where
         I: IntoIterator<Item = PageRun>,
@@ -214,11 +222,21 @@ impl<S: Storage> SglBuilder<S> {
     /// [`FinishError`], with the builder, unchanged, if there is no memory for the last runs.
     #[expect(clippy::result_large_err, reason = "a box would need the very memory that is missing")]
     pub fn finish(mut self) -> Result<Sgl<S>, FinishError<S>> {
-        let runs = self.run_count();
-        if self.flush().is_err() {
-            return Err(FinishError { builder: self });
+        match self.flush() {
+            Ok(()) => Ok(self.into_packed()),
+            Err(AllocError) => Err(FinishError { builder: self }),
         }
-        Ok(Sgl { leaves: self.leaves, page: self.page, runs, pages: self.pages })
+    }
+
+    /// The list of what is packed: of everything, behind a [`flush`](Self::flush).
+    pub(crate) fn into_packed(self) -> Sgl<S> {
+        debug_assert_eq!(self.open, 0, "some runs are not packed");
+        Sgl {
+            leaves: self.leaves,
+            page: self.page,
+            runs: self.packed_runs,
+            pages: self.packed_pages,
+        }
     }
 
     /// Adds, of pages that follow the open run and do not continue it, the first ones of which no
@@ -282,13 +300,15 @@ impl<S: Storage> SglBuilder<S> {
             }
             self.make_room(kind).map_err(|AllocError| Failure::OutOfMemory)?;
         }
+        // There is room now; if there were not, pages must not be dropped in silence.
+        let (Some(s), Some(c)) = (self.starts.get_mut(self.open), self.counts.get_mut(self.open))
+        else {
+            return Err(Failure::OutOfMemory);
+        };
+        (*s, *c) = (start, count);
         self.kind = kind;
-        if let (Some(s), Some(c)) = (self.starts.get_mut(self.open), self.counts.get_mut(self.open))
-        {
-            (*s, *c) = (start, count);
-            self.open = self.open.plus(1);
-            self.pages = self.pages.plus(count);
-        }
+        self.open = self.open.plus(1);
+        self.pages = self.pages.plus(count);
         Ok(())
     }
 
@@ -311,9 +331,9 @@ impl<S: Storage> SglBuilder<S> {
 
     /// Packs all open runs.
     ///
-    /// If this fails half-way, the list is the same, and its last run is still open: runs are packed
-    /// from the front.
-    fn flush(&mut self) -> Result<(), AllocError> {
+    /// If this fails or unwinds half-way, the list is the same, and its last run is still open: runs
+    /// are packed from the front.
+    pub(crate) fn flush(&mut self) -> Result<(), AllocError> {
         while self.open > 0 {
             self.pack_some()?;
         }
@@ -367,14 +387,16 @@ impl<S: Storage> SglBuilder<S> {
         }
     }
 
-    /// Runs `work`, and undoes what it did if it fails.
+    /// Runs `work`, and undoes what it did if it fails or unwinds.
     #[inline]
     pub(crate) fn all_or_nothing<E>(
         &mut self,
         work: impl FnOnce(&mut Self) -> Result<(), E>,
     ) -> Result<(), E> {
-        let checkpoint = self.checkpoint();
-        work(self).inspect_err(|_| self.undo(checkpoint))
+        let undo = Undo { then: self.checkpoint(), builder: self };
+        work(&mut *undo.builder)?;
+        mem::forget(undo);
+        Ok(())
     }
 
     /// Gives the builder back as it was: what was open then is taken out of the leaves again.
@@ -399,6 +421,18 @@ impl<S: Storage> SglBuilder<S> {
         self.pages = then.pages;
         self.open = then.open;
         self.kind = then.kind;
+    }
+}
+
+/// Gives a builder back as it was when it is dropped.
+struct Undo<'a, S: Storage> {
+    then: Checkpoint,
+    builder: &'a mut SglBuilder<S>,
+}
+
+impl<S: Storage> Drop for Undo<'_, S> {
+    fn drop(&mut self) {
+        self.builder.undo(self.then);
     }
 }
 
@@ -516,6 +550,11 @@ pub enum BuildError {
         /// The size that was asked for.
         page: PageSize,
     },
+    /// The storage holds pieces and does not take them back: it broke its contract.
+    StorageInUse {
+        /// How many there are.
+        pieces: usize,
+    },
     /// The pages of the other list have another size.
     OtherPageSize {
         /// The size of the pages of the other list.
@@ -555,6 +594,9 @@ impl fmt::Display for BuildError {
                 write!(f, "the list needs more than 64 bits of bytes, at index {index}")
             }
             Self::PageSize { page } => write!(f, "a base page has 1K to 1G, not {page}"),
+            Self::StorageInUse { pieces } => {
+                write!(f, "the storage holds {pieces} pieces and does not take them back")
+            }
             Self::OtherPageSize { page, expected } => {
                 write!(f, "the other list has pages of {page}, expected {expected}")
             }

@@ -3,7 +3,7 @@
 //!
 //! The pieces are found by a piece map, whose tables are never larger than a page.
 
-use super::storage::{AllocError, Storage};
+use super::storage::{is_piece_size, AllocError, Storage};
 use crate::exact::Exact as _;
 use crate::pieces::{Allocator, Global, PieceMap};
 
@@ -24,13 +24,23 @@ impl Heap {
     }
 }
 
-// SAFETY: a piece map has one box for every number, which nobody else can reach, and does not move
-// or change what is in it; `get` and `get_mut` find the same box. `grow` adds one box of `bytes`
-// bytes, or returns before it adds one.
+// SAFETY:
+// - "a piece keeps what was written to it, and its length": a piece map neither moves nor changes what
+//   is in its boxes, and the box of a number is reached through it alone;
+// - "the same bytes for the same number, and different bytes for different numbers": `get` and
+//   `get_mut` find the one box of a number;
+// - "at least the bytes that were asked for and at most 4096, a multiple of 8": a box has exactly
+//   `bytes` bytes, which are checked;
+// - "`grow` adds exactly one piece, or changes nothing": it returns before it adds one, and calls
+//   nothing that unwinds: the allocator is asked in the way that may fail;
+// - "`shrink` removes exactly the last piece; .. do not unwind": `pop` removes one box.
 unsafe impl Storage for Heap {
     const PIECE_BYTES: usize = 4096;
 
     fn grow(&mut self, bytes: usize) -> Result<(), AllocError> {
+        if !is_piece_size(bytes, Self::PIECE_BYTES) {
+            return Err(AllocError);
+        }
         let mut piece = Global.table(bytes).map_err(|_| AllocError)?;
         piece.resize(bytes, 0);
         self.pieces.push(piece.into_boxed_slice()).map_err(|_| AllocError)?;

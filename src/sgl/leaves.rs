@@ -75,9 +75,14 @@ impl<S: Storage> Leaves<S> {
     /// The largest shelf is a piece.
     const LARGEST: u32 = Self::FULL_SHELF - FIRST_SHELF_LOG2;
     const DOUBLING: usize = before_doubled(Self::LARGEST);
+    const PIECES_ARE_VALID: () = assert!(
+        S::PIECE_BYTES.is_power_of_two() && S::PIECE_BYTES >= 512 && S::PIECE_BYTES <= 4096
+    );
     const FULL_SHELF: u32 = S::PIECE_BYTES.ilog2() - ENTRY.ilog2();
 
+    /// No leaf but the inline one; `storage` has no pieces.
     pub(super) fn new(storage: S) -> Self {
+        let () = Self::PIECES_ARE_VALID;
         let mut inline = [0; INLINE_LEAF];
         packed::clear(&mut inline, 0);
         Self { storage, inline, near: [u64::MAX; NEAR], tops: [u64::MAX; TOPS], outer: 0 }
@@ -203,38 +208,32 @@ impl<S: Storage> Leaves<S> {
 
     /// Adds an empty leaf that begins at page `first_page`, after `runs_before` runs.
     ///
-    /// If there is no memory, nothing has changed.
+    /// If there is no memory, nothing has changed; nor if the storage unwinds.
     pub(super) fn add(&mut self, first_page: u64, runs_before: u64) -> Result<(), AllocError> {
         let outer = self.outer;
         let bytes = doubled(FIRST_LEAF, outer, S::PIECE_BYTES);
+        let mut added = Added { storage: &mut self.storage, pieces: 0 };
         match outer.checked_sub(NEAR) {
             None => {
-                self.storage.grow(bytes)?;
-                if let Some(entry) = self.near.get_mut(outer) {
-                    *entry = first_page;
-                }
+                let entry = self.near.get_mut(outer).ok_or(AllocError)?;
+                added.grow(bytes)?;
+                *entry = first_page;
             }
             Some(index) => {
                 let Place { shelf, slot } = Place::of(index, Self::LARGEST);
                 if slot == 0 {
-                    self.storage.grow(doubled(FIRST_SHELF * ENTRY, shelf, S::PIECE_BYTES))?;
+                    added.grow(doubled(FIRST_SHELF * ENTRY, shelf, S::PIECE_BYTES))?;
                 }
-                if let Err(error) = self.storage.grow(bytes) {
-                    if slot == 0 {
-                        self.storage.shrink();
-                    }
-                    return Err(error);
-                }
-                let piece = self.storage.piece_mut(Self::shelf_piece(shelf));
-                let at = slot.times(ENTRY);
-                if let Some(entry) = piece.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
-                    *entry = first_page.to_le_bytes();
-                }
+                added.grow(bytes)?;
+                let piece = added.storage.piece_mut(Self::shelf_piece(shelf));
+                let entry = piece.get_mut(slot.times(ENTRY)..).and_then(<[u8]>::first_chunk_mut);
+                *entry.ok_or(AllocError)? = first_page.to_le_bytes();
                 if let Some(top) = self.tops.get_mut(shelf).filter(|_| slot == 0) {
                     *top = first_page;
                 }
             }
         }
+        added.keep();
         self.outer = outer.plus(1);
         packed::clear(self.last_mut(), runs_before);
         Ok(())
@@ -270,6 +269,33 @@ impl<S: Storage> Leaves<S> {
             if let Some(top) = self.tops.get_mut(shelf) {
                 *top = u64::MAX;
             }
+        }
+    }
+}
+
+/// Pieces that were added to a storage, and are removed again unless they are kept: so that nothing
+/// changes where the storage fails or unwinds between two of them.
+struct Added<'a, S: Storage> {
+    storage: &'a mut S,
+    pieces: usize,
+}
+
+impl<S: Storage> Added<'_, S> {
+    fn grow(&mut self, bytes: usize) -> Result<(), AllocError> {
+        self.storage.grow(bytes)?;
+        self.pieces = self.pieces.plus(1);
+        Ok(())
+    }
+
+    fn keep(mut self) {
+        self.pieces = 0;
+    }
+}
+
+impl<S: Storage> Drop for Added<'_, S> {
+    fn drop(&mut self) {
+        for _ in 0..self.pieces {
+            self.storage.shrink();
         }
     }
 }

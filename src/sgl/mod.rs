@@ -30,5 +30,5 @@ pub use list::Sgl;
 pub use pool::Pool;
 pub use run::{MemoryKind, PageRun, ParseKindError, ProviderId, RunError};
 pub use runs::Runs;
-pub use storage::{AllocError, Storage};
+pub use storage::{is_piece_size, AllocError, Storage};
 pub use window::{Iter, Segment, Window, WindowError};

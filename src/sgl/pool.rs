@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`Pool`]: a list in memory lent by the caller, with no allocator at all.
 
-use super::storage::{AllocError, Storage};
+use super::storage::{is_piece_size, AllocError, Storage};
 use crate::exact::Exact as _;
 use core::mem::size_of;
 use static_assertions::const_assert;
@@ -42,14 +42,20 @@ impl<'a, const N: usize> Pool<'a, N> {
     }
 }
 
-// SAFETY: the pieces are disjoint arrays of one borrowed slice, which nobody else can touch while
-// it is borrowed; `piece` and `piece_mut` index the same array; `grow` adds one to `used` or
-// returns before it changes anything.
+// SAFETY:
+// - "a piece keeps what was written to it, and its length": it is an array of a slice that nobody else
+//   can touch while it is borrowed;
+// - "the same bytes for the same number, and different bytes for different numbers": `piece` and
+//   `piece_mut` index the same slice;
+// - "at least the bytes that were asked for and at most 4096, a multiple of 8": a piece has `N` bytes,
+//   a power of two from 512 to 4096, and more are refused;
+// - "`grow` adds exactly one piece, or changes nothing": it adds one to `used`, or returns before;
+// - "`shrink` removes exactly the last piece; .. do not unwind": it takes one from `used`.
 unsafe impl<const N: usize> Storage for Pool<'_, N> {
     const PIECE_BYTES: usize = N;
 
     fn grow(&mut self, bytes: usize) -> Result<(), AllocError> {
-        if bytes > N || self.used >= self.memory.len() {
+        if !is_piece_size(bytes, N) || self.used >= self.memory.len() {
             return Err(AllocError);
         }
         self.used = self.used.plus(1);
@@ -90,7 +96,7 @@ mod tests {
         let mut memory = [[7u8; 512]; 2];
         let mut pool = Pool::new(&mut memory);
         assert!(pool.piece(0).is_empty() && pool.piece_mut(0).is_empty());
-        assert_eq!(pool.grow(513), Err(AllocError));
+        assert_eq!([0, 7, 12, 513, 520].map(|bytes| pool.grow(bytes)), [Err(AllocError); 5]);
         assert_eq!((pool.grow(8), pool.grow(512), pool.grow(8)), (Ok(()), Ok(()), Err(AllocError)));
         pool.piece_mut(1).fill(1);
         assert_eq!((pool.piece(0).len(), pool.piece(1)), (512, &[1; 512][..]));

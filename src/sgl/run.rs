@@ -152,6 +152,13 @@ impl PageRun {
         self.kind
     }
 
+    /// The last frame.
+    #[inline]
+    #[must_use]
+    pub const fn last(&self) -> Pfn {
+        Pfn::new(exact::u64::plus(self.start.get(), exact::u64::minus(self.count.get(), 1)))
+    }
+
     /// The frame after the last one.
     #[inline]
     #[must_use]

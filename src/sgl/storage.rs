@@ -17,11 +17,16 @@ use core::fmt;
 /// of a storage must be true:
 ///
 /// - a piece keeps what was written to it, and keeps its length, until it is taken back;
-/// - [`piece`](Self::piece) and [`piece_mut`](Self::piece_mut) give the same bytes for the same
+/// - [`piece`](Self::piece) and [`piece_mut`](Self::piece_mut) return the same bytes for the same
 ///   number, and different bytes for different numbers;
 /// - a piece has at least the bytes that were asked for and at most 4096, a multiple of 8; what it
 ///   holds at first does not matter;
-/// - [`grow`](Self::grow) adds exactly one piece, or fails and changes nothing.
+/// - [`grow`](Self::grow) adds exactly one piece, or changes nothing: where it fails, where it was
+///   asked for a size that is not [allowed](is_piece_size), and where it unwinds;
+/// - [`shrink`](Self::shrink) removes exactly the last piece; it and all methods but `grow` do not
+///   unwind.
+///
+/// Whether a storage is empty when it is lent does not matter: a builder takes its pieces back first.
 ///
 /// # Safety
 ///
@@ -30,15 +35,15 @@ pub unsafe trait Storage {
     /// The largest piece that is asked for: a power of two from 512 to 4096.
     const PIECE_BYTES: usize;
 
-    /// Adds a piece of at least `bytes` bytes. The list asks for multiples of 8, and for at most
-    /// `PIECE_BYTES`.
+    /// Adds a piece of at least `bytes` bytes.
     ///
     /// # Errors
     ///
-    /// [`AllocError`] if there is no memory; nothing has changed then.
+    /// [`AllocError`] if there is no memory, or if a piece cannot have that
+    /// [size](is_piece_size); nothing has changed then.
     fn grow(&mut self, bytes: usize) -> Result<(), AllocError>;
 
-    /// Takes the last piece back, if there is one.
+    /// Removes the last piece, if there is one.
     fn shrink(&mut self);
 
     /// How many pieces there are.
@@ -52,6 +57,14 @@ pub unsafe trait Storage {
 
     /// The bytes of memory that the storage holds outside of its own value, tables included.
     fn footprint(&self) -> usize;
+}
+
+/// Whether a piece may be asked for that has `bytes` bytes, where the largest has `most`: multiples
+/// of 8 that are not zero.
+#[inline]
+#[must_use]
+pub const fn is_piece_size(bytes: usize, most: usize) -> bool {
+    bytes != 0 && bytes % 8 == 0 && bytes <= most
 }
 
 /// There is no memory for another piece.
