@@ -18,7 +18,7 @@ mod support;
 
 use pinned_sgl::mock::{Nic, RegionBus};
 use pinned_sgl::rdma::{Access, MemoryRegion};
-use pinned_sgl::umem::{Account, PinFlags, PinRequest, Region, Umem, UserRange};
+use pinned_sgl::umem::{Account, PinFlags, PinRequest, Umem, UserRange};
 use pinned_sgl::{Iova, PageSizes, UserAddr};
 use std::{process::ExitCode, sync::Arc};
 use support::{count, mib, say, Args, Outcome, Pinned, Source, UserMemory};

@@ -16,7 +16,6 @@ mod rig;
 
 use pinned_sgl::iommu::{HeapIoas, IovaRange, Mapping, Placement};
 use pinned_sgl::mock::{Area, Device, DmaFault, Fragmentation, Iommu, Memory};
-use pinned_sgl::umem::Region;
 use pinned_sgl::UserAddr;
 use rig::{bytes, iova, iovas, pattern, Pinned, Rig, BASE, HALF_AND_HUGE, P, RW};
 use std::sync::Arc;

@@ -14,9 +14,8 @@
 
 mod rig;
 
-use pinned_sgl::iommu::{CutErrorKind, Edges, Mapping, UnmapRangeError};
+use pinned_sgl::iommu::{CutErrorKind, Cuts, Edges, Mapping, UnmapRangeError};
 use pinned_sgl::mock::{Area, Fragmentation, Iommu};
-use pinned_sgl::umem::Region;
 use pinned_sgl::{Iova, Tile};
 use rig::{bytes, iova, iovas, Pinned, Rig, P, RW};
 use std::sync::Arc;
@@ -69,10 +68,16 @@ impl Law {
         if offset == 0 || offset >= self.len {
             return Some(CutErrorKind::Outside { len: self.len });
         }
-        let below = *self.edges.iter().filter(|edge| **edge <= offset).max().unwrap();
-        let above = *self.edges.iter().filter(|edge| **edge >= offset).min().unwrap();
-        let legal = below == above || self.can_split && offset % self.smallest == 0;
-        (!legal).then_some(CutErrorKind::InsideEntry { edges: Edges { below, above } })
+        let page = self.can_split.then_some(self.smallest);
+        let below = match page {
+            Some(page) => offset - offset % page,
+            None => *self.edges.iter().filter(|edge| **edge <= offset).max().unwrap(),
+        };
+        let above = match page {
+            Some(page) => offset.next_multiple_of(page).min(self.len),
+            None => *self.edges.iter().filter(|edge| **edge >= offset).min().unwrap(),
+        };
+        (below != above).then_some(CutErrorKind::InsideEntry { edges: Edges { below, above } })
     }
 }
 
@@ -98,7 +103,9 @@ fn split_at_every_offset() {
         let rig = Rig::new(fragmentation);
         let umem = region(&rig);
         let law = Law::new(&umem, sizes, can_split);
-        let iommu = Arc::new(rig.config(sizes).can_split(can_split).build());
+        let iommu = Arc::new(
+            rig.config(sizes).cuts([Cuts::Entries, Cuts::Anywhere][usize::from(can_split)]).build(),
+        );
         let mut cuts = 0;
         for offset in (0..=law.len + P).step_by(0x400).chain([1, law.len - 1, u64::MAX]) {
             let mapping = Mapping::map(umem.clone(), iommu.clone(), iova(AT), RW).unwrap();
@@ -145,7 +152,9 @@ fn unmap_every_range() {
         let rig = Rig::new(fragmentation);
         let umem = region(&rig);
         let law = Law::new(&umem, sizes, can_split);
-        let iommu = Arc::new(rig.config(sizes).can_split(can_split).build());
+        let iommu = Arc::new(
+            rig.config(sizes).cuts([Cuts::Entries, Cuts::Anywhere][usize::from(can_split)]).build(),
+        );
         let mut unmapped = 0;
         let offsets: Vec<u64> = (0..=law.len).step_by(0x1800).chain(law.edges.clone()).collect();
         for start in &offsets {
@@ -203,7 +212,7 @@ fn parts_of_parts() {
     let umem = region(&rig);
     for seed in 0..40 {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let iommu = Arc::new(rig.config("4K|16K").can_split(true).build());
+        let iommu = Arc::new(rig.config("4K|16K").cuts(Cuts::Anywhere).build());
         let device = rig.device(&iommu);
         let mut parts = vec![Mapping::map(umem.clone(), iommu.clone(), iova(AT), RW).unwrap()];
         while let Some(part) =

@@ -16,7 +16,7 @@ mod rig;
 
 use pinned_sgl::iommu::{HeapIoas, Mapping, Placement, Prot};
 use pinned_sgl::mock::{Area, Fragmentation, Iommu, Step, Violation};
-use pinned_sgl::umem::{Attachment, Region};
+use pinned_sgl::umem::Attachment;
 use pinned_sgl::{Pfn, UserAddr};
 use rig::{bytes, iova, Pinned, Rig, BASE, P, RO, RW};
 use std::sync::Arc;
@@ -115,13 +115,13 @@ fn address_spaces() {
     assert!(!space(RO, true) && !space(RO, false));
     // Without a domain there is nobody who could write, but the CPU, by IOVA.
     let written = |write: bool| {
-        marked(|rig, umem| {
+        marked(|_rig, umem| {
             let mut space: HeapIoas<Arc<Pinned>, Arc<Iommu>> = HeapIoas::new();
             space.map(Placement::At(iova(AT)), umem.clone(), RW).unwrap();
             if write {
-                space.write(&rig.memory, iova(AT + P), b"cpu").unwrap();
+                space.write(iova(AT + P), b"cpu").unwrap();
             } else {
-                space.read(&rig.memory, iova(AT + P), &mut [0; 8]).unwrap();
+                space.read(iova(AT + P), &mut [0; 8]).unwrap();
             }
         })
     };

@@ -21,7 +21,7 @@ use pinned_sgl::iommu::{
 use pinned_sgl::mock::{
     Area, FailingAccountant, FailingSlab, FailingStorage, Fragmentation, Iommu, Mapped, Process,
 };
-use pinned_sgl::umem::{Account, PinRequest, Region, Umem};
+use pinned_sgl::umem::{Account, PinRequest, Umem};
 use pinned_sgl::{Heap, PageSize};
 use rig::{bytes, iova, iovas, Rig, P, RO, RW, WRITE_LONG};
 use std::num::NonZeroUsize;

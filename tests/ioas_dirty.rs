@@ -14,7 +14,9 @@
 
 mod rig;
 
-use pinned_sgl::iommu::{BitmapTooSmall, DirtyBitmap, HeapIoas, IoasError, IovaRange, Placement};
+use pinned_sgl::iommu::{
+    BitmapTooSmall, Cuts, DirtyBitmap, HeapIoas, IoasError, IovaRange, Placement,
+};
 use pinned_sgl::mock::{Area, Fragmentation, Iommu, MapFault, Step};
 use pinned_sgl::{PageSize, UserAddr};
 use rig::{bytes, iova, iovas, Pinned, Rig, BASE, HALF_AND_HUGE, P, RW};
@@ -34,7 +36,9 @@ fn setup(len: u64, sizes: &str, can_split: bool) -> (Rig, Space, Arc<Iommu>, Arc
         rig.buffer(huge / P, (len - huge) / P, Area::read_write());
     }
     let umem = rig.pin(bytes(0, len));
-    let iommu = Arc::new(rig.config(sizes).can_split(can_split).build());
+    let iommu = Arc::new(
+        rig.config(sizes).cuts([Cuts::Entries, Cuts::Anywhere][usize::from(can_split)]).build(),
+    );
     let mut space = Space::new();
     space.attach(iommu.clone()).unwrap();
     space.set_dirty_tracking(true).unwrap();

@@ -23,10 +23,10 @@ mod rig;
 
 use pinned_sgl::granule::TileError;
 use pinned_sgl::iommu::{
-    HeapIoas, IoasAccessErrorKind, IoasError, IovaRange, MapErrorKind, Placement, Prot,
+    Cuts, HeapIoas, IoasAccessErrorKind, IoasError, IovaRange, MapErrorKind, Placement, Prot,
 };
 use pinned_sgl::mock::{Area, Fragmentation, Iommu, MapFault, PinFault, Step};
-use pinned_sgl::umem::{AttachError, Attachment, PinErrorKind, PinFlags, PinRequest, Region, Umem};
+use pinned_sgl::umem::{AttachError, Attachment, PinErrorKind, PinFlags, PinRequest, Umem};
 use pinned_sgl::{Iova, UserAddr};
 use rig::{bytes, iova, iovas, pattern, Pinned, Rig, BASE, HALF_AND_HUGE, P, RO, RW, WRITE_LONG};
 use std::sync::Arc;
@@ -367,7 +367,11 @@ fn scenario_10_huge_pages_are_not_cut() {
     rig.buffer(0, 512, Area::read_write().huge(8));
     let umem = rig.pin(bytes(0, 512 * P));
     for can_split in [false, true] {
-        let iommu = Arc::new(rig.config(HALF_AND_HUGE).can_split(can_split).build());
+        let iommu = Arc::new(
+            rig.config(HALF_AND_HUGE)
+                .cuts([Cuts::Entries, Cuts::Anywhere][usize::from(can_split)])
+                .build(),
+        );
         let mut space = Space::new();
         space.attach(iommu.clone()).unwrap();
         let mapping = map(&mut space, &umem, AT, 512).unwrap();
@@ -496,22 +500,22 @@ fn by_the_cpu() {
     assert_eq!(refused, IoasError::Map(MapErrorKind::Attach(AttachError::ReadOnly)));
     space.map(Placement::At(iova(AT + 8 * P)), read_only.clone(), RO).unwrap();
     let mut seen = vec![0; 11 * P as usize];
-    space.read(&rig.memory, iova(AT + 0x123), &mut seen).unwrap();
+    space.read(iova(AT + 0x123), &mut seen).unwrap();
     assert_eq!(seen, all[0x123..0x123 + seen.len()]);
     let written = pattern(5 * P, 9);
-    space.write(&rig.memory, iova(AT + 0x7ff), &written).unwrap();
+    space.write(iova(AT + 0x7ff), &written).unwrap();
     all[0x7ff..0x7ff + written.len()].copy_from_slice(&written);
     assert_eq!(rig.read(bytes(0, 12 * P)), all);
     assert!(rig.device(&iommu).reads_as(iova(AT), &all).unwrap());
     // A hole, and memory that may not be written: the first such address, and nothing was done.
-    let error = space.read(&rig.memory, iova(AT + P), &mut [7; 12 * P as usize]).unwrap_err();
+    let error = space.read(iova(AT + P), &mut [7; 12 * P as usize]).unwrap_err();
     assert_eq!((error.iova, error.kind), (iova(AT + 12 * P), IoasAccessErrorKind::NotMapped));
-    let error = space.write(&rig.memory, iova(AT + 7 * P), &[7; 2 * P as usize]).unwrap_err();
+    let error = space.write(iova(AT + 7 * P), &[7; 2 * P as usize]).unwrap_err();
     assert_eq!((error.iova, error.kind), (iova(AT + 8 * P), IoasAccessErrorKind::NotPermitted));
-    let error = space.write(&rig.memory, iova(u64::MAX), &[7; 2]).unwrap_err();
+    let error = space.write(iova(u64::MAX), &[7; 2]).unwrap_err();
     assert_eq!(error.kind, IoasAccessErrorKind::NotMapped);
     assert_eq!(rig.read(bytes(0, 12 * P)), all);
-    assert!(space.read(&rig.memory, iova(0), &mut []).is_ok());
+    assert!(space.read(iova(0), &mut []).is_ok());
     assert_eq!(iommu.stats().reads, 0);
     drop(read_only);
     end(&rig, space, umem);

@@ -14,7 +14,7 @@
 )]
 
 use pinned_sgl::linux::{Buffer, PageMap, Pages, PinFault};
-use pinned_sgl::umem::{PinBatch, PinFlags, Pinner, RunSlot, UserRange};
+use pinned_sgl::umem::{PinFlags, PinnedBatch, Pinner, RunSlot, UserRange};
 use pinned_sgl::{PageRun, Pfn, UserAddr};
 use std::ops::Range;
 use std::sync::{Barrier, Mutex, MutexGuard, PoisonError};
@@ -60,8 +60,8 @@ impl<'a> Pins<'a> {
         let mut offset = range.start;
         while offset < range.end {
             let rest = part(buffer, offset..range.end);
-            let mut batch = PinBatch::new(buffer, rest, FLAGS, &mut memory);
-            let done = Pinner::pin(buffer, &mut batch);
+            let mut batch = PinnedBatch::new(buffer, rest, FLAGS, &mut memory);
+            let done = batch.fill();
             assert!(done.is_err() || batch.page_count() > 0, "no error, so there are pages");
             let pages = batch
                 .accept(|batch| {
@@ -193,8 +193,8 @@ fn a_batch_that_is_dropped_half_way_leaves_nothing_pinned() {
         let mut memory = [None; 1];
         for _ in 0..3 {
             let whole = part(&buffer, 0..100 * MIB);
-            let mut batch = PinBatch::new(&buffer, whole, FLAGS, &mut memory);
-            Pinner::pin(&buffer, &mut batch).unwrap();
+            let mut batch = PinnedBatch::new(&buffer, whole, FLAGS, &mut memory);
+            batch.fill().unwrap();
             assert!(batch.page_count() > 0 && batch.left() > 0);
             assert!(vm_pin() - before >= 64 * MIB);
             drop(batch);
@@ -258,8 +258,8 @@ fn what_is_not_in_the_buffer_is_not_pinned() {
     let mut memory = [None; 4];
     let mut fault_of = |start: UserAddr, len, flags, slots| {
         let range = UserRange::new(start, len).unwrap();
-        let mut batch = PinBatch::new(&buffer, range, flags, &mut memory[..slots]);
-        let fault = Pinner::pin(&buffer, &mut batch).unwrap_err();
+        let mut batch = PinnedBatch::new(&buffer, range, flags, &mut memory[..slots]);
+        let fault = batch.fill().unwrap_err();
         assert!(batch.is_empty());
         fault
     };
@@ -283,10 +283,10 @@ fn what_is_not_in_the_buffer_is_not_pinned() {
     assert_eq!(vm_pin(), before);
     for flags in [PinFlags::empty(), PinFlags::FORCE, PinFlags::LONGTERM] {
         let mut memory = vec![None; 256];
-        let mut batch = PinBatch::new(&buffer, part(&buffer, 0..MIB), flags, &mut memory);
-        Pinner::pin(&buffer, &mut batch).unwrap();
+        let mut batch = PinnedBatch::new(&buffer, part(&buffer, 0..MIB), flags, &mut memory);
+        batch.fill().unwrap();
         assert_eq!((batch.left(), vm_pin() - before), (0, MIB));
-        assert!(matches!(Pinner::pin(&buffer, &mut batch), Err(PinFault::NoRoom)));
+        assert!(matches!(batch.fill(), Err(PinFault::NoRoom)));
     }
     assert_eq!(vm_pin(), before);
 }

@@ -11,7 +11,7 @@
 )]
 
 use pinned_sgl::iommu::{
-    DirtyDomain, Domain, Entry, IovaRange, Prot, RangeGather, ReadDomain, Slab,
+    Cuts, DirtyDomain, Domain, Entry, IovaRange, Prot, RangeGather, ReadDomain, Slab,
 };
 use pinned_sgl::mock::{
     Bus, BusError, BusErrorReason, Device, DmaFault, FailingSlab, Iommu, Key, Lie, MapFault, Nic,
@@ -140,7 +140,9 @@ fn translates_as_the_oracle() {
             let small = sizes.smallest().unwrap();
             // Not so large that the oracle gets slow.
             let top = sizes.largest().unwrap().bytes().min(64 << 20);
-            let iommu = Iommu::config(sizes).can_split(can_split).build();
+            let iommu = Iommu::config(sizes)
+                .cuts([Cuts::Entries, Cuts::Anywhere][usize::from(can_split)])
+                .build();
             let mut rng = fastrand::Rng::with_seed(seed as u64);
             let mut oracle: BTreeMap<u64, u64> = BTreeMap::new();
             // What was mapped at a time, by its first address.
@@ -306,7 +308,7 @@ fn cuts_without_splitting() {
 
 #[test]
 fn cuts_with_splitting() {
-    let iommu = Iommu::config(sizes("4K|64K|2M")).can_split(true).build();
+    let iommu = Iommu::config(sizes("4K|64K|2M")).cuts(Cuts::Anywhere).build();
     map(&iommu, 0, M2, 2 * M2);
     let device = Device::new(&iommu, Bytes::new(u64::MAX));
     device.prefetch(range(0, 2 * M2)).unwrap();
@@ -534,7 +536,7 @@ fn written(iommu: &Iommu, clear: bool, gather: &mut RangeGather) -> Vec<u64> {
 
 #[test]
 fn dirty_pages() {
-    let iommu = Iommu::config(sizes("4K|2M")).can_split(true).build();
+    let iommu = Iommu::config(sizes("4K|2M")).cuts(Cuts::Anywhere).build();
     let device = Device::new(&iommu, Bytes::new(u64::MAX));
     map(&iommu, 0, 0, 2 * M2 + 2 * K4);
     let mut gather = RangeGather::default();

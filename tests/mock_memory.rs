@@ -16,7 +16,7 @@ use pinned_sgl::mock::{
     Area, Bus, BusErrorReason, FailingAccountant, FailingStorage, Fragmentation, MapError, Memory,
     MemoryError, PinFault, Plan, Process, Step, Violation, Witness, Zone,
 };
-use pinned_sgl::umem::{Account, Accountant, PinBatch, PinFlags, Pinner, RunSlot, UserRange};
+use pinned_sgl::umem::{Account, Accountant, PinFlags, PinnedBatch, Pinner, RunSlot, UserRange};
 use pinned_sgl::{
     Heap, MemoryKind, PageRun, PageSize, Pfn, PhysAddr, ProviderId, Storage, UserAddr,
 };
@@ -44,9 +44,9 @@ fn with(memory: &Memory, pages: u64, area: Area) -> Process {
 /// Pins a whole range; the runs, whose pins are the caller's.
 fn pin(process: &Process, range: UserRange, flags: PinFlags) -> Result<Vec<PageRun>, PinFault> {
     let mut slots: Vec<RunSlot> = vec![None; 2048];
-    let mut batch = PinBatch::new(process, range, flags, &mut slots);
+    let mut batch = PinnedBatch::new(process, range, flags, &mut slots);
     while batch.left() != 0 {
-        process.pin(&mut batch)?;
+        batch.fill()?;
     }
     batch.accept(|batch| Ok(batch.runs().collect()))
 }
@@ -404,8 +404,8 @@ fn what_is_not_there_cannot_be_pinned() {
     let process = with(&memory, 2, Area::read_write());
     process.map(range(3, 1), Area::read_only()).unwrap();
     let mut slots = [None; 8];
-    let mut batch = PinBatch::new(&process, range(0, 4), WRITE, &mut slots);
-    assert_eq!(process.pin(&mut batch), Err(PinFault::NotMapped(at(2))));
+    let mut batch = PinnedBatch::new(&process, range(0, 4), WRITE, &mut slots);
+    assert_eq!(batch.fill(), Err(PinFault::NotMapped(at(2))));
     assert_eq!(batch.page_count(), 2, "what was pinned before stays in the batch");
     drop(batch);
     memory.assert_no_leak();
@@ -459,18 +459,18 @@ fn pins_stop_short_where_they_are_told_to() {
     let process = with(&memory, 16, Area::read_write().huge(2));
     process.set_pin_limit(3);
     let mut slots = [None; 8];
-    let mut batch = PinBatch::new(&process, range(0, 16), WRITE, &mut slots);
-    process.pin(&mut batch).unwrap();
+    let mut batch = PinnedBatch::new(&process, range(0, 16), WRITE, &mut slots);
+    batch.fill().unwrap();
     assert_eq!(batch.page_count(), 3);
     process.interrupt_after(2);
-    assert_eq!(process.pin(&mut batch), Err(PinFault::Interrupted(at(5))));
+    assert_eq!(batch.fill(), Err(PinFault::Interrupted(at(5))));
     process.interrupt();
-    assert_eq!(process.pin(&mut batch), Err(PinFault::Interrupted(at(5))));
+    assert_eq!(batch.fill(), Err(PinFault::Interrupted(at(5))));
     memory.plan().fail_step_at(Step::Pin, 1, 1);
-    process.pin(&mut batch).unwrap();
-    assert_eq!(process.pin(&mut batch), Err(PinFault::Injected(at(9))));
+    batch.fill().unwrap();
+    assert_eq!(batch.fill(), Err(PinFault::Injected(at(9))));
     process.set_pin_limit(u64::MAX);
-    process.pin(&mut batch).unwrap();
+    batch.fill().unwrap();
     assert_eq!((batch.left(), memory.pinned_pages(), memory.plan().calls()), (0, 16, 6));
     drop(batch);
     memory.assert_no_leak();
@@ -485,8 +485,8 @@ fn a_full_batch_ends_a_call() {
         .unwrap();
     let process = with(&memory, 16, Area::read_write());
     let mut slots = [None; 2];
-    let mut batch = PinBatch::new(&process, range(0, 16), WRITE, &mut slots);
-    process.pin(&mut batch).unwrap();
+    let mut batch = PinnedBatch::new(&process, range(0, 16), WRITE, &mut slots);
+    batch.fill().unwrap();
     assert_eq!((batch.page_count(), batch.room(), memory.pinned_pages()), (2, 0, 2));
 }
 

@@ -21,7 +21,7 @@ use pinned_sgl::mock::{
     Area, Fragmentation, Iommu, Lie, Mapped, Memory, PinFault, Process, Step, Violation, Zone,
 };
 use pinned_sgl::umem::{
-    Account, AttachError, PinBatch, PinErrorKind, PinFlags, PinRequest, Pinner, Region, RunSlot,
+    Account, AttachError, PinBatch, PinErrorKind, PinFlags, PinRequest, Pinner, RunSlot,
 };
 use pinned_sgl::{MemoryKind, PageRun, PageSize, Pfn, ProviderId, UserAddr};
 use rig::{bytes, iova, iovas, Eager, Rig, Watched, BASE, P, RO, RW, WRITE_LONG};
@@ -398,7 +398,7 @@ unsafe impl Pinner for Registers {
         PageSize::SIZE_4K
     }
 
-    fn pin(&self, batch: &mut PinBatch<'_, Self>) -> Result<(), ()> {
+    fn pin(&self, batch: &mut PinBatch<'_>) -> Result<(), ()> {
         let run =
             PageRun::new(Pfn::new(0xfee00), batch.left(), MemoryKind::Mmio).map_err(|_| ())?;
         // SAFETY: registers are always where they are.

@@ -4,7 +4,7 @@
 use crate::args::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pinned_sgl::linux::{Buffer, BufferError, FrameError, PinFault, Steps};
-use pinned_sgl::umem::{PinError, PinErrorKind, PinFlags, PinRequest, Region, Umem, Unaccounted};
+use pinned_sgl::umem::{PinError, PinErrorKind, PinFlags, PinRequest, Umem, Unaccounted};
 use pinned_sgl::{Heap, Sgl};
 use std::time::{Duration, Instant};
 use std::{fmt, ops::ControlFlow};

@@ -9,7 +9,7 @@
 use clap::{CommandFactory, FromArgMatches, Parser};
 use pinned_sgl::linux::{Buffer, Pages};
 use pinned_sgl::mock::{Area, Memory, Process};
-use pinned_sgl::umem::{Account, PageAccess, Pinner, Umem, UserRange};
+use pinned_sgl::umem::{Account, PageAccess, Umem, UserRange};
 use pinned_sgl::{Heap, UserAddr};
 use std::{error::Error, process::ExitCode, sync::Arc};
 
@@ -53,12 +53,12 @@ fn bytes(text: &str) -> Result<u64, String> {
 
 /// Memory of a process that can be pinned, and that the CPU can copy from and to.
 pub(crate) trait UserMemory:
-    Pinner<Error: Error + 'static> + PageAccess<Error: Error + 'static> + 'static
+    PageAccess<Error: Error + 'static, AccessError: Error + 'static> + 'static
 {
 }
 
 impl<P> UserMemory for P where
-    P: Pinner<Error: Error + 'static> + PageAccess<Error: Error + 'static> + 'static
+    P: PageAccess<Error: Error + 'static, AccessError: Error + 'static> + 'static
 {
 }
 

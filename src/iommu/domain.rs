@@ -10,21 +10,31 @@ use core::{fmt, pin::Pin};
 
 /// An IOMMU address space: a page table, the cache of it in the hardware, and the devices behind it.
 ///
-/// A domain is shared: its methods take `&self`. Calls for disjoint ranges may come from several
-/// threads at a time if the domain is `Sync`.
+/// A domain is shared: its methods take `&self`. What is mapped in it is known to the values that map
+/// there, a [`Mapping`](super::Mapping), a [`Stream`](super::Stream) or an [`Ioas`](super::Ioas), and
+/// none of these knows of the others. So it is the domain that refuses addresses which are in use.
 ///
 /// # Implementation safety
 ///
-/// - after [`map`](Self::map) has reported `n` bytes, the devices reach exactly the first `n` bytes
-///   of the tile, as `prot` allows, at its IOVA; it never replaces an entry that is there, and
-///   reports no byte that it did not map itself;
+/// - [`map`](Self::map) may be asked for any addresses at any time, also for some that are mapped, and,
+///   where the domain is `Sync`, by several threads at once. It never replaces an entry that is there,
+///   and reports no byte that this call did not map; of two calls that want one address, at most one
+///   gets it. A domain whose page table leaves this to its callers takes a lock;
+/// - after `map` has reported `n` bytes, the devices reach exactly the first `n` bytes of the tile at
+///   its IOVA, and never write to them without [`Prot::WRITE`]. (Where a format has no entry that can
+///   be written and not read, memory that may be written may be read, too.);
 /// - after [`unmap`](Self::unmap) or [`unmap_range`](Self::unmap_range) has reported `n` bytes,
-///   exactly the entries of the first `n` bytes are gone; the hardware may remember them until
-///   [`flush`](Self::flush) has been called with the same gather;
-/// - after [`flush`](Self::flush), no device reaches what was unmapped through that gather;
+///   exactly the entries of the first `n` bytes are gone, and all others are there; the hardware may
+///   remember them until [`flush`](Self::flush) has been called with the same gather. Two calls for
+///   ranges that do not overlap may come at once where the domain is `Sync`, also if both lie in one
+///   entry of a domain that [cuts anywhere](Cuts::Anywhere);
+/// - after `flush` has returned, no device reaches what was unmapped through that gather. A flush with
+///   a gather that this domain has not filled does no harm;
 /// - when a domain is dropped, no device reaches anything through it any more;
-/// - [`page_sizes`](Self::page_sizes), [`aperture`](Self::aperture) and
-///   [`can_split`](Self::can_split) never change.
+/// - [`page_sizes`](Self::page_sizes), [`aperture`](Self::aperture) and [`cuts`](Self::cuts) never
+///   change;
+/// - any method may unwind. Then anything that it was asked for may have been done in part: the crate
+///   takes the addresses for reached, and leaks the pins of the memory.
 ///
 /// The crate checks the numbers that a domain reports as far as they can be checked. One that is
 /// caught lying makes values leak their pins; what a device may still write is never freed.
@@ -51,23 +61,25 @@ pub unsafe trait Domain {
     /// The addresses that it can translate.
     fn aperture(&self) -> IovaRange;
 
-    /// Whether it can unmap a part of a page table entry, leaving the rest as smaller entries.
-    fn can_split(&self) -> bool {
-        false
+    /// Where memory that was mapped may be cut, so that a part of it can be unmapped.
+    fn cuts(&self) -> Cuts {
+        Cuts::Entries
     }
 
     /// Maps a tile; reports how many bytes of it are mapped now, whether or not it failed.
     ///
     /// A success reports all bytes; a failure some of them, whole pages of the tile, from its
-    /// beginning on.
+    /// beginning on: none, where a domain [never cuts](Cuts::Never).
     ///
     /// # Safety
     ///
-    /// The memory of the tile stays what it is until the bytes were unmapped and flushed. No other
-    /// part of the program uses these IOVAs of this domain.
+    /// The memory of the tile stays what it is, and may be accessed as `prot` says, until the bytes
+    /// that were reported have been unmapped and flushed; for ever, if the call unwinds or reports what
+    /// it cannot have mapped.
     unsafe fn map(&self, tile: Tile, prot: Prot) -> (u64, Result<(), Self::Error>);
 
-    /// Called once behind the last `map` of a mapping, for hardware that must be told.
+    /// Called once behind the last `map` of a mapping, for hardware that may remember that there was
+    /// nothing.
     ///
     /// # Errors
     ///
@@ -82,13 +94,12 @@ pub unsafe trait Domain {
     ///
     /// # Safety
     ///
-    /// The tile was mapped by the caller, as one or as part of larger ones whose page table entries
-    /// it does not cut (unless the domain can split).
+    /// The bytes of the tile were reported by [`map`](Self::map) to the caller and have not been
+    /// unmapped since; and what is unmapped begins and ends where the domain [can cut](Self::cuts).
     unsafe fn unmap(&self, tile: Tile, gather: Pin<&mut Self::Gather>) -> u64;
 
-    /// Unmaps a range, whose tiles are told too: for page tables that must be told the size of an
-    /// entry. Domains that need only the range do better to ignore the tiles, which are then never
-    /// computed.
+    /// Unmaps a range. Its tiles are passed, too, for page tables that need the size of an entry; a
+    /// domain that needs only the range ignores them, and then they are never computed.
     ///
     /// # Safety
     ///
@@ -102,7 +113,8 @@ pub unsafe trait Domain {
         let _ = range;
         let mut done = 0u64;
         for tile in tiles {
-            // SAFETY: the caller promises it for each of the tiles.
+            // SAFETY: "the bytes of the tile were reported by `map` to the caller and have not been
+            // unmapped since; and ..": as the caller promises for all of the tiles.
             let bytes = unsafe { self.unmap(tile, gather.as_mut()) };
             done = done.saturating_add(bytes);
             if bytes != tile.len() {
@@ -116,11 +128,30 @@ pub unsafe trait Domain {
     fn flush(&self, gather: Pin<&mut Self::Gather>);
 }
 
+/// Where a domain can cut memory that was mapped, to unmap a part of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cuts {
+    /// At every multiple of its smallest page: an entry that lies across becomes several smaller ones.
+    Anywhere,
+    /// Between page table entries.
+    Entries,
+    /// Nowhere: what was mapped as one is unmapped as one, as by the calls of VFIO and iommufd that map
+    /// user memory.
+    Never,
+}
+
 /// A domain whose page table can be read: for those who store no list.
 ///
 /// # Implementation safety
 ///
-/// What [`read`](Self::read) tells is what a device reaches. It decides what is unpinned.
+/// - [`read`](Self::read) may be called at any time, and, where the domain is `Sync`, while other
+///   threads map and unmap: it never looks at a table that is being freed;
+/// - for an address that [`map`](Domain::map) has reported as mapped, and that nobody is unmapping, it
+///   returns the entry that leads to the memory of that tile, and counts no byte that lies outside of
+///   the entry. What is unpinned is decided by that.
+///
+/// Nothing follows for other addresses: a device may still reach what is unmapped and not flushed,
+/// although nothing is found there.
 ///
 /// # Safety
 ///
@@ -166,7 +197,7 @@ pub unsafe trait DirtyDomain: Domain {
     /// The domain's own.
     fn set_dirty_tracking(&self, on: bool) -> Result<(), Self::Error>;
 
-    /// Tells the pages of `range` that were written, as ranges of whole page table entries in
+    /// Reports the pages of `range` that were written, as ranges of whole page table entries in
     /// ascending order; forgets that they were if `clear`. To clear, a caller gives a range whose ends
     /// lie inside no entry.
     ///

@@ -12,6 +12,7 @@
 //! ends of the run alone: no page table is read, and no tile is counted.
 #![forbid(unsafe_code)]
 
+use super::domain::{Cuts, Domain};
 use crate::addr::Iova;
 use crate::exact::Exact as _;
 use crate::page_size::PageSizes;
@@ -57,6 +58,25 @@ impl Edges {
         }
         let from = |address: u64| address.minus(iova.get());
         Self { below: from(entry.0), above: from(entry.1).plus(1) }
+    }
+
+    /// Those around byte `offset` of `window`, mapped at `iova` in `domain`, at which the domain can cut
+    /// it. O(log runs + sizes).
+    pub(super) fn of_domain<D: Domain + ?Sized, S: Storage>(
+        domain: &D,
+        window: &Window<'_, S>,
+        iova: Iova,
+        offset: u64,
+    ) -> Self {
+        let sizes = domain.page_sizes();
+        match (domain.cuts(), sizes.smallest()) {
+            (Cuts::Anywhere, Some(smallest)) => Self::around(window, smallest.into(), iova, offset),
+            (Cuts::Entries, Some(_)) => Self::around(window, sizes, iova, offset),
+            (Cuts::Never, _) | (_, None) if offset != 0 && offset < window.len() => {
+                Self { below: 0, above: window.len() }
+            }
+            _ => Self { below: offset, above: offset },
+        }
     }
 
     /// Whether the offset itself is an edge.

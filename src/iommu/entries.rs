@@ -5,7 +5,7 @@
 //! All or nothing: where a window cannot be mapped whole, exactly what was mapped of it is unmapped
 //! and flushed. Teardown reads the list, not the page table.
 
-use super::domain::Domain;
+use super::domain::{Cuts, Domain};
 use super::prot::Prot;
 use super::range::IovaRange;
 use crate::addr::Iova;
@@ -56,6 +56,11 @@ pub(super) struct NotMapped<E> {
 }
 
 impl<E> NotMapped<E> {
+    /// A domain broke its contract.
+    pub(super) const fn breach(breach: Breach) -> Self {
+        Self { kind: MapErrorKind::Breach(breach), mapped: 0, breach: true }
+    }
+
     /// Whether a device could reach some of the memory for a while.
     pub(super) const fn was_reached(&self) -> bool {
         self.mapped > 0 || self.breach
@@ -68,6 +73,17 @@ impl<E> From<MapErrorKind<E>> for NotMapped<E> {
     }
 }
 
+/// Whether `prot` says what a device may do, in bits that are known.
+pub(super) const fn check_prot<E>(prot: Prot) -> Result<(), MapErrorKind<E>> {
+    if !Prot::all().contains(prot) {
+        return Err(MapErrorKind::UnknownProt { bits: prot.bits() });
+    }
+    if !prot.intersects(Prot::READ.union(Prot::WRITE)) {
+        return Err(MapErrorKind::NoAccess);
+    }
+    Ok(())
+}
+
 /// Whether a window can be mapped at all: what can be known before a domain is asked.
 pub(super) fn check<D: Domain + ?Sized>(
     domain: &D,
@@ -75,9 +91,7 @@ pub(super) fn check<D: Domain + ?Sized>(
     iova: Iova,
     prot: Prot,
 ) -> Result<IovaRange, MapErrorKind<D::Error>> {
-    if !prot.intersects(Prot::READ | Prot::WRITE) {
-        return Err(MapErrorKind::NoAccess);
-    }
+    check_prot(prot)?;
     let wraps = MapErrorKind::Tiles(TileError::Wraps { iova, len });
     let range = IovaRange::new(iova, len).map_err(|_| wraps)?;
     let aperture = domain.aperture();
@@ -91,8 +105,8 @@ pub(super) fn check<D: Domain + ?Sized>(
 ///
 /// # Safety
 ///
-/// The memory of the window is attached, and stays so until it was [removed](remove) and flushed, or
-/// for ever after a breach. Nobody else uses these addresses of the domain.
+/// The memory of the window is attached, for writing if `prot` has [`Prot::WRITE`], and stays so until
+/// it was [removed](remove) and flushed; for ever after a breach, or if this unwinds.
 pub(super) unsafe fn install<D: Domain + ?Sized, S: Storage>(
     domain: &D,
     window: Window<'_, S>,
@@ -102,13 +116,15 @@ pub(super) unsafe fn install<D: Domain + ?Sized, S: Storage>(
     let range = check(domain, window.len(), iova, prot)?;
     let tiles = window.tiles(domain.page_sizes(), iova).map_err(MapErrorKind::Tiles)?;
     let mut mapped = 0u64;
-    // SAFETY: the caller's promise is handed on.
+    // SAFETY: "the memory of the tiles stays what it is, and may be accessed as `prot` says, until ..":
+    // it is attached, as the caller promises.
     let outcome = unsafe { map_tiles(domain, tiles, prot, &mut mapped) };
     let outcome = outcome.and_then(|()| domain.sync_map(range).map_err(TileFault::Domain));
     let Err(fault) = outcome else {
         return Ok(());
     };
-    // SAFETY: these bytes are mapped; the last tile may be mapped in part.
+    // SAFETY: "`mapped` bytes were reported to the caller": by the tiles so far, and whole pages of the
+    // last one.
     let undone = unsafe { roll_back(domain, &window, iova, mapped) };
     Err(match (fault, undone) {
         (TileFault::Domain(error), Ok(())) => {
@@ -132,7 +148,8 @@ pub(super) enum TileFault<E> {
 ///
 /// # Safety
 ///
-/// That of [`Domain::map`], for each of them.
+/// The memory of the tiles stays what it is, and may be accessed as `prot` says, until what is in
+/// `mapped` has been unmapped and flushed; for ever, after a breach or if this unwinds.
 pub(super) unsafe fn map_tiles<D: Domain + ?Sized>(
     domain: &D,
     tiles: impl Iterator<Item = Tile>,
@@ -140,10 +157,17 @@ pub(super) unsafe fn map_tiles<D: Domain + ?Sized>(
     mapped: &mut u64,
 ) -> Result<(), TileFault<D::Error>> {
     for tile in tiles {
-        // SAFETY: the caller's promise is handed on.
+        // SAFETY: "the memory of the tile stays what it is, and may be accessed as `prot` says, until
+        // the bytes that were reported have been unmapped and flushed; for ever, if the call unwinds or
+        // reports what it cannot have mapped": the caller promises it for all of the tiles.
         let (bytes, outcome) = unsafe { domain.map(tile, prot) };
-        let honest = bytes & tile.page_size.mask() == 0
-            && if outcome.is_ok() { bytes == tile.len() } else { bytes <= tile.len() };
+        let honest = match (&outcome, domain.cuts()) {
+            (Ok(()), _) => bytes == tile.len(),
+            (Err(_), Cuts::Never) => bytes == 0,
+            (Err(_), Cuts::Anywhere | Cuts::Entries) => {
+                bytes <= tile.len() && bytes & tile.page_size.mask() == 0
+            }
+        };
         if !honest {
             let range = IovaRange::new(tile.iova, tile.len()).unwrap_or(IovaRange::ALL);
             return Err(TileFault::Breach(Breach { range, reported: bytes }));
@@ -158,19 +182,22 @@ pub(super) unsafe fn map_tiles<D: Domain + ?Sized>(
 ///
 /// # Safety
 ///
-/// They are mapped by the caller.
+/// So many bytes were reported to the caller by [`map_tiles`].
 unsafe fn roll_back<D: Domain + ?Sized, S: Storage>(
     domain: &D,
     window: &Window<'_, S>,
     iova: Iova,
     mapped: u64,
 ) -> Result<(), Breach> {
-    // Nothing to undo is a window of zero bytes, which there is not.
-    let Ok(window) = window.window(0, mapped) else {
+    // A window of zero bytes there is not.
+    if mapped == 0 {
         return Ok(());
-    };
+    }
+    let breach = IovaRange::new(iova, mapped).unwrap_or(IovaRange::ALL);
+    let window = window.window(0, mapped).map_err(|_| Breach::new(breach))?;
     let mut gather = pin!(D::Gather::default());
-    // SAFETY: the caller's promise is handed on.
+    // SAFETY: "the window was installed ..": these bytes were reported to the caller, and end where a
+    // call of `map` ended, or a page of its last tile.
     let removed = unsafe { remove(domain, &window, iova, gather.as_mut()) };
     domain.flush(gather);
     removed
@@ -180,19 +207,20 @@ unsafe fn roll_back<D: Domain + ?Sized, S: Storage>(
 ///
 /// # Safety
 ///
-/// The window was [installed](install), as one or as part of a larger one of which it cuts no page
-/// table entry (unless the domain can split).
+/// The window was [installed](install) by the caller and has not been removed since, as one or as part
+/// of a larger one that the domain can cut where this one begins and ends.
 pub(super) unsafe fn remove<D: Domain + ?Sized, S: Storage>(
     domain: &D,
     window: &Window<'_, S>,
     iova: Iova,
     gather: Pin<&mut D::Gather>,
 ) -> Result<(), Breach> {
-    let len = window.len();
-    let range = IovaRange::new(iova, len).unwrap_or(IovaRange::ALL);
+    let range = IovaRange::new(iova, window.len()).map_err(|_| Breach::new(IovaRange::ALL))?;
     // What was installed can be tiled; if not, the page sizes have changed.
     let tiles = window.tiles(domain.page_sizes(), iova).map_err(|_| Breach::new(range))?;
-    // SAFETY: the caller's promise is handed on; these are the tiles of the range.
+    // SAFETY: "the bytes of the tiles were reported .. and what is unmapped begins and ends where the
+    // domain can cut; the tiles make up the range": as the caller promises of the window, whose tiles
+    // these are.
     unsafe { unmap_tiles(domain, range, tiles, gather) }
 }
 
@@ -207,7 +235,7 @@ pub(super) unsafe fn unmap_tiles<D: Domain + ?Sized>(
     tiles: impl Iterator<Item = Tile>,
     gather: Pin<&mut D::Gather>,
 ) -> Result<(), Breach> {
-    // SAFETY: the caller's promise is handed on.
+    // SAFETY: "that of `unmap`, for all of the tiles, which make up the range": as the caller promises.
     let reported = unsafe { domain.unmap_range(range, tiles, gather) };
     if range.len() == Some(reported) {
         Ok(())
@@ -222,6 +250,11 @@ pub(super) unsafe fn unmap_tiles<D: Domain + ?Sized>(
 pub enum MapErrorKind<E> {
     /// Neither reading nor writing was asked for.
     NoAccess,
+    /// Some bits of the [`Prot`] are none.
+    UnknownProt {
+        /// All bits that were given.
+        bits: u32,
+    },
     /// The region cannot be attached: it is read-only, or there are too many attachments.
     Attach(AttachError),
     /// There are no such bytes in the region.
@@ -245,6 +278,7 @@ impl<E: fmt::Display> fmt::Display for MapErrorKind<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoAccess => f.write_str("neither reading nor writing was asked for"),
+            Self::UnknownProt { bits } => write!(f, "unknown flags in {bits:#x}"),
             Self::Attach(error) => error.fmt(f),
             Self::Window(error) => error.fmt(f),
             Self::Tiles(error) => error.fmt(f),
@@ -265,7 +299,7 @@ impl<E: core::error::Error + 'static> core::error::Error for MapErrorKind<E> {
             Self::Tiles(error) => Some(error),
             Self::Domain(error) => Some(error),
             Self::Breach(breach) => Some(breach),
-            Self::NoAccess | Self::Aperture { .. } => None,
+            Self::NoAccess | Self::UnknownProt { .. } | Self::Aperture { .. } => None,
         }
     }
 }

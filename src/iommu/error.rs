@@ -165,11 +165,13 @@ pub enum CutErrorKind {
         /// The bytes of the mapping.
         len: u64,
     },
-    /// The offset lies inside a page table entry, and the domain cannot split it.
+    /// The offset lies inside a page table entry that the domain cannot cut there.
     InsideEntry {
         /// The nearest places where the mapping may be cut.
         edges: Edges,
     },
+    /// The domain never cuts what was mapped as one.
+    Indivisible,
     /// Each part holds the region, and no more can.
     Attach(AttachError),
 }
@@ -180,9 +182,10 @@ impl fmt::Display for CutErrorKind {
             Self::Outside { len } => write!(f, "not a place inside a mapping of {len:#x} bytes"),
             Self::InsideEntry { edges: Edges { below, above } } => write!(
                 f,
-                "inside a page of the IOMMU, which it cannot split; \
+                "inside a page of the IOMMU, which it cannot cut there; \
                  the nearest edges are at {below:#x} and {above:#x}"
             ),
+            Self::Indivisible => f.write_str("the domain unmaps it whole, or not at all"),
             Self::Attach(error) => error.fmt(f),
         }
     }

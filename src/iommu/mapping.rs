@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`Mapping`]: a window of a region, shown to a device at an IOVA.
 
-use super::domain::Domain;
+use super::domain::{Cuts, Domain};
 use super::edges::Edges;
 use super::entries::{self, Breach, MapErrorKind, NotMapped};
 use super::error::{CutError, CutErrorKind, MapError, UnmapError, UnmapRangeError};
@@ -10,7 +10,7 @@ use super::range::IovaRange;
 use crate::addr::{Iova, PhysAddr};
 use crate::exact::Exact as _;
 use crate::sgl::{Window, WindowError};
-use crate::umem::{Attachment, Holder, Region, SharedHolder};
+use crate::umem::{Attachment, Holder, Region, RegionExt as _, SharedHolder};
 use core::{
     fmt,
     mem::ManuallyDrop,
@@ -116,8 +116,9 @@ where
         };
         let region = attachment.region();
         let mapped = match region.window(range.clone()) {
-            // SAFETY: the region is attached. The domain refuses addresses that are in use, and what
-            // is mapped now is unmapped by this value alone.
+            // SAFETY: "the memory of the window is attached, for writing if `prot` has `WRITE`, and
+            // stays so until it was removed and flushed; for ever after a breach, or if this unwinds":
+            // by `attachment`, which is released behind a removal only, and leaked otherwise.
             Ok(window) => unsafe { entries::install(&*domain, window, iova, prot) },
             Err(error) => Err(MapErrorKind::Window(error).into()),
         };
@@ -138,7 +139,8 @@ where
                 let region = if breach {
                     attachment.leak()
                 } else {
-                    // SAFETY: nothing is mapped; what was, has been unmapped and flushed.
+                    // SAFETY: "the device cannot reach the memory any more, through no cache of
+                    // translations either": nothing is mapped; what was, has been unmapped and flushed.
                     unsafe { attachment.release() }
                 };
                 Err(MapError { kind, mapped, region, domain })
@@ -210,11 +212,11 @@ where
         self.window().ok()?.phys(iova.checked_offset_from(self.iova)?)
     }
 
-    /// The nearest places around byte `offset` of the mapping at which it may be cut.
+    /// The nearest places around byte `offset` of the mapping at which the domain can cut it.
     #[must_use]
     pub fn edges(&self, offset: u64) -> Edges {
         match self.window() {
-            Ok(window) => Edges::around(&window, self.domain.page_sizes(), self.iova, offset),
+            Ok(window) => Edges::of_domain(&**self.domain, &window, self.iova, offset),
             Err(_) => Edges { below: 0, above: self.len },
         }
     }
@@ -228,13 +230,14 @@ where
     /// the region are leaked then.
     pub fn unmap(self) -> Result<(U, D), UnmapError<U, D>> {
         let this = ManuallyDrop::new(self);
-        // SAFETY: by the invariant, which ends here: `this` is neither used nor dropped again.
+        // SAFETY: "called once, at the end": `this` is neither used nor dropped again.
         let removed = unsafe { this.remove() };
         // SAFETY: each field is read once, and `this` is not used again.
         let (attachment, domain) =
             unsafe { (ptr::read(&raw const *this.attachment), ptr::read(&raw const *this.domain)) };
         match removed {
-            // SAFETY: what was mapped has been unmapped and flushed.
+            // SAFETY: "the device cannot reach the memory any more, through no cache of translations
+            // either": what was mapped under this attachment has been unmapped and flushed.
             Ok(()) => Ok((unsafe { attachment.release() }, domain)),
             Err(breach) => Err(UnmapError { breach, region: attachment.leak(), domain }),
         }
@@ -249,7 +252,10 @@ where
         let domain = &**self.domain;
         let window = self.window().map_err(|_| Breach::new(self.range()))?;
         let mut gather = pin!(<D::Target as Domain>::Gather::default());
-        // SAFETY: by the invariant, these entries are there and ours to remove.
+        // SAFETY: "the window was installed by the caller and has not been removed since, as one or as
+        // part of a larger one that the domain can cut where this one begins and ends": by the
+        // invariant, as `cut_fault` asks the domain before a mapping is cut, and as the caller promises
+        // that this is the first call.
         let removed = unsafe { entries::remove(domain, &window, self.iova, gather.as_mut()) };
         domain.flush(gather);
         removed
@@ -329,18 +335,21 @@ where
         if offset == 0 || offset >= self.len {
             return Some(CutErrorKind::Outside { len: self.len });
         }
+        if self.domain.cuts() == Cuts::Never {
+            return Some(CutErrorKind::Indivisible);
+        }
         let edges = self.edges(offset);
-        let smallest = self.domain.page_sizes().smallest()?;
-        let can_split = self.domain.can_split() && offset & smallest.mask() == 0;
-        (!edges.is_exact() && !can_split).then_some(CutErrorKind::InsideEntry { edges })
+        (!edges.is_exact()).then_some(CutErrorKind::InsideEntry { edges })
     }
 
     /// The two halves; the second one has `attachment`.
     fn split_off(self, offset: u64, attachment: Attachment<U>) -> (Self, Self) {
+        // A clone may unwind: then the mapping is whole, and only the attachment is leaked.
+        let domain = D::clone(&self.domain);
         let mut head = self;
         let tail = Self {
             attachment: ManuallyDrop::new(attachment),
-            domain: ManuallyDrop::new(D::clone(&head.domain)),
+            domain: ManuallyDrop::new(domain),
             offset: head.offset.plus(offset),
             len: head.len.minus(offset),
             // Inside the range, so it has an address.
@@ -356,12 +365,13 @@ where
         let mut whole = self;
         whole.len = whole.len.plus(tail.len);
         let tail = ManuallyDrop::new(tail);
-        // SAFETY: the fields are read once, and `tail` is neither used nor dropped again. The memory
-        // is still attached, by `whole`, which stands for both parts from now on.
-        unsafe {
-            drop(ptr::read(&raw const *tail.domain));
-            drop(ptr::read(&raw const *tail.attachment).release());
-        }
+        // SAFETY: both fields are valid, and read once: `tail` is neither used nor dropped again.
+        let (domain, attachment) =
+            unsafe { (ptr::read(&raw const *tail.domain), ptr::read(&raw const *tail.attachment)) };
+        // SAFETY: "the device cannot reach the memory any more": through nothing that this attachment
+        // stands for: `whole`, which is attached, stands for both parts from now on.
+        drop(unsafe { attachment.release() });
+        drop(domain);
         whole
     }
 }
@@ -372,14 +382,15 @@ where
     D: Holder<Target: Domain>,
 {
     fn drop(&mut self) {
-        // SAFETY: the value is being dropped, so this is the end.
+        // SAFETY: "called once, at the end": the value is being dropped.
         let removed = unsafe { self.remove() };
         // SAFETY: neither field is used again.
         let (attachment, domain) = unsafe {
             (ManuallyDrop::take(&mut self.attachment), ManuallyDrop::take(&mut self.domain))
         };
         match removed {
-            // SAFETY: what was mapped has been unmapped and flushed.
+            // SAFETY: "the device cannot reach the memory any more, through no cache of translations
+            // either": what was mapped under this attachment has been unmapped and flushed.
             Ok(()) => drop(unsafe { attachment.release() }),
             Err(_) => drop(attachment.leak()),
         }

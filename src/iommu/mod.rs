@@ -219,7 +219,7 @@ mod stream;
 mod tree;
 
 pub use bitmap::{BitmapTooSmall, DirtyBitmap};
-pub use domain::{DirtyDomain, Domain, Entry, RangeGather, ReadDomain};
+pub use domain::{Cuts, DirtyDomain, Domain, Entry, RangeGather, ReadDomain};
 pub use edges::Edges;
 pub use entries::{Breach, MapErrorKind};
 pub use error::{CutError, CutErrorKind, MapError, UnmapError, UnmapRangeError};

@@ -87,6 +87,7 @@ impl<E: Into<Error>> From<PinErrorKind<E>> for Error {
             PinErrorKind::NoProgress => code::EIO,
             PinErrorKind::List(error) => error.into(),
             PinErrorKind::OutOfMemory => code::ENOMEM,
+            PinErrorKind::UnknownFlags { .. } => code::EINVAL,
             PinErrorKind::Cancelled => code::EINTR,
         }
     }
@@ -101,7 +102,9 @@ impl<P: Holder<Target: Pinner<Error: Into<Error>>>> From<PinError<P>> for Error 
 impl<E: Into<Error>> From<MapErrorKind<E>> for Error {
     fn from(kind: MapErrorKind<E>) -> Self {
         match kind {
-            MapErrorKind::NoAccess | MapErrorKind::Aperture { .. } => code::EINVAL,
+            MapErrorKind::NoAccess
+            | MapErrorKind::UnknownProt { .. }
+            | MapErrorKind::Aperture { .. } => code::EINVAL,
             MapErrorKind::Attach(error) => error.into(),
             MapErrorKind::Window(error) => error.into(),
             MapErrorKind::Tiles(error) => error.into(),

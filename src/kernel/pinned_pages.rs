@@ -4,11 +4,11 @@
 use super::{ffi, page_structs::first_run};
 use crate::exact::Exact as _;
 use crate::sgl::PageRun;
-use crate::umem::{PinBatch, Pinner};
+use crate::umem::PinBatch;
 use core::{fmt, mem};
 use kernel::bindings;
 
-/// Pages that `pin_user_pages()` or one of its sisters has pinned, for a [`Pinner`] to give to a
+/// Pages that `pin_user_pages()` or one of its sisters has pinned, for a [`Pinner`](crate::umem::Pinner) to give to a
 /// batch. Dropping it unpins those that no batch has taken.
 pub struct PinnedPages<'a> {
     // Invariant: each of these pages was pinned once, for us.
@@ -43,9 +43,9 @@ impl<'a> PinnedPages<'a> {
     ///
     /// # Safety
     ///
-    /// They are what the contract of [`Pinner`] says: those of the user pages from
+    /// They are what the contract of [`Pinner`](crate::umem::Pinner) says: those of the user pages from
     /// [`next`](PinBatch::next) on, in order.
-    pub unsafe fn give<P: Pinner + ?Sized>(&mut self, batch: &mut PinBatch<'_, P>) -> usize {
+    pub unsafe fn give(&mut self, batch: &mut PinBatch<'_>) -> usize {
         let mut runs = 0usize;
         while let Some(run) = self.first_run() {
             // SAFETY: by the invariant each has a pin; the caller speaks for the rest.

@@ -92,7 +92,7 @@ unsafe impl Pinner for MmPinner {
         PAGE
     }
 
-    fn pin(&self, batch: &mut PinBatch<'_, Self>) -> Result<(), Error> {
+    fn pin(&self, batch: &mut PinBatch<'_>) -> Result<(), Error> {
         let flags = batch.flags();
         if flags.contains(PinFlags::PCI_P2PDMA) {
             return Err(code::EOPNOTSUPP);
@@ -128,7 +128,7 @@ unsafe impl Pinner for MmPinner {
 }
 
 impl PageAccess for MmPinner {
-    type Error = Error;
+    type AccessError = Error;
 
     unsafe fn read(&self, from: Place, bytes: &mut [u8]) -> Result<(), Error> {
         if from.kind == MemoryKind::Mmio {

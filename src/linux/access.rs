@@ -58,7 +58,7 @@ impl Buffer {
 }
 
 impl PageAccess for Buffer {
-    type Error = CopyError;
+    type AccessError = CopyError;
 
     unsafe fn read(&self, from: Place, bytes: &mut [u8]) -> Result<(), CopyError> {
         self.read(self.offset_of(from)?, bytes)

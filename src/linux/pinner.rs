@@ -53,7 +53,7 @@ unsafe impl Pinner for Buffer {
         self.huge_page_size().max(PageSize::SIZE_2M)
     }
 
-    fn pin(&self, batch: &mut PinBatch<'_, Self>) -> Result<(), PinFault> {
+    fn pin(&self, batch: &mut PinBatch<'_>) -> Result<(), PinFault> {
         let unsupported = batch.flags() & (PinFlags::NOFAULT | PinFlags::PCI_P2PDMA);
         if !unsupported.is_empty() {
             return Err(PinFault::Unsupported { flags: unsupported });
@@ -135,7 +135,7 @@ impl Buffer {
         &self,
         map: &PageMap,
         mut held: Held<'_>,
-        batch: &mut PinBatch<'_, Self>,
+        batch: &mut PinBatch<'_>,
     ) -> Result<(), PinFault> {
         let shift = self.page_size().shift();
         let mut frames = [Pfn::default(); FRAMES];

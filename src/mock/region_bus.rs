@@ -5,7 +5,7 @@
 use super::bus::{Bus, BusError, BusErrorReason};
 use crate::addr::PhysAddr;
 use crate::sgl::Storage;
-use crate::umem::{Accountant, Holder, PageAccess, Pinner, Region, Umem};
+use crate::umem::{Accountant, Holder, PageAccess, Region, RegionExt as _, Umem};
 use core::{fmt, ops::Range};
 use std::vec::Vec;
 
@@ -20,7 +20,7 @@ use std::vec::Vec;
 ///
 /// ```
 /// use pinned_sgl::mock::{Area, Bus, Memory, Process, RegionBus};
-/// use pinned_sgl::umem::{PinFlags, PinRequest, Region, Umem, Unaccounted, UserRange};
+/// use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted, UserRange};
 /// use pinned_sgl::UserAddr;
 ///
 /// let memory = Memory::with_frames(64);
@@ -65,7 +65,7 @@ impl<U> Default for RegionBus<U> {
 impl<U, P, A, S> RegionBus<U>
 where
     U: Holder<Target = Umem<P, A, S>>,
-    P: Holder<Target: Pinner + PageAccess>,
+    P: Holder<Target: PageAccess>,
     A: Holder<Target: Accountant>,
     S: Storage,
 {
@@ -112,7 +112,7 @@ fn find<U: Holder<Target: Region>>(holder: &U, phys: PhysAddr) -> Option<(&U::Ta
 impl<U, P, A, S> Bus for RegionBus<U>
 where
     U: Holder<Target = Umem<P, A, S>>,
-    P: Holder<Target: Pinner + PageAccess>,
+    P: Holder<Target: PageAccess>,
     A: Holder<Target: Accountant>,
     S: Storage,
 {

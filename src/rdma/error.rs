@@ -65,6 +65,11 @@ where
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RegisterErrorKind<E> {
+    /// Some bits of the [`Access`](super::Access) are none.
+    UnknownAccess {
+        /// All bits that were given.
+        bits: u32,
+    },
     /// The region cannot be attached: it is read-only, or there are too many attachments.
     Attach(AttachError),
     /// There are no such bytes in the region.
@@ -86,6 +91,7 @@ pub enum RegisterErrorKind<E> {
 impl<E: fmt::Display> fmt::Display for RegisterErrorKind<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::UnknownAccess { bits } => write!(f, "unknown flags in {bits:#x}"),
             Self::Attach(error) => error.fmt(f),
             Self::Window(error) => error.fmt(f),
             Self::Blocks(error) => error.fmt(f),
@@ -103,7 +109,7 @@ impl<E: core::error::Error + 'static> core::error::Error for RegisterErrorKind<E
             Self::Attach(error) => Some(error),
             Self::Window(error) => Some(error),
             Self::Blocks(error) => Some(error),
-            Self::NoPageSize { .. } => None,
+            Self::UnknownAccess { .. } | Self::NoPageSize { .. } => None,
             Self::Nic(error) => Some(error),
         }
     }

@@ -8,7 +8,7 @@ use crate::exact::Exact as _;
 use crate::iommu::IovaRange;
 use crate::page_size::PageSize;
 use crate::sgl::{Window, WindowError};
-use crate::umem::{Attachment, Holder, Region};
+use crate::umem::{Attachment, Holder, Region, RegionExt as _};
 use core::{
     fmt,
     mem::ManuallyDrop,
@@ -116,6 +116,10 @@ where
         access: Access,
     ) -> Result<Self, RegisterError<U, N>> {
         let failed = |kind, region, nic| RegisterError { kind, region, nic };
+        if !Access::all().contains(access) {
+            let kind = RegisterErrorKind::UnknownAccess { bits: access.bits() };
+            return Err(failed(kind, region, nic));
+        }
         let attachment = match Attachment::hold(region, access.is_writable()) {
             Ok(attachment) => attachment,
             Err((error, region)) => {
@@ -123,8 +127,8 @@ where
             }
         };
         let offset = range.start;
-        // SAFETY: the region is attached, and stays so until the key was invalidated, or for ever;
-        // it could not be attached for writing unless it may be written.
+        // SAFETY: "the region is attached, for writing if the access writes, until the key was
+        // invalidated, or for ever": by `attachment`, which is released behind an invalidation only.
         match unsafe { show(&**attachment.region(), range, &*nic, iova, access) } {
             Ok((key, layout)) => {
                 // Whether a peer has written is not known: it can from now on.
@@ -134,7 +138,8 @@ where
                 let (attachment, nic) = (ManuallyDrop::new(attachment), ManuallyDrop::new(nic));
                 Ok(Self { attachment, nic, key, layout, offset })
             }
-            // SAFETY: nothing is registered: the card has failed, or was not asked.
+            // SAFETY: "the device cannot reach the memory any more": nothing is registered, as the card
+            // has failed, or was not asked.
             Err(kind) => Err(failed(kind, unsafe { attachment.release() }, nic)),
         }
     }
@@ -235,13 +240,14 @@ where
     /// are leaked then.
     pub fn deregister(self) -> Result<(U, N), DeregisterError<U, N>> {
         let this = ManuallyDrop::new(self);
-        // SAFETY: by the invariant, which ends here: `this` is neither used nor dropped again.
+        // SAFETY: "called once, at the end": `this` is neither used nor dropped again.
         let gone = unsafe { this.invalidate() };
         // SAFETY: each field is read once, and `this` is not used again.
         let (attachment, nic) =
             unsafe { (ptr::read(&raw const *this.attachment), ptr::read(&raw const *this.nic)) };
         match gone {
-            // SAFETY: the key was invalidated, so nobody reaches the memory any more.
+            // SAFETY: "the device cannot reach the memory any more, through no cache of translations
+            // either": the key was invalidated.
             Ok(()) => Ok((unsafe { attachment.release() }, nic)),
             Err(error) => Err(DeregisterError { error, region: attachment.leak(), nic }),
         }
@@ -253,8 +259,9 @@ where
     ///
     /// Called once, at the end.
     unsafe fn invalidate(&self) -> Result<(), TableError<N>> {
-        // SAFETY: by the invariant, the card gave the key, and nobody else invalidates it. By the
-        // contract of `Holder` it is the same card.
+        // SAFETY: "the key was given by `register` of this table, and has not been passed here
+        // before": by the invariant; by the contract of `Holder` it is the same table; and the caller
+        // promises that this is the first call.
         unsafe { self.nic.invalidate(self.key) }
     }
 }
@@ -281,8 +288,10 @@ unsafe fn show<R: Region + ?Sized, T: BlockTable + ?Sized>(
         return Err(RegisterErrorKind::NoPageSize { iova, page_sizes });
     };
     let layout = BlockLayout::new(range, best.page_size(), access);
-    // SAFETY: the blocks hold the bytes of the region, as the best page size proves; the caller
-    // speaks for the rest.
+    // SAFETY: "the bytes of the range stay what they are, and may be written if the access is writable,
+    // until the key was successfully invalidated; for ever, if that fails or the call unwinds": the
+    // region is attached for that, as the caller promises, and the best page size proves that the
+    // blocks hold its bytes; "all bits of the access are flags": as the caller has checked.
     let key = unsafe { nic.register(layout, best.blocks()) }.map_err(RegisterErrorKind::Nic)?;
     Ok((key, layout))
 }
@@ -293,14 +302,15 @@ where
     N: Holder<Target: BlockTable>,
 {
     fn drop(&mut self) {
-        // SAFETY: the value is being dropped, so this is the end.
+        // SAFETY: "called once, at the end": the value is being dropped.
         let gone = unsafe { self.invalidate() };
         // SAFETY: neither field is used again.
         let (attachment, nic) = unsafe {
             (ManuallyDrop::take(&mut self.attachment), ManuallyDrop::take(&mut self.nic))
         };
         match gone {
-            // SAFETY: the key was invalidated, so nobody reaches the memory any more.
+            // SAFETY: "the device cannot reach the memory any more, through no cache of translations
+            // either": the key was invalidated.
             Ok(()) => drop(unsafe { attachment.release() }),
             Err(_) => drop(attachment.leak()),
         }

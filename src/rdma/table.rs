@@ -26,6 +26,8 @@ bitflags::bitflags! {
         const REMOTE_READ = 1 << 2;
         /// Peers may read and write in one step.
         const REMOTE_ATOMIC = 1 << 3;
+        /// Memory windows may be bound to the region, and may allow peers to write.
+        const MW_BIND = 1 << 4;
         /// Accesses may overtake each other on their way to memory.
         const RELAXED_ORDERING = 1 << 20;
     }
@@ -36,7 +38,8 @@ impl Access {
     /// `ib_access_writable()`.
     #[must_use]
     pub const fn is_writable(self) -> bool {
-        self.intersects(Self::LOCAL_WRITE.union(Self::REMOTE_WRITE).union(Self::REMOTE_ATOMIC))
+        let local_or_remote = Self::LOCAL_WRITE.union(Self::REMOTE_WRITE);
+        self.intersects(local_or_remote.union(Self::REMOTE_ATOMIC).union(Self::MW_BIND))
     }
 }
 
@@ -127,7 +130,9 @@ impl BlockLayout {
 /// - after [`invalidate`](Self::invalidate) has succeeded, nobody reaches anything under the key any
 ///   more, and no access is under way: not in a queue, not in a cache of the card;
 /// - when a table is dropped, the same holds for all of its keys;
-/// - [`page_sizes`](Self::page_sizes) never changes.
+/// - [`page_sizes`](Self::page_sizes) never changes;
+/// - any method may unwind. Then anything that it was asked for may have been done in part: the crate
+///   takes the memory for reached, and leaks its pins.
 ///
 /// # Safety
 ///
@@ -151,8 +156,9 @@ pub unsafe trait BlockTable {
     ///
     /// # Safety
     ///
-    /// The bytes of the range stay what they are until the key was successfully invalidated, or for
-    /// ever; and they may be written if the access [is writable](Access::is_writable).
+    /// The bytes of the range stay what they are, and may be written if the access
+    /// [is writable](Access::is_writable), until the key was successfully invalidated; for ever, if that
+    /// fails or the call unwinds. All bits of the access are flags.
     unsafe fn register(
         &self,
         layout: BlockLayout,
@@ -195,9 +201,10 @@ mod tests {
     }
 
     #[test]
-    fn three_of_the_flags_write() {
+    fn four_of_the_flags_write() {
         for flag in Access::all().iter() {
-            let writes = [Access::LOCAL_WRITE, Access::REMOTE_WRITE, Access::REMOTE_ATOMIC];
+            let writes =
+                [Access::LOCAL_WRITE, Access::REMOTE_WRITE, Access::REMOTE_ATOMIC, Access::MW_BIND];
             assert_eq!(flag.is_writable(), writes.contains(&flag), "{flag:?}");
         }
         assert!(!Access::empty().is_writable());

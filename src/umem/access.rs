@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! [`PageAccess`]: how the CPU reaches pinned memory: a kernel maps the page for a moment, a program
-//! uses its own address, a mock looks into its frames.
+//! [`PageAccess`]: how the CPU reaches memory through the pinner that pinned it: a kernel maps the page
+//! for a moment, a program uses its own address, a mock looks into its frames. [`CpuRegion`]: a region
+//! that is reached so.
 
-use super::region::Region;
+use super::pinner::Pinner;
+use super::region::{Region, RegionExt as _};
 use crate::addr::{PhysAddr, UserAddr};
 use crate::exact::Exact as _;
 use crate::sgl::{MemoryKind, WindowError};
@@ -28,13 +30,13 @@ impl Place {
     }
 }
 
-/// Copies bytes to and from pinned memory.
+/// Copies bytes to and from the memory that a [`Pinner`] has pinned.
 ///
 /// A device may read and write the same bytes at the same time, so an implementation makes no
 /// references to them: it copies with volatile accesses, or lets a kernel do so.
-pub trait PageAccess {
+pub trait PageAccess: Pinner {
     /// Why bytes could not be copied.
-    type Error: fmt::Debug;
+    type AccessError: fmt::Debug;
 
     /// Copies the bytes at `from` out of memory.
     ///
@@ -44,8 +46,9 @@ pub trait PageAccess {
     ///
     /// # Safety
     ///
-    /// The bytes are pinned, or attached, for as long as the call takes.
-    unsafe fn read(&self, from: Place, bytes: &mut [u8]) -> Result<(), Self::Error>;
+    /// The bytes are those of pages that this pinner has pinned, at the user address that the place
+    /// has, and stay pinned for as long as the call takes.
+    unsafe fn read(&self, from: Place, bytes: &mut [u8]) -> Result<(), Self::AccessError>;
 
     /// Copies `bytes` to the memory at `to`.
     ///
@@ -55,8 +58,32 @@ pub trait PageAccess {
     ///
     /// # Safety
     ///
-    /// As [`read`](Self::read); and the memory may be written.
-    unsafe fn write(&self, to: Place, bytes: &[u8]) -> Result<(), Self::Error>;
+    /// The bytes are those of pages that this pinner has pinned, for writing, at the user address that
+    /// the place has, and stay pinned for as long as the call takes.
+    unsafe fn write(&self, to: Place, bytes: &[u8]) -> Result<(), Self::AccessError>;
+}
+
+/// A region whose bytes the CPU can copy: a [`Umem`](super::Umem) whose pinner has [`PageAccess`].
+///
+/// The region knows how it is reached, so that nobody can reach it through the access of another
+/// machine.
+pub trait CpuRegion: Region {
+    /// Why a page could not be reached.
+    type AccessError: fmt::Debug;
+
+    /// Copies bytes of the region from `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// [`AccessError`] with the offset at which it stopped.
+    fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), AccessError<Self::AccessError>>;
+
+    /// Copies bytes into the region from `offset` on; it counts as written.
+    ///
+    /// # Errors
+    ///
+    /// [`AccessError`] with the offset at which it stopped; the bytes before it have been written.
+    fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), AccessError<Self::AccessError>>;
 }
 
 /// Calls `copy` with each contiguous piece of the bytes `offset..offset + len` of `region`: where it
@@ -92,19 +119,21 @@ fn for_each_piece<R: Region + ?Sized, E>(
 ///
 /// # Safety
 ///
-/// The region is attached, or pinned, as long as the call takes.
-pub(crate) unsafe fn read<R, A>(
+/// All pages of the region are pinned by `access`, at the user addresses that the region has, as long
+/// as the call takes.
+pub(super) unsafe fn read<R, A>(
     region: &R,
     access: &A,
     offset: u64,
     bytes: &mut [u8],
-) -> Result<(), AccessError<A::Error>>
+) -> Result<(), AccessError<A::AccessError>>
 where
     R: Region + ?Sized,
     A: PageAccess + ?Sized,
 {
     for_each_piece(region, offset, bytes.len(), |place, range| {
-        // SAFETY: the bytes are those of the region, for which the caller speaks.
+        // SAFETY: "the bytes are those of pages that this pinner has pinned, at the user address that
+        // the place has, and stay pinned": as the caller promises, as the place lies in the region.
         unsafe { access.read(place, bytes.get_mut(range).unwrap_or_default()) }
     })
 }
@@ -113,13 +142,13 @@ where
 ///
 /// # Safety
 ///
-/// The region is attached, or pinned, as long as the call takes.
-pub(crate) unsafe fn write<R, A>(
+/// That of [`read`]; and where the region is writable, its pages are pinned for writing.
+pub(super) unsafe fn write<R, A>(
     region: &R,
     access: &A,
     offset: u64,
     bytes: &[u8],
-) -> Result<(), AccessError<A::Error>>
+) -> Result<(), AccessError<A::AccessError>>
 where
     R: Region + ?Sized,
     A: PageAccess + ?Sized,
@@ -129,8 +158,9 @@ where
     }
     region.mark_dirty();
     for_each_piece(region, offset, bytes.len(), |place, range| {
-        // SAFETY: the bytes are those of the region, for which the caller speaks, and it is
-        // writable.
+        // SAFETY: "the bytes are those of pages that this pinner has pinned, for writing, at the user
+        // address that the place has, and stay pinned": as the caller promises, as the place lies in
+        // the region, which is writable.
         unsafe { access.write(place, bytes.get(range).unwrap_or_default()) }
     })
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! [`PinBatch`]: pages that have just been pinned, and belong to nobody else yet.
+//! [`PinBatch`] and [`PinnedBatch`]: pages that have just been pinned, and belong to nobody else yet.
 //!
 //! ```text
-//!  Pinner ──push──► PinBatch ──accept──► SglBuilder, or the tiles of a stream
-//!                      │
-//!                      └─ drop ─► unpinned
+//!  Pinner ──push──► PinBatch ┐
+//!    ▲       fill            PinnedBatch ──accept──► SglBuilder, or the tiles of a stream
+//!    └────── unpin ◄─ drop ──┘
 //! ```
 
 use super::pinner::{PinFlags, Pinner};
@@ -12,6 +12,7 @@ use super::range::UserRange;
 use crate::addr::UserAddr;
 use crate::exact::Exact as _;
 use crate::few::Few;
+use crate::page_size::PageSize;
 use crate::sgl::{MemoryKind, PageRun};
 use core::{fmt, mem::size_of};
 use static_assertions::const_assert;
@@ -32,12 +33,13 @@ pub(super) fn slots_on_the_heap() -> Option<alloc::vec::Vec<RunSlot>> {
     Some(slots)
 }
 
-/// Runs of pages that have just been pinned: dropping it unpins them.
+/// Runs of pages that have just been pinned: what a [`Pinner`] fills.
 ///
-/// A [`Pinner`] fills it; whoever wants the pages takes them with [`accept`](Self::accept).
-pub struct PinBatch<'a, P: Pinner + ?Sized> {
-    pinner: &'a P,
+/// It is lent to [`Pinner::pin`] for the time of the call, by the [`PinnedBatch`] that unpins what was
+/// pushed: there is no other way to get one, so that no other pinner can fill it.
+pub struct PinBatch<'a> {
     slots: &'a mut [RunSlot],
+    page: PageSize,
     flags: PinFlags,
     /// The page at which the batch, or what is left of it, begins.
     start: UserAddr,
@@ -46,29 +48,13 @@ pub struct PinBatch<'a, P: Pinner + ?Sized> {
     taken: usize,
     used: usize,
     pages: u64,
+    /// Pages of these that have no pin, and cost nothing.
+    mmio: u64,
     /// Pages that are still wanted.
     left: u64,
 }
 
-impl<'a, P: Pinner + ?Sized> PinBatch<'a, P> {
-    /// An empty batch for the pages of `range`, in the memory of `slots`.
-    ///
-    /// What `slots` held before is overwritten. A batch of no slots has room for nothing.
-    #[must_use]
-    pub fn new(pinner: &'a P, range: UserRange, flags: PinFlags, slots: &'a mut [RunSlot]) -> Self {
-        let page = pinner.page_size();
-        Self {
-            pinner,
-            slots,
-            flags,
-            start: range.first_page(page),
-            taken: 0,
-            used: 0,
-            pages: 0,
-            left: range.page_count(page),
-        }
-    }
-
+impl PinBatch<'_> {
     /// How the pages are to be pinned.
     #[inline]
     #[must_use]
@@ -80,9 +66,7 @@ impl<'a, P: Pinner + ?Sized> PinBatch<'a, P> {
     #[inline]
     #[must_use]
     pub fn next(&self) -> UserAddr {
-        let bytes = self.pages.shifted_up(self.pinner.page_size().shift());
-        // The address of a page of the range, or, where no page is left, of the one behind it.
-        UserAddr::new(self.start.get().plus(bytes))
+        behind(self.start, self.pages, self.page)
     }
 
     /// How many pages are still wanted.
@@ -123,21 +107,27 @@ impl<'a, P: Pinner + ?Sized> PinBatch<'a, P> {
     ///
     /// # Errors
     ///
-    /// [`Rejected`] if there is no room for it, or if it has more pages than are wanted. The pins
-    /// stay with the pinner then.
+    /// [`Rejected`] if there is no room for it, if it has more pages than are wanted, or if its last
+    /// byte has no address. The pins stay with the pinner then.
     ///
     /// # Safety
     ///
-    /// The run is what the contract of [`Pinner`] says: the frames of these user pages, each with a
-    /// pin that belongs to the batch from now on.
+    /// The run is what the contract of [`Pinner`] says: the frames of these user pages, of the kind
+    /// that they are, each with a pin that belongs to the batch from now on.
     #[inline]
     pub unsafe fn push(&mut self, run: PageRun) -> Result<(), Rejected> {
         if run.count() > self.left {
             return Err(Rejected::TooLong);
         }
+        if run.last().phys(self.page).is_none() {
+            return Err(Rejected::AddressTooLarge);
+        }
         self.place(run).ok_or(Rejected::Full)?;
         self.pages = self.pages.plus(run.count());
         self.left = self.left.minus(run.count());
+        if run.kind() == MemoryKind::Mmio {
+            self.mmio = self.mmio.plus(run.count());
+        }
         Ok(())
     }
 
@@ -159,45 +149,9 @@ impl<'a, P: Pinner + ?Sized> PinBatch<'a, P> {
         self.used = self.used.plus(1);
         Some(())
     }
-
-    /// Hands the pins over to `take`, which gets the runs. If it fails, the batch unpins them.
-    ///
-    /// # Errors
-    ///
-    /// That of `take`; nothing of the batch is pinned any more then.
-    pub fn accept<R, E>(mut self, take: impl FnOnce(&Self) -> Result<R, E>) -> Result<R, E> {
-        let taken = take(&self)?;
-        self.taken = self.used;
-        Ok(taken)
-    }
-
-    /// The first run that the batch holds.
-    pub(crate) fn first(&self) -> Option<PageRun> {
-        self.runs().next()
-    }
-
-    /// Hands the pins of the first run over: the user address of its first page, and the run. O(1).
-    #[must_use = "the pins are the caller's now"]
-    pub fn take_first(&mut self) -> Option<(UserAddr, PageRun)> {
-        let run = self.first()?;
-        let at = self.start;
-        self.taken = self.taken.plus(1);
-        self.pages = self.pages.minus(run.count());
-        let bytes = run.count().shifted_up(self.pinner.page_size().shift());
-        self.start = UserAddr::new(at.get().plus(bytes));
-        Some((at, run))
-    }
 }
 
-impl<P: Pinner + ?Sized> Drop for PinBatch<'_, P> {
-    fn drop(&mut self) {
-        // SAFETY: by the invariant, the pins of these runs are ours; nobody has taken them, so no
-        // device was told of them.
-        unsafe { unpin_runs(self.pinner, self.start, self.runs(), false) };
-    }
-}
-
-impl<P: Pinner + ?Sized> fmt::Debug for PinBatch<'_, P> {
+impl fmt::Debug for PinBatch<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PinBatch")
             .field("start", &self.start)
@@ -207,6 +161,120 @@ impl<P: Pinner + ?Sized> fmt::Debug for PinBatch<'_, P> {
             .field("runs", &Few(self.runs()))
             .finish_non_exhaustive()
     }
+}
+
+/// Pins that belong to nobody else yet: dropping it unpins them, through the pinner that made them.
+///
+/// [`fill`](Self::fill) pins pages; whoever wants them takes them with [`accept`](Self::accept) or
+/// [`take_first`](Self::take_first). What the batch holds is read as of a [`PinBatch`].
+pub struct PinnedBatch<'a, P: Pinner + ?Sized> {
+    // Invariant: what `batch` holds was pushed by this pinner.
+    pinner: &'a P,
+    batch: PinBatch<'a>,
+}
+
+impl<'a, P: Pinner + ?Sized> PinnedBatch<'a, P> {
+    /// An empty batch for the pages of `range`, in the memory of `slots`.
+    ///
+    /// What `slots` held before is overwritten. A batch of no slots has room for nothing. Bits of
+    /// `flags` that are no flags are left out.
+    #[must_use]
+    pub fn new(pinner: &'a P, range: UserRange, flags: PinFlags, slots: &'a mut [RunSlot]) -> Self {
+        let page = pinner.page_size();
+        let batch = PinBatch {
+            slots,
+            page,
+            flags: flags & PinFlags::all(),
+            start: range.first_page(page),
+            taken: 0,
+            used: 0,
+            pages: 0,
+            mmio: 0,
+            left: range.page_count(page),
+        };
+        Self { pinner, batch }
+    }
+
+    /// Lets the pinner pin pages, behind those that the batch holds, as [`Pinner::pin`] says.
+    ///
+    /// # Errors
+    ///
+    /// The pinner's own, for the page that is next then; what was pinned before it is in the batch.
+    pub fn fill(&mut self) -> Result<(), P::Error> {
+        self.pinner.pin(&mut self.batch)
+    }
+
+    /// Hands the pins over to `take`, which gets the runs. If it fails or unwinds, the batch unpins
+    /// them.
+    ///
+    /// # Errors
+    ///
+    /// That of `take`; nothing of the batch is pinned any more then.
+    pub fn accept<R, E>(
+        mut self,
+        take: impl FnOnce(&PinBatch<'a>) -> Result<R, E>,
+    ) -> Result<R, E> {
+        let taken = take(&self.batch)?;
+        self.batch.taken = self.batch.used;
+        Ok(taken)
+    }
+
+    /// The first run that the batch holds.
+    pub(crate) fn first(&self) -> Option<PageRun> {
+        self.runs().next()
+    }
+
+    /// How many pages the batch holds that have a pin, and so count against a limit.
+    pub(crate) const fn pinned_pages(&self) -> u64 {
+        self.batch.pages.saturating_sub(self.batch.mmio)
+    }
+
+    /// Hands the pins of the first run over: the user address of its first page, and the run. O(1).
+    #[must_use = "the pins are the caller's now"]
+    pub fn take_first(&mut self) -> Option<(UserAddr, PageRun)> {
+        let run = self.first()?;
+        let batch = &mut self.batch;
+        let at = batch.start;
+        batch.taken = batch.taken.plus(1);
+        batch.pages = batch.pages.minus(run.count());
+        if run.kind() == MemoryKind::Mmio {
+            batch.mmio = batch.mmio.minus(run.count());
+        }
+        batch.start = behind(at, run.count(), batch.page);
+        Some((at, run))
+    }
+}
+
+impl<'a, P: Pinner + ?Sized> core::ops::Deref for PinnedBatch<'a, P> {
+    type Target = PinBatch<'a>;
+
+    #[inline]
+    fn deref(&self) -> &PinBatch<'a> {
+        &self.batch
+    }
+}
+
+impl<P: Pinner + ?Sized> Drop for PinnedBatch<'_, P> {
+    fn drop(&mut self) {
+        // SAFETY:
+        // - "each page of the run was pushed to a batch by `pin`, for the user address that follows
+        //   from `at`, and its pin has not been taken back": by the invariants of both types;
+        // - "nobody relies on this pin any more": nobody has taken the runs, so no device was shown
+        //   them.
+        unsafe { unpin_runs(self.pinner, self.batch.start, self.batch.runs(), false) };
+    }
+}
+
+impl<P: Pinner + ?Sized> fmt::Debug for PinnedBatch<'_, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.batch.fmt(f)
+    }
+}
+
+/// The address of the page that lies `pages` pages behind `at`; zero where 64 bits end, behind the
+/// last page that there is.
+pub(super) fn behind(at: UserAddr, pages: u64, page: PageSize) -> UserAddr {
+    UserAddr::new(at.get().wrapping_add(pages.shifted_up(page.shift())))
 }
 
 /// Unpins `runs`, which lie one behind the other from the page `start` on.
@@ -220,13 +288,31 @@ pub(super) unsafe fn unpin_runs<P: Pinner + ?Sized>(
     runs: impl Iterator<Item = PageRun>,
     dirty: bool,
 ) {
-    let shift = pinner.page_size().shift();
-    runs.fold(start.get(), |at, run| {
+    let page = pinner.page_size();
+    runs.fold(start, |at, run| {
         if run.kind() != MemoryKind::Mmio {
-            // SAFETY: the caller's promise is handed on; `at` advances by the pages of each run.
-            unsafe { pinner.unpin(UserAddr::new(at), run, dirty) };
+            // SAFETY: the caller promises all that `unpin` asks for, for this run at `at`, which
+            // advances by the pages of each run.
+            unsafe { pinner.unpin(at, run, dirty) };
         }
-        at.plus(run.count().shifted_up(shift))
+        behind(at, run.count(), page)
+    });
+}
+
+/// Calls [`Pinner::leaked`] for each of `runs`, which lie one behind the other from the page `start`
+/// on.
+#[cold]
+pub(super) fn report_leaked<P: Pinner + ?Sized>(
+    pinner: &P,
+    start: UserAddr,
+    runs: impl Iterator<Item = PageRun>,
+) {
+    let page = pinner.page_size();
+    runs.fold(start, |at, run| {
+        if run.kind() != MemoryKind::Mmio {
+            pinner.leaked(at, run);
+        }
+        behind(at, run.count(), page)
     });
 }
 
@@ -238,6 +324,8 @@ pub enum Rejected {
     Full,
     /// The run has more pages than are wanted.
     TooLong,
+    /// The byte address of the last page needs more than 64 bits.
+    AddressTooLarge,
 }
 
 impl fmt::Display for Rejected {
@@ -245,6 +333,7 @@ impl fmt::Display for Rejected {
         f.write_str(match self {
             Self::Full => "the batch is full",
             Self::TooLong => "the run has more pages than are wanted",
+            Self::AddressTooLarge => "the byte address of the run needs more than 64 bits",
         })
     }
 }

@@ -8,10 +8,14 @@
 #![forbid(unsafe_code)]
 
 use super::holder::Holder;
+use crate::exact::Exact as _;
 use crate::sync::{AtomicUsize, Ordering};
 use core::{fmt, mem};
 
 /// Counts pages against a limit, for a process, a user, or nobody.
+///
+/// This is a safe trait: nothing relies on its answers but the count itself. An accountant may unwind;
+/// then pages may stay counted for ever, but what is pinned, mapped and unpinned stays in order.
 pub trait Accountant {
     /// Counts `pages` more.
     ///
@@ -41,6 +45,24 @@ impl<A: Holder<Target: Accountant>> Charge<A> {
     pub fn new(accountant: A, pages: u64) -> Result<Self, ChargeError> {
         accountant.charge(pages)?;
         Ok(Self { accountant, pages })
+    }
+
+    /// Charges what is missing to `pages`, or gives back what is too much.
+    pub(super) fn set(&mut self, pages: u64) -> Result<(), ChargeError> {
+        match pages.checked_sub(self.pages) {
+            Some(0) => {}
+            Some(more) => {
+                self.accountant.charge(more)?;
+                self.pages = pages;
+            }
+            None => {
+                let less = self.pages.minus(pages);
+                // What is written down comes first: the accountant may unwind.
+                self.pages = pages;
+                self.accountant.uncharge(less);
+            }
+        }
+        Ok(())
     }
 
     /// How many pages were charged.
@@ -162,8 +184,10 @@ impl Accountant for Account {
         }
     }
 
+    /// Counts `pages` less, down to zero: more than was charged cannot be given back.
     fn uncharge(&self, pages: u64) {
-        self.charged.fetch_sub(saturate(pages), Ordering::Release);
+        let less = |charged: usize| Some(charged.saturating_sub(saturate(pages)));
+        let _ = self.charged.fetch_update(Ordering::Release, Ordering::Relaxed, less);
     }
 }
 

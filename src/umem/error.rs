@@ -97,11 +97,22 @@ pub enum PinErrorKind<E> {
     List(BuildError),
     /// There was no memory, for the batch or for the last runs of the list.
     OutOfMemory,
+    /// Some bits of the flags are none.
+    UnknownFlags {
+        /// All bits that were given.
+        bits: u32,
+    },
     /// The caller's progress function said to stop.
     Cancelled,
     /// A thread could not be started.
     #[cfg(feature = "std")]
     Thread(std::io::Error),
+}
+
+impl<E> From<ChargeError> for PinErrorKind<E> {
+    fn from(error: ChargeError) -> Self {
+        Self::Charge(error)
+    }
 }
 
 impl<E> From<AllocError> for PinErrorKind<E> {
@@ -118,6 +129,7 @@ impl<E: fmt::Display> fmt::Display for PinErrorKind<E> {
             Self::NoProgress => f.write_str("the pinner pinned nothing and gave no reason"),
             Self::List(error) => error.fmt(f),
             Self::OutOfMemory => AllocError.fmt(f),
+            Self::UnknownFlags { bits } => write!(f, "unknown flags in {bits:#x}"),
             Self::Cancelled => f.write_str("cancelled"),
             #[cfg(feature = "std")]
             Self::Thread(error) => write!(f, "cannot start a thread: {error}"),
@@ -133,7 +145,9 @@ impl<E: core::error::Error + 'static> core::error::Error for PinErrorKind<E> {
             Self::List(error) => Some(error),
             #[cfg(feature = "std")]
             Self::Thread(error) => Some(error),
-            Self::NoProgress | Self::OutOfMemory | Self::Cancelled => None,
+            Self::NoProgress | Self::OutOfMemory | Self::UnknownFlags { .. } | Self::Cancelled => {
+                None
+            }
         }
     }
 }

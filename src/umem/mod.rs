@@ -138,7 +138,7 @@
 //!         PageSize::SIZE_4K
 //!     }
 //!
-//!     fn pin(&self, batch: &mut PinBatch<'_, Self>) -> Result<(), NotReserved> {
+//!     fn pin(&self, batch: &mut PinBatch<'_>) -> Result<(), NotReserved> {
 //!         let bytes = batch.next().checked_offset_from(self.at).ok_or(NotReserved)?;
 //!         let page = bytes >> 12;
 //!         let count = batch.left().min(1024u64.saturating_sub(page));
@@ -178,8 +178,8 @@ mod pinner;
 mod range;
 mod region;
 
-pub use access::{AccessError, AccessErrorKind, PageAccess, Place};
-pub use batch::{PinBatch, Rejected, RunSlot};
+pub use access::{AccessError, AccessErrorKind, CpuRegion, PageAccess, Place};
+pub use batch::{PinBatch, PinnedBatch, Rejected, RunSlot};
 pub use charge::{Account, Accountant, AccountingMode, Accounts, Charge, ChargeError, Unaccounted};
 pub use error::{PinError, PinErrorKind};
 pub use holder::{Holder, SharedHolder};
@@ -187,6 +187,4 @@ pub use pin::PinRequest;
 pub use pinned::Umem;
 pub use pinner::{PinFlags, Pinner};
 pub use range::{RangeError, UserRange};
-pub use region::{AttachError, Attachment, Region};
-
-pub(crate) use access::{read, write};
+pub use region::{AttachError, Attachment, Region, RegionExt};

@@ -11,14 +11,14 @@ use super::batch::slots_on_the_heap;
 use super::charge::Accountant;
 use super::error::{PinError, PinErrorKind};
 use super::holder::Holder;
-use super::pin::{PinRequest, Stopped, Unfinished};
+use super::pin::{PinRequest, Pinned, Stopped, Unfinished};
 use super::pinned::Umem;
 use super::pinner::{PinFlags, Pinner};
 use super::range::UserRange;
 use crate::addr::UserAddr;
 use crate::exact::Exact as _;
 use crate::page_size::PageSize;
-use crate::sgl::{Heap, Sgl};
+use crate::sgl::Heap;
 use crate::sync::{AtomicBool, AtomicUsize, Ordering};
 use core::{num::NonZeroUsize, ops::ControlFlow};
 use std::{panic, thread, vec::Vec};
@@ -51,15 +51,22 @@ where
         Self::charge_and_pin(pinner, accountant, range, flags, |pinner| {
             let (pinned, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
             let job = Job { pinner, flags, progress: &progress, pinned: &pinned, stop: &stop };
-            let done = job.run(&parts(range, pinner.cut_size(), threads));
+            let done = match parts(range, pinner.cut_size(), threads).as_deref() {
+                Some([]) | None => {
+                    Err(Stopped { kind: PinErrorKind::OutOfMemory, at: range.start(), pinned: 0 })
+                }
+                Some([whole]) => job.join(&[*whole], [job.part(*whole)]),
+                Some(parts) => job.run(parts),
+            };
             let total = pinned.load(Ordering::Relaxed) as u64;
             done.map_err(|stopped| Stopped { pinned: total.max(stopped.pinned), ..stopped })
         })
     }
 }
 
-/// The bytes that each thread is to pin: about the same for each.
-fn parts(range: UserRange, cut: PageSize, threads: NonZeroUsize) -> Vec<UserRange> {
+/// The bytes that each thread is to pin: about the same for each; `None` if there is no memory for so
+/// many.
+fn parts(range: UserRange, cut: PageSize, threads: NonZeroUsize) -> Option<Vec<UserRange>> {
     let first = range.start().get().shifted_down(cut.shift());
     let units = range.page_count(cut);
     let threads = (threads.get() as u64).min(units);
@@ -79,17 +86,20 @@ fn parts(range: UserRange, cut: PageSize, threads: NonZeroUsize) -> Vec<UserRang
         start = UserAddr::new(end.wrapping_add(1));
         part
     };
-    (0..threads).filter_map(part).collect()
+    let mut parts = Vec::new();
+    parts.try_reserve_exact(usize::try_from(threads).ok()?).ok()?;
+    parts.extend((0..threads).filter_map(part));
+    Some(parts)
 }
 
 /// What the threads share.
-struct Job<'p, P: ?Sized, F> {
+struct Job<'p, 'a, P: ?Sized, F> {
     pinner: &'p P,
     flags: PinFlags,
-    progress: &'p F,
-    pinned: &'p AtomicUsize,
+    progress: &'a F,
+    pinned: &'a AtomicUsize,
     /// Set by the first thread that fails; the others give up when they see it.
-    stop: &'p AtomicBool,
+    stop: &'a AtomicBool,
 }
 
 /// Stops the other threads if this one panics, as `progress` may.
@@ -113,34 +123,37 @@ enum Missing<E> {
     ByOther,
 }
 
-impl<'p, P, F> Job<'p, P, F>
+impl<'p, P, F> Job<'p, '_, P, F>
 where
     P: Pinner<Error: Send> + Sync + ?Sized,
     F: Fn(u64) -> ControlFlow<()> + Sync,
 {
-    fn run(&self, parts: &[UserRange]) -> Result<Sgl<Heap>, Stopped<P::Error>> {
-        let results: Vec<_> = match parts {
-            [whole] => Vec::from([self.part(*whole)]),
-            parts => thread::scope(|scope| {
-                let start = |part: &UserRange| {
-                    let part = *part;
-                    let started =
-                        thread::Builder::new().spawn_scoped(scope, move || self.part(part));
-                    (part, started.inspect_err(|_| self.stop.store(true, Ordering::Relaxed)))
+    fn run(&self, parts: &[UserRange]) -> Pinned<'p, P, Heap> {
+        let results: Vec<_> = thread::scope(|scope| {
+            let start = |part: &UserRange| {
+                let part = *part;
+                // Where a thread was not started, none is started for the parts behind it.
+                let started = match self.stop.load(Ordering::Relaxed) {
+                    true => Ok(None),
+                    false => thread::Builder::new()
+                        .spawn_scoped(scope, move || self.part(part))
+                        .map(Some),
                 };
-                let started: Vec<_> = parts.iter().map(start).collect();
-                let join = |(part, thread): (UserRange, _)| match thread {
-                    Ok(thread) => thread::ScopedJoinHandle::join(thread)
-                        .unwrap_or_else(|panic| panic::resume_unwind(panic)),
-                    Err(source) => Err(Missing::Failed(Stopped {
-                        kind: PinErrorKind::Thread(source),
-                        at: part.start(),
-                        pinned: 0,
-                    })),
-                };
-                started.into_iter().map(join).collect()
-            }),
-        };
+                (part, started.inspect_err(|_| self.stop.store(true, Ordering::Relaxed)))
+            };
+            let started: Vec<_> = parts.iter().map(start).collect();
+            let join = |(part, thread): (UserRange, _)| match thread {
+                Ok(Some(thread)) => thread::ScopedJoinHandle::join(thread)
+                    .unwrap_or_else(|panic| panic::resume_unwind(panic)),
+                Ok(None) => Err(Missing::ByOther),
+                Err(source) => Err(Missing::Failed(Stopped {
+                    kind: PinErrorKind::Thread(source),
+                    at: part.start(),
+                    pinned: 0,
+                })),
+            };
+            started.into_iter().map(join).collect()
+        });
         self.join(parts, results)
     }
 
@@ -148,8 +161,8 @@ where
     fn join(
         &self,
         parts: &[UserRange],
-        results: Vec<Part<'p, P>>,
-    ) -> Result<Sgl<Heap>, Stopped<P::Error>> {
+        results: impl IntoIterator<Item = Part<'p, P>>,
+    ) -> Pinned<'p, P, Heap> {
         let at = parts.first().map_or(UserAddr::default(), UserRange::start);
         let mut whole: Option<Unfinished<'p, P, Heap>> = None;
         let mut stopped = false;
@@ -167,7 +180,7 @@ where
             }
         }
         match whole {
-            Some(whole) if !stopped => whole.finish(),
+            Some(whole) if !stopped => Ok(whole),
             // A part was told to stop, and none says why: its thread could not tell any more.
             _ => Err(Stopped { kind: PinErrorKind::Cancelled, at, pinned: 0 }),
         }
@@ -214,7 +227,7 @@ mod tests {
             for len in [1, 4096, 2 << 20, (2 << 20) + 4096, 7 << 20] {
                 for threads in [1, 2, 3, 16, 1000] {
                     let range = UserRange::new(UserAddr::new(start), len).unwrap();
-                    let parts = parts(range, cut, NonZeroUsize::new(threads).unwrap());
+                    let parts = parts(range, cut, NonZeroUsize::new(threads).unwrap()).unwrap();
                     assert!(!parts.is_empty() && parts.len() <= threads);
                     let mut next = start;
                     for part in &parts {

@@ -2,19 +2,19 @@
 //! Pinning a range, batch by batch, into a list: what [`Umem`](super::Umem) begins with.
 //!
 //! ```text
-//!  Pinner ──► PinBatch ──► Unfinished (SglBuilder) ──► Sgl
-//!                │             │
-//!                └── drop ─────┴── drop ──► unpinned
+//!  Pinner ──► PinnedBatch ──► Unfinished (SglBuilder) ──► Sgl
+//!                  │              │
+//!                  └── drop ──────┴── drop ──► unpinned
 //! ```
 
-use super::batch::{unpin_runs, PinBatch, RunSlot};
+use super::batch::{behind, unpin_runs, PinnedBatch, RunSlot};
 use super::error::PinErrorKind;
 use super::pinner::{PinFlags, Pinner};
 use super::range::UserRange;
 use crate::addr::UserAddr;
 use crate::exact::Exact as _;
-use crate::sgl::{Sgl, SglBuilder, Storage};
-use core::{fmt, ops::ControlFlow};
+use crate::sgl::{BuildError, Sgl, SglBuilder, Storage};
+use core::{fmt, mem::ManuallyDrop, ops::ControlFlow};
 
 /// What is to be pinned and how, and who is told of the progress.
 ///
@@ -96,16 +96,23 @@ pub(super) struct Stopped<E> {
     pub(super) pinned: u64,
 }
 
+/// What pinning comes to.
+pub(super) type Pinned<'p, P, S> = Result<Unfinished<'p, P, S>, Stopped<<P as Pinner>::Error>>;
+
 /// Pages that are pinned and listed, and belong to nobody else yet: dropping it unpins them.
 pub(super) struct Unfinished<'p, P: Pinner + ?Sized, S: Storage> {
     pinner: &'p P,
     start: UserAddr,
     // Invariant: every page in it has one pin that is ours, for the user pages from `start` on.
-    builder: Option<SglBuilder<S>>,
+    builder: ManuallyDrop<SglBuilder<S>>,
+    /// How many of the pages have a pin.
+    pinned_pages: u64,
 }
 
 impl<'p, P: Pinner + ?Sized, S: Storage> Unfinished<'p, P, S> {
-    /// Pins all pages of `range`, and tells after each batch how many bytes it had. O(pages).
+    /// Pins all pages of `range`. O(pages).
+    ///
+    /// After each batch, `progress` gets the bytes that it had.
     pub(super) fn pin(
         pinner: &'p P,
         range: UserRange,
@@ -113,20 +120,21 @@ impl<'p, P: Pinner + ?Sized, S: Storage> Unfinished<'p, P, S> {
         storage: S,
         slots: &mut [RunSlot],
         mut progress: impl FnMut(u64) -> ControlFlow<()>,
-    ) -> Result<Self, Stopped<P::Error>> {
+    ) -> Pinned<'p, P, S> {
         let page = pinner.page_size();
         let start = range.first_page(page);
         let mut pinned = 0u64;
         let failed = |kind, at, pinned| Stopped { kind, at, pinned };
         let builder = SglBuilder::new_in(page, storage)
             .map_err(|error| failed(PinErrorKind::List(error), start, 0))?;
-        let mut this = Self { pinner, start, builder: Some(builder) };
+        let builder = ManuallyDrop::new(builder);
+        let mut this = Self { pinner, start, builder, pinned_pages: 0 };
         let mut rest = range;
         loop {
             let at = rest.first_page(page);
-            let mut batch = PinBatch::new(pinner, rest, flags, slots);
-            let outcome = pinner.pin(&mut batch);
-            let (next, left) = (batch.next(), batch.left());
+            let mut batch = PinnedBatch::new(pinner, rest, flags, slots);
+            let outcome = batch.fill();
+            let next = batch.next();
             let bytes = batch.page_count().shifted_up(page.shift());
             pinned = pinned.saturating_add(bytes);
             // If it failed, the batch unpins what it holds, and `this` the rest.
@@ -134,64 +142,75 @@ impl<'p, P: Pinner + ?Sized, S: Storage> Unfinished<'p, P, S> {
             if bytes == 0 {
                 return Err(failed(PinErrorKind::NoProgress, next, pinned));
             }
-            this.take(batch).map_err(|kind| failed(kind, at, pinned))?;
+            this.take(batch).map_err(|error| failed(PinErrorKind::List(error), at, pinned))?;
             if progress(bytes).is_break() {
                 return Err(failed(PinErrorKind::Cancelled, next, pinned));
             }
-            if left == 0 {
-                return Ok(this);
+            match rest.rest_from(next) {
+                Some(left) => rest = left,
+                None => return Ok(this),
             }
-            // Pages are left, so the next one has an address, and it lies before the last byte.
-            let len = range.last().checked_offset_from(next).map_or(0, |more| more.plus(1));
-            rest = UserRange::new(next, len)
-                .map_err(|_| failed(PinErrorKind::NoProgress, next, pinned))?;
         }
     }
 
     /// Takes the pages of a batch, or leaves them to be unpinned by it.
-    fn take(&mut self, batch: PinBatch<'_, P>) -> Result<(), PinErrorKind<P::Error>> {
-        let builder = self.builder.as_mut().ok_or(PinErrorKind::OutOfMemory)?;
-        batch.accept(|batch| builder.push_runs(batch.runs())).map_err(PinErrorKind::List)
+    fn take(&mut self, batch: PinnedBatch<'_, P>) -> Result<(), BuildError> {
+        let pages = batch.pinned_pages();
+        batch.accept(|batch| self.builder.push_runs(batch.runs()))?;
+        self.pinned_pages = self.pinned_pages.saturating_add(pages);
+        Ok(())
     }
 
     /// Takes the pages of another one, which begins where this one ends.
     #[cfg(feature = "std")]
     pub(super) fn append<T: Storage>(
         &mut self,
-        mut next: Unfinished<'p, P, T>,
+        next: Unfinished<'p, P, T>,
     ) -> Result<(), PinErrorKind<P::Error>> {
-        if let (Some(builder), Some(other)) = (&mut self.builder, &next.builder) {
-            builder.push_runs(other.runs()).map_err(PinErrorKind::List)?;
-        }
-        next.builder = None;
+        self.builder.push_runs(next.builder.runs()).map_err(PinErrorKind::List)?;
+        self.pinned_pages = self.pinned_pages.saturating_add(next.pinned_pages);
+        drop(next.into_builder());
         Ok(())
     }
 
-    /// The list; whoever gets it owns the pins.
-    pub(super) fn finish(mut self) -> Result<Sgl<S>, Stopped<P::Error>> {
-        let builder = self.builder.take().map(SglBuilder::finish);
-        let failed = |start: UserAddr, pages: u64, shift: u32| {
-            let pinned = pages.shifted_up(shift);
-            let at = UserAddr::new(start.get().plus(pinned));
-            Stopped { kind: PinErrorKind::OutOfMemory, at, pinned }
-        };
-        match builder {
-            Some(Ok(sgl)) => Ok(sgl),
-            Some(Err(error)) => {
-                // Dropping `self` unpins what the builder still holds.
-                let builder = self.builder.insert(error.into_builder());
-                Err(failed(self.start, builder.page_count(), builder.page_size().shift()))
-            }
-            None => Err(failed(self.start, 0, 0)),
+    /// How many of the pages have a pin, and so count against a limit.
+    pub(super) const fn pinned_pages(&self) -> u64 {
+        self.pinned_pages
+    }
+
+    /// Why it ends here, behind all of its pages.
+    pub(super) fn stopped(&self, kind: impl Into<PinErrorKind<P::Error>>) -> Stopped<P::Error> {
+        let (pages, page) = (self.builder.page_count(), self.builder.page_size());
+        Stopped {
+            kind: kind.into(),
+            at: behind(self.start, pages, page),
+            pinned: pages.shifted_up(page.shift()),
         }
+    }
+
+    /// The list; the pins are the caller's then.
+    pub(super) fn finish(mut self) -> Result<Sgl<S>, Stopped<P::Error>> {
+        // If it fails, dropping `self` unpins what the builder still holds.
+        self.builder.flush().map_err(|error| self.stopped(error))?;
+        Ok(self.into_builder().into_packed())
+    }
+
+    /// The builder; the pins are the caller's then.
+    fn into_builder(self) -> SglBuilder<S> {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: "the container is not used again": `this` is neither used nor dropped afterwards.
+        unsafe { ManuallyDrop::take(&mut this.builder) }
     }
 }
 
 impl<P: Pinner + ?Sized, S: Storage> Drop for Unfinished<'_, P, S> {
     fn drop(&mut self) {
-        if let Some(builder) = &self.builder {
-            // SAFETY: by the invariant the pins are ours, and no device was told of the pages.
-            unsafe { unpin_runs(self.pinner, self.start, builder.runs(), false) };
-        }
+        // SAFETY:
+        // - "each page of the run was pushed to a batch by `pin`, for the user address that follows
+        //   from `at`, and its pin has not been taken back": by the invariant;
+        // - "nobody relies on this pin any more": nobody but this value has seen the list.
+        unsafe { unpin_runs(self.pinner, self.start, self.builder.runs(), false) };
+        // SAFETY: "the container is not used again": `self` is being dropped.
+        unsafe { ManuallyDrop::drop(&mut self.builder) };
     }
 }

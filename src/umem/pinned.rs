@@ -1,20 +1,23 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`Umem`]: a pinned region.
 
-use super::access::{self, AccessError, PageAccess};
-use super::batch::{unpin_runs, RunSlot};
+use super::access::{self, AccessError, CpuRegion, PageAccess};
+use super::batch::{report_leaked, unpin_runs, RunSlot};
 use super::charge::{Accountant, Charge};
 use super::error::{PinError, PinErrorKind};
 use super::holder::Holder;
-use super::pin::{PinRequest, Stopped, Unfinished};
+use super::pin::{PinRequest, Pinned, Stopped, Unfinished};
 use super::pinner::{PinFlags, Pinner};
 use super::range::UserRange;
-use super::region::{AttachError, Region};
+use super::region::{AttachError, Region, RegionExt};
 use crate::addr::UserAddr;
-use crate::exact::Exact as _;
-use crate::sgl::{MemoryKind, Sgl, Storage};
+use crate::sgl::{Sgl, Storage, Window, WindowError};
 use crate::sync::{AtomicBool, AtomicUsize, Ordering};
-use core::{fmt, mem::ManuallyDrop, ops::ControlFlow, ptr};
+use core::{
+    fmt,
+    mem::ManuallyDrop,
+    ops::{ControlFlow, Range},
+};
 
 /// A region of user memory that is pinned: all of its pages, charged and listed.
 ///
@@ -105,7 +108,7 @@ where
                 pinned = pinned.saturating_add(bytes);
                 progress(pinned)
             };
-            Unfinished::pin(pinner, range, flags, storage, slots, progress)?.finish()
+            Unfinished::pin(pinner, range, flags, storage, slots, progress)
         })
     }
 
@@ -115,18 +118,24 @@ where
         accountant: A,
         range: UserRange,
         flags: PinFlags,
-        pin: impl FnOnce(&P::Target) -> Result<Sgl<S>, Stopped<<P::Target as Pinner>::Error>>,
+        pin: impl FnOnce(&P::Target) -> Pinned<'_, P::Target, S>,
     ) -> Result<Self, PinError<P>> {
-        let page = pinner.page_size();
-        let charge = match Charge::new(accountant, range.page_count(page)) {
+        let at = range.first_page(pinner.page_size());
+        let failed = |kind, pinner| PinError { kind, at, pinned: 0, pinner };
+        if !PinFlags::all().contains(flags) {
+            return Err(failed(PinErrorKind::UnknownFlags { bits: flags.bits() }, pinner));
+        }
+        let mut charge = match Charge::new(accountant, pinner.charged_pages(range)) {
             Ok(charge) => charge,
-            Err(error) => {
-                let (kind, at) = (PinErrorKind::Charge(error), range.first_page(page));
-                return Err(PinError { kind, at, pinned: 0, pinner });
-            }
+            Err(error) => return Err(failed(PinErrorKind::Charge(error), pinner)),
         };
-        // If this fails, all has been unpinned when it returns, and then the charge is given back.
-        match pin(&*pinner) {
+        // If this fails or unwinds, all has been unpinned when the charge is given back.
+        let pinned = pin(&*pinner).and_then(|unfinished| {
+            // What has a pin is known now.
+            charge.set(unfinished.pinned_pages()).map_err(|error| unfinished.stopped(error))?;
+            unfinished.finish()
+        });
+        match pinned {
             Ok(sgl) => Ok(Self {
                 pinner: ManuallyDrop::new(pinner),
                 charge: ManuallyDrop::new(charge),
@@ -138,6 +147,46 @@ where
             }),
             Err(Stopped { kind, at, pinned }) => Err(PinError { kind, at, pinned, pinner }),
         }
+    }
+
+    /// The frames of the region.
+    #[inline]
+    #[must_use]
+    pub fn sgl(&self) -> &Sgl<S> {
+        &self.sgl
+    }
+
+    /// The bytes of the region: never zero.
+    #[inline]
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a region is never empty")]
+    pub const fn len(&self) -> u64 {
+        self.range.len()
+    }
+
+    /// The offset of the first byte in the first page.
+    #[inline]
+    #[must_use]
+    pub fn page_offset(&self) -> u64 {
+        self.range.page_offset(self.sgl.page_size())
+    }
+
+    /// The bytes `range` of the region.
+    ///
+    /// # Errors
+    ///
+    /// [`WindowError`] if the range is empty or reaches beyond the region.
+    pub fn window(&self, range: Range<u64>) -> Result<Window<'_, S>, WindowError> {
+        RegionExt::window(self, range)
+    }
+
+    /// All bytes of the region.
+    ///
+    /// # Errors
+    ///
+    /// [`WindowError`] if the list has fewer: if its storage or its pinner broke its contract.
+    pub fn whole(&self) -> Result<Window<'_, S>, WindowError> {
+        RegionExt::whole(self)
     }
 
     /// The bytes of the process that are pinned.
@@ -175,6 +224,12 @@ where
         self.attachments.load(Ordering::Acquire)
     }
 
+    /// Counts the memory as written for ever: see [`Region::mark_dirty`].
+    pub fn mark_dirty(&self) {
+        // Read when the region is dropped, which whoever drops it has put in order after this.
+        self.dirty.store(true, Ordering::Relaxed);
+    }
+
     /// Whether the pages will be marked dirty when they are unpinned.
     #[must_use]
     pub fn is_dirty(&self) -> bool {
@@ -192,38 +247,41 @@ where
             return Err(self);
         }
         let mut this = ManuallyDrop::new(self);
-        // SAFETY: no device is attached; `this` is not dropped, so this is the only call.
-        unsafe { this.give_back() };
-        // SAFETY: `give_back` leaves the pinner alone, and `this` is not used any more.
-        Ok(unsafe { ptr::read(&raw const *this.pinner) })
+        // SAFETY: "called at most once, with no device attached": `this` is not dropped, and was
+        // found to have no attachments; it is held by value, so none can be added.
+        Ok(unsafe { this.give_back() })
     }
 
-    /// Unpins all pages, then gives the charge back, then frees the list.
+    /// Unpins all pages, then gives the charge back, then frees the list; returns the pinner. What
+    /// unwinds on the way leaks what comes later, and unpins nothing twice.
     ///
     /// # Safety
     ///
-    /// Called at most once, with no device attached; the charge and the list are gone then.
-    unsafe fn give_back(&mut self) {
-        let (start, dirty) = (self.range.first_page(self.sgl.page_size()), self.is_dirty());
-        // SAFETY: by the invariant the pins are ours; the caller says that no device is attached,
-        // so nobody relies on them.
+    /// Called at most once, with no device attached; nothing of the region is used afterwards.
+    unsafe fn give_back(&mut self) -> P {
+        let (start, dirty) = (self.first_page(), self.is_dirty());
+        // SAFETY:
+        // - "each page of the run was pushed to a batch by `pin`, for the user address that follows
+        //   from `at`, and its pin has not been taken back": by the invariant, and as the caller
+        //   promises that this is the first call;
+        // - "no device can reach the page": the caller promises that no device is attached.
         unsafe { unpin_runs(&**self.pinner, start, self.sgl.runs(), dirty) };
-        // SAFETY: they are not used again, as the caller promises.
-        unsafe { ManuallyDrop::drop(&mut self.charge) };
-        // SAFETY: as above.
-        unsafe { ManuallyDrop::drop(&mut self.sgl) };
+        // SAFETY: "the container is not used again": as the caller promises.
+        let (pinner, charge, sgl) = unsafe {
+            (
+                ManuallyDrop::take(&mut self.pinner),
+                ManuallyDrop::take(&mut self.charge),
+                ManuallyDrop::take(&mut self.sgl),
+            )
+        };
+        drop(charge);
+        drop(sgl);
+        pinner
     }
 
-    /// Tells the pinner which pins are leaked.
-    #[cold]
-    fn tell_leaked(&self) {
-        let page = self.sgl.page_size();
-        self.sgl.runs().fold(self.range.first_page(page).get(), |at, run| {
-            if run.kind() != MemoryKind::Mmio {
-                self.pinner.leaked(UserAddr::new(at), run);
-            }
-            at.plus(run.count().shifted_up(page.shift()))
-        });
+    /// The user page that holds the first byte.
+    fn first_page(&self) -> UserAddr {
+        self.range.first_page(self.sgl.page_size())
     }
 
     /// Copies bytes of the region from `offset` on. O(log runs + bytes).
@@ -235,11 +293,12 @@ where
         &self,
         offset: u64,
         bytes: &mut [u8],
-    ) -> Result<(), AccessError<<P::Target as PageAccess>::Error>>
+    ) -> Result<(), AccessError<<P::Target as PageAccess>::AccessError>>
     where
         P::Target: PageAccess,
     {
-        // SAFETY: the pages are pinned as long as the region is borrowed.
+        // SAFETY: "all pages of the region are pinned by `access`, at the user addresses that the
+        // region has": by the invariant, as long as the region is borrowed.
         unsafe { access::read(self, &**self.pinner, offset, bytes) }
     }
 
@@ -252,11 +311,14 @@ where
         &self,
         offset: u64,
         bytes: &[u8],
-    ) -> Result<(), AccessError<<P::Target as PageAccess>::Error>>
+    ) -> Result<(), AccessError<<P::Target as PageAccess>::AccessError>>
     where
         P::Target: PageAccess,
     {
-        // SAFETY: the pages are pinned as long as the region is borrowed.
+        // SAFETY: "all pages of the region are pinned by `access`, at the user addresses that the
+        // region has": by the invariant, as long as the region is borrowed; "where the region is
+        // writable, its pages are pinned for writing": `is_writable` says so of the flags they were
+        // pinned with.
         unsafe { access::write(self, &**self.pinner, offset, bytes) }
     }
 }
@@ -284,9 +346,15 @@ where
     }
 }
 
-// SAFETY: the list, the range and the flags never change. An attachment is counted, and as long as
-// there is one, `drop` unpins nothing: then the pins, and the holder of the pinner, are leaked. A
-// writing device is refused unless the pages were pinned for writing.
+// SAFETY:
+// - "the frames of `sgl` are the memory of the region .. of the kind that the list says .. none of the
+//   answers ever changes": the pinner promises it of the runs that were listed; list, range and flags
+//   never change;
+// - "between `attach` and `detach` the frames stay what they are, also if the region is dropped or
+//   leaked": an attachment is counted, and as long as there is one, `drop` unpins nothing: the pins,
+//   and the holder of the pinner, are leaked;
+// - "where `is_writable` is false, an attachment for writing is refused": `attach` begins with that;
+// - "a call of `attach` that unwinds has attached nothing": it does not unwind.
 unsafe impl<P, A, S> Region for Umem<P, A, S>
 where
     P: Holder<Target: Pinner>,
@@ -302,12 +370,12 @@ where
 
     #[inline]
     fn page_offset(&self) -> u64 {
-        self.range.page_offset(self.sgl.page_size())
+        Umem::page_offset(self)
     }
 
     #[inline]
     fn len(&self) -> u64 {
-        self.range.len()
+        Umem::len(self)
     }
 
     #[inline]
@@ -321,8 +389,7 @@ where
     }
 
     fn mark_dirty(&self) {
-        // Read when the region is dropped, which whoever drops it has put in order after this.
-        self.dirty.store(true, Ordering::Relaxed);
+        Umem::mark_dirty(self);
     }
 
     fn attach(&self, writable: bool) -> Result<(), AttachError> {
@@ -340,6 +407,23 @@ where
     }
 }
 
+impl<P, A, S> CpuRegion for Umem<P, A, S>
+where
+    P: Holder<Target: PageAccess>,
+    A: Holder<Target: Accountant>,
+    S: Storage,
+{
+    type AccessError = <P::Target as PageAccess>::AccessError;
+
+    fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), AccessError<Self::AccessError>> {
+        Umem::read(self, offset, bytes)
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), AccessError<Self::AccessError>> {
+        Umem::write(self, offset, bytes)
+    }
+}
+
 impl<P, A, S> Drop for Umem<P, A, S>
 where
     P: Holder<Target: Pinner>,
@@ -348,12 +432,11 @@ where
 {
     fn drop(&mut self) {
         if self.attachments() != 0 {
-            return self.tell_leaked();
+            return report_leaked(&**self.pinner, self.first_page(), self.sgl.runs());
         }
-        // SAFETY: no device is attached, and `drop` is called once.
-        unsafe { self.give_back() };
-        // SAFETY: the pinner is not used again.
-        unsafe { ManuallyDrop::drop(&mut self.pinner) };
+        // SAFETY: "called at most once, with no device attached": `drop` is called once, and no
+        // attachment was found; none can be added, as nobody else can reach the value.
+        drop(unsafe { self.give_back() });
     }
 }
 

@@ -2,6 +2,7 @@
 //! [`Pinner`]: pins user pages in batches and unpins runs of them.
 
 use super::batch::PinBatch;
+use super::range::UserRange;
 use crate::addr::UserAddr;
 use crate::page_size::PageSize;
 use crate::sgl::PageRun;
@@ -44,18 +45,23 @@ impl fmt::Debug for PinFlags {
 /// What a pinner reports is shown to devices, and unpinned later, so it must be true:
 ///
 /// - each run that [`pin`](Self::pin) pushes to a batch are the frames of the next pages of the
-///   user range, in order, and each of its pages carries one pin that now belongs to the batch;
+///   user range, in order, of the [kind](crate::MemoryKind) that they are (whoever finds
+///   [`Ram`](crate::MemoryKind::Ram) may look for the kernel's structure of the page), and each of
+///   its pages carries one pin that now belongs to the batch;
 /// - a pinned page keeps its frame, and the frame is used for nothing else, until it is unpinned as
 ///   often as it was pinned; this holds also if the pinner itself is dropped or leaked before;
 /// - a page that was pinned with [`PinFlags::WRITE`] may be written by a device, one that was pinned
 ///   with [`PinFlags::LONGTERM`] may stay pinned for ever;
 /// - [`page_size`](Self::page_size) never changes;
 /// - runs of [`MemoryKind::Mmio`](crate::MemoryKind::Mmio) have no pins and are never unpinned; they
-///   must stay what they are for as long as the pinner lives.
+///   must stay what they are for as long as the pinner lives;
+/// - `pin` may unwind: what it has pushed is in the batch, which unpins it, and what it has pinned
+///   and not pushed it unpins itself, or leaks. Where [`unpin`](Self::unpin) unwinds, the pins of that
+///   run are taken for taken back, and those of later runs are leaked.
 ///
 /// # Safety
 ///
-/// `page_size` and `pin` are safe to call. [`unpin`](Self::unpin) has a contract.
+/// `page_size`, `pin` and `leaked` are safe to call. [`unpin`](Self::unpin) has a contract.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no pinner",
     note = "a pinner is passed by its holder: an `Arc`, a `Box` or a reference of it; not a reference of an `Arc`"
@@ -67,6 +73,14 @@ pub unsafe trait Pinner {
     /// The size of the pages that runs count.
     fn page_size(&self) -> PageSize;
 
+    /// How many pages of `range` are to be charged before they are pinned: all of them, unless the pinner
+    /// knows that some are memory of a device that has no pins
+    /// ([`MemoryKind::Mmio`](crate::MemoryKind::Mmio)). What has no pin after all is given back, and what
+    /// has one is charged, when that is known.
+    fn charged_pages(&self, range: UserRange) -> u64 {
+        range.page_count(self.page_size())
+    }
+
     /// Where threads that share a range should cut it: no huge page lies across a multiple of this.
     fn cut_size(&self) -> PageSize {
         PageSize::SIZE_2M
@@ -76,13 +90,15 @@ pub unsafe trait Pinner {
     /// runs; a folio is one run, not 512.
     ///
     /// It may stop short, after one run or many; it should stop when [`PinBatch::room`] is zero. If
-    /// it fails part-way, what it has pushed stays in the batch, which knows what to do with it.
+    /// it fails part-way, what it has pushed stays in the batch, which unpins it. Called by
+    /// [`PinnedBatch::fill`](super::PinnedBatch::fill) for a batch of this pinner; one that forwards
+    /// to another pinner lets that fill the same batch, and unpins through it.
     ///
     /// # Errors
     ///
     /// The pinner's own, for the page that follows what was pushed. Without an error, at least one
     /// page must have been pushed.
-    fn pin(&self, batch: &mut PinBatch<'_, Self>) -> Result<(), Self::Error>;
+    fn pin(&self, batch: &mut PinBatch<'_>) -> Result<(), Self::Error>;
 
     /// Takes one pin of each page of `run` back; marks the pages dirty first if `dirty`.
     ///

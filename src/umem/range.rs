@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::addr::UserAddr;
-use crate::exact;
+use crate::exact::{self, Exact as _};
 use crate::page_size::PageSize;
 use core::{fmt, num::NonZeroU64};
 
@@ -73,6 +73,15 @@ impl UserRange {
     #[must_use]
     pub const fn page_offset(&self, page: PageSize) -> u64 {
         self.start.offset_in(page)
+    }
+
+    /// The rest of the range from `next` on; `None` if `next` is not an address of it.
+    pub(crate) fn rest_from(&self, next: UserAddr) -> Option<Self> {
+        if next <= self.start || next > self.last() {
+            return None;
+        }
+        let more = self.last().get().minus(next.get());
+        Self::new(next, more.plus(1)).ok()
     }
 
     /// How many pages hold a byte of the range, the partial ones at the ends included: what pinning

@@ -12,11 +12,13 @@ use core::{fmt, ops::Range};
 ///
 /// # Implementation safety
 ///
-/// - the frames of [`sgl`](Self::sgl) are the memory of the region, whole pages, of which the bytes
-///   from `page_offset` on, `len` of them, are the region; none of the answers ever changes;
+/// - the frames of [`sgl`](Self::sgl) are the memory of the region, whole pages, each of the
+///   [kind](crate::MemoryKind) that the list says, of which the bytes from `page_offset` on, `len` of
+///   them, are the region; none of the answers ever changes;
 /// - between a successful [`attach`](Self::attach) and its [`detach`](Self::detach) the frames stay
 ///   what they are and are used for nothing else, also if the region is dropped or leaked;
-/// - where [`is_writable`](Self::is_writable) is false, an attachment for writing is refused.
+/// - where [`is_writable`](Self::is_writable) is false, an attachment for writing is refused;
+/// - a call of `attach` that unwinds has attached nothing.
 ///
 /// # Safety
 ///
@@ -63,7 +65,11 @@ pub unsafe trait Region {
     /// Made for one successful [`attach`](Self::attach) that was not detached before; the device
     /// cannot reach the memory any more, through no cache of translations either.
     unsafe fn detach(&self);
+}
 
+/// What follows from the answers of a [`Region`], and is the same for all of them: an implementation
+/// cannot change it.
+pub trait RegionExt: Region {
     /// The bytes `range` of the region.
     ///
     /// # Errors
@@ -83,6 +89,8 @@ pub unsafe trait Region {
         self.sgl().window(self.page_offset(), self.len())
     }
 }
+
+impl<R: Region + ?Sized> RegionExt for R {}
 
 /// The hold that a device has on a region: as long as there is one, nothing is unpinned.
 ///
@@ -133,8 +141,10 @@ impl<U: Holder<Target: Region>> Attachment<U> {
     /// The device to which the memory was shown under this attachment cannot reach it any more,
     /// through no cache of translations either.
     pub unsafe fn release(self) -> U {
-        // SAFETY: `new` has attached it, and by value there is no second release. By the contract of
-        // `Holder` it is the same region. The caller speaks for the device.
+        // SAFETY:
+        // - "made for one successful `attach` that was not detached before": `hold` has attached the
+        //   region, which by the contract of `Holder` is the same, and `self` is consumed;
+        // - "the device cannot reach the memory any more": as the caller promises.
         unsafe { self.region.detach() };
         self.region
     }

@@ -18,7 +18,7 @@ use pinned_sgl::umem::{
 use pinned_sgl::{Iova, PageRun, PageSize, PageSizes, PhysAddr, Pool, Tile, UserAddr};
 
 extern "Rust" {
-    fn driver_pin(batch: &mut PinBatch<'_, User>) -> Result<(), i32>;
+    fn driver_pin(batch: &mut PinBatch<'_>) -> Result<(), i32>;
     fn driver_unpin(at: UserAddr, run: PageRun, dirty: bool);
     fn driver_map(tile: &Tile, prot: Prot) -> (u64, Result<(), i32>);
     fn driver_unmap(tile: &Tile) -> u64;
@@ -41,7 +41,7 @@ unsafe impl Pinner for User {
         PageSize::SIZE_4K
     }
 
-    fn pin(&self, batch: &mut PinBatch<'_, Self>) -> Result<(), i32> {
+    fn pin(&self, batch: &mut PinBatch<'_>) -> Result<(), i32> {
         unsafe { driver_pin(batch) }
     }
 
@@ -51,7 +51,7 @@ unsafe impl Pinner for User {
 }
 
 impl PageAccess for User {
-    type Error = i32;
+    type AccessError = i32;
 
     unsafe fn read(&self, from: Place, bytes: &mut [u8]) -> Result<(), i32> {
         unsafe { driver_copy(from, bytes) }
@@ -239,13 +239,12 @@ pub fn probe_space_copy<'a>(space: &mut Space<'a>, source: &Space<'a>, range: Io
 #[no_mangle]
 pub fn probe_space_access(
     space: &Space<'_>,
-    user: &User,
     iova: Iova,
     bytes: &mut [u8],
     words: &mut [u64],
 ) -> Option<u64> {
-    space.write(user, iova, bytes).ok()?;
-    space.read(user, iova, bytes).ok()?;
+    space.write(iova, bytes).ok()?;
+    space.read(iova, bytes).ok()?;
     let range = IovaRange::new(iova, bytes.len() as u64).ok()?;
     let mut bitmap = DirtyBitmap::new(words, range, PageSize::SIZE_4K).ok()?;
     space.read_dirty(&mut bitmap, true).ok()?;

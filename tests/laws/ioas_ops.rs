@@ -13,14 +13,14 @@
 use super::machine::{self, IOVAS, PAGE, STEP};
 use arbitrary::{Result, Unstructured};
 use pinned_sgl::iommu::{
-    DirtyBitmap, DirtyDomain as _, Domain, DomainId, DomainLink, HeapSlab, Ioas,
+    Cuts, DirtyBitmap, DirtyDomain as _, Domain, DomainId, DomainLink, HeapSlab, Ioas,
     IoasAccessErrorKind, IoasError, IovaRange, MapErrorKind, Node, Placement, Prot,
 };
 use pinned_sgl::mock::{
     Area as UserArea, Device, DmaFault, FailingAccountant, FailingSlab, Iommu, MapFault, Mapped,
     Memory, Plan, Process,
 };
-use pinned_sgl::umem::{Account, AttachError, PinFlags, PinRequest, Region as _, Umem, UserRange};
+use pinned_sgl::umem::{Account, AttachError, PinFlags, PinRequest, Umem, UserRange};
 use pinned_sgl::{Heap, Iova, PageSize, PageSizes, PhysAddr, UserAddr};
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -590,7 +590,7 @@ impl World {
     /// Whether a domain of the space may have split entries, which the list does not know.
     fn has_split(&self, space: usize) -> bool {
         let mut domains = self.spaces[space].domains.iter();
-        domains.any(|domain| self.iommus[*domain].can_split())
+        domains.any(|domain| self.iommus[*domain].cuts() == Cuts::Anywhere)
     }
 
     fn check_entry(&self, space: usize, edge: Iova, entry: IovaRange, may_split: bool) {
@@ -601,6 +601,14 @@ impl World {
         for end in [Some(entry.first()), entry.last().checked_add(1)].into_iter().flatten() {
             assert!(self.may_cut(space, end.get(), may_split), "{entry} at {edge}");
         }
+    }
+
+    fn check_indivisible(&self, space: usize, edge: Iova, mapping: IovaRange) {
+        let mut domains = self.spaces[space].domains.iter();
+        assert!(domains.any(|domain| self.iommus[*domain].cuts() == Cuts::Never));
+        let area = self.spaces[space].mapped_at(edge.get()).unwrap();
+        assert_eq!((area.first, area.last), (mapping.first().get(), mapping.last().get()));
+        assert!(mapping.first() < edge);
     }
 
     fn split(&mut self, u: &mut Unstructured<'_>, space: usize) -> Result<()> {
@@ -618,6 +626,9 @@ impl World {
             Err(IoasError::NotMapped { .. }) => assert!(!is_mapped),
             Err(IoasError::CutsEntry { edge, entry }) => {
                 self.check_entry(space, edge, entry, false);
+            }
+            Err(IoasError::CutsMapping { edge, mapping }) => {
+                self.check_indivisible(space, edge, mapping);
             }
             Err(IoasError::EntryLimit { .. }) => assert!(limited && !is_cut),
             Err(IoasError::OutOfMemory) => assert!(fired),
@@ -648,6 +659,9 @@ impl World {
             }
             Err(IoasError::NotMapped { .. }) => assert!(legal && !is_mapped),
             Err(IoasError::CutsEntry { edge, entry }) => self.check_entry(space, edge, entry, true),
+            Err(IoasError::CutsMapping { edge, mapping }) => {
+                self.check_indivisible(space, edge, mapping);
+            }
             Err(IoasError::EntryLimit { .. }) => assert!(limited),
             Err(IoasError::OutOfMemory) => assert!(fired),
             Err(other) => panic!("{other}"),
@@ -838,9 +852,9 @@ impl World {
         };
         let iova = Iova::new(first);
         let done = if write {
-            self.reals[space].write(&self.memory, iova, &bytes)
+            self.reals[space].write(iova, &bytes)
         } else {
-            self.reals[space].read(&self.memory, iova, &mut bytes)
+            self.reals[space].read(iova, &mut bytes)
         };
         let needs = if write { Prot::WRITE } else { Prot::READ };
         let all = inclusive(first, last);

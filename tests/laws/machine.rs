@@ -2,7 +2,7 @@
 //! A small machine for the laws of mappings: pages of 1 KiB, few frames, IOMMUs of odd page sizes.
 
 use arbitrary::{Result, Unstructured};
-use pinned_sgl::iommu::IovaRange;
+use pinned_sgl::iommu::{Cuts, IovaRange};
 use pinned_sgl::mock::{Fragmentation, Iommu, Memory, Plan, Step, Zone};
 use pinned_sgl::{Iova, PageSize, PageSizes, Sgl, Storage};
 use std::sync::Arc;
@@ -43,6 +43,15 @@ pub fn page_sizes(u: &mut Unstructured<'_>) -> Result<PageSizes> {
     })
 }
 
+/// Where a domain cuts: at its entries, most of the time.
+fn cuts(u: &mut Unstructured<'_>) -> Result<Cuts> {
+    Ok(match u.int_in_range(0..=7)? {
+        0 | 1 => Cuts::Anywhere,
+        2 => Cuts::Never,
+        _ => Cuts::Entries,
+    })
+}
+
 /// A domain, and the first of the IOVAs that are used in it.
 pub fn iommu(u: &mut Unstructured<'_>, first: u64, memory: &Memory) -> Result<Arc<Iommu>> {
     let whole = IovaRange::new(Iova::new(first), IOVAS).unwrap();
@@ -58,7 +67,7 @@ pub fn iommu(u: &mut Unstructured<'_>, first: u64, memory: &Memory) -> Result<Ar
         }
         _ => whole,
     };
-    let config = Iommu::config(page_sizes(u)?).aperture(aperture).can_split(u.ratio(1, 4)?);
+    let config = Iommu::config(page_sizes(u)?).aperture(aperture).cuts(cuts(u)?);
     Ok(Arc::new(config.plan(memory.plan()).witness(memory.witness()).build()))
 }
 
@@ -140,11 +149,15 @@ pub fn fits(sizes: PageSizes, iova: u64, frames: &[u64], from: u64, len: u64) ->
     })
 }
 
-/// Whether a domain that has been told of a mapping could cut it before `iova`: an entry begins
-/// there, or can be split there.
+/// Whether a domain could cut a mapping, in which `iova` lies, before it: an entry begins there, or can
+/// be split there; and never, if the domain says so.
 pub fn may_cut(iommu: &Iommu, iova: u64, may_split: bool) -> bool {
     use pinned_sgl::iommu::Domain;
     let smallest = iommu.page_sizes().smallest().map_or(1, PageSize::bytes);
     let begins = iommu.lookup(Iova::new(iova)).unwrap().range.first().get() == iova;
-    begins || (may_split && iommu.can_split() && iova % smallest == 0)
+    match iommu.cuts() {
+        Cuts::Anywhere => begins || may_split && iova % smallest == 0,
+        Cuts::Entries => begins,
+        Cuts::Never => false,
+    }
 }

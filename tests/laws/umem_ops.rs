@@ -13,7 +13,7 @@
 use super::machine::{self, IOVAS, PAGE, STEP};
 use arbitrary::{Result, Unstructured};
 use pinned_sgl::iommu::{
-    CutErrorKind, Domain, IovaRange, MapErrorKind, Mapping, Prot, Stream, StreamErrorKind,
+    CutErrorKind, Cuts, Domain, IovaRange, MapErrorKind, Mapping, Prot, Stream, StreamErrorKind,
     UnmapRangeError,
 };
 use pinned_sgl::mock::{
@@ -21,8 +21,7 @@ use pinned_sgl::mock::{
     Plan, Process, Zone,
 };
 use pinned_sgl::umem::{
-    Account, AttachError, PinErrorKind, PinFlags, PinRequest, Region as _, RunSlot, Umem,
-    Unaccounted, UserRange,
+    Account, AttachError, PinErrorKind, PinFlags, PinRequest, RunSlot, Umem, Unaccounted, UserRange,
 };
 use pinned_sgl::{Heap, Iova, PhysAddr, UserAddr};
 use std::{num::NonZeroUsize, ops::ControlFlow, sync::Arc};
@@ -602,7 +601,7 @@ impl World {
                 let domain = &self.iommus[iommu];
                 let inside = |offset: &u64| edges.below <= *offset && *offset < edges.above;
                 let offset = offsets.into_iter().find(inside).unwrap();
-                if !domain.can_split() {
+                if domain.cuts() != Cuts::Anywhere {
                     let entry = domain.lookup(Iova::new(iova + offset)).unwrap().range;
                     assert_eq!(entry.first().get(), iova + edges.below);
                     assert_eq!(entry.last().get(), iova + (edges.above - 1));
@@ -612,6 +611,9 @@ impl World {
                 assert_eq!(told, len);
                 let [start, end] = offsets;
                 assert!(start >= end || end > len || start == 0 || end >= len);
+            }
+            CutErrorKind::Indivisible => {
+                assert_eq!(self.iommus[iommu].cuts(), Cuts::Never);
             }
             other => panic!("{other}"),
         }

@@ -115,7 +115,7 @@ unsafe impl Pinner for Scarce {
         PageSize::SIZE_4K
     }
 
-    fn pin(&self, batch: &mut PinBatch<'_, Self>) -> Result<(), ()> {
+    fn pin(&self, batch: &mut PinBatch<'_>) -> Result<(), ()> {
         // SAFETY: the checker reports a race, if there is one.
         self.0.with_mut(|pinned| unsafe {
             assert_eq!(*pinned, 0, "more is pinned than was charged");

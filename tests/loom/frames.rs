@@ -90,7 +90,7 @@ unsafe impl Pinner for Frames {
         PageSize::SIZE_4K
     }
 
-    fn pin(&self, batch: &mut PinBatch<'_, Self>) -> Result<(), ()> {
+    fn pin(&self, batch: &mut PinBatch<'_>) -> Result<(), ()> {
         let (first, count) = (batch.next().get() / PAGE, batch.left());
         for pfn in first..first + count {
             self.pages[index(pfn)].pins.fetch_add(1, Relaxed);

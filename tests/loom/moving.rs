@@ -5,7 +5,7 @@
 use crate::check;
 use loom::{sync::Arc as Shared, thread};
 use pinned_sgl::mock::{Area, Bus, Memory, Process, Zone};
-use pinned_sgl::umem::{PinBatch, PinFlags, Pinner, UserRange};
+use pinned_sgl::umem::{PinFlags, PinnedBatch, Pinner, UserRange};
 use pinned_sgl::{PageRun, UserAddr};
 
 const FRAMES: u64 = 2;
@@ -25,8 +25,8 @@ fn process() -> Shared<Process> {
 
 fn pin(process: &Process) -> Option<PageRun> {
     let mut slots = [None; 1];
-    let mut batch = PinBatch::new(process, page(), PinFlags::WRITE, &mut slots);
-    process.pin(&mut batch).ok()?;
+    let mut batch = PinnedBatch::new(process, page(), PinFlags::WRITE, &mut slots);
+    batch.fill().ok()?;
     batch.accept(|batch| Ok::<_, ()>(batch.runs().collect::<Vec<_>>())).unwrap().pop()
 }
 

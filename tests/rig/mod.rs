@@ -206,18 +206,9 @@ unsafe impl Pinner for Watched {
         self.process.page_size()
     }
 
-    fn pin(&self, batch: &mut PinBatch<'_, Self>) -> Result<(), PinFault> {
+    fn pin(&self, batch: &mut PinBatch<'_>) -> Result<(), PinFault> {
         self.note(Call::Pin);
-        let len = batch.left() << self.page_size().shift();
-        let range = UserRange::new(batch.next(), len).unwrap();
-        let mut slots = vec![None; batch.room()];
-        let mut inner = PinBatch::new(&*self.process, range, batch.flags(), &mut slots);
-        let outcome = self.process.pin(&mut inner);
-        while let Some((_, run)) = inner.take_first() {
-            // SAFETY: it was pinned for the same user pages, and the pins were taken out.
-            unsafe { batch.push(run) }.unwrap();
-        }
-        outcome
+        self.process.pin(batch)
     }
 
     unsafe fn unpin(&self, at: UserAddr, run: PageRun, dirty: bool) {
@@ -234,16 +225,16 @@ unsafe impl Pinner for Watched {
 }
 
 impl PageAccess for Watched {
-    type Error = <Memory as PageAccess>::Error;
+    type AccessError = <Process as PageAccess>::AccessError;
 
-    unsafe fn read(&self, from: Place, bytes: &mut [u8]) -> Result<(), Self::Error> {
-        // SAFETY: the caller's promise is handed on.
-        unsafe { PageAccess::read(self.process.memory(), from, bytes) }
+    unsafe fn read(&self, from: Place, bytes: &mut [u8]) -> Result<(), Self::AccessError> {
+        // SAFETY: the caller promises it of the pages of the process, which pins and unpins them.
+        unsafe { PageAccess::read(&*self.process, from, bytes) }
     }
 
-    unsafe fn write(&self, to: Place, bytes: &[u8]) -> Result<(), Self::Error> {
-        // SAFETY: the caller's promise is handed on.
-        unsafe { PageAccess::write(self.process.memory(), to, bytes) }
+    unsafe fn write(&self, to: Place, bytes: &[u8]) -> Result<(), Self::AccessError> {
+        // SAFETY: the caller promises it of the pages of the process, which pins and unpins them.
+        unsafe { PageAccess::write(&*self.process, to, bytes) }
     }
 }
 

@@ -5,7 +5,7 @@ use super::super::prot::Prot;
 use super::super::range::IovaRange;
 use crate::addr::{Iova, PhysAddr};
 use crate::sgl::Window;
-use crate::umem::{Attachment, Holder, Region};
+use crate::umem::{Attachment, Holder, Region, RegionExt as _};
 use core::{fmt, ops::Range};
 
 /// What lies at a range of addresses of an [`Ioas`](super::Ioas): what its slab keeps.
@@ -20,7 +20,8 @@ pub(super) enum AreaKind<U: Holder<Target: Region>> {
     Mapped(Mapped<U>),
     /// Not to be used. `fresh` while it is being reserved.
     Reserved { fresh: bool },
-    /// A domain broke its contract: who knows what a device reaches here.
+    /// It is not known what a device reaches here: memory is being mapped, or a domain broke its
+    /// contract or did not come back from a call.
     Poisoned,
 }
 
@@ -34,6 +35,10 @@ pub(super) struct Mapped<U: Holder<Target: Region>> {
 impl<U: Holder<Target: Region>> Area<U> {
     pub(super) const fn mapped(mapped: Mapped<U>) -> Self {
         Self { kind: AreaKind::Mapped(mapped) }
+    }
+
+    pub(super) const fn poisoned() -> Self {
+        Self { kind: AreaKind::Poisoned }
     }
 
     pub(super) const fn reserved() -> Self {

@@ -11,7 +11,7 @@ use super::domains::DomainLink;
 use super::space::Ioas;
 use crate::addr::Iova;
 use crate::exact::Exact as _;
-use crate::umem::{self, AccessErrorKind, Holder, PageAccess, Region};
+use crate::umem::{self, AccessErrorKind, CpuRegion, Holder, Region};
 use core::{fmt, ops};
 
 impl<U, D, M, N> Ioas<U, D, M, N>
@@ -21,41 +21,41 @@ where
     M: Slab<Node<Area<U>>>,
     N: Slab<DomainLink<D>>,
 {
-    /// Copies bytes from `iova` on out of memory, through `access`. They may lie in several mappings,
-    /// all of which a device could read.
+    /// Copies bytes from `iova` on out of memory. They may lie in several mappings, all of which a
+    /// device could read.
     ///
     /// # Errors
     ///
-    /// [`IoasAccessError`]; nothing was read if it is not the error of `access`.
-    pub fn read<A: PageAccess + ?Sized>(
+    /// [`IoasAccessError`]; nothing was read unless the memory itself could not be reached.
+    pub fn read(
         &self,
-        access: &A,
         iova: Iova,
         bytes: &mut [u8],
-    ) -> Result<(), IoasAccessError<A::Error>> {
+    ) -> Result<(), IoasAccessError<<U::Target as CpuRegion>::AccessError>>
+    where
+        U::Target: CpuRegion,
+    {
         self.for_each_part(iova, bytes.len(), Prot::READ, |region, offset, part| {
-            let bytes = bytes.get_mut(part).unwrap_or_default();
-            // SAFETY: the region is attached for as long as it is mapped here.
-            unsafe { umem::read(region, access, offset, bytes) }
+            region.read(offset, bytes.get_mut(part).unwrap_or_default())
         })
     }
 
-    /// Copies `bytes` into memory from `iova` on, through `access`. They may lie in several mappings,
-    /// all of which a device could write.
+    /// Copies `bytes` into memory from `iova` on. They may lie in several mappings, all of which a
+    /// device could write.
     ///
     /// # Errors
     ///
-    /// [`IoasAccessError`]; nothing was written if it is not the error of `access`.
-    pub fn write<A: PageAccess + ?Sized>(
+    /// [`IoasAccessError`]; nothing was written unless the memory itself could not be reached.
+    pub fn write(
         &self,
-        access: &A,
         iova: Iova,
         bytes: &[u8],
-    ) -> Result<(), IoasAccessError<A::Error>> {
+    ) -> Result<(), IoasAccessError<<U::Target as CpuRegion>::AccessError>>
+    where
+        U::Target: CpuRegion,
+    {
         self.for_each_part(iova, bytes.len(), Prot::WRITE, |region, offset, part| {
-            let bytes = bytes.get(part).unwrap_or_default();
-            // SAFETY: the region is attached for as long as it is mapped here.
-            unsafe { umem::write(region, access, offset, bytes) }
+            region.write(offset, bytes.get(part).unwrap_or_default())
         })
     }
 

@@ -11,7 +11,7 @@ use super::area::{Area, Mapped};
 use super::error::{IoasAttachError, IoasError};
 use super::space::{DomainError, Ioas};
 use crate::page_size::{PageSize, PageSizes};
-use crate::umem::{Holder, Region};
+use crate::umem::{Holder, Region, RegionExt as _};
 use core::{
     fmt,
     marker::PhantomData,
@@ -59,11 +59,6 @@ impl<D, N: Slab<DomainLink<D>>> Domains<D, N> {
         })
     }
 
-    pub(super) fn get(&self, id: DomainId) -> Option<&D> {
-        // A key is a number, which somebody else's slab may have given.
-        self.iter().find(|(known, _)| *known == id).map(|(_, domain)| domain)
-    }
-
     fn push(&mut self, domain: D) -> Result<DomainId, D> {
         let link = DomainLink { domain, next: self.first };
         let key = self.links.insert(link).map_err(|link| link.domain)?;
@@ -72,6 +67,8 @@ impl<D, N: Slab<DomainLink<D>>> Domains<D, N> {
     }
 
     fn remove(&mut self, id: DomainId) -> Option<D> {
+        // A key is a number, which another address space may have given.
+        self.iter().find(|(known, _)| *known == id)?;
         let before = self.iter().map(|(known, _)| known).take_while(|known| *known != id).last();
         let link = self.links.remove(id.0)?;
         match before.and_then(|before| self.links.get_mut(before.0)) {
@@ -98,46 +95,40 @@ where
     /// at which it happened is poisoned.
     pub fn attach(&mut self, domain: D) -> Result<DomainId, IoasAttachError<D, DomainError<D>>> {
         let failed = |kind, at, domain| IoasAttachError { kind, at, domain };
-        let id = match self.domains.push(domain) {
-            Ok(id) => id,
-            Err(domain) => return Err(failed(IoasError::OutOfMemory, None, domain)),
-        };
-        let Err((range, NotMapped { kind, breach, .. })) = self.replay(id) else {
-            return Ok(id);
-        };
-        // What was replayed before it failed.
-        let before = range.first().checked_sub(1).map_or(Ok(None), |last| {
-            let replayed = IovaRange::inclusive(crate::Iova::new(0), last).ok();
-            replayed.map_or(Ok(None), |replayed| self.withdraw(id, replayed).map(Some))
-        });
-        if breach {
-            self.areas.for_each_mut(range, |_, area| drop(area.poison()));
+        if let Err((range, NotMapped { kind, breach, .. })) = self.replay(&*domain) {
+            let kind = match self.withdraw_before(&*domain, range) {
+                Ok(()) => kind.into(),
+                Err(breach) => IoasError::Breach(breach),
+            };
+            if breach {
+                self.areas.for_each_mut(range, |_, area| drop(area.poison()));
+            }
+            return Err(failed(kind, Some(range), domain));
         }
-        let kind = match before {
-            Ok(_) => kind.into(),
-            Err(breach) => IoasError::Breach(breach),
-        };
-        match self.domains.remove(id) {
-            Some(domain) => Err(failed(kind, Some(range), domain)),
-            // It was put there above.
-            None => Ok(id),
-        }
+        self.domains.push(domain).map_err(|domain| {
+            let kind = match self.withdraw(&*domain, IovaRange::ALL) {
+                Ok(()) => IoasError::OutOfMemory,
+                Err(breach) => IoasError::Breach(breach),
+            };
+            failed(kind, None, domain)
+        })
     }
 
-    /// Maps all mappings in the domain; stops at the first that fails.
-    fn replay(&self, id: DomainId) -> Result<(), (IovaRange, NotMapped<DomainError<D>>)> {
-        let Some(domain) = self.domains.get(id) else {
-            return Ok(());
-        };
-        for (range, area) in self.areas.iter() {
+    /// Maps all mappings in a domain that is not attached; stops at the first that fails.
+    fn replay(&mut self, domain: &D::Target) -> Result<(), (IovaRange, NotMapped<DomainError<D>>)> {
+        let guard = PoisonOnUnwind { areas: &mut self.areas, range: IovaRange::ALL };
+        let outcome = guard.areas.iter().try_for_each(|(range, area)| {
             let Some(mapped) = area.memory() else {
-                continue;
+                return Ok(());
             };
-            // SAFETY: the memory is attached for as long as it lies here, and it goes only after it
-            // was removed from all domains; the domain is used by this address space.
-            unsafe { install(&**domain, range, mapped) }.map_err(|failure| (range, failure))?;
-        }
-        Ok(())
+            // SAFETY: "the memory is attached, for writing if it is mapped for that, until it was removed
+            // and flushed; for ever after a breach, or if this unwinds": the attachment is let go only
+            // behind a removal from all domains, of which the caller makes this one; otherwise the
+            // area is poisoned, which leaks it.
+            unsafe { install(domain, range, mapped) }.map_err(|failure| (range, failure))
+        });
+        guard.defuse();
+        outcome
     }
 
     /// Detaches a domain: unmaps all mappings in it, flushes once, and gives it back.
@@ -147,23 +138,26 @@ where
     /// [`IoasError::NoSuchDomain`]; or [`IoasError::Breach`] if the domain broke its contract: then
     /// it is detached and dropped, and the mapping that it did not unmap is poisoned.
     pub fn detach(&mut self, id: DomainId) -> Result<D, IoasError<DomainError<D>>> {
-        if self.domains.get(id).is_none() {
-            return Err(IoasError::NoSuchDomain);
-        }
-        let withdrawn = self.withdraw(id, IovaRange::ALL);
         let domain = self.domains.remove(id).ok_or(IoasError::NoSuchDomain)?;
+        let withdrawn = self.withdraw(&*domain, IovaRange::ALL);
         withdrawn.map(|()| domain).map_err(IoasError::Breach)
     }
 
-    /// Unmaps in one domain all mappings that overlap `range`, and flushes once. After a breach, the
-    /// mapping is poisoned; those behind it are unmapped all the same.
-    fn withdraw(&mut self, id: DomainId, range: IovaRange) -> Result<(), Breach> {
-        let Self { domains, areas, .. } = self;
-        match domains.get(id) {
-            // SAFETY: what lies here is mapped in the domain, by this address space.
-            Some(domain) => unsafe { remove_all(&**domain, areas, range) },
-            None => Ok(()),
-        }
+    /// Unmaps in one domain all mappings that overlap `range`, in which all of them are mapped, and
+    /// flushes once. After a breach, the mapping is poisoned; those behind it are unmapped all the same.
+    fn withdraw(&mut self, domain: &D::Target, range: IovaRange) -> Result<(), Breach> {
+        // SAFETY: "all of them were installed in the domain and have not been removed since": by
+        // `replay`, or while the domain was attached.
+        unsafe { remove_all(domain, &mut self.areas, range) }
+    }
+
+    /// The same for all mappings before `range`.
+    fn withdraw_before(&mut self, domain: &D::Target, range: IovaRange) -> Result<(), Breach> {
+        let Some(last) = range.first().checked_sub(1) else {
+            return Ok(());
+        };
+        let before = IovaRange::inclusive(crate::Iova::new(0), last);
+        self.withdraw(domain, before.map_err(|_| Breach::new(range))?)
     }
 
     /// The attached domains, the latest first.
@@ -194,7 +188,8 @@ where
 ///
 /// # Safety
 ///
-/// That of [`entries::install`].
+/// The memory is attached, for writing if it is mapped for that, until it was removed and flushed; for
+/// ever after a breach, or if this unwinds.
 pub(super) unsafe fn install<U, D>(
     domain: &D,
     range: IovaRange,
@@ -205,9 +200,10 @@ where
     D: Domain + ?Sized,
 {
     let region = mapped.attachment.region();
-    let bytes = mapped.bytes(range).unwrap_or(0..0);
+    let bytes = mapped.bytes(range).ok_or(NotMapped::breach(Breach::new(range)))?;
     let window = region.window(bytes).map_err(MapErrorKind::Window)?;
-    // SAFETY: the caller's promise is handed on.
+    // SAFETY: "the memory of the window is attached, for writing if `prot` has `WRITE`, until ..": as the
+    // caller promises.
     let installed = unsafe { entries::install(domain, window, range.first(), mapped.prot) };
     let reached = installed.as_ref().map_or_else(NotMapped::was_reached, |()| true);
     if reached && mapped.prot.contains(super::super::prot::Prot::WRITE) {
@@ -220,7 +216,7 @@ where
 ///
 /// # Safety
 ///
-/// That of [`remove`].
+/// It was [installed](install) in the domain, and has not been removed since.
 pub(super) unsafe fn uninstall<U, D>(
     domain: &D,
     range: IovaRange,
@@ -231,7 +227,7 @@ where
     D: Domain + ?Sized,
 {
     let mut gather = pin!(D::Gather::default());
-    // SAFETY: the caller's promise is handed on.
+    // SAFETY: "it was installed in the domain ..": as the caller promises.
     let removed = unsafe { remove(domain, range, mapped, gather.as_mut()) };
     domain.flush(gather);
     removed
@@ -241,7 +237,8 @@ where
 ///
 /// # Safety
 ///
-/// It is mapped in the domain, by the address space that the area is from.
+/// It was [installed](install) in the domain, and has not been removed since; alone, or as a part of
+/// what the domain can cut where the area begins and ends.
 unsafe fn remove<U, D>(
     domain: &D,
     range: IovaRange,
@@ -253,16 +250,18 @@ where
     D: Domain + ?Sized,
 {
     let window = mapped.window(range).ok_or(Breach::new(range))?;
-    // SAFETY: the caller's promise is handed on.
+    // SAFETY: "the window was installed by the caller and has not been removed since, as one or as part
+    // of a larger one that the domain can cut where this one begins and ends": as the caller promises.
     unsafe { entries::remove(domain, &window, range.first(), gather) }
 }
 
 /// Unmaps in a domain all areas of memory that overlap `range`, then flushes once. An area that the
-/// domain does not unmap is poisoned; the first breach is told.
+/// domain does not unmap is poisoned; the first breach is returned.
 ///
 /// # Safety
 ///
-/// All of them are mapped in the domain, by the address space that the areas are from.
+/// All of them were [installed](install) in the domain and have not been removed since; areas were cut
+/// only where the domain can cut.
 pub(super) unsafe fn remove_all<U, D, M>(
     domain: &D,
     areas: &mut IovaTree<Area<U>, M>,
@@ -273,20 +272,44 @@ where
     D: Domain + ?Sized,
     M: Slab<Node<Area<U>>>,
 {
+    let guard = PoisonOnUnwind { areas, range };
     let mut gather = pin!(D::Gather::default());
     let mut first = Ok(());
-    areas.for_each_mut(range, |range, area| {
+    guard.areas.for_each_mut(range, |range, area| {
         let Some(mapped) = area.memory() else {
             return;
         };
-        // SAFETY: the caller's promise is handed on.
+        // SAFETY: "it was installed in the domain, and has not been removed since; alone, or as a part
+        // ..": as the caller promises.
         if let Err(breach) = unsafe { remove(domain, range, mapped, gather.as_mut()) } {
             drop(area.poison());
-            if first.is_ok() {
-                first = Err(breach);
-            }
+            first = first.and(Err(breach));
         }
     });
     domain.flush(gather);
+    guard.defuse();
     first
+}
+
+/// Poisons all areas that overlap `range` when it is dropped: where a domain did not come back from a
+/// call, nobody knows which of them devices reach.
+struct PoisonOnUnwind<'a, U: Holder<Target: Region>, M: Slab<Node<Area<U>>>> {
+    areas: &'a mut IovaTree<Area<U>, M>,
+    range: IovaRange,
+}
+
+impl<U: Holder<Target: Region>, M: Slab<Node<Area<U>>>> PoisonOnUnwind<'_, U, M> {
+    fn defuse(self) {
+        core::mem::forget(self);
+    }
+}
+
+impl<U: Holder<Target: Region>, M: Slab<Node<Area<U>>>> Drop for PoisonOnUnwind<'_, U, M> {
+    fn drop(&mut self) {
+        self.areas.for_each_mut(self.range, |_, area| {
+            if area.memory().is_some() {
+                drop(area.poison());
+            }
+        });
+    }
 }

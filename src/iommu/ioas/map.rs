@@ -2,7 +2,7 @@
 //! Mapping in an [`Ioas`]: at an address, or wherever there is room.
 
 use super::super::domain::Domain;
-use super::super::entries::{MapErrorKind, NotMapped};
+use super::super::entries::{check_prot, Breach, MapErrorKind, NotMapped};
 use super::super::prot::Prot;
 use super::super::range::IovaRange;
 use super::super::slab::Slab;
@@ -14,7 +14,7 @@ use super::placement::{Alignment, Placement};
 use super::space::{DomainError, Ioas};
 use crate::exact::Exact as _;
 use crate::granule::TileError;
-use crate::umem::{Attachment, Holder, Region};
+use crate::umem::{Attachment, Holder, Region, RegionExt as _};
 use core::ops::Range;
 
 impl<U, D, M, N> Ioas<U, D, M, N>
@@ -62,37 +62,50 @@ where
                 return Err(failed(IoasError::Map(MapErrorKind::Attach(error)), region));
             }
         };
-        let place = self.find_place(&**attachment.region(), range.clone(), placement);
-        let mapped = Mapped { attachment, offset: range.start, prot };
-        // SAFETY: nothing was mapped under this attachment.
-        let unmapped = |mapped: Mapped<U>| unsafe { mapped.attachment.release() };
-        let place = match place {
-            Ok(place) => place,
-            Err(kind) => return Err(failed(kind, unmapped(mapped))),
+        let claimed = self.find_place(&**attachment.region(), range.clone(), placement);
+        let claimed = claimed.and_then(|place| Ok((place, self.claim(place)?)));
+        let (place, key) = match claimed {
+            Ok(claimed) => claimed,
+            // SAFETY: "the device cannot reach the memory any more": nothing was mapped under this
+            // attachment.
+            Err(kind) => return Err(failed(kind, unsafe { attachment.release() })),
         };
-        if let Err((kind, area)) = self.place(place, Area::mapped(mapped)) {
-            return match area.kind {
-                AreaKind::Mapped(mapped) => Err(failed(kind, unmapped(mapped))),
-                // What comes back is what was given.
-                AreaKind::Reserved { .. } | AreaKind::Poisoned => Ok(place),
-            };
-        }
-        self.mappings = self.mappings.plus(1);
-        match self.install_everywhere(place) {
-            Ok(()) => Ok(place),
-            Err(NotMapped { kind, mapped, breach }) => match self.take_back(place, breach) {
-                Some(region) => Err(IoasMapError { kind: kind.into(), mapped, region }),
-                // It was put there above.
-                None => Ok(place),
+        let mapped = Mapped { attachment, offset: range.start, prot };
+        // If this unwinds, the place stays poisoned, and the attachment is leaked.
+        let failure = match self.install_everywhere(place, &mapped) {
+            Ok(()) => match self.areas.find_mut(place.first()) {
+                Some((_, area)) => {
+                    area.kind = AreaKind::Mapped(mapped);
+                    return Ok(place);
+                }
+                // It was claimed above. If it is not there, nobody would unmap the memory.
+                None => NotMapped::breach(Breach::new(place)),
             },
-        }
+            Err(failure) => failure,
+        };
+        let NotMapped { kind, mapped: bytes, breach } = failure;
+        let region = if breach {
+            mapped.attachment.leak()
+        } else {
+            self.areas.remove_key(key);
+            self.mappings = self.mappings.minus(1);
+            // SAFETY: "the device cannot reach the memory any more, through no cache of translations
+            // either": what was mapped in any domain has been unmapped and flushed.
+            unsafe { mapped.attachment.release() }
+        };
+        Err(IoasMapError { kind: kind.into(), mapped: bytes, region })
+    }
+
+    /// Makes a place nobody else's. It is poisoned until something is mapped there.
+    fn claim(&mut self, place: IovaRange) -> Result<u32, IoasError<DomainError<D>>> {
+        let key = self.place(place, Area::poisoned()).map_err(|(kind, _)| kind)?;
+        self.mappings = self.mappings.plus(1);
+        Ok(key)
     }
 
     /// Whether there may be another mapping, and whether it makes sense.
     fn room_for_another(&self, prot: Prot) -> Result<(), IoasError<DomainError<D>>> {
-        if !prot.intersects(Prot::READ | Prot::WRITE) {
-            return Err(IoasError::Map(MapErrorKind::NoAccess));
-        }
+        check_prot(prot).map_err(IoasError::Map)?;
         if self.mappings >= self.entry_limit {
             return Err(IoasError::EntryLimit { limit: self.entry_limit });
         }
@@ -149,42 +162,27 @@ where
         Err(none)
     }
 
-    /// Maps the area at `range` in every domain, or in none.
-    fn install_everywhere(&mut self, range: IovaRange) -> Result<(), NotMapped<DomainError<D>>> {
-        let Self { areas, domains, .. } = self;
-        let Some(mapped) = areas.find(range.first()).and_then(|(_, area)| area.memory()) else {
-            return Ok(());
-        };
-        // SAFETY: the memory is attached for as long as it lies here; the addresses of the domains
-        // are used by this address space, in which nothing else lies there.
+    /// Maps memory at `range` in every domain, or in none.
+    fn install_everywhere(
+        &self,
+        range: IovaRange,
+        mapped: &Mapped<U>,
+    ) -> Result<(), NotMapped<DomainError<D>>> {
+        // SAFETY: "the memory is attached, for writing if it is mapped for that, until it was removed and
+        // flushed; for ever after a breach, or if this unwinds": the caller lets go of the attachment
+        // only behind a failure that is no breach, and keeps it here otherwise, or leaks it.
         let install = |domain: &D| unsafe { install(&**domain, range, mapped) };
-        let failure = domains.iter().find_map(|(id, domain)| Some((id, install(domain).err()?)));
+        let mut domains = self.domains.iter();
+        let failure = domains.find_map(|(id, domain)| Some((id, install(domain).err()?)));
         let Some((failed, mut failure)) = failure else {
             return Ok(());
         };
-        for (_, domain) in domains.iter().take_while(|(id, _)| *id != failed) {
-            // SAFETY: it was mapped in this domain.
+        for (_, domain) in self.domains.iter().take_while(|(id, _)| *id != failed) {
+            // SAFETY: "it was installed in the domain, and has not been removed since": it was, above.
             if let Err(breach) = unsafe { uninstall(&**domain, range, mapped) } {
-                failure.kind = MapErrorKind::Breach(breach);
-                failure.breach = true;
+                failure = NotMapped { mapped: failure.mapped, ..NotMapped::breach(breach) };
             }
         }
         Err(failure)
-    }
-
-    /// Takes an area that is mapped in no domain back, or poisons it after a breach; the region comes
-    /// back.
-    fn take_back(&mut self, range: IovaRange, breach: bool) -> Option<U> {
-        if breach {
-            let (_, area) = self.areas.find_mut(range.first())?;
-            return area.poison();
-        }
-        let (_, area) = self.areas.remove(range.first())?;
-        self.mappings = self.mappings.minus(1);
-        match area.kind {
-            // SAFETY: it is mapped in no domain.
-            AreaKind::Mapped(mapped) => Some(unsafe { mapped.attachment.release() }),
-            AreaKind::Reserved { .. } | AreaKind::Poisoned => None,
-        }
     }
 }

@@ -254,7 +254,9 @@ where
         let Self { areas, domains, .. } = self;
         let mut first = Ok(());
         for (_, domain) in domains.iter() {
-            // SAFETY: what lies here is mapped in every domain, by this address space.
+            // SAFETY: "all of them were installed in the domain and have not been removed since": by the
+            // invariant, and the range is removed once from each domain, as the caller lets go of it
+            // afterwards; "areas were cut only where the domain can cut": `check_cut` asks all domains.
             let removed = unsafe { remove_all(&**domain, areas, range) };
             first = first.and(removed);
         }

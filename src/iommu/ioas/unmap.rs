@@ -2,7 +2,7 @@
 //! Unmapping in an [`Ioas`]: whole mappings, as in the second version of vfio's type1 interface; and
 //! cutting a mapping in two beforehand, for the first.
 
-use super::super::domain::Domain;
+use super::super::domain::{Cuts, Domain};
 use super::super::edges::Edges;
 use super::super::entries::MapErrorKind;
 use super::super::prot::Prot;
@@ -15,6 +15,7 @@ use super::error::IoasError;
 use super::space::{DomainError, Ioas};
 use crate::addr::Iova;
 use crate::exact::Exact as _;
+use crate::page_size::PageSizes;
 use crate::umem::{Attachment, Holder, Region, SharedHolder};
 
 impl<U, D, M, N> Ioas<U, D, M, N>
@@ -65,33 +66,19 @@ where
         self.let_go(IovaRange::ALL)
     }
 
-    /// Lets go of all memory in `range`, which is mapped nowhere any more.
+    /// Lets go of all memory in `range`, which is mapped nowhere any more; returns its bytes.
     fn let_go(&mut self, range: IovaRange) -> u64 {
+        let mut going = Going { space: self, next: Some(range.first()), last: range.last() };
         let mut bytes = 0u64;
-        let mut next = Some(range.first());
-        while let Some((there, area)) = next.and_then(|next| self.areas.first_from(next)) {
-            if there.first() > range.last() {
-                break;
-            }
-            next = there.last().checked_add(1);
-            if area.memory().is_none() {
-                continue;
-            }
-            if let Some((_, Area { kind: AreaKind::Mapped(mapped) })) =
-                self.areas.remove(there.first())
-            {
-                self.mappings = self.mappings.minus(1);
-                bytes = bytes.saturating_add(there.len().unwrap_or(u64::MAX));
-                // SAFETY: it was unmapped and flushed in every domain; otherwise it is poisoned.
-                drop(unsafe { mapped.attachment.release() });
-            }
+        while let Some(more) = going.one() {
+            bytes = bytes.saturating_add(more);
         }
         bytes
     }
 
     /// The page table entry that has the address before `iova` and that at `iova`, if there is one in
-    /// any of `domains`; as the list tells it, no page table is read. Entries of domains that can split
-    /// do not count if `may_split`.
+    /// any of `domains`; computed from the list, no page table is read. Of domains that cut anywhere,
+    /// only the smallest page counts if `may_split`.
     pub(super) fn entry_across<'a>(
         &self,
         domains: impl Iterator<Item = &'a D> + Clone,
@@ -112,7 +99,9 @@ where
             let mut wider = around;
             for domain in domains.clone() {
                 let sizes = match domain.page_sizes() {
-                    sizes if may_split && domain.can_split() => sizes.smallest()?.into(),
+                    sizes if may_split && domain.cuts() == Cuts::Anywhere => {
+                        sizes.smallest().map_or(sizes, PageSizes::from)
+                    }
                     sizes => sizes,
                 };
                 wider.below = Edges::around(&window, sizes, start, wider.below).below;
@@ -187,6 +176,12 @@ where
     /// Whether the mapping that lies across `iova`, if there is one, may be cut there.
     fn check_cut(&self, iova: Iova, may_split: bool) -> Result<(), IoasError<DomainError<D>>> {
         let domains = self.domains.iter().map(|(_, domain)| domain);
+        let across = self.mapping_at(iova).filter(|mapping| mapping.range.first() < iova);
+        if let Some(mapping) =
+            across.filter(|_| domains.clone().any(|domain| domain.cuts() == Cuts::Never))
+        {
+            return Err(IoasError::CutsMapping { edge: iova, mapping: mapping.range });
+        }
         match self.entry_across(domains, iova, may_split) {
             Some(entry) => Err(IoasError::CutsEntry { edge: iova, entry }),
             None => Ok(()),
@@ -216,7 +211,12 @@ where
         let offset = mapping.offset().plus(iova.get().minus(range.first().get()));
         let attachment = Attachment::hold(mapping.region().clone(), prot.contains(Prot::WRITE))
             .map_err(|(error, _)| IoasError::Map(MapErrorKind::Attach(error)))?;
-        self.areas.set_last(key, last);
+        if !self.areas.set_last(key, last) {
+            // SAFETY: "the device cannot reach the memory any more": nothing is mapped under this
+            // attachment; the one of the mapping stands for all of it.
+            drop(unsafe { attachment.release() });
+            return Err(IoasError::NotMapped { iova });
+        }
         match self.place(tail, Area::mapped(Mapped { attachment, offset, prot })) {
             Ok(_) => {
                 self.mappings = self.mappings.plus(1);
@@ -243,11 +243,70 @@ where
     }
 }
 
+/// Memory that is let go, one mapping after the other. What belongs to others is dropped last, and may
+/// unwind: the mappings behind it go all the same.
+struct Going<'a, U, D, M, N>
+where
+    U: Holder<Target: Region>,
+    D: Holder<Target: Domain>,
+    M: Slab<Node<Area<U>>>,
+    N: Slab<DomainLink<D>>,
+{
+    space: &'a mut Ioas<U, D, M, N>,
+    next: Option<Iova>,
+    last: Iova,
+}
+
+impl<U, D, M, N> Going<'_, U, D, M, N>
+where
+    U: Holder<Target: Region>,
+    D: Holder<Target: Domain>,
+    M: Slab<Node<Area<U>>>,
+    N: Slab<DomainLink<D>>,
+{
+    /// Lets go of the next mapping; returns its bytes.
+    fn one(&mut self) -> Option<u64> {
+        loop {
+            let (range, area) = self.space.areas.first_from(self.next?)?;
+            if range.first() > self.last {
+                return None;
+            }
+            self.next = range.last().checked_add(1);
+            if area.memory().is_none() {
+                continue;
+            }
+            let (_, Area { kind: AreaKind::Mapped(mapped) }) =
+                self.space.areas.remove(range.first())?
+            else {
+                continue;
+            };
+            self.space.mappings = self.space.mappings.minus(1);
+            // SAFETY: "the device cannot reach the memory any more, through no cache of translations
+            // either": it was unmapped and flushed in every domain; otherwise it is poisoned.
+            drop(unsafe { mapped.attachment.release() });
+            return Some(range.len().unwrap_or(u64::MAX));
+        }
+    }
+}
+
+impl<U, D, M, N> Drop for Going<'_, U, D, M, N>
+where
+    U: Holder<Target: Region>,
+    D: Holder<Target: Domain>,
+    M: Slab<Node<Area<U>>>,
+    N: Slab<DomainLink<D>>,
+{
+    fn drop(&mut self) {
+        while self.one().is_some() {}
+    }
+}
+
 impl<U: Holder<Target: Region>> Area<U> {
     /// Lets go of the memory of an area for whose entries another one stands.
     fn forget(self) {
         if let AreaKind::Mapped(mapped) = self.kind {
-            // SAFETY: the entries belong to the area that it was cut from, which is attached.
+            // SAFETY: "the device cannot reach the memory any more": through nothing that this attachment
+            // stands for: the entries belong to the area that it was cut from, which is attached.
             drop(unsafe { mapped.attachment.release() });
         }
     }

@@ -11,7 +11,7 @@ use crate::addr::{Iova, PhysAddr, UserAddr};
 use crate::exact::Exact as _;
 use crate::page_size::PageSize;
 use crate::sgl::{MemoryKind, PageRun, Segment};
-use crate::umem::{PinBatch, Pinner, RunSlot, UserRange};
+use crate::umem::{PinnedBatch, Pinner, RunSlot, UserRange};
 use core::pin::pin;
 
 /// How far a stream has flowed.
@@ -22,7 +22,7 @@ pub(super) struct Flow {
     page: PageSize,
     // Invariant: the first `mapped` bytes of the range are pinned, and mapped at `iova` by entries
     // of ours; they are whole runs, but for what lies outside of the range. The pages of `carry` come
-    // next, and are pinned and not mapped.
+    // next, and are pinned; they are not mapped, unless their state is unknown.
     pub(super) mapped: u64,
     carry: Option<Carry>,
 }
@@ -32,8 +32,18 @@ pub(super) struct Flow {
 struct Carry {
     at: UserAddr,
     run: PageRun,
-    /// Whether a device could reach it for a while.
-    reached: bool,
+    state: Reach,
+}
+
+/// What devices know of the run that may still grow.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// Nothing.
+    Never,
+    /// A part of it, for a while.
+    Before,
+    /// A call of the domain has not come back, or was no truth: who knows.
+    Unknown,
 }
 
 impl Flow {
@@ -75,7 +85,7 @@ impl Flow {
     /// Takes the pages of a batch: each run joins the carry, or has it mapped and takes its place.
     pub(super) fn take<P, D>(
         &mut self,
-        batch: &mut PinBatch<'_, P>,
+        batch: &mut PinnedBatch<'_, P>,
         domain: &D,
     ) -> Result<(), StreamErrorKind<P::Error, D::Error>>
     where
@@ -97,14 +107,15 @@ impl Flow {
             if let Some((at, run)) = batch.take_first() {
                 self.carry = match (self.carry, grown) {
                     (Some(carry), Some(run)) => Some(Carry { run, ..carry }),
-                    _ => Some(Carry { at, run, reached: false }),
+                    _ => Some(Carry { at, run, state: Reach::Never }),
                 };
             }
         }
         Ok(())
     }
 
-    /// Maps the carry, which is a maximal run. If it fails, the carry is still there, unmapped.
+    /// Maps the carry, which is a maximal run. If it fails, the carry is still there, unmapped; after a
+    /// breach, or if the domain unwinds, it is there, and nobody knows what devices reach of it.
     pub(super) fn map_carry<D: Domain + ?Sized>(
         &mut self,
         domain: &D,
@@ -118,9 +129,12 @@ impl Flow {
         let tiles = segment
             .tiles(sizes, iova)
             .map_err(|error| MapErrorKind::Tiles(error.further(self.mapped)))?;
+        self.carry = Some(Carry { state: Reach::Unknown, ..carry });
         let mut mapped = 0u64;
-        // SAFETY: the pages are pinned, and stay so until they were unmapped and flushed. The domain
-        // refuses addresses that are in use.
+        // SAFETY: "the memory of the tiles stays what it is, and may be accessed as `prot` says, until
+        // what is in `mapped` has been unmapped and flushed; for ever, after a breach or if this
+        // unwinds": the pages are pinned, for writing if `prot` has `WRITE` as `Stream::map` has checked,
+        // and what is mapped or unknown is not unpinned.
         let outcome = unsafe { entries::map_tiles(domain, tiles, self.prot, &mut mapped) };
         let fault = match outcome {
             Ok(()) => {
@@ -131,20 +145,24 @@ impl Flow {
             Err(TileFault::Breach(breach)) => return Err(MapErrorKind::Breach(breach)),
             Err(TileFault::Domain(error)) => error,
         };
+        let mut state = carry.state;
         if mapped > 0 {
-            self.carry = Some(Carry { reached: true, ..carry });
             let part = Segment::new(segment.phys, mapped, segment.kind);
-            let tiles = part.tiles(sizes, iova);
-            let (range, tiles) = match (IovaRange::new(iova, mapped), tiles) {
-                (Ok(range), Ok(tiles)) => (range, tiles),
-                _ => return Err(MapErrorKind::Domain(fault)),
+            let range = IovaRange::new(iova, mapped);
+            let breach = Breach::new(range.unwrap_or(IovaRange::ALL));
+            let (Ok(range), Ok(tiles)) = (range, part.tiles(sizes, iova)) else {
+                return Err(MapErrorKind::Breach(breach));
             };
             let mut gather = pin!(D::Gather::default());
-            // SAFETY: these bytes have just been mapped.
+            // SAFETY: "the bytes of the tiles were reported .. and what is unmapped begins and ends
+            // where the domain can cut; the tiles make up the range": so many bytes have just been
+            // reported, up to the end of a call or a page of its tile.
             let undone = unsafe { entries::unmap_tiles(domain, range, tiles, gather.as_mut()) };
             domain.flush(gather);
             undone.map_err(MapErrorKind::Breach)?;
+            state = Reach::Before;
         }
+        self.carry = Some(Carry { state, ..carry });
         Err(MapErrorKind::Domain(fault))
     }
 
@@ -164,9 +182,22 @@ impl Flow {
         D: ReadDomain + ?Sized,
     {
         let writable = self.prot.contains(Prot::WRITE);
-        if let Some(Carry { at, run, reached }) = self.carry.take() {
-            // SAFETY: by the invariant the pins are ours, and the run is not mapped.
-            unsafe { pinner.unpin(at, run, writable && reached) };
+        let mut outcome = Ok(());
+        match self.carry.take() {
+            Some(Carry { at, run, state: Reach::Unknown }) => {
+                pinner.leaked(at, run);
+                let first = Iova::new(self.iova.get().plus(self.mapped));
+                let range = IovaRange::new(first, self.segment(self.mapped, run).len);
+                outcome = Err(Breach::new(range.unwrap_or(IovaRange::ALL)));
+            }
+            // SAFETY:
+            // - "each page of the run was pushed to a batch by `pin`, for the user address that follows
+            //   from `at`, and its pin has not been taken back": by the invariant, and it is taken out;
+            // - "no device can reach the page": by the invariant it is not mapped.
+            Some(Carry { at, run, state }) => unsafe {
+                pinner.unpin(at, run, writable && state == Reach::Before);
+            },
+            None => {}
         }
         let mut done = 0u64;
         let mut at = self.range.first_page(self.page);
@@ -174,7 +205,7 @@ impl Flow {
             let (end, used) = match self.read_back(domain, done, slots) {
                 Ok(read) => read,
                 Err(breach) => {
-                    self.tell_leaked(pinner, domain, done, at);
+                    self.report_leaked(pinner, domain, done, at);
                     return Err(breach);
                 }
             };
@@ -185,7 +216,7 @@ impl Flow {
             let sizes = domain.page_sizes();
             // The same segments as those that were read, out of the pages in the slots.
             let mut offset = done;
-            let tiles = runs.clone().filter_map(|run| {
+            let tiles = runs.clone().map_while(|run| {
                 let mut segment = self.segment(offset, *run);
                 segment.len = segment.len.min(self.mapped.minus(offset));
                 let iova = Iova::new(self.iova.get().plus(offset));
@@ -193,47 +224,53 @@ impl Flow {
                 segment.tiles(sizes, iova).ok()
             });
             let mut gather = pin!(D::Gather::default());
-            // SAFETY: by the invariant these entries are ours.
+            // SAFETY: "the bytes of the tiles were reported .. and what is unmapped begins and ends
+            // where the domain can cut; the tiles make up the range": by the invariant they are mapped by
+            // entries of ours, and whole runs were mapped each by calls of its own.
             let undone = unsafe {
                 entries::unmap_tiles(domain, breach.range, tiles.flatten(), gather.as_mut())
             };
             domain.flush(gather);
             for run in runs {
                 match undone {
-                    // SAFETY: the pins are ours, and what was mapped has been unmapped and flushed.
+                    // SAFETY:
+                    // - "each page of the run was pushed to a batch by `pin`, for the user address that
+                    //   follows from `at`, and its pin has not been taken back": by the invariant, as
+                    //   a domain reads back what was mapped, and this is the first call;
+                    // - "no device can reach the page": it has been unmapped and flushed.
                     Ok(()) => unsafe { pinner.unpin(at, *run, writable) },
                     Err(_) => pinner.leaked(at, *run),
                 }
                 at = self.behind(at, *run);
             }
             if let Err(breach) = undone {
-                self.tell_leaked(pinner, domain, end, at);
+                self.report_leaked(pinner, domain, end, at);
                 return Err(breach);
             }
             done = end;
         }
         self.mapped = 0;
-        Ok(())
+        outcome
     }
 
     /// The user address behind a run that begins at `at`.
     fn behind(&self, at: UserAddr, run: PageRun) -> UserAddr {
-        UserAddr::new(at.get().plus(run.count().shifted_up(self.page.shift())))
+        UserAddr::new(at.get().wrapping_add(run.count().shifted_up(self.page.shift())))
     }
 
-    /// Tells the pinner that all pins of the stream are leaked.
-    pub(super) fn tell_all_leaked<P, D>(&self, pinner: &P, domain: &D)
+    /// Reports to the pinner that all pins of the stream are leaked.
+    pub(super) fn report_all_leaked<P, D>(&self, pinner: &P, domain: &D)
     where
         P: Pinner + ?Sized,
         D: ReadDomain + ?Sized,
     {
-        self.tell_leaked(pinner, domain, 0, self.range.first_page(self.page));
+        self.report_leaked(pinner, domain, 0, self.range.first_page(self.page));
     }
 
-    /// Tells the pinner which pins are leaked: those from byte `from` on, whose first page is at `at`,
-    /// as far as the page table tells, and the carry.
+    /// Reports to the pinner which pins are leaked: those from byte `from` on, whose first page is at `at`,
+    /// as far as the page table shows, and the carry.
     #[cold]
-    fn tell_leaked<P, D>(&self, pinner: &P, domain: &D, from: u64, at: UserAddr)
+    fn report_leaked<P, D>(&self, pinner: &P, domain: &D, from: u64, at: UserAddr)
     where
         P: Pinner + ?Sized,
         D: ReadDomain + ?Sized,

@@ -20,8 +20,8 @@ use super::readback::Readback;
 use crate::addr::{Iova, PhysAddr};
 use crate::exact::Exact as _;
 use crate::umem::{
-    Accountant, AttachError, Charge, Holder, PinBatch, PinErrorKind, PinFlags, PinRequest, Pinner,
-    RunSlot, UserRange,
+    Accountant, AttachError, Charge, Holder, PinErrorKind, PinFlags, PinRequest, PinnedBatch,
+    Pinner, RunSlot, UserRange,
 };
 use core::{fmt, mem::ManuallyDrop, ops::ControlFlow, ptr};
 use error::Kind;
@@ -106,7 +106,11 @@ where
         let range = request.range();
         let page = pinner.page_size();
         let writable = request.flags().contains(PinFlags::WRITE);
-        let checked = if prot.contains(Prot::WRITE) && !writable {
+        let flags = request.flags();
+        let checked = if !PinFlags::all().contains(flags) {
+            let unknown = PinErrorKind::UnknownFlags { bits: flags.bits() };
+            return Err(StreamError { kind: pin_failed(unknown), mapped: 0, pinner, domain });
+        } else if prot.contains(Prot::WRITE) && !writable {
             Err(MapErrorKind::Attach(AttachError::ReadOnly))
         } else {
             entries::check(&*domain, range.len(), iova, prot).map(|_| ())
@@ -153,9 +157,9 @@ where
         let mut rest = range;
         let mut pinned = 0u64;
         loop {
-            let mut batch = PinBatch::new(pinner, rest, flags, slots);
-            pinner.pin(&mut batch).map_err(|error| pin_failed(PinErrorKind::Pinner(error)))?;
-            let (next, left) = (batch.next(), batch.left());
+            let mut batch = PinnedBatch::new(pinner, rest, flags, slots);
+            batch.fill().map_err(|error| pin_failed(PinErrorKind::Pinner(error)))?;
+            let next = batch.next();
             if batch.is_empty() {
                 return Err(pin_failed(PinErrorKind::NoProgress));
             }
@@ -166,11 +170,10 @@ where
             if progress(pinned).is_break() {
                 return Err(pin_failed(PinErrorKind::Cancelled));
             }
-            if left == 0 {
-                break;
+            match rest.rest_from(next) {
+                Some(left) => rest = left,
+                None => break,
             }
-            let len = range.last().checked_offset_from(next).map_or(0, |more| more.plus(1));
-            rest = UserRange::new(next, len).map_err(|_| pin_failed(PinErrorKind::NoProgress))?;
         }
         flow.map_carry(domain).map_err(StreamErrorKind::Map)?;
         let synced = domain.sync_map(flow.mapped_range());
@@ -232,7 +235,7 @@ where
             // SAFETY: `this` is not dropped, so this is the only call.
             unsafe { this.take_down() }
         } else {
-            this.flow.tell_all_leaked(&**this.pinner, &**this.domain);
+            this.flow.report_all_leaked(&**this.pinner, &**this.domain);
             Ok(())
         };
         // SAFETY: each field is read or dropped once, and `this` is neither used nor dropped again.

@@ -2,7 +2,7 @@
 //! [`IommuConfig`]: what a mock IOMMU can do.
 #![forbid(unsafe_code)]
 
-use crate::iommu::IovaRange;
+use crate::iommu::{Cuts, IovaRange};
 use crate::mock::{Plan, Witness};
 use crate::page_size::PageSizes;
 
@@ -12,7 +12,7 @@ use crate::page_size::PageSizes;
 pub struct IommuConfig {
     pub(super) sizes: PageSizes,
     pub(super) aperture: IovaRange,
-    pub(super) can_split: bool,
+    pub(super) cuts: Cuts,
     pub(super) strict_overlap: bool,
     pub(super) tlb_entries: Option<usize>,
     pub(super) plan: Plan,
@@ -25,7 +25,7 @@ impl IommuConfig {
         Self {
             sizes,
             aperture: IovaRange::ALL,
-            can_split: false,
+            cuts: Cuts::Entries,
             strict_overlap: false,
             tlb_entries: None,
             plan: Plan::new(),
@@ -39,11 +39,14 @@ impl IommuConfig {
         self
     }
 
-    /// Whether a part of a page table entry can be unmapped: by default not.
+    /// Where memory that was mapped can be cut: by default at page table entries.
     ///
-    /// The rest stays as entries of the next smaller page size, all of which are made at once.
-    pub const fn can_split(mut self, can_split: bool) -> Self {
-        self.can_split = can_split;
+    /// Where that is anywhere, the rest of an entry that is cut stays as entries of the next smaller
+    /// page size, all of which are made at once. Where it is nowhere, what one call of
+    /// [`map`](crate::iommu::Domain::map) has mapped is unmapped whole, and a call that fails maps
+    /// nothing.
+    pub const fn cuts(mut self, cuts: Cuts) -> Self {
+        self.cuts = cuts;
         self
     }
 

@@ -13,7 +13,7 @@ use super::tlb::{Cached, Tlb};
 use super::{DmaFault, IommuConfig, Lie};
 use crate::addr::{Iova, PhysAddr};
 use crate::granule::Tile;
-use crate::iommu::{DirtyDomain, Domain, Entry, IovaRange, Prot, RangeGather, ReadDomain};
+use crate::iommu::{Cuts, DirtyDomain, Domain, Entry, IovaRange, Prot, RangeGather, ReadDomain};
 use crate::mock::{Plan, Step, Violation, Witness};
 use crate::page_size::{PageSize, PageSizes};
 use crate::sync::{lock, Mutex};
@@ -33,7 +33,7 @@ use std::vec::Vec;
 /// | a missing flush | devices go on reaching what the IOTLB remembers |
 /// | the domain is dropped with pages mapped | [`Violation::StillMapped`] |
 ///
-/// With [`IommuConfig::can_split`] an entry that is cut becomes as many smaller ones as it takes; then
+/// With [`Cuts::Anywhere`] an entry that is cut becomes as many smaller ones as it takes; then
 /// only a cut through one of the smallest pages is a mistake.
 ///
 /// It is shared by reference or in an `Arc`, between threads too. A call to it or an access of a
@@ -75,6 +75,8 @@ pub struct Iommu {
 
 struct State {
     table: Table,
+    /// What the calls of a domain that never cuts have mapped.
+    calls: Vec<IovaRange>,
     tlb: Tlb,
     /// Whether the hardware notes what devices write.
     tracks_dirty: bool,
@@ -153,6 +155,7 @@ impl IommuConfig {
     pub fn build(self) -> Iommu {
         let state = State {
             table: Table::new(self.sizes, self.aperture.last()),
+            calls: Vec::new(),
             tlb: Tlb::new(self.sizes, self.tlb_entries),
             tracks_dirty: false,
             lie: None,
@@ -308,7 +311,16 @@ impl Iommu {
         if lie == Some(Lie::UnmapsNothing) {
             return 0;
         }
-        let done = state.table.unmap(range, self.config.can_split);
+        if self.config.cuts == Cuts::Never {
+            if let Some(iova) = state.cut_call(range) {
+                drop(state);
+                self.config.witness.saw(Violation::UnmapCuts { iova });
+                return 0;
+            }
+            let gone = |call: &IovaRange| range.covers(call);
+            state.calls.retain(|call| !gone(call));
+        }
+        let done = state.table.unmap(range, self.config.cuts == Cuts::Anywhere);
         state.stats.pages_unmapped = state.stats.pages_unmapped.wrapping_add(done.leaves);
         drop(state);
         match done.stop {
@@ -330,6 +342,15 @@ impl Iommu {
 }
 
 impl State {
+    /// Where `range` cuts what one call has mapped.
+    fn cut_call(&self, range: IovaRange) -> Option<Iova> {
+        let cut = self
+            .calls
+            .iter()
+            .find(|call| !range.covers(call) && call.intersection(&range).is_some())?;
+        Some(if cut.first() < range.first() { range.first() } else { range.last() })
+    }
+
     /// Where `iova` leads, and for how many bytes: by what the IOTLB remembers, else by the table.
     fn translate(&mut self, iova: Iova, write: bool) -> Result<(PhysAddr, u64), DmaFault> {
         let needs = if write { Prot::WRITE } else { Prot::READ };
@@ -391,8 +412,8 @@ unsafe impl Domain for Iommu {
         self.config.aperture
     }
 
-    fn can_split(&self) -> bool {
-        self.config.can_split
+    fn cuts(&self) -> Cuts {
+        self.config.cuts
     }
 
     unsafe fn map(&self, tile: Tile, prot: Prot) -> (u64, Result<(), MapFault>) {
@@ -415,7 +436,18 @@ unsafe impl Domain for Iommu {
         let count = failure
             .map_or(tile.count, |failure| failure.after_pages.min(tile.count.saturating_sub(1)));
         let leaf = Leaf { phys: tile.phys, prot, dirty: false };
-        let (pages, in_the_way) = state.table.map(tile.iova, tile.page_size, count, leaf);
+        let (mut pages, in_the_way) = state.table.map(tile.iova, tile.page_size, count, leaf);
+        if self.config.cuts == Cuts::Never {
+            let mapped = IovaRange::new(tile.iova, pages.wrapping_shl(tile.page_size.shift()));
+            match mapped {
+                Ok(call) if pages == tile.count => state.calls.push(call),
+                Ok(part) => {
+                    state.table.unmap(part, false);
+                    pages = 0;
+                }
+                Err(_) => {}
+            }
+        }
         state.stats.pages_mapped = state.stats.pages_mapped.wrapping_add(pages);
         drop(state);
         let bytes = pages.wrapping_shl(tile.page_size.shift());
@@ -580,7 +612,7 @@ impl fmt::Debug for Iommu {
         f.debug_struct("Iommu")
             .field("page_sizes", &self.config.sizes)
             .field("aperture", &self.config.aperture)
-            .field("can_split", &self.config.can_split)
+            .field("cuts", &self.config.cuts)
             .finish_non_exhaustive()
     }
 }

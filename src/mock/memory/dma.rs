@@ -131,33 +131,19 @@ impl Bus for Memory {
     }
 }
 
-/// A kernel, on behalf of a device. Each page must be pinned: if not, the witness is told
-/// ([`Violation::AccessToUnpinned`]), and nothing is written. What is written must be marked dirty,
-/// as if a device had done it.
-impl PageAccess for Memory {
-    type Error = BusError;
-
-    unsafe fn read(&self, from: Place, bytes: &mut [u8]) -> Result<(), BusError> {
-        self.inner.read(from.phys, bytes, Access::CPU_READ)
-    }
-
-    unsafe fn write(&self, to: Place, bytes: &[u8]) -> Result<(), BusError> {
-        self.inner.write(to.phys, bytes, Access::CPU_WRITE)
-    }
-}
-
-/// That of its [`Memory`]: so an [`Umem`](crate::umem::Umem) of a process can be read and written.
+/// A kernel, on behalf of a device, so that an [`Umem`](crate::umem::Umem) of a process can be read and
+/// written. Each page must be pinned: if not, it is reported to the witness
+/// ([`Violation::AccessToUnpinned`]), and nothing is written. What is written must be marked dirty, as
+/// if a device had done it.
 impl PageAccess for Process {
-    type Error = BusError;
+    type AccessError = BusError;
 
     unsafe fn read(&self, from: Place, bytes: &mut [u8]) -> Result<(), BusError> {
-        // SAFETY: the caller's promise is handed on.
-        unsafe { PageAccess::read(&self.memory, from, bytes) }
+        self.memory.inner.read(from.phys, bytes, Access::CPU_READ)
     }
 
     unsafe fn write(&self, to: Place, bytes: &[u8]) -> Result<(), BusError> {
-        // SAFETY: the caller's promise is handed on.
-        unsafe { PageAccess::write(&self.memory, to, bytes) }
+        self.memory.inner.write(to.phys, bytes, Access::CPU_WRITE)
     }
 }
 
@@ -166,7 +152,7 @@ mod tests {
     use super::*;
     use crate::mock::{Area, Process};
     use crate::sgl::MemoryKind;
-    use crate::umem::{PinBatch, PinFlags, Pinner, UserRange};
+    use crate::umem::{PinFlags, PinnedBatch, UserRange};
     use crate::{PageSize, UserAddr};
     use std::vec::Vec;
 
@@ -188,19 +174,19 @@ mod tests {
         let range = UserRange::new(UserAddr::new(0x5000), 0x1000).unwrap();
         process.map(range, Area::read_write()).unwrap();
         let mut slots = [None; 1];
-        let mut batch = PinBatch::new(&process, range, PinFlags::WRITE, &mut slots);
-        process.pin(&mut batch).unwrap();
+        let mut batch = PinnedBatch::new(&process, range, PinFlags::WRITE, &mut slots);
+        batch.fill().unwrap();
         let pfn = process.frame_at(range.start()).unwrap();
         let phys = pfn.phys(PageSize::SIZE_4K).unwrap();
         let place = Place { phys, kind: MemoryKind::Ram, user: None };
         let mut bytes = [0; 6];
         // SAFETY: the mock checks that the page is pinned; the last two accesses are refused.
         let refused = unsafe {
-            PageAccess::write(&memory, place, b"kernel").unwrap();
-            PageAccess::read(&memory, place, &mut bytes).unwrap();
+            PageAccess::write(&process, place, b"kernel").unwrap();
+            PageAccess::read(&process, place, &mut bytes).unwrap();
             drop(batch);
-            PageAccess::write(&memory, place, b"x").is_err()
-                && PageAccess::read(&memory, place, &mut [0]).is_err()
+            PageAccess::write(&process, place, b"x").is_err()
+                && PageAccess::read(&process, place, &mut [0]).is_err()
         };
         assert!(refused && &bytes == b"kernel");
         assert_eq!(

@@ -29,7 +29,7 @@ use std::{sync::Arc, vec::Vec};
 ///
 /// ```
 /// use pinned_sgl::mock::{Area, Memory, Process};
-/// use pinned_sgl::umem::{PinBatch, PinFlags, Pinner, UserRange};
+/// use pinned_sgl::umem::{PinFlags, PinnedBatch, UserRange};
 /// use pinned_sgl::UserAddr;
 ///
 /// let memory = Memory::with_frames(1024);
@@ -38,8 +38,9 @@ use std::{sync::Arc, vec::Vec};
 /// process.map(range, Area::read_write().huge(9))?;
 ///
 /// let mut slots = [None; 8];
-/// let mut batch = PinBatch::new(&process, range, PinFlags::WRITE | PinFlags::LONGTERM, &mut slots);
-/// process.pin(&mut batch)?;
+/// let flags = PinFlags::WRITE | PinFlags::LONGTERM;
+/// let mut batch = PinnedBatch::new(&process, range, flags, &mut slots);
+/// batch.fill()?;
 /// assert_eq!((batch.runs().count(), batch.page_count()), (1, 512));
 /// assert_eq!(memory.pinned_pages(), 512);
 ///

@@ -47,7 +47,7 @@ unsafe impl Pinner for Process {
     /// # Errors
     ///
     /// [`PinFault`] for the page that follows what was pushed.
-    fn pin(&self, batch: &mut PinBatch<'_, Self>) -> Result<(), PinFault> {
+    fn pin(&self, batch: &mut PinBatch<'_>) -> Result<(), PinFault> {
         let flags = batch.flags();
         if flags.contains(PinFlags::LONGTERM | PinFlags::PCI_P2PDMA) {
             return Err(PinFault::Invalid(batch.next()));
