@@ -110,7 +110,7 @@ pub struct IoasAccessError<E> {
     pub kind: IoasAccessErrorKind<E>,
 }
 
-/// Why bytes could not be copied by IOVA; `E` is the error of the [`PageAccess`].
+/// Why bytes could not be copied by IOVA; `E` is the error of the [`CpuRegion`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum IoasAccessErrorKind<E> {
