@@ -78,6 +78,16 @@ impl PageSize {
     pub const fn mask(self) -> u64 {
         self.bytes().wrapping_sub(1)
     }
+
+    /// The page size whose [`mask`](Self::mask) is `mask`, or `None` if there is none.
+    #[inline]
+    #[must_use]
+    pub const fn from_mask(mask: u64) -> Option<Self> {
+        match mask.checked_add(1) {
+            Some(bytes) => Self::new(bytes),
+            None => None,
+        }
+    }
 }
 
 impl fmt::Display for PageSize {
@@ -99,48 +109,80 @@ impl fmt::Debug for PageSize {
 impl FromStr for PageSize {
     type Err = ParsePageSizeError;
 
-    /// Reads `4096`, `0x1000`, `4K`, `4k`, `4KiB`, `2M`, `1G`, ...
+    /// Reads `4096`, `0x1000`, `4K`, `4k`, `4KB`, `4kB`, `4KiB`, `2M`, `1G`, ...
+    ///
+    /// All units are binary: `2048kB` is 2 MiB, as in `/proc/meminfo` and in the names of
+    /// `/sys/kernel/mm/hugepages`, because no other size of a page can be meant.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let text = text.trim();
-        if let Some(bytes) = hex(text)? {
-            return Self::new(bytes).ok_or(ParsePageSizeError::NotAPowerOfTwo);
-        }
-        let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-        let unit = text.strip_prefix(digits).unwrap_or("").trim();
-        if !digits.bytes().all(|digit| digit.is_ascii_digit()) {
-            return Err(ParsePageSizeError::Number);
-        }
-        let unit = unit.strip_suffix("iB").filter(|unit| !unit.is_empty()).unwrap_or(unit);
-        let shift = match unit {
-            "" | "B" => 0u32,
-            "K" | "k" => 10,
-            "M" | "m" => 20,
-            "G" | "g" => 30,
-            "T" | "t" => 40,
-            "P" | "p" => 50,
-            "E" | "e" => 60,
-            _ => return Err(ParsePageSizeError::Unit),
-        };
-        let count: u64 = digits.parse().map_err(|_| ParsePageSizeError::Number)?;
-        let bytes = count.wrapping_shl(shift);
-        if bytes.wrapping_shr(shift) != count {
-            return Err(ParsePageSizeError::Number);
-        }
-        Self::new(bytes).ok_or(ParsePageSizeError::NotAPowerOfTwo)
+        size_at(text, 0)
     }
 }
 
+/// Parses a size; `at` is where `text` begins in what the caller has.
+fn size_at(text: &str, at: usize) -> Result<PageSize, ParsePageSizeError> {
+    let (at, text) = trimmed(text, at);
+    if text.is_empty() {
+        return Err(ParsePageSizeError::Empty { at });
+    }
+    let bytes = match hex(text, at)? {
+        Some(bytes) => bytes,
+        None => decimal(text, at)?,
+    };
+    PageSize::new(bytes).ok_or(ParsePageSizeError::NotAPowerOfTwo { at, bytes })
+}
+
+/// Takes white space off both ends of a text that begins at `at`.
+fn trimmed(text: &str, at: usize) -> (usize, &str) {
+    let rest = text.trim_start();
+    (at.saturating_add(text.len().saturating_sub(rest.len())), rest.trim_end())
+}
+
 /// A number in hex, if the text says that it is one.
-fn hex(text: &str) -> Result<Option<u64>, ParsePageSizeError> {
+fn hex(text: &str, at: usize) -> Result<Option<u64>, ParsePageSizeError> {
     let Some(digits) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) else {
         return Ok(None);
     };
     // The library would take a sign.
     if digits.starts_with(['+', '-']) {
-        return Err(ParsePageSizeError::Number);
+        return Err(ParsePageSizeError::Number { at });
     }
-    u64::from_str_radix(digits, 16).map(Some).map_err(|_| ParsePageSizeError::Number)
+    u64::from_str_radix(digits, 16).map(Some).map_err(|_| ParsePageSizeError::Number { at })
 }
+
+/// A decimal number and perhaps a unit.
+fn decimal(text: &str, at: usize) -> Result<u64, ParsePageSizeError> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    if !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return Err(ParsePageSizeError::Number { at });
+    }
+    let count: u64 = digits.parse().map_err(|_| ParsePageSizeError::Number { at })?;
+    let unit = text.strip_prefix(digits).unwrap_or("");
+    let (unit_at, unit) = trimmed(unit, at.saturating_add(digits.len()));
+    let shift = unit_shift(unit).ok_or(ParsePageSizeError::Unit { at: unit_at })?;
+    let bytes = count.wrapping_shl(shift);
+    if bytes.wrapping_shr(shift) != count {
+        return Err(ParsePageSizeError::Number { at });
+    }
+    Ok(bytes)
+}
+
+/// The base-2 logarithm of a unit: nothing or `B`, or a letter with `B`, `iB` or nothing behind it.
+fn unit_shift(unit: &str) -> Option<u32> {
+    let letter = unit.strip_suffix("iB").or_else(|| unit.strip_suffix('B')).unwrap_or(unit);
+    match letter {
+        "" if unit != "iB" => Some(0),
+        "K" | "k" => Some(10),
+        "M" | "m" => Some(20),
+        "G" | "g" => Some(30),
+        "T" | "t" => Some(40),
+        "P" | "p" => Some(50),
+        "E" | "e" => Some(60),
+        _ => None,
+    }
+}
+
+/// How the empty set is written.
+const NONE: &str = "none";
 
 bitflags::bitflags! {
     /// A set of page sizes: bit `n` stands for pages of `2^n` bytes.
@@ -235,7 +277,7 @@ impl fmt::Display for PageSizes {
     /// Writes the sizes, ascending, with `|` between them: `4K|2M|1G`; the empty set is `none`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_empty() {
-            return f.write_str("none");
+            return f.write_str(NONE);
         }
         let mut between = "";
         for size in self.sizes() {
@@ -255,54 +297,83 @@ impl fmt::Debug for PageSizes {
 impl FromStr for PageSizes {
     type Err = ParsePageSizeError;
 
-    /// Reads sizes with `|` or `,` between them (`4K|2M|1G`), or a bitmap in hex (`0x40201000`).
+    /// Reads sizes with `|` or `,` between them (`4K|2M|1G`), a bitmap in hex (`0x40201000`), or
+    /// `none`.
     ///
     /// # Errors
     ///
-    /// An empty text, an empty part or a size that is none is an error: an IOMMU without a page
-    /// size is a mistake, not a set.
+    /// An empty text, an empty part or a size that is none is an error: the empty set is written
+    /// out, as `none` or `0x0`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let text = text.trim();
-        if let Some(bits) = hex(text)? {
-            let sizes = Self::from_bits_retain(bits);
-            return if sizes.is_empty() { Err(ParsePageSizeError::Empty) } else { Ok(sizes) };
+        let (at, text) = trimmed(text, 0);
+        if text == NONE {
+            return Ok(Self::empty());
         }
-        if text.is_empty() {
-            return Err(ParsePageSizeError::Empty);
+        if let Some(bits) = hex(text, at)? {
+            return Ok(Self::from_bits_retain(bits));
         }
         // By hand: in `str::split`, some compilers leave a check of bounds that could panic.
         let mut sizes = Self::empty();
-        let mut rest = text;
+        let (mut at, mut rest) = (at, text);
         while let Some((size, more)) = rest.split_once(['|', ',']) {
-            sizes |= size.parse::<PageSize>()?.into();
+            sizes |= size_at(size, at)?.into();
+            // Behind the separator.
+            at = at.saturating_add(size.len()).saturating_add(1);
             rest = more;
         }
-        Ok(sizes | rest.parse::<PageSize>()?.into())
+        Ok(sizes | size_at(rest, at)?.into())
     }
 }
 
-/// Why a text is not a [`PageSize`] or not a set of [`PageSizes`].
+/// Why a text is not a [`PageSize`] or not a set of [`PageSizes`]. `at` is the byte of the text
+/// where the fault is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ParsePageSizeError {
-    /// No size at all.
-    Empty,
+    /// There is no size.
+    Empty {
+        /// Where one should be.
+        at: usize,
+    },
     /// The number is missing, malformed, or needs more than 64 bits.
-    Number,
-    /// The unit is none of K, M, G, T, P, E.
-    Unit,
+    Number {
+        /// Where it begins.
+        at: usize,
+    },
+    /// The unit is none of K, M, G, T, P, E, alone or with `B` or `iB` behind it.
+    Unit {
+        /// Where it begins.
+        at: usize,
+    },
     /// The size is zero or not a power of two.
-    NotAPowerOfTwo,
+    NotAPowerOfTwo {
+        /// Where it begins.
+        at: usize,
+        /// The size.
+        bytes: u64,
+    },
 }
 
 impl fmt::Display for ParsePageSizeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Empty => "no page size given",
-            Self::Number => "expected a number of at most 64 bits",
-            Self::Unit => "expected one of the units K, M, G, T, P, E",
-            Self::NotAPowerOfTwo => "a page size is a power of two",
-        })
+        match *self {
+            Self::Empty { at } => write!(f, "at byte {at}: expected a page size"),
+            Self::Number { at } => write!(f, "at byte {at}: expected a number of at most 64 bits"),
+            Self::Unit { at } => write!(
+                f,
+                "at byte {at}: expected one of the units K, M, G, T, P, E, alone or with B or iB \
+                 behind it"
+            ),
+            Self::NotAPowerOfTwo { at, bytes } => {
+                write!(f, "at byte {at}: a page size is a power of two")?;
+                // Zero is the mask of nothing, and of a page of one byte.
+                let masks = [bytes, !bytes].into_iter().filter(|mask| *mask != 0);
+                match masks.filter_map(PageSize::from_mask).next() {
+                    Some(meant) => write!(f, ": {:#x}, not the mask {bytes:#x}", meant.bytes()),
+                    None => write!(f, ", not {bytes:#x}"),
+                }
+            }
+        }
     }
 }
 
@@ -323,30 +394,109 @@ mod tests {
         }
         assert_eq!(PageSize::from_shift(64), None);
         assert_eq!(PageSize::new(0), None);
-        assert_eq!("4KiB".parse(), Ok(PageSize::SIZE_4K));
     }
 
     #[test]
-    fn bad_sizes_say_why() {
+    fn a_mask_is_that_of_one_size() {
+        for shift in 0..64 {
+            let size = PageSize::from_shift(shift).unwrap();
+            assert_eq!(PageSize::from_mask(size.mask()), Some(size));
+        }
+        assert_eq!([2, 4, 0xffe, u64::MAX - 1, u64::MAX].map(PageSize::from_mask), [None; 5]);
+    }
+
+    /// Every unit, as Linux, its tools and people write it.
+    #[test]
+    fn units_are_binary() {
+        for (letter, exponent) in "KMGTPE".chars().zip([10, 20, 30, 40, 50, 60]) {
+            let size = PageSize::from_shift(exponent + 3).unwrap();
+            for letter in [letter, letter.to_ascii_lowercase()] {
+                for unit in ["", "B", "iB"] {
+                    assert_eq!(format!("8{letter}{unit}").parse(), Ok(size));
+                    assert_eq!(format!("8 {letter}{unit}").parse(), Ok(size));
+                }
+            }
+        }
+        assert_eq!("2048kB".parse(), Ok(PageSize::SIZE_2M));
+        assert_eq!("1048576 kB".parse(), Ok(PageSize::SIZE_1G));
+        assert_eq!(" 4096B ".parse(), Ok(PageSize::SIZE_4K));
+        assert_eq!("64kB,2MB | 1GiB".parse(), Ok(PageSizes::from_bits_retain(0x4021_0000)));
+    }
+
+    #[test]
+    fn bad_sizes_say_where_and_why() {
         use ParsePageSizeError::{Empty, NotAPowerOfTwo, Number, Unit};
-        for (text, why) in [
-            ("", Number),
-            ("3K", NotAPowerOfTwo),
-            ("0", NotAPowerOfTwo),
-            ("K", Number),
-            ("4X", Unit),
-            ("16E", Number),
-            ("-4K", Number),
-            ("0x", Number),
-            ("0x3", NotAPowerOfTwo),
-            ("+4K", Number),
-            ("0x+1000", Number),
-            ("4iB", Unit),
-        ] {
+        let cases = [
+            ("", Empty { at: 0 }),
+            ("  ", Empty { at: 2 }),
+            ("3K", NotAPowerOfTwo { at: 0, bytes: 3 << 10 }),
+            ("0", NotAPowerOfTwo { at: 0, bytes: 0 }),
+            ("K", Number { at: 0 }),
+            ("none", Number { at: 0 }),
+            ("4X", Unit { at: 1 }),
+            (" 4 Kb", Unit { at: 3 }),
+            ("4BB", Unit { at: 1 }),
+            ("4iB", Unit { at: 1 }),
+            ("4KiBB", Unit { at: 1 }),
+            ("16E", Number { at: 0 }),
+            ("18446744073709551616", Number { at: 0 }),
+            (" -4K", Number { at: 1 }),
+            ("+4K", Number { at: 0 }),
+            ("4.5K", Number { at: 0 }),
+            ("0x", Number { at: 0 }),
+            ("0x+1000", Number { at: 0 }),
+            ("0x3", NotAPowerOfTwo { at: 0, bytes: 3 }),
+        ];
+        for (text, why) in cases {
             assert_eq!(text.parse::<PageSize>(), Err(why), "{text:?}");
         }
-        for (text, why) in [("", Empty), ("0x0", Empty), ("4K||2M", Number), ("4K|", Number)] {
+        let cases = [
+            ("", Empty { at: 0 }),
+            ("4K||2M", Empty { at: 3 }),
+            (" 4K, ", Empty { at: 4 }),
+            ("4K|2X|3K", Unit { at: 4 }),
+            ("4K|2M| 3K", NotAPowerOfTwo { at: 7, bytes: 3 << 10 }),
+            ("4K|none", Number { at: 3 }),
+            ("0x1000000000000000f", Number { at: 0 }),
+        ];
+        for (text, why) in cases {
             assert_eq!(text.parse::<PageSizes>(), Err(why), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_mask_is_answered_with_the_size_that_was_meant() {
+        for shift in 1..64 {
+            let size = PageSize::from_shift(shift).unwrap();
+            for mask in [size.mask(), !size.mask()].into_iter().filter(|m| !m.is_power_of_two()) {
+                let error = format!("{mask:#x}").parse::<PageSize>().unwrap_err().to_string();
+                let meant = format!("{:#x}, not the mask {mask:#x}", size.bytes());
+                assert!(error.ends_with(&meant), "{error}");
+            }
+        }
+        for other in ["0", "0xffffffffffffffff", "0x201000"] {
+            let error = other.parse::<PageSize>().unwrap_err().to_string();
+            assert!(error.contains("a power of two, not 0x"), "{error}");
+        }
+    }
+
+    /// Whatever is printed is read as the same set: the empty one, each of one or two sizes and of
+    /// all but those, and some of every size.
+    #[test]
+    fn every_set_prints_and_parses() {
+        let one = |shift| PageSize::from_shift(shift).map(PageSizes::from).unwrap();
+        let pairs = (0..64).flat_map(|a| (a..64).map(move |b| one(a) | one(b)));
+        let mut random = 1u64;
+        let others = (0..4096).map(|_| {
+            random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            PageSizes::from_bits_retain(random ^ (random >> 31))
+        });
+        let none = PageSizes::empty();
+        for set in pairs.flat_map(|set| [set, !set]).chain(others).chain([none, !none]) {
+            assert_eq!(set.to_string().parse(), Ok(set));
+            assert_eq!(set.to_string().replace('|', " , ").parse(), Ok(set));
+            assert_eq!(format!("{set:#x}").parse(), Ok(set));
+            assert_eq!(format!("{set:#X}").parse(), Ok(set));
         }
     }
 

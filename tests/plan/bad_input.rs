@@ -88,9 +88,19 @@ fn bad_arguments_are_named() {
     let cases = [
         (["--page-shift", "9"], "'--page-shift <N>': 9 is not in 10..=30"),
         (["--page-shift", "31"], "'--page-shift <N>': 31 is not in 10..=30"),
-        (["--page-sizes", "0x0"], "'--page-sizes <SIZES>': no page size given"),
+        (["--page-sizes", "0x0"], "--page-sizes: no page sizes to choose from"),
+        (["--page-sizes", "none"], "--page-sizes: no page sizes to choose from"),
         (["--page-sizes", ""], "'--page-sizes <SIZES>'"),
-        (["--page-sizes", "3K"], "'--page-sizes <SIZES>': a page size is a power of two"),
+        (
+            ["--page-sizes", "4K,3K"],
+            "'--page-sizes <SIZES>': at byte 3: a page size is a power of two, not 0xc00",
+        ),
+        (
+            ["--page-sizes", "4K,2097151"],
+            "'--page-sizes <SIZES>': at byte 3: a page size is a power of two: 0x200000, not the \
+             mask 0x1fffff",
+        ),
+        (["--page-sizes", "4K,2X"], "'--page-sizes <SIZES>': at byte 4: expected one of the units"),
         (["--max-seg", "64Q"], "'--max-seg <BYTES>': expected a number: decimal"),
         (["--max-seg", "0x+1"], "'--max-seg <BYTES>': expected a number: decimal"),
         (["--length", "16777216T"], "'--length <BYTES>': expected a number of at most 64 bits"),
