@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The command line.
 
+use crate::number::{parse as number, NoNumber};
 use clap::{error::ErrorKind, CommandFactory, Parser, ValueEnum};
 use pinned_sgl::linux::Pages;
 use pinned_sgl::Iova;
@@ -12,7 +13,7 @@ use std::{num::NonZeroUsize, path::PathBuf};
 /// physically contiguous runs is built and looked at. Frame numbers are a secret of the kernel:
 /// knowing them takes root (CAP_SYS_ADMIN). With --mock there is nothing to know.
 #[derive(Debug, Parser)]
-#[command(name = "inspect", max_term_width = 100)]
+#[command(name = "inspect", max_term_width = 100, allow_negative_numbers = true)]
 pub(crate) struct Args {
     /// Bytes to pin: 256M, 1G, 0x200000, ...
     #[arg(long, value_name = "BYTES", default_value = "256M", value_parser = bytes)]
@@ -43,7 +44,7 @@ pub(crate) struct Args {
     pub(crate) mock: bool,
 
     /// What the made-up memory grows from [default: 1]
-    #[arg(long, value_name = "N", requires = "mock")]
+    #[arg(long, value_name = "N", requires = "mock", value_parser = number)]
     pub(crate) seed: Option<u64>,
 }
 
@@ -118,35 +119,15 @@ impl Args {
 const MOCK_LIMIT: u64 = 1 << 40;
 
 fn bytes(text: &str) -> Result<u64, String> {
-    let expected = || "expected a number of bytes, like 256M, 1G or 0x200000".to_owned();
-    let number = if let Some(hex) = text.strip_prefix("0x") {
-        u64::from_str_radix(hex, 16).map_err(|_| expected())?
-    } else {
-        let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-        let unit = text.strip_prefix(digits).unwrap_or_default().trim_start();
-        let shift = match unit {
-            "" | "B" => 0,
-            "K" | "k" | "KiB" => 10,
-            "M" | "m" | "MiB" => 20,
-            "G" | "g" | "GiB" => 30,
-            "T" | "t" | "TiB" => 40,
-            _ => return Err(format!("unknown unit `{unit}`: it is one of K, M, G, T")),
-        };
-        let count: u64 = digits.parse().map_err(|_| expected())?;
-        count.checked_mul(1 << shift).ok_or("more bytes than 64 bits count")?
-    };
-    if number == 0 {
-        return Err("a buffer has at least one page".into());
+    match number(text) {
+        Ok(0) => Err("a buffer has at least one page".into()),
+        Ok(bytes) => Ok(bytes),
+        Err(error) => Err(error.to_string()),
     }
-    Ok(number)
 }
 
-fn address(text: &str) -> Result<Iova, String> {
-    let number = match text.strip_prefix("0x") {
-        Some(hex) => u64::from_str_radix(hex, 16),
-        None => text.parse(),
-    };
-    number.map(Iova::new).map_err(|_| "expected an address, like 0x100000000".into())
+fn address(text: &str) -> Result<Iova, NoNumber> {
+    number(text).map(Iova::new)
 }
 
 fn threads(text: &str) -> Result<NonZeroUsize, String> {

@@ -21,6 +21,8 @@ mod bands;
 mod facts;
 mod memory;
 mod mock;
+#[path = "../support/number.rs"]
+mod number;
 mod picture;
 mod text;
 mod units;

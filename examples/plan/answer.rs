@@ -3,8 +3,8 @@
 
 use pinned_sgl::granule::{BlockError, LimitError, TileError, Tiles};
 use pinned_sgl::{
-    BlockSize, Heap, Iova, PageSizes, PhysAddr, Segment, SegmentLimits, Sgl, Tile, Window,
-    WindowError,
+    BlockSize, Heap, Iova, PageSize, PageSizes, PhysAddr, Segment, SegmentLimits, Sgl, Tile,
+    Window, WindowError,
 };
 use std::fmt;
 
@@ -142,6 +142,16 @@ impl fmt::Display for PlanError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Window(error) => error.fmt(f),
+            Self::Limit(LimitError::BoundaryNotAPowerOfTwo { boundary }) => {
+                f.write_str("a boundary is a power of two")?;
+                match PageSize::from_mask(*boundary).filter(|_| *boundary != 0) {
+                    Some(size) => write!(f, ": {:#x}, not the mask {boundary:#x}", size.bytes()),
+                    None if *boundary == u64::MAX => {
+                        write!(f, "; the mask {boundary:#x} is that of none: leave it out")
+                    }
+                    None => write!(f, ", not {boundary:#x}"),
+                }
+            }
             Self::Limit(error) => error.fmt(f),
             Self::Blocks(error) => error.fmt(f),
             Self::TooManyEntries { needed, max, .. } => {

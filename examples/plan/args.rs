@@ -3,14 +3,16 @@
 
 use crate::answer::View;
 use crate::number::parse as number;
-use clap::{value_parser, Parser};
+use crate::request::page_of_shift;
+use clap::Parser;
 use pinned_sgl::{Iova, PageSize, PageSizes};
-use std::path::PathBuf;
+use std::{error::Error, path::PathBuf};
 
 /// The input formats, which `--help` explains behind the options.
 const FORMATS: &str = "\
 NUMBERS
-  BYTES and ADDR are decimal, decimal with K, M, G or T behind it (64K), or 0x hex.
+  BYTES, ADDR and N are decimal, decimal with a binary unit behind it (64K, 64KiB, 64kB;
+  K, M, G, T, P, E), or 0x hex.
   SIZES are sizes with commas between them, or 0x hex in which bit n stands for 2^n.
 
 INPUT
@@ -50,11 +52,11 @@ EXIT STATUS
 /// What a device would see of a list of physical pages: its runs, the segments of a
 /// scatter-gather engine, the blocks of an RDMA NIC, the map calls of an IOMMU.
 #[derive(Debug, Parser)]
-#[command(name = "plan", after_help = FORMATS)]
+#[command(name = "plan", after_help = FORMATS, allow_negative_numbers = true)]
 pub(crate) struct Args {
     /// The base-2 logarithm of the bytes of a page, 10 to 30
-    #[arg(long, value_name = "N", default_value_t = 12, value_parser = value_parser!(u32).range(10..=30))]
-    page_shift: u32,
+    #[arg(long, value_name = "N", default_value = "12", value_parser = page_shift)]
+    page_shift: PageSize,
 
     /// Where the window, the bytes that the device sees, begins in the first page
     #[arg(long, value_name = "BYTES", default_value = "0", value_parser = number)]
@@ -89,7 +91,7 @@ pub(crate) struct Args {
     pub(crate) all: bool,
 
     /// Refuse to list more segments, blocks or tiles than this
-    #[arg(long, value_name = "N", default_value_t = 1 << 20)]
+    #[arg(long, value_name = "N", default_value = "1M", value_parser = number)]
     pub(crate) max_entries: u64,
 
     /// Answer JSON requests, one a line
@@ -111,7 +113,7 @@ impl Args {
 
     /// The size of the pages of the list.
     pub(crate) fn page_size(&self) -> PageSize {
-        PageSize::from_shift(self.page_shift).unwrap_or(PageSize::SIZE_4K)
+        self.page_shift
     }
 
     /// What the device is asked to see of the list.
@@ -125,4 +127,8 @@ impl Args {
             boundary: self.boundary,
         }
     }
+}
+
+fn page_shift(text: &str) -> Result<PageSize, Box<dyn Error + Send + Sync>> {
+    Ok(page_of_shift(number(text)?)?)
 }

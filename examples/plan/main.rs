@@ -14,6 +14,7 @@ mod batch;
 mod input;
 mod json;
 mod notation;
+#[path = "../support/number.rs"]
 mod number;
 mod request;
 mod table;

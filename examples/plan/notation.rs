@@ -122,8 +122,8 @@ impl<'a> Scanner<'a> {
 
 fn wrong(error: NoNumber, column: usize, expected: &'static str, found: &str) -> Unexpected {
     let expected = match error {
-        NoNumber::Malformed => expected,
         NoNumber::TooLarge => "a number of at most 64 bits",
+        NoNumber::Malformed | NoNumber::Unit => expected,
     };
     Unexpected::new(column, expected, found)
 }

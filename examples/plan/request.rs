@@ -6,7 +6,7 @@ use crate::notation::{push_run, Unexpected};
 use crate::number::{from_digits, strip_hex};
 use pinned_sgl::{AllocError, Heap, Iova, PageSize, PageSizes, Sgl, SglBuilder};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
-use std::fmt;
+use std::{fmt, ops::RangeInclusive};
 
 /// One request of a batch.
 ///
@@ -55,6 +55,36 @@ impl<'de> Deserialize<'de> for Number {
     }
 }
 
+/// A number that is not the base-2 logarithm of the bytes of a page.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BadShift(u64);
+
+impl fmt::Display for BadShift {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("expected 10 to 30, the base-2 logarithm of the bytes of a page")?;
+        let fits = |size: &PageSize| SHIFTS.contains(&size.shift());
+        let bytes = self.0;
+        if let Some(size) = PageSize::new(bytes).filter(fits) {
+            write!(f, ": {}, not the size {bytes:#x}", size.shift())
+        } else if let Some(size) = PageSize::from_mask(bytes).filter(fits) {
+            write!(f, ": {}, not the mask {bytes:#x}", size.shift())
+        } else {
+            write!(f, ", found {bytes}")
+        }
+    }
+}
+
+impl std::error::Error for BadShift {}
+
+/// The base-2 logarithms of the page sizes that lists have.
+const SHIFTS: RangeInclusive<u32> = 10..=30;
+
+/// The page size of `2^shift` bytes.
+pub(crate) fn page_of_shift(shift: u64) -> Result<PageSize, BadShift> {
+    let allowed = u32::try_from(shift).ok().filter(|shift| SHIFTS.contains(shift));
+    allowed.and_then(PageSize::from_shift).ok_or(BadShift(shift))
+}
+
 /// Why there is no answer to a request.
 #[derive(Debug)]
 pub(crate) enum RequestError {
@@ -62,8 +92,8 @@ pub(crate) enum RequestError {
     Json(serde_json::Error),
     /// A request is an object, not a list of its fields.
     NotAnObject { column: usize },
-    /// A page has 2^10 to 2^30 bytes.
-    PageShift(u64),
+    /// No list has pages of this size.
+    PageShift(BadShift),
     /// There are no runs.
     NoRuns,
     /// A run, counted from 0, is not one.
@@ -85,7 +115,7 @@ impl fmt::Display for RequestError {
                 write!(f, "column {}: {reason}", error.column())
             }
             Self::NotAnObject { column } => write!(f, "column {column}: expected a JSON object"),
-            Self::PageShift(shift) => write!(f, "page_shift: expected 10 to 30, found {shift}"),
+            Self::PageShift(error) => write!(f, "page_shift: {error}"),
             Self::NoRuns => f.write_str("runs: expected at least one run, found none"),
             Self::Run { index, unexpected } => {
                 write!(f, "runs[{index}]: column {}: {unexpected}", unexpected.column)
@@ -116,9 +146,9 @@ impl Request {
     /// The list of its runs.
     pub(crate) fn list(&self) -> Result<Sgl<Heap>, RequestError> {
         let shift = self.page_shift.map_or(12, |number| number.0);
-        let page = u32::try_from(shift).ok().and_then(PageSize::from_shift);
-        let builder = page.and_then(|page| SglBuilder::new(page).ok());
-        let mut builder = builder.ok_or(RequestError::PageShift(shift))?;
+        let page = page_of_shift(shift).map_err(RequestError::PageShift)?;
+        let mut builder =
+            SglBuilder::new(page).map_err(|_| RequestError::PageShift(BadShift(shift)))?;
         for (index, run) in self.runs.iter().enumerate() {
             push_run(&mut builder, run)
                 .map_err(|unexpected| RequestError::Run { index, unexpected })?;

@@ -6,6 +6,8 @@
     reason = "numbers for people, about memory that fits a machine"
 )]
 
+mod number;
+
 use clap::{CommandFactory, FromArgMatches, Parser};
 use pinned_sgl::linux::{Buffer, Pages};
 use pinned_sgl::mock::{Area, Memory, Process};
@@ -21,7 +23,7 @@ pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 #[command(max_term_width = 100)]
 pub(crate) struct Args {
     /// Bytes of memory, a multiple of 4M from 8M to 1G
-    #[arg(long, value_name = "BYTES", default_value = "8M", value_parser = bytes)]
+    #[arg(long, value_name = "BYTES", default_value = "8M", value_parser = bytes, allow_negative_numbers = true)]
     pub(crate) size: u64,
 
     /// Really pin memory of this process: takes root, to know where it lies
@@ -35,18 +37,8 @@ pub(crate) fn args(about: &'static str) -> Args {
     Args::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
-fn bytes(text: &str) -> Result<u64, String> {
-    let expected = "expected a number of bytes, like 64M or 1G";
-    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let shift = match text.strip_prefix(digits).unwrap_or_default() {
-        "" => 0,
-        "K" | "KiB" => 10,
-        "M" | "MiB" => 20,
-        "G" | "GiB" => 30,
-        unit => return Err(format!("unknown unit `{unit}`: it is one of K, M, G")),
-    };
-    let number: u64 = digits.parse().map_err(|_| expected)?;
-    let bytes = number.checked_mul(1 << shift).ok_or(expected)?;
+fn bytes(text: &str) -> Result<u64, Box<dyn Error + Send + Sync>> {
+    let bytes = number::parse(text)?;
     let fits = bytes % (4 << 20) == 0 && (8 << 20..=1 << 30).contains(&bytes);
     fits.then_some(bytes).ok_or("it is a multiple of 4M, from 8M to 1G".into())
 }

@@ -86,8 +86,10 @@ fn bytes_that_are_no_text_have_a_position() {
 #[test]
 fn bad_arguments_are_named() {
     let cases = [
-        (["--page-shift", "9"], "'--page-shift <N>': 9 is not in 10..=30"),
-        (["--page-shift", "31"], "'--page-shift <N>': 31 is not in 10..=30"),
+        (["--page-shift", "9"], "'--page-shift <N>': expected 10 to 30, the base-2 logarithm"),
+        (["--page-shift", "31"], "of the bytes of a page, found 31"),
+        (["--page-shift", "4K"], "of the bytes of a page: 12, not the size 0x1000"),
+        (["--page-shift", "0xffff"], "of the bytes of a page: 16, not the mask 0xffff"),
         (["--page-sizes", "0x0"], "--page-sizes: no page sizes to choose from"),
         (["--page-sizes", "none"], "--page-sizes: no page sizes to choose from"),
         (["--page-sizes", ""], "'--page-sizes <SIZES>'"),
@@ -101,11 +103,13 @@ fn bad_arguments_are_named() {
              mask 0x1fffff",
         ),
         (["--page-sizes", "4K,2X"], "'--page-sizes <SIZES>': at byte 4: expected one of the units"),
-        (["--max-seg", "64Q"], "'--max-seg <BYTES>': expected a number: decimal"),
-        (["--max-seg", "0x+1"], "'--max-seg <BYTES>': expected a number: decimal"),
+        (["--max-seg", "64Q"], "'--max-seg <BYTES>': expected one of the units K, M, G, T, P, E"),
+        (["--max-seg", "0x+1"], "'--max-seg <BYTES>': expected a number, like 4096"),
+        (["--max-seg", "1.5M"], "'--max-seg <BYTES>': expected a number, like 4096"),
+        (["--max-entries", "x"], "'--max-entries <N>': expected a number, like 4096"),
         (["--length", "16777216T"], "'--length <BYTES>': expected a number of at most 64 bits"),
         (["--iova", "0x10000000000000000"], "'--iova <ADDR>': expected a number of at most"),
-        (["--offset", "-1"], "unexpected argument '-1'"),
+        (["--offset", "-1"], "'--offset <BYTES>': expected a number, like 4096"),
         (["--ofset", "1"], "unexpected argument '--ofset'"),
         (["--batch", "--all"], "cannot be used with '--all'"),
         (["--offset", "4096"], "--offset: offset 0x1000 is beyond the first page of 4K"),
@@ -114,6 +118,14 @@ fn bad_arguments_are_named() {
         (["--iova", "0xfffffffffffff000"], "--iova: 0x2000 bytes at IOVA 0xfffffffffffff000 need"),
         (["--boundary", "3000"], "--boundary: a boundary is a power of two, not 0xbb8"),
         (["--boundary", "0"], "--boundary: a boundary is a power of two, not 0x0"),
+        (
+            ["--boundary", "0xffffffff"],
+            "--boundary: a boundary is a power of two: 0x100000000, not the mask 0xffffffff",
+        ),
+        (
+            ["--boundary", "0xffffffffffffffff"],
+            "--boundary: a boundary is a power of two; the mask 0xffffffffffffffff is that of none",
+        ),
         (["--max-seg", "0"], "--max-seg: a maximum segment length of zero bytes"),
     ];
     for (args, expected) in cases {

@@ -54,7 +54,15 @@ fn every_mistake_is_named() {
             "runs[1]: column 1: expected pages whose",
         ),
         (r#"{"runs":["0+0x10000000000000"]}"#.to_owned(), "runs[0]: column 1: expected a list"),
-        (r#"{"runs":["1"],"page_shift":9}"#.to_owned(), "page_shift: expected 10 to 30, found 9"),
+        (
+            r#"{"runs":["1"],"page_shift":9}"#.to_owned(),
+            "page_shift: expected 10 to 30, the base-2 logarithm of the bytes of a page, found 9",
+        ),
+        (
+            r#"{"runs":["1"],"page_shift":4096}"#.to_owned(),
+            "page_shift: expected 10 to 30, the base-2 logarithm of the bytes of a page: 12, not \
+             the size 0x1000",
+        ),
         (r#"{"runs":["1"],"page_shift":4294967308}"#.to_owned(), "page_shift: expected 10 to 30"),
         (r#"{"runs":["1"],"offset":4096}"#.to_owned(), "offset: offset 0x1000 is beyond the first"),
         (r#"{"runs":["1"],"offset":-1}"#.to_owned(), "column 25: invalid type: integer `-1`"),
@@ -73,6 +81,10 @@ fn every_mistake_is_named() {
         (r#"{"runs":["1"],"max_seg":0}"#.to_owned(), "max_seg: a maximum segment length of zero"),
         (r#"{"runs":["1"],"boundary":3}"#.to_owned(), "boundary: a boundary is a power of two"),
         (r#"{"runs":["1"],"boundary":0}"#.to_owned(), "boundary: a boundary is a power of two"),
+        (
+            r#"{"runs":["1"],"boundary":"0xffffffff"}"#.to_owned(),
+            "boundary: a boundary is a power of two: 0x100000000, not the mask 0xffffffff",
+        ),
         (r#"{"runs":["0+0xfffffffffffff"]}"#.to_owned(), "blocks: 17179869184 are needed"),
     ];
     let lines: String = cases.iter().map(|(request, _)| format!("{request}\n")).collect();
