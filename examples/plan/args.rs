@@ -27,14 +27,19 @@ INPUT
       1c040+2:device:3
 
 OUTPUT
-  --json writes one object on one line; numbers are integers of up to 64 bits:
+  --json writes one object on one line; numbers are integers of up to 64 bits, kinds
+  are strings, as in the input:
+    page_shift      the base-2 logarithm of the bytes of a page
     pages           pages of the list
-    runs            [[pfn, count], ...]: the maximal runs of the list
-    segments        [[phys, len], ...]: the window, under --max-seg and --boundary
+    runs            [[pfn, count, kind], ...]: the maximal runs of the list
+    offset, length, iova, page_sizes, max_seg, boundary
+                    what was asked, as a request of a batch says it; null: no limit
+    segments        [[phys, len, kind], ...]: the window, under --max-seg and --boundary
     best_page_size  the size of the blocks in bytes, or null
-    blocks          [phys, ...]: the window in aligned blocks of that size
-    tiles           [[iova, phys, page_size, count], ...]: the map calls of an IOMMU,
-                    or instead tiles_error: why there are none
+    blocks          [phys, ...]: the window in aligned blocks of that size; the device
+                    sees the first at iova, rounded down to that size
+    tiles           [[iova, phys, page_size, count, kind], ...]: the map calls of an
+                    IOMMU, or instead tiles_error: why there are none
 
 BATCH
   --batch answers one JSON request a line with one JSON line, in order:

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! $ printf '10+4\n20\n' | cargo run --release --example plan -- --json -
-//! {"pages":5,"runs":[[16,4],[32,1]],"segments":[[65536,16384],[131072,4096]], ...}
+//! {"page_shift":12,"pages":5,"runs":[[16,4,"ram"],[32,1,"ram"]],"offset":0,"length":20480, ...}
 //! ```
 //!
 //! `--help` explains the input, the output and the exit status.

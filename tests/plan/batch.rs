@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 
 const REQUEST: &str = r#"{"runs":["10+4","20"],"page_shift":12,"offset":0,"length":16384,"iova":4096,"page_sizes":2101248,"max_seg":65536,"boundary":4294967296}"#;
-const ANSWER: &str = r#"{"pages":5,"runs":[[16,4],[32,1]],"segments":[[65536,16384]],"best_page_size":4096,"blocks":[65536,69632,73728,77824],"tiles":[[4096,65536,4096,4]]}"#;
+const ANSWER: &str = r#"{"page_shift":12,"pages":5,"runs":[[16,4,"ram"],[32,1,"ram"]],"offset":0,"length":16384,"iova":4096,"page_sizes":2101248,"max_seg":65536,"boundary":4294967296,"segments":[[65536,16384,"ram"]],"best_page_size":4096,"blocks":[65536,69632,73728,77824],"tiles":[[4096,65536,4096,4,"ram"]]}"#;
 
 #[test]
 fn a_bad_request_does_not_end_the_batch() {
@@ -104,7 +104,7 @@ fn bytes_that_are_no_text_do_not_end_the_batch() {
     let lines: Vec<_> = ended.stdout.lines().collect();
     assert_eq!((ended.status, lines.len()), (0, 2));
     assert!(lines[0].starts_with("{\"error\":\"column "), "{}", lines[0]);
-    assert!(lines[1].starts_with("{\"pages\":1,"), "{}", lines[1]);
+    assert!(lines[1].starts_with("{\"page_shift\":12,\"pages\":1,"), "{}", lines[1]);
 }
 
 #[test]
@@ -116,7 +116,10 @@ fn null_is_absent_and_hex_is_a_number() {
         json!({"runs": ["10+4", "20"], "page_shift": "0xc", "offset": "0x0", "length": "0x5000",
             "iova": "0X0", "page_sizes": "0x40201000"}),
     ]);
-    assert_eq!(answers[0]["tiles"], json!([[0, 0x10000, 4096, 4], [0x4000, 0x20000, 4096, 1]]));
+    assert_eq!(
+        answers[0]["tiles"],
+        json!([[0, 0x10000, 4096, 4, "ram"], [0x4000, 0x20000, 4096, 1, "ram"]])
+    );
     assert_eq!(answers[0], answers[1]);
     assert_eq!(answers[0], answers[2]);
 }
@@ -124,20 +127,21 @@ fn null_is_absent_and_hex_is_a_number() {
 #[test]
 fn kinds_never_merge() {
     let answer = answer(json!({"runs": ["1", "2:mmio", "3:mmio", "4:device", "5:device:1"]}));
-    assert_eq!(answer["runs"], json!([[1, 1], [2, 2], [4, 1], [5, 1]]));
+    let expected = json!([[1, 1, "ram"], [2, 2, "mmio"], [4, 1, "device:0"], [5, 1, "device:1"]]);
+    assert_eq!(answer["runs"], expected);
 }
 
 #[test]
 fn a_huge_list_is_answered_at_once() {
     let answer = answer(json!({"runs": ["0+0xfffffffffffff"], "page_sizes": "0x8000000000001000"}));
     assert_eq!(answer["pages"], json!(0xf_ffff_ffff_ffff_u64));
-    assert_eq!(answer["segments"], json!([[0, 0xffff_ffff_ffff_f000_u64]]));
+    assert_eq!(answer["segments"], json!([[0, 0xffff_ffff_ffff_f000_u64, "ram"]]));
     assert_eq!(answer["best_page_size"], json!(1u64 << 63));
     assert_eq!(answer["blocks"], json!([0, 1u64 << 63]));
     let rest = (1u64 << 51) - 1;
     assert_eq!(
         answer["tiles"],
-        json!([[0, 0, 1u64 << 63, 1], [1u64 << 63, 1u64 << 63, 4096, rest]])
+        json!([[0, 0, 1u64 << 63, 1, "ram"], [1u64 << 63, 1u64 << 63, 4096, rest, "ram"]])
     );
 }
 

@@ -105,17 +105,58 @@ fn all_shows_every_row() {
 #[test]
 fn json_is_one_object_with_integers() {
     let args = ["--length", "16K", "--iova", "0x1000", "--page-sizes", "4K,2M", "--json", "-"];
-    let expected = "{\"pages\":5,\"runs\":[[16,4],[32,1]],\"segments\":[[65536,16384]],\
+    let expected = "{\"page_shift\":12,\"pages\":5,\"runs\":[[16,4,\"ram\"],[32,1,\"ram\"]],\
+        \"offset\":0,\"length\":16384,\"iova\":4096,\"page_sizes\":2101248,\
+        \"max_seg\":null,\"boundary\":null,\"segments\":[[65536,16384,\"ram\"]],\
         \"best_page_size\":4096,\"blocks\":[65536,69632,73728,77824],\
-        \"tiles\":[[4096,65536,4096,4]]}\n";
+        \"tiles\":[[4096,65536,4096,4,\"ram\"]]}\n";
     assert_eq!(printed(&args, "10+4\n20\n"), expected);
     let bitmap = ["--length", "0x4000", "--iova", "4K", "--page-sizes", "0x201000", "--json", "-"];
     assert_eq!(printed(&bitmap, "0x10+0x4\r\n\r\n0X20"), expected);
 }
 
+/// A device must not take the memory of another for RAM: whoever reads the runs, the segments or the
+/// map calls learns the kind of each, written as it is read.
+#[test]
+fn json_has_the_kind_of_everything_that_has_one() {
+    let kinds = ["ram", "mmio", "device:0", "device:18446744073709551615"];
+    let log: String = kinds.iter().zip(1..).map(|(kind, pfn)| format!("{pfn}:{kind}\n")).collect();
+    let answer: serde_json::Value =
+        serde_json::from_str(&printed(&["--json", "--page-sizes", "4K", "-"], &log)).unwrap();
+    for list in ["runs", "segments", "tiles"] {
+        let found = answer[list].as_array().unwrap();
+        let found: Vec<_> =
+            found.iter().map(|row| row.as_array().unwrap().last().unwrap()).collect();
+        assert_eq!(found, kinds, "{list}");
+    }
+}
+
+/// An answer says what was asked, as a request says it: asked again, it is the same.
+#[test]
+fn json_is_a_request_that_has_the_same_answer() {
+    let args = ["--offset", "0x10", "--length", "8K", "--iova", "0x10", "--page-sizes", "4K|64K"];
+    let limits = ["--max-seg", "3000", "--boundary", "4K", "--json", "-"];
+    let log = "1+2\n7:device:3\n8+3:mmio\n";
+    let asked = printed(&[&args[..], &limits].concat(), log);
+    let answer: serde_json::Value = serde_json::from_str(&asked).unwrap();
+    let mut request = serde_json::Map::new();
+    for field in ["page_shift", "offset", "length", "iova", "page_sizes", "max_seg", "boundary"] {
+        request.insert(field.to_owned(), answer[field].clone());
+    }
+    let runs = answer["runs"].as_array().unwrap().iter().map(|run| {
+        let (pfn, count, kind) = (&run[0], &run[1], run[2].as_str().unwrap());
+        format!("{:x}+{count}:{kind}", pfn.as_u64().unwrap()).into()
+    });
+    request.insert("runs".to_owned(), runs.collect::<Vec<serde_json::Value>>().into());
+    let again = printed(&["--batch"], &serde_json::Value::Object(request).to_string());
+    assert_eq!(again, asked);
+}
+
 #[test]
 fn json_says_why_there_are_no_tiles() {
-    let expected = "{\"pages\":1,\"runs\":[[1,1]],\"segments\":[[4096,4096]],\
+    let expected = "{\"page_shift\":12,\"pages\":1,\"runs\":[[1,1,\"ram\"]],\"offset\":0,\
+        \"length\":4096,\"iova\":16,\"page_sizes\":1075843072,\"max_seg\":null,\
+        \"boundary\":null,\"segments\":[[4096,4096,\"ram\"]],\
         \"best_page_size\":null,\"blocks\":[],\
         \"tiles_error\":\"IOVA 0x10 is not a multiple of 4K, the smallest page size\"}\n";
     assert_eq!(printed(&["--iova", "16", "--json", "-"], "1"), expected);
@@ -124,8 +165,11 @@ fn json_says_why_there_are_no_tiles() {
 #[test]
 fn pages_have_the_size_that_is_asked_for() {
     let args = ["--page-shift", "16", "--page-sizes", "64K", "--json", "-"];
-    let expected = "{\"pages\":2,\"runs\":[[1,2]],\"segments\":[[65536,131072]],\
-        \"best_page_size\":65536,\"blocks\":[65536,131072],\"tiles\":[[0,65536,65536,2]]}\n";
+    let expected = "{\"page_shift\":16,\"pages\":2,\"runs\":[[1,2,\"ram\"]],\"offset\":0,\
+        \"length\":131072,\"iova\":0,\"page_sizes\":65536,\"max_seg\":null,\
+        \"boundary\":null,\"segments\":[[65536,131072,\"ram\"]],\
+        \"best_page_size\":65536,\"blocks\":[65536,131072],\
+        \"tiles\":[[0,65536,65536,2,\"ram\"]]}\n";
     assert_eq!(printed(&args, "1+2"), expected);
 }
 
@@ -148,7 +192,9 @@ fn a_file_is_read_like_standard_input() {
 #[test]
 fn help_explains_the_formats() {
     let help = printed(&["--help"], "");
-    for word in ["PFN[+COUNT][:KIND]", "best_page_size", "tiles_error", "[default: 4K,2M,1G]"] {
+    for word in
+        ["PFN[+COUNT][:KIND]", "best_page_size", "tiles_error", "[default: 4K,2M,1G]", "kind]"]
+    {
         assert!(help.contains(word), "{word}");
     }
 }

@@ -30,7 +30,11 @@ struct Run {
     iova: u64,
     phys: u64,
     len: u64,
+    kind: &'static str,
 }
+
+/// IOVA, memory, the size of the pages, how many of them, and their kind.
+type Tile = (u64, u64, u64, u64, &'static str);
 
 impl Question {
     /// The answer, but for the text of `tiles_error`; `None` if the IOVA wraps.
@@ -42,13 +46,21 @@ impl Question {
         let segments = self.split(&bytes, |so_far, byte| {
             self.max_seg == Some(so_far) || self.boundary.is_some_and(|b| byte.phys % b == 0)
         });
-        let segments: Vec<_> = segments.iter().map(|segment| [segment.phys, segment.len]).collect();
+        let segments: Vec<_> =
+            segments.iter().map(|run| json!([run.phys, run.len, run.kind])).collect();
         let best = self.best_page_size(&runs);
         let blocks = best.map_or(vec![], |size| blocks(&bytes, size));
         let pages = self.pages();
         let mut answer = json!({
+            "page_shift": self.page_shift,
             "pages": pages.len(),
             "runs": page_runs(&pages),
+            "offset": self.offset,
+            "length": self.length,
+            "iova": self.iova,
+            "page_sizes": self.page_sizes,
+            "max_seg": self.max_seg,
+            "boundary": self.boundary,
             "segments": segments,
             "best_page_size": best,
             "blocks": blocks,
@@ -88,7 +100,7 @@ impl Question {
                 {
                     run.len += 1;
                 }
-                _ => runs.push(Run { iova: byte.iova, phys: byte.phys, len: 1 }),
+                _ => runs.push(Run { iova: byte.iova, phys: byte.phys, len: 1, kind: byte.kind }),
             }
             before = Some(*byte);
         }
@@ -114,9 +126,9 @@ impl Question {
     }
 
     /// Takes the largest page that fits, page by page, and joins pages of one size.
-    fn tiles(&self, runs: &[Run]) -> Option<Vec<[u64; 4]>> {
+    fn tiles(&self, runs: &[Run]) -> Option<Vec<Tile>> {
         let smallest = self.sizes().next().unwrap();
-        let mut tiles: Vec<[u64; 4]> = Vec::new();
+        let mut tiles: Vec<Tile> = Vec::new();
         for run in runs {
             if run.iova % smallest != 0 || run.phys % smallest != 0 || run.len % smallest != 0 {
                 return None;
@@ -128,8 +140,8 @@ impl Question {
                 let fits = |p: &u64| iova % p == 0 && phys % p == 0 && *p <= run.len - done;
                 let size = self.sizes().filter(fits).max().unwrap();
                 match tiles[first..].last_mut() {
-                    Some(tile) if tile[2] == size => tile[3] += 1,
-                    _ => tiles.push([iova, phys, size, 1]),
+                    Some(tile) if tile.2 == size => tile.3 += 1,
+                    _ => tiles.push((iova, phys, size, 1, run.kind)),
                 }
                 done += size;
             }
@@ -138,14 +150,14 @@ impl Question {
     }
 }
 
-fn page_runs(pages: &[(u64, &'static str)]) -> Vec<[u64; 2]> {
-    let mut runs: Vec<[u64; 2]> = Vec::new();
+fn page_runs(pages: &[(u64, &'static str)]) -> Vec<(u64, u64, &'static str)> {
+    let mut runs: Vec<(u64, u64, &str)> = Vec::new();
     for (index, (pfn, kind)) in pages.iter().enumerate() {
         match runs.last_mut() {
-            Some([start, count]) if *start + *count == *pfn && pages[index - 1].1 == *kind => {
+            Some((start, count, _)) if *start + *count == *pfn && pages[index - 1].1 == *kind => {
                 *count += 1;
             }
-            _ => runs.push([*pfn, 1]),
+            _ => runs.push((*pfn, 1, *kind)),
         }
     }
     runs

@@ -76,7 +76,7 @@ fn answers_agree_with_the_oracle() {
             json!({
                 "runs": run_texts(q), "page_shift": q.page_shift, "offset": q.offset,
                 "length": q.length, "iova": q.iova, "page_sizes": q.page_sizes,
-                "max_seg": q.max_seg, "boundary": format!("{:#x}", q.boundary.unwrap_or(1 << 63)),
+                "max_seg": q.max_seg, "boundary": q.boundary.map(|boundary| format!("{boundary:#x}")),
             })
         })
         .collect();

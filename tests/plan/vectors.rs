@@ -64,7 +64,11 @@ fn exact_tiles() {
         json!({"runs": [format!("{:x}+{}", phys / k4, bytes / k4)], "iova": iova})
     });
     for ((iova, phys, bytes, size, count), found) in cases.into_iter().zip(answers(&requests)) {
-        assert_eq!(found["tiles"][0], json!([iova, phys, size, count]), "{bytes:#x} at {iova:#x}");
+        assert_eq!(
+            found["tiles"][0],
+            json!([iova, phys, size, count, "ram"]),
+            "{bytes:#x} at {iova:#x}"
+        );
     }
 }
 
@@ -72,9 +76,9 @@ fn exact_tiles() {
 fn a_full_split() {
     let found = answer(json!({"runs": ["3ff+0x402"], "iova": 0x1f_f000, "page_sizes": 0x20_1000}));
     let expected = json!([
-        [0x1f_f000, 0x3f_f000, 0x1000, 1],
-        [0x20_0000, 0x40_0000, 0x20_0000, 2],
-        [0x60_0000, 0x80_0000, 0x1000, 1],
+        [0x1f_f000, 0x3f_f000, 0x1000, 1, "ram"],
+        [0x20_0000, 0x40_0000, 0x20_0000, 2, "ram"],
+        [0x60_0000, 0x80_0000, 0x1000, 1, "ram"],
     ]);
     assert_eq!(found["tiles"], expected);
 }
