@@ -20,7 +20,7 @@ INPUT
     PFN    the first page frame, in hex (0x may stand before it)
     COUNT  how many pages, decimal or 0x hex; 1 if it is absent
     KIND   ram (the default), mmio, device or device:NUMBER; kinds never merge
-  Blank lines are skipped; # begins a comment.
+  Blank lines are skipped; # begins a comment. A line has at most 64 KiB.
 
       # huge page, then two pages of a device
       0x7f200+512
@@ -48,7 +48,7 @@ BATCH
   All but runs may be absent or null, and then mean what they mean on the command
   line. Numbers are integers or hex strings (\"0x1000\"); page_sizes is a bitmap. A
   bad request is answered with {\"error\": ...} and does not end the batch. Blank
-  lines get no answer.
+  lines get no answer. A line has at most 64 MiB.
 
 EXIT STATUS
   0 if there is an answer (a batch: even if some of its requests were bad),

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A file of runs, one a line, as a list.
 
+use crate::lines::{self, Line};
 use crate::notation::{push_run, Unexpected};
 use pinned_sgl::{AllocError, BuildError, Heap, PageSize, Sgl, SglBuilder};
 use std::{fmt, io, io::BufRead};
+
+/// The bytes of the longest line: files without lines, such as `/dev/zero`, are not read into memory.
+const LONGEST: u64 = 64 << 10;
 
 /// Why a file is not a list of runs.
 #[derive(Debug)]
@@ -38,10 +42,15 @@ pub(crate) fn read_runs(mut input: impl BufRead, page: PageSize) -> Result<Sgl<H
     let mut bytes = Vec::new();
     let mut line = 0u64;
     loop {
-        bytes.clear();
         line = line.saturating_add(1);
-        if input.read_until(b'\n', &mut bytes).map_err(InputError::Read)? == 0 {
-            break;
+        match lines::read(&mut input, &mut bytes, LONGEST).map_err(InputError::Read)? {
+            Line::End => break,
+            Line::TooLong => {
+                let (column, found) = (1, "a longer one".to_owned());
+                let unexpected = Unexpected { column, expected: "a line of at most 64 KiB", found };
+                return Err(InputError::Line { line, unexpected });
+            }
+            Line::Whole => {}
         }
         let pushed = match run_of(&bytes) {
             Ok("") => Ok(()),

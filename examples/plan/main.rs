@@ -13,6 +13,7 @@ mod args;
 mod batch;
 mod input;
 mod json;
+mod lines;
 mod notation;
 #[path = "../support/number.rs"]
 mod number;
@@ -62,7 +63,8 @@ fn main() -> ExitCode {
         Err(Failure::Output(error)) => (format!("error: cannot write: {error}"), 1),
         Err(Failure::Bad(message)) => (message, 2),
     };
-    anstream::eprintln!("{message}");
+    // Whoever reads may have gone.
+    let _ = writeln!(anstream::stderr(), "{message}");
     ExitCode::from(status)
 }
 

@@ -90,6 +90,8 @@ pub(crate) fn page_of_shift(shift: u64) -> Result<PageSize, BadShift> {
 pub(crate) enum RequestError {
     /// The line is not JSON, or not a request.
     Json(serde_json::Error),
+    /// The line is longer than a request may be.
+    TooLong,
     /// A request is an object, not a list of its fields.
     NotAnObject { column: usize },
     /// No list has pages of this size.
@@ -114,6 +116,7 @@ impl fmt::Display for RequestError {
                 let reason = text.strip_suffix(&position).unwrap_or(&text);
                 write!(f, "column {}: {reason}", error.column())
             }
+            Self::TooLong => f.write_str("expected a line of at most 64 MiB"),
             Self::NotAnObject { column } => write!(f, "column {column}: expected a JSON object"),
             Self::PageShift(error) => write!(f, "page_shift: {error}"),
             Self::NoRuns => f.write_str("runs: expected at least one run, found none"),

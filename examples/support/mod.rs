@@ -13,6 +13,7 @@ use pinned_sgl::linux::{Buffer, Pages};
 use pinned_sgl::mock::{Area, Memory, Process};
 use pinned_sgl::umem::{Account, PageAccess, Umem, UserRange};
 use pinned_sgl::{Heap, UserAddr};
+use std::io::{self, Write};
 use std::{error::Error, process::ExitCode, sync::Arc};
 
 /// Anything that can go wrong.
@@ -85,7 +86,8 @@ pub(crate) fn finish(outcome: Outcome) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            // Whoever reads this may have gone, too.
+            let _ = writeln!(io::stderr(), "error: {error}");
             ExitCode::FAILURE
         }
     }

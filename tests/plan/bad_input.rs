@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Whatever is wrong is said, with its position, and the exit status is 2.
 
-use super::plan;
+use super::{plan, program};
+use std::io::Write;
+use std::process::Stdio;
 
 /// The complaint about a bad file, behind its name.
 #[track_caller]
@@ -131,6 +133,61 @@ fn bad_arguments_are_named() {
     for (args, expected) in cases {
         let found = complaint(&args, "10+2\n");
         assert!(found.starts_with("error: ") && found.contains(expected), "{args:?}: {found}");
+    }
+}
+
+#[test]
+fn a_line_that_does_not_end_is_not_read_into_memory() {
+    let expected = "<stdin>:2:1: expected a line of at most 64 KiB, found a longer one";
+    let comment = "#".repeat(64 << 10);
+    assert_eq!(plan(&["-"], format!("1\n{comment}\n")).status, 0);
+    assert_eq!(complaint(&[], format!("1\n{comment}#\n")), expected);
+    assert_eq!(complaint(&["--json"], vec![0; 1 << 20]), expected.replace(":2:", ":1:"));
+}
+
+/// Nobody need hear the complaint: the status says it as well. Nobody need see the whole answer.
+#[test]
+fn nobody_reads() {
+    for (args, input, status) in [
+        (&["-"][..], "zz", 2),
+        (&["--offset", "4K", "-"], "1", 2),
+        (&["-"], "1", 0),
+        (&["--json", "-"], "1", 0),
+        (&["--batch"], "{}\n{}\n", 0),
+    ] {
+        let mut child = program()
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // It waits for its input.
+        drop((child.stdout.take(), child.stderr.take()));
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(status), "{args:?}");
+    }
+}
+
+/// A device that takes nothing is no reason to panic.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_cannot_be_written() {
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let complaint = program().arg("no/such/file").stderr(full()).status().unwrap();
+    assert_eq!(complaint.code(), Some(2));
+    for args in [&["-"][..], &["--json", "-"], &["--batch"]] {
+        let mut child = program()
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(full())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(b"1\n").unwrap();
+        let ended = child.wait_with_output().unwrap();
+        assert_eq!(ended.status.code(), Some(1), "{args:?}");
+        assert!(ended.stderr.starts_with(b"error: cannot write: "), "{args:?}");
     }
 }
 

@@ -107,6 +107,16 @@ fn bytes_that_are_no_text_do_not_end_the_batch() {
     assert!(lines[1].starts_with("{\"page_shift\":12,\"pages\":1,"), "{}", lines[1]);
 }
 
+/// A line that does not end is not read into memory.
+#[test]
+fn a_request_that_is_too_long_does_not_end_the_batch() {
+    let mut requests = vec![b' '; 70 << 20];
+    requests.extend(format!("{REQUEST}\n{REQUEST}").as_bytes());
+    let ended = plan(&["--batch"], requests);
+    let refused = r#"{"error":"expected a line of at most 64 MiB"}"#;
+    assert_eq!((ended.status, ended.stdout), (0, format!("{refused}\n{ANSWER}\n")));
+}
+
 #[test]
 fn null_is_absent_and_hex_is_a_number() {
     let answers = answers(&[
