@@ -115,7 +115,7 @@ impl Args {
     }
 }
 
-/// The page list of made-up memory has 8 bytes a page: 2 GiB for this.
+/// What is known of the free memory of such a machine takes 25 MiB.
 const MOCK_LIMIT: u64 = 1 << 40;
 
 fn bytes(text: &str) -> Result<u64, String> {

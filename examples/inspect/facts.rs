@@ -2,7 +2,7 @@
 //! What there is to say about a list; `--json` prints it as it is.
 
 use crate::args::Args;
-use crate::memory::Memory;
+use crate::memory::{Fault, Memory};
 use pinned_sgl::{Heap, PageSizes, Sgl};
 use serde::Serialize;
 
@@ -73,7 +73,7 @@ pub(crate) struct Step {
 }
 
 impl Facts {
-    pub(crate) fn of(memory: &Memory, args: &Args) -> Result<Self, Box<dyn std::error::Error>> {
+    pub(crate) fn of(memory: &Memory, args: &Args) -> Result<Self, Fault> {
         let sgl = memory.sgl();
         let window = sgl.whole()?;
         let (mock_seed, user_addr) = match memory {

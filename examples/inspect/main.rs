@@ -30,7 +30,7 @@ mod units;
 use args::Args;
 use clap::Parser;
 use facts::Facts;
-use memory::{Memory, NoMemory};
+use memory::{Fault, Memory, NoMemory};
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
+fn run(args: &Args) -> Result<(), Fault> {
     let memory = if args.mock { mock::make(args)? } else { Memory::pin(args)? };
     let facts = Facts::of(&memory, args)?;
     if let Some(path) = &args.svg {

@@ -9,6 +9,9 @@ use pinned_sgl::{Heap, Sgl};
 use std::time::{Duration, Instant};
 use std::{fmt, ops::ControlFlow};
 
+/// Anything that can go wrong, in any thread.
+pub(crate) type Fault = Box<dyn std::error::Error + Send + Sync>;
+
 /// A list, and where it comes from.
 pub(crate) enum Memory {
     /// Pinned, and how long that took.

@@ -4,14 +4,19 @@
 //! Free memory lies in slots of 2 MiB, in stretches of a few and in no order. A huge page takes a
 //! slot; smaller pieces, powers of two as from a buddy allocator, are carved out of slots that
 //! somebody else has pages in.
+//!
+//! The frames are made as they are listed: a page list of a terabyte would take 2 GiB.
 
 use crate::args::{Args, Kind};
-use crate::memory::Memory;
+use crate::memory::{Fault, Memory};
+use crate::units::bytes;
 use fastrand::Rng;
-use pinned_sgl::{AllocError, BuildError, Heap, MemoryKind, PageSize, Pfn, Sgl, SglBuilder};
-use std::panic;
-use std::thread::{self, ScopedJoinHandle};
+use pinned_sgl::{AllocError, Heap, MemoryKind, PageSize, Pfn, Sgl, SglBuilder};
+use std::collections::TryReserveError;
+use std::ops::Range;
+use std::thread::{self, Builder, ScopedJoinHandle};
 use std::time::{Duration, Instant};
+use std::{panic, slice};
 
 /// Pages of a slot.
 const SLOT: u64 = 512;
@@ -19,20 +24,33 @@ const SLOT: u64 = 512;
 const GIGANTIC: u64 = 512 * SLOT;
 /// The host has that many times the memory of the buffer.
 const HOST: u64 = 4;
+/// Devices and the firmware have the first 4 GiB.
+const FIRST: u64 = (4 << 30) / 4096;
+/// Frames that a thread lists at a time.
+const BATCH: u64 = 4096;
 
 /// Makes memory up and lists it, each part of it in a thread.
-pub(crate) fn make(args: &Args) -> Result<Memory, Box<dyn std::error::Error>> {
+pub(crate) fn make(args: &Args) -> Result<Memory, Fault> {
     let seed = args.seed.unwrap_or(1);
-    let frames = Host::new(args.size / 4096, seed).frames(args.pages);
+    let pages = args.size / 4096;
+    let mut rng = Rng::with_seed(seed);
+    let no_memory = |error| format!("no memory to make up {}: {error}", bytes(args.size));
+    let host = Host::new(pages, &mut rng).map_err(no_memory)?;
 
-    let part = frames.len().div_ceil(args.threads.get());
+    let part = pages.div_ceil(args.threads.get() as u64);
+    let mut frames = Frames::new(&host, args.pages, pages, rng);
     let parts = thread::scope(|scope| {
-        let build = |part| scope.spawn(move || list(part));
-        let threads: Vec<_> = frames.chunks(part).map(build).collect();
+        let mut threads = Vec::new();
+        while frames.left() > 0 {
+            let own = frames.clone();
+            let thread = Builder::new().spawn_scoped(scope, move || list(own, part));
+            threads.push(thread.map_err(|error| format!("cannot start a thread: {error}"))?);
+            frames.skip(part);
+        }
         let join = |thread: ScopedJoinHandle<'_, _>| {
             thread.join().unwrap_or_else(|panic| panic::resume_unwind(panic))
         };
-        threads.into_iter().map(join).collect::<Result<Vec<_>, String>>()
+        threads.into_iter().map(join).collect::<Result<Vec<_>, Fault>>()
     })?;
     let (mut lists, times): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
     let build = times.into_iter().max().unwrap_or_default();
@@ -49,87 +67,146 @@ pub(crate) fn make(args: &Args) -> Result<Memory, Box<dyn std::error::Error>> {
     Ok(Memory::Mock { sgl, seed, build, join })
 }
 
-/// The list of some frames, and how long it took.
-fn list(frames: &[Pfn]) -> Result<(Sgl<Heap>, Duration), String> {
-    let text = |error: BuildError| error.to_string();
+/// The list of the next `pages` frames, as far as there are any, and how long it took to build.
+fn list(mut frames: Frames<'_>, pages: u64) -> Result<(Sgl<Heap>, Duration), Fault> {
+    let mut left = pages.min(frames.left());
+    let mut builder = SglBuilder::new(PageSize::SIZE_4K)?;
+    let mut batch = Vec::new();
+    let mut took = Duration::ZERO;
+    while left > 0 {
+        batch.clear();
+        while (batch.len() as u64) < left.min(BATCH) {
+            batch.extend(frames.next(left.min(BATCH) - batch.len() as u64).map(Pfn::new));
+        }
+        left -= batch.len() as u64;
+        let started = Instant::now();
+        builder.push_pages(&batch, MemoryKind::Ram)?;
+        took += started.elapsed();
+    }
     let started = Instant::now();
-    let mut builder = SglBuilder::new(PageSize::SIZE_4K).map_err(text)?;
-    builder.push_pages(frames, MemoryKind::Ram).map_err(text)?;
-    let sgl = builder.finish().map_err(|error| AllocError::from(error).to_string())?;
-    Ok((sgl, started.elapsed()))
+    let sgl = builder.finish().map_err(AllocError::from)?;
+    Ok((sgl, took + started.elapsed()))
 }
 
+/// The free memory of a machine; what is taken first is last.
 struct Host {
-    rng: Rng,
-    pages: u64,
-    /// Free slots; the next to be taken is the last.
-    slots: Vec<u64>,
-    /// Free gigantic pages.
+    /// Stretches of slots.
+    stretches: Vec<Range<u64>>,
     gigantic: Vec<u64>,
-    /// The slot that pieces are carved out of, and how far.
-    carved: u64,
-    cursor: u64,
 }
 
 impl Host {
-    fn new(pages: u64, seed: u64) -> Self {
-        let mut rng = Rng::with_seed(seed);
-        // Devices and the firmware have the first 4 GiB.
-        let first = (4 << 30) / 4096 / SLOT;
-        let last = first + (pages.div_ceil(SLOT) * HOST).max(64);
+    fn new(pages: u64, rng: &mut Rng) -> Result<Self, TryReserveError> {
+        let last = FIRST / SLOT + (pages.div_ceil(SLOT) * HOST).max(64);
         let mut stretches = Vec::new();
-        let mut next = first;
+        let mut next = FIRST / SLOT;
         while next < last {
             let mut end = next + 1;
             while end < last && rng.u32(..4) == 0 {
                 end += 1;
             }
+            stretches.try_reserve(1)?;
             stretches.push(next..end);
             next = end;
         }
         rng.shuffle(&mut stretches);
-        // Taken from the end, and ascending within a stretch.
-        let slots = stretches.into_iter().flat_map(Iterator::rev).collect();
         let mut gigantic: Vec<u64> = (0..pages.div_ceil(GIGANTIC) * HOST).collect();
         rng.shuffle(&mut gigantic);
-        Self { rng, pages, slots, gigantic, carved: first, cursor: SLOT }
+        Ok(Self { stretches, gigantic })
     }
+}
 
-    fn frames(mut self, kind: Kind) -> Vec<Pfn> {
-        let mut frames = Vec::with_capacity(self.pages as usize);
-        while (frames.len() as u64) < self.pages {
-            let left = self.pages - frames.len() as u64;
-            let (start, count) = match kind {
-                Kind::Huge1G => {
-                    let page = self.gigantic.pop().unwrap_or_default();
-                    ((4 << 30) / 4096 + page * GIGANTIC, GIGANTIC)
-                }
-                Kind::Huge2M => (self.slot(), SLOT),
-                Kind::Thp => {
-                    // A huge page begins where one fits in the address space, or not at all.
-                    let at = frames.len() as u64 % SLOT;
-                    if at == 0 && self.rng.u32(..100) < 95 {
-                        (self.slot(), SLOT)
-                    } else {
-                        self.piece(4, SLOT - at)
-                    }
-                }
-                Kind::Base => {
-                    let most = if self.rng.u32(..8) == 0 { 9 } else { 3 };
-                    self.piece(most, left)
-                }
-            };
-            frames.extend((start..start + count.min(left)).map(Pfn::new));
+/// The frames of a buffer, in order. Where they go on, a copy goes on in the same way.
+#[derive(Clone)]
+struct Frames<'a> {
+    kind: Kind,
+    pages: u64,
+    rng: Rng,
+    stretches: slice::Iter<'a, Range<u64>>,
+    gigantic: slice::Iter<'a, u64>,
+    /// What is left of the last stretch.
+    slots: Range<u64>,
+    /// The slot that pieces are carved out of, and how far.
+    carved: u64,
+    cursor: u64,
+    /// How many frames were given out, and what is left of the last piece.
+    given: u64,
+    piece: Range<u64>,
+}
+
+impl<'a> Frames<'a> {
+    fn new(host: &'a Host, kind: Kind, pages: u64, rng: Rng) -> Self {
+        Self {
+            kind,
+            pages,
+            rng,
+            stretches: host.stretches.iter(),
+            gigantic: host.gigantic.iter(),
+            slots: 0..0,
+            carved: FIRST / SLOT,
+            cursor: SLOT,
+            given: 0,
+            piece: 0..0,
         }
-        frames
     }
 
+    fn left(&self) -> u64 {
+        self.pages - self.given
+    }
+
+    /// Some of the next frames, but no more than `most`: they lie side by side.
+    fn next(&mut self, most: u64) -> Range<u64> {
+        if self.piece.is_empty() {
+            let (start, count) = self.place();
+            self.piece = start..start + count.min(self.left());
+        }
+        let start = self.piece.start;
+        self.piece.start = self.piece.end.min(start.saturating_add(most));
+        self.given += self.piece.start - start;
+        start..self.piece.start
+    }
+
+    fn skip(&mut self, count: u64) {
+        let end = self.pages.min(self.given.saturating_add(count));
+        while self.given < end {
+            self.next(end - self.given);
+        }
+    }
+
+    /// Where the next piece lies, and how many frames it has.
+    fn place(&mut self) -> (u64, u64) {
+        match self.kind {
+            Kind::Huge1G => {
+                let page = self.gigantic.next_back().copied().unwrap_or_default();
+                (FIRST + page * GIGANTIC, GIGANTIC)
+            }
+            Kind::Huge2M => (self.slot(), SLOT),
+            Kind::Thp => {
+                // A huge page begins where one fits in the address space, or not at all.
+                let at = self.given % SLOT;
+                if at == 0 && self.rng.u32(..100) < 95 {
+                    (self.slot(), SLOT)
+                } else {
+                    self.carve(4, SLOT - at)
+                }
+            }
+            Kind::Base => {
+                let most = if self.rng.u32(..8) == 0 { 9 } else { 3 };
+                self.carve(most, self.left())
+            }
+        }
+    }
+
+    /// Slots are taken ascending within a stretch.
     fn slot(&mut self) -> u64 {
-        self.slots.pop().unwrap_or_default() * SLOT
+        if self.slots.is_empty() {
+            self.slots = self.stretches.next_back().cloned().unwrap_or_default();
+        }
+        self.slots.next().unwrap_or_default() * SLOT
     }
 
     /// A piece of 2^0 to 2^most pages, but no more than `left`.
-    fn piece(&mut self, most: u32, left: u64) -> (u64, u64) {
+    fn carve(&mut self, most: u32, left: u64) -> (u64, u64) {
         let count = 1 << self.rng.u32(..=most).min(left.ilog2());
         // Somebody else may have the pages in between.
         let gap = if self.rng.bool() { self.rng.u64(1..=count) } else { 0 };

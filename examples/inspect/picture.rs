@@ -7,6 +7,7 @@
 
 use crate::bands::Band;
 use crate::facts::Facts;
+use crate::memory::Fault;
 use crate::units::{bytes, grouped, percent};
 use pinned_sgl::{Heap, Segment, Sgl};
 use std::collections::BTreeMap;
@@ -44,9 +45,10 @@ fn class(len: u64) -> usize {
 }
 
 /// Draws the whole list.
-pub(crate) fn draw(facts: &Facts, sgl: &Sgl<Heap>) -> Result<Document, Box<dyn std::error::Error>> {
-    let runs: Vec<Segment> = sgl.whole()?.iter().collect();
-    let bands = Band::all(&runs, TOP..BOTTOM);
+pub(crate) fn draw(facts: &Facts, sgl: &Sgl<Heap>) -> Result<Document, Fault> {
+    let window = sgl.whole()?;
+    let runs = || window.iter();
+    let bands = Band::all(runs(), TOP..BOTTOM);
     let background =
         Rectangle::new().set("width", "100%").set("height", "100%").set("fill", "#fff");
     Ok(Document::new()
@@ -56,11 +58,11 @@ pub(crate) fn draw(facts: &Facts, sgl: &Sgl<Heap>) -> Result<Document, Box<dyn s
         .add(Style::new(STYLE))
         .add(background)
         .add(heading(facts))
-        .add(legend(facts, &runs))
+        .add(legend(facts, runs()))
         .add(offsets(facts.bytes))
         .add(addresses(&bands))
-        .add(plot(facts.bytes, &runs, &bands))
-        .add(strip(facts.bytes, &runs)))
+        .add(plot(facts.bytes, runs(), &bands))
+        .add(strip(facts.bytes, runs())))
 }
 
 fn text(x: f64, y: f64, class: &str, content: impl Into<String>) -> Text {
@@ -85,7 +87,7 @@ fn heading(facts: &Facts) -> Group {
 }
 
 /// One entry for each class that there is.
-fn legend(facts: &Facts, runs: &[Segment]) -> Group {
+fn legend(facts: &Facts, runs: impl Iterator<Item = Segment>) -> Group {
     let mut totals = [(0u64, 0u64); CLASSES.len()];
     for run in runs {
         let (count, bytes) = &mut totals[class(run.len)];
@@ -191,7 +193,7 @@ fn addresses(bands: &[Band]) -> Group {
 }
 
 /// The runs: a line where there is room for one, otherwise a dot shared with others.
-fn plot(len: u64, runs: &[Segment], bands: &[Band]) -> Group {
+fn plot(len: u64, runs: impl Iterator<Item = Segment>, bands: &[Band]) -> Group {
     let mut lines: [String; CLASSES.len()] = Default::default();
     // The bytes in each dot, by row and column, and the class that has the most of them.
     let mut dots: BTreeMap<(u32, u32), [u64; CLASSES.len()]> = BTreeMap::new();
@@ -248,7 +250,7 @@ fn dots_by_shade(
 }
 
 /// The runs side by side. Where several share a column, it has the colour of most of its bytes.
-fn strip(len: u64, runs: &[Segment]) -> Group {
+fn strip(len: u64, runs: impl Iterator<Item = Segment>) -> Group {
     let columns = ((RIGHT - LEFT) / DOT).ceil() as usize;
     let mut shares = vec![[0.0f64; CLASSES.len()]; columns];
     let mut seams = String::new();

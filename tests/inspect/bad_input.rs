@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Whatever is wrong is said; bad arguments are status 2, everything else is 1.
+
+use super::inspect;
+
+#[test]
+fn bad_arguments_are_named() {
+    let size = "'--size <BYTES>': ";
+    let number = "expected a number, like 4096, 64K, 2MiB or 0x200000";
+    let cases = [
+        (["--size", "0"], size, "a buffer has at least one page"),
+        (["--size", "-1"], size, number),
+        (["--size", "+4K"], size, number),
+        (["--size", "0x+1000"], size, number),
+        (["--size", "0x"], size, number),
+        (["--size", ""], "'--size <BYTES>'", ""),
+        (["--size", "1.5G"], size, number),
+        (["--size", "M"], size, number),
+        (["--size", "4Kb"], size, "expected one of the units K, M, G, T, P, E"),
+        (["--size", "16E"], size, "expected a number of at most 64 bits"),
+        (["--size", "4095"], "--size 4095 is not a multiple of 4096", ""),
+        (["--size", "16T"], "--size 17592186044416 is more than --mock can make up: 1T", ""),
+        (["--size", "15E"], "is more than --mock can make up: 1T", ""),
+        (["--iova", "-1"], "'--iova <ADDR>': ", number),
+        (["--iova", "0x+1000"], "'--iova <ADDR>': ", number),
+        (["--iova", "1K"], "--iova 0x400 is not a multiple of 4096", ""),
+        (["--iova", "0xfffffffffffff000"], "reach beyond 64 bits", ""),
+        (["--seed", "-1"], "'--seed <N>': ", number),
+        (["--threads", "0"], "'--threads <N>': ", "expected a number of threads, from 1 to 1024"),
+        (["--threads", "1025"], "'--threads <N>': ", "from 1 to 1024"),
+        (["--pages", "8k"], "'--pages <PAGES>'", "[possible values: 4k, thp, 2m, 1g]"),
+        (["--svg", ""], "'--svg <FILE>'", ""),
+    ];
+    for (args, name, expected) in cases {
+        let ended = inspect(&[&["--mock"][..], &args].concat());
+        assert_eq!((ended.status, ended.stdout.as_str()), (2, ""), "{args:?}: {}", ended.stderr);
+        let said = ended.stderr;
+        assert!(said.contains(name) && said.contains(expected), "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn numbers_are_written_in_many_ways() {
+    let bytes = |size| {
+        let found: serde_json::Value =
+            serde_json::from_str(&super::printed(&["--mock", "--json", "--size", size])).unwrap();
+        found["bytes"].as_u64().unwrap()
+    };
+    let sizes = ["2097152", "0x200000", "0X200000", "2048K", "2048kB", "2048 KiB", "2M", "2 mB"];
+    assert_eq!(sizes.map(bytes), [2 << 20; 8]);
+}

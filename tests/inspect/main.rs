@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `examples/inspect`, run as its users run it: as a process. What it says about real memory takes
+//! root, as frame numbers are hidden from everybody else.
+#![cfg(all(target_os = "linux", feature = "linux"))]
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::float_arithmetic,
+    clippy::indexing_slicing,
+    clippy::integer_division,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may panic: that is how it fails"
+)]
+
+mod bad_input;
+#[path = "../../examples/inspect/bands.rs"]
+#[allow(dead_code, reason = "the program uses the rest")]
+mod bands;
+mod made_up;
+mod picture;
+
+use std::env;
+use std::process::{Command, Stdio};
+
+/// The program, which cargo builds with the tests, unless it is told to build this test alone.
+fn program() -> Command {
+    let test = env::current_exe().unwrap();
+    // target/<profile>/deps/<this test> and target/<profile>/examples/inspect
+    let path = test.ancestors().nth(2).unwrap().join("examples/inspect");
+    assert!(path.exists(), "{} is missing: cargo build --example inspect", path.display());
+    Command::new(path)
+}
+
+/// What a run of the program leaves behind.
+struct Ended {
+    status: i32,
+    stdout: String,
+    stderr: String,
+}
+
+/// Runs a command that is made ready but for its input, which is empty.
+fn ended(command: &mut Command) -> Ended {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let ended = Ended {
+        // None: a signal ended it, as an abort would.
+        status: output.status.code().unwrap(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    };
+    assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
+    ended
+}
+
+fn inspect(args: &[&str]) -> Ended {
+    ended(program().args(args))
+}
+
+/// What the program prints, which must succeed.
+fn printed(args: &[&str]) -> String {
+    let ended = inspect(args);
+    assert_eq!((ended.status, ended.stderr.as_str()), (0, ""), "{args:?}");
+    ended.stdout
+}
