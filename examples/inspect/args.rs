@@ -7,13 +7,19 @@ use pinned_sgl::linux::Pages;
 use pinned_sgl::Iova;
 use std::{num::NonZeroUsize, path::PathBuf};
 
+/// The exit status, which `--help` explains behind the options.
+const STATUS: &str = "\
+EXIT STATUS
+  0 if there is something to see, 1 if not or if it could not be written,
+  2 if the arguments are bad.";
+
 /// Pins a buffer and shows where its pages lie in physical memory
 ///
 /// The buffer is pinned as a driver would pin it, its frame numbers are read, and the list of its
 /// physically contiguous runs is built and looked at. Frame numbers are a secret of the kernel:
 /// knowing them takes root (CAP_SYS_ADMIN). With --mock there is nothing to know.
 #[derive(Debug, Parser)]
-#[command(name = "inspect", max_term_width = 100, allow_negative_numbers = true)]
+#[command(name = "inspect", max_term_width = 100, after_help = STATUS, allow_negative_numbers = true)]
 pub(crate) struct Args {
     /// Bytes to pin: 256M, 1G, 0x200000, ...
     #[arg(long, value_name = "BYTES", default_value = "256M", value_parser = bytes)]
@@ -35,7 +41,8 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// Draw the layout: virtual offset against physical address, run by run
+    /// Draw the layout: virtual offset against physical address, run by run. With -, that is what
+    /// goes to standard output, and nothing else does
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
 
@@ -86,6 +93,13 @@ impl Kind {
 }
 
 impl Args {
+    /// Whether standard output is where the picture goes.
+    pub(crate) fn draws_to_stdout(&self) -> bool {
+        self.svg
+            .as_deref()
+            .is_some_and(|path| ["-", "/dev/stdout"].iter().any(|name| path.as_os_str() == *name))
+    }
+
     /// Checks what takes more than one argument to see; exits with status 2 if it does not fit.
     pub(crate) fn check(&self) {
         let unit = self.pages.pages().huge_page_size().map_or(4096, |huge| huge.bytes());
@@ -104,6 +118,9 @@ impl Args {
                 "--iova {} and --size {} reach beyond 64 bits",
                 self.iova, self.size
             ));
+        }
+        if self.json && self.draws_to_stdout() {
+            self.reject("--json and --svg - cannot both have the standard output".into());
         }
         if self.mock && self.size > MOCK_LIMIT {
             self.reject(format!("--size {} is more than --mock can make up: 1T", self.size));

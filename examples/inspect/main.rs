@@ -31,6 +31,7 @@ use args::Args;
 use clap::Parser;
 use facts::Facts;
 use memory::{Fault, Memory, NoMemory};
+use std::fs;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -41,9 +42,11 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let style = anstyle::AnsiColor::Red.on_default().bold();
-            anstream::eprintln!("{style}error:{style:#} {error}");
+            let mut out = anstream::stderr();
+            // Whoever reads may have gone.
+            let _ = writeln!(out, "{style}error:{style:#} {error}");
             if let Some(hint) = hint(error.as_ref()) {
-                anstream::eprintln!("{hint}");
+                let _ = writeln!(out, "{hint}");
             }
             ExitCode::FAILURE
         }
@@ -53,20 +56,23 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<(), Fault> {
     let memory = if args.mock { mock::make(args)? } else { Memory::pin(args)? };
     let facts = Facts::of(&memory, args)?;
-    if let Some(path) = &args.svg {
-        let picture = picture::draw(&facts, memory.sgl())?;
-        svg::save(path, &picture).map_err(|error| format!("{}: {error}", path.display()))?;
-    }
-    let report = if args.json {
+    let mut report = if args.json {
         serde_json::to_string_pretty(&facts)? + "\n"
     } else {
         text::report(&facts, args.svg.as_deref())
     };
-    let written = anstream::stdout().write_all(report.as_bytes());
-    match written {
+    if let Some(path) = &args.svg {
+        let picture = picture::draw(&facts, memory.sgl())?.to_string();
+        if args.draws_to_stdout() {
+            report = picture + "\n";
+        } else {
+            fs::write(path, picture).map_err(|error| format!("{}: {error}", path.display()))?;
+        }
+    }
+    match anstream::stdout().write_all(report.as_bytes()) {
         // Whoever reads this has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => Ok(other?),
+        other => other.map_err(|error| format!("cannot write: {error}").into()),
     }
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Whatever is wrong is said; bad arguments are status 2, everything else is 1.
 
-use super::inspect;
+use super::{closed, ended, full, inspect, program};
 
 #[test]
 fn bad_arguments_are_named() {
@@ -30,6 +30,7 @@ fn bad_arguments_are_named() {
         (["--threads", "1025"], "'--threads <N>': ", "from 1 to 1024"),
         (["--pages", "8k"], "'--pages <PAGES>'", "[possible values: 4k, thp, 2m, 1g]"),
         (["--svg", ""], "'--svg <FILE>'", ""),
+        (["--json", "--svg=-"], "--json and --svg - cannot both", ""),
     ];
     for (args, name, expected) in cases {
         let ended = inspect(&[&["--mock"][..], &args].concat());
@@ -48,4 +49,36 @@ fn numbers_are_written_in_many_ways() {
     };
     let sizes = ["2097152", "0x200000", "0X200000", "2048K", "2048kB", "2048 KiB", "2M", "2 mB"];
     assert_eq!(sizes.map(bytes), [2 << 20; 8]);
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_named() {
+    for path in ["no/such/file.svg", ".", "/dev/full"] {
+        let ended = inspect(&["--mock", "--size", "1M", "--svg", path]);
+        assert_eq!((ended.status, ended.stdout.as_str()), (1, ""), "{path}");
+        assert!(ended.stderr.starts_with(&format!("error: {path}: ")), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn nobody_reads() {
+    let answers = [&["--json"][..], &[], &["--svg", "-"]];
+    for args in answers {
+        let run = || {
+            let mut command = program();
+            command.args(["--mock", "--size", "1M"]).args(args);
+            command
+        };
+        let gone = ended(run().stdout(closed()));
+        assert_eq!((gone.status, gone.stderr.as_str()), (0, ""), "{args:?}");
+        let failed = ended(run().stdout(full()));
+        assert_eq!(failed.status, 1, "{args:?}");
+        assert!(failed.stderr.starts_with("error: cannot write: "), "{}", failed.stderr);
+    }
+    // Nobody hears why it failed: the status says that it did.
+    let failing = ["--mock", "--size", "1M", "--svg", "."];
+    for nobody in [closed(), full().into()] {
+        let status = program().args(failing).stderr(nobody).status().unwrap();
+        assert_eq!(status.code(), Some(1));
+    }
 }

@@ -20,8 +20,9 @@ mod bands;
 mod made_up;
 mod picture;
 
-use std::env;
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
+use std::{env, fs::File, os::fd::OwnedFd, path::PathBuf};
 
 /// The program, which cargo builds with the tests, unless it is told to build this test alone.
 fn program() -> Command {
@@ -61,4 +62,33 @@ fn printed(args: &[&str]) -> String {
     let ended = inspect(args);
     assert_eq!((ended.status, ended.stderr.as_str()), (0, ""), "{args:?}");
     ended.stdout
+}
+
+/// A folder that is gone when the test is over.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = env::temp_dir().join(format!("pinned-sgl-{name}-{}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A pipe that nobody reads.
+fn closed() -> Stdio {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    drop(ours);
+    OwnedFd::from(theirs).into()
+}
+
+/// A device that takes nothing.
+fn full() -> File {
+    File::options().write(true).open("/dev/full").unwrap()
 }

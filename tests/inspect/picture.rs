@@ -1,8 +1,30 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the picture shows.
+//! Where the picture goes.
 
 use super::bands::Band;
+use super::{ended, program, Folder};
 use pinned_sgl::{Heap, PageRun, PageSize, Pfn, SglBuilder};
+use std::fs;
+
+#[test]
+fn a_dash_is_standard_output_and_nothing_else_goes_there() {
+    let folder = Folder::new("dash");
+    let run = |svg| {
+        let args = ["--mock", "--size", "8M", "--pages", "4k", "--svg", svg];
+        let ended = ended(program().args(args).current_dir(&folder.0));
+        assert_eq!((ended.status, ended.stderr.as_str()), (0, ""), "{svg}");
+        ended.stdout
+    };
+    let picture = run("-");
+    assert!(picture.starts_with("<svg ") && picture.ends_with("</svg>\n"), "{picture}");
+    assert_eq!(picture.matches("<svg").count(), 1);
+    assert_eq!(run("/dev/stdout"), picture);
+    assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 0, "no file named -");
+    // A file of that name can still be had, and is no other picture.
+    let report = run("./-");
+    assert!(report.contains("The picture is in ./-"), "{report}");
+    assert_eq!(fs::read_to_string(folder.0.join("-")).unwrap() + "\n", picture);
+}
 
 /// The bands by sorting all runs: cut at the widest gap, as long as that is a sixth of what is left.
 fn bands(runs: &[(u64, u64)]) -> Vec<(u64, u64)> {
