@@ -24,6 +24,7 @@ mod mock;
 #[path = "../support/number.rs"]
 mod number;
 mod picture;
+mod privilege;
 mod text;
 mod units;
 
@@ -77,11 +78,12 @@ fn run(args: &Args) -> Result<(), Fault> {
 }
 
 /// What to do about an error, where that is known.
-fn hint(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+fn hint(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     let error = error.downcast_ref::<NoMemory>()?;
-    Some(if error.is_about_privilege() {
-        "Run it as root (or through sudo), or look at made-up memory instead: --mock"
-    } else {
-        "Or look at made-up memory instead: --mock"
+    Some(match error.missing() {
+        Some(capability) => {
+            format!("{}, or look at made-up memory instead: --mock", capability.advice())
+        }
+        None => "Or look at made-up memory instead: --mock".to_owned(),
     })
 }

@@ -2,12 +2,15 @@
 //! The memory that is looked at: really pinned, or made up.
 
 use crate::args::Args;
+use crate::number;
+use crate::privilege::{Capability, IPC_LOCK, SYS_ADMIN};
+use crate::units::bytes;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pinned_sgl::linux::{Buffer, BufferError, FrameError, PinFault, Steps};
 use pinned_sgl::umem::{PinError, PinErrorKind, PinFlags, PinRequest, Umem, Unaccounted};
 use pinned_sgl::{Heap, Sgl};
 use std::time::{Duration, Instant};
-use std::{fmt, ops::ControlFlow};
+use std::{fmt, fs, ops::ControlFlow};
 
 /// Anything that can go wrong, in any thread.
 pub(crate) type Fault = Box<dyn std::error::Error + Send + Sync>;
@@ -27,6 +30,12 @@ pub(crate) enum Memory {
 impl Memory {
     /// Pins a buffer, with a progress bar if that takes longer than a second.
     pub(crate) fn pin(args: &Args) -> Result<Self, NoMemory> {
+        // Pages of a pool are not taken from anybody.
+        if args.pages.pages().huge_page_size().is_none() {
+            if let Some(available) = available().filter(|available| *available < args.size) {
+                return Err(NoMemory::TooMuch { asked: args.size, available });
+            }
+        }
         let buffer = Box::new(Buffer::new(args.size, args.pages.pages())?);
         let bar = ProgressBar::with_draw_target(Some(args.size), ProgressDrawTarget::hidden());
         if let Ok(style) = ProgressStyle::with_template(
@@ -71,23 +80,33 @@ impl Memory {
     }
 }
 
+/// The bytes that could be pinned without taking memory from others.
+fn available() -> Option<u64> {
+    let info = fs::read_to_string("/proc/meminfo").ok()?;
+    let bytes = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    number::parse(bytes.trim()).ok()
+}
+
 /// Why there is nothing to look at.
 #[derive(Debug)]
 pub(crate) enum NoMemory {
+    /// Pinning cannot be undone while it goes on: the kernel would kill processes for the memory.
+    TooMuch {
+        asked: u64,
+        available: u64,
+    },
     Buffer(BufferError),
     Pin(PinError<Box<Buffer>>),
 }
 
 impl NoMemory {
-    pub(crate) fn is_about_privilege(&self) -> bool {
-        match self {
-            Self::Buffer(_) => false,
-            Self::Pin(error) => matches!(
-                error.kind(),
-                PinErrorKind::Pinner(
-                    PinFault::Frames(FrameError::Hidden { .. }) | PinFault::MemlockLimit { .. }
-                )
-            ),
+    /// The capability that is missing, if it is one.
+    pub(crate) fn missing(&self) -> Option<Capability> {
+        let Self::Pin(error) = self else { return None };
+        match error.kind() {
+            PinErrorKind::Pinner(PinFault::Frames(FrameError::Hidden { .. })) => Some(SYS_ADMIN),
+            PinErrorKind::Pinner(PinFault::MemlockLimit { .. }) => Some(IPC_LOCK),
+            _ => None,
         }
     }
 }
@@ -95,12 +114,18 @@ impl NoMemory {
 impl fmt::Display for NoMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::TooMuch { asked, available } => write!(
+                f,
+                "{} are more than the {} of memory that are available",
+                bytes(*asked),
+                bytes(*available)
+            ),
             Self::Buffer(error) => error.fmt(f),
             // Which page it was does not matter here: all of them are hidden.
             Self::Pin(error) => match error.kind() {
                 PinErrorKind::Pinner(PinFault::Frames(FrameError::Hidden { .. })) => f.write_str(
-                    "the kernel hides physical addresses from this process, \
-                     which lacks CAP_SYS_ADMIN",
+                    "the kernel hides physical addresses from this process, as from all without \
+                     CAP_SYS_ADMIN",
                 ),
                 _ => error.fmt(f),
             },

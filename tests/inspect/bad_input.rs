@@ -82,3 +82,13 @@ fn nobody_reads() {
         assert_eq!(status.code(), Some(1));
     }
 }
+
+/// The kernel would kill processes for so much memory, this one among them.
+#[test]
+fn more_memory_than_there_is() {
+    for pages in ["4k", "thp"] {
+        let ended = inspect(&["--size", "256T", "--pages", pages]);
+        assert_eq!((ended.status, ended.stdout.as_str()), (1, ""), "{}", ended.stderr);
+        assert!(ended.stderr.starts_with("error: 256 TiB are more than the "), "{}", ended.stderr);
+    }
+}

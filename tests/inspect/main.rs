@@ -19,6 +19,10 @@ mod bad_input;
 mod bands;
 mod made_up;
 mod picture;
+#[path = "../../examples/inspect/privilege.rs"]
+#[allow(dead_code, reason = "the program uses the rest")]
+mod privilege;
+mod privileges;
 
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
