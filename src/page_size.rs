@@ -2,6 +2,7 @@
 //! [`PageSize`], a power of two, and [`PageSizes`], a set of them as an IOMMU reports it.
 #![forbid(unsafe_code)]
 
+use crate::exact::{self, Exact};
 use core::{fmt, str::FromStr};
 
 /// The size of a page: a power of two from 1 byte to 2^63 bytes.
@@ -69,14 +70,14 @@ impl PageSize {
     #[inline]
     #[must_use]
     pub const fn bytes(self) -> u64 {
-        1u64.wrapping_shl(self.shift as u32)
+        exact::u64::shifted_up(1, self.shift as u32)
     }
 
     /// The bits of an address that lie inside a page: `bytes() - 1`.
     #[inline]
     #[must_use]
     pub const fn mask(self) -> u64 {
-        self.bytes().wrapping_sub(1)
+        exact::u64::minus(self.bytes(), 1)
     }
 
     /// The page size whose [`mask`](Self::mask) is `mask`, or `None` if there is none.
@@ -94,7 +95,7 @@ impl fmt::Display for PageSize {
     /// Writes `512`, `4K`, `2M`, `1G`, ...: the largest binary unit that fits.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unit = self.shift().checked_div(10).unwrap_or(0);
-        let count = 1u64.wrapping_shl(self.shift().wrapping_sub(unit.wrapping_mul(10)));
+        let count = 1u64.shifted_up(self.shift().minus(unit.times(10)));
         let name = ["", "K", "M", "G", "T", "P", "E"].get(unit as usize).unwrap_or(&"");
         write!(f, "{count}{name}")
     }
@@ -226,7 +227,10 @@ impl PageSizes {
     #[inline]
     #[must_use]
     pub const fn largest(self) -> Option<PageSize> {
-        PageSize::from_shift(63u32.wrapping_sub(self.bits().leading_zeros()))
+        match 63u32.checked_sub(self.bits().leading_zeros()) {
+            Some(shift) => PageSize::from_shift(shift),
+            None => None,
+        }
     }
 
     /// The sizes up to and including `limit`.
