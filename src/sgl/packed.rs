@@ -32,6 +32,7 @@
 
 use super::run::{MemoryKind, ProviderId};
 use super::search::last_at_most;
+use crate::exact::{self, Exact as _};
 use core::slice::ChunksExactMut;
 
 /// Runs that are packed together; the builder keeps as many unpacked.
@@ -50,19 +51,19 @@ const UNIFORM: u32 = 33;
 /// The lowest `width` bits; `width` is below 64.
 #[inline]
 const fn mask(width: u32) -> u64 {
-    1u64.wrapping_shl(width).wrapping_sub(1)
+    exact::u64::minus(exact::u64::shifted_up(1, width), 1)
 }
 
 /// How many bits `value` needs.
 #[inline]
 const fn significant(value: u64) -> u32 {
-    64u32.wrapping_sub(value.leading_zeros())
+    exact::u32::minus(64, value.leading_zeros())
 }
 
 /// The words that `count` fields of `width` bits take; `count` is at most 2048.
 #[inline]
 const fn words(count: usize, width: u32) -> usize {
-    count.wrapping_mul(width as usize).wrapping_add(63) >> 6
+    exact::usize::plus(exact::usize::times(count, width as usize), 63) >> 6
 }
 
 /// Eight bytes from `at`, the last eight at the most: bytes come from a leaf, positions from its
@@ -73,7 +74,7 @@ pub(super) fn load(leaf: &[u8], at: usize) -> u64 {
         return 0;
     };
     let at = at.min(last);
-    let bytes = leaf.get(at..at.wrapping_add(WORD)).and_then(<[u8]>::first_chunk);
+    let bytes = leaf.get(at..at.plus(WORD)).and_then(<[u8]>::first_chunk);
     bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
@@ -96,10 +97,10 @@ impl Words<'_> {
     #[inline]
     fn push(&mut self, value: u64, width: u32) {
         self.word |= value.wrapping_shl(self.filled);
-        self.filled = self.filled.wrapping_add(width);
+        self.filled = self.filled.plus(width);
         if self.filled >= 64 {
             self.store();
-            self.filled = self.filled.wrapping_sub(64);
+            self.filled = self.filled.minus(64);
             // The upper `filled` bits of the value are left over.
             self.word = value.wrapping_shr(width.wrapping_sub(self.filled));
         }
@@ -128,7 +129,7 @@ fn pack(leaf: &mut [u8], at: usize, width: u32, mut values: impl Iterator<Item =
         while let Some(first) = values.next() {
             match values.next() {
                 Some(second) => {
-                    words.push(first | second.wrapping_shl(width), width.wrapping_shl(1));
+                    words.push(first | second.shifted_up(width), width.times(2));
                 }
                 None => words.push(first, width),
             }
@@ -155,7 +156,7 @@ impl Shape {
     const fn code(self) -> u32 {
         match self {
             Self::Offsets(width) => width,
-            Self::Uniform(log2) => log2.wrapping_add(UNIFORM),
+            Self::Uniform(log2) => exact::u32::plus(log2, UNIFORM),
         }
     }
 
@@ -208,25 +209,25 @@ impl Group {
         (base, alignment, width): (u64, u32, u32),
     ) -> Self {
         let head = if matches!(kind, MemoryKind::Device(_)) { 2 * WORD } else { WORD };
-        let offsets = at.wrapping_add(head);
-        let starts = offsets.wrapping_add(shape.words(count).wrapping_mul(WORD));
+        let offsets = at.plus(head);
+        let starts = offsets.plus(shape.words(count).times(WORD));
         Self { first, count, kind, base, alignment, width, shape, at, offsets, starts }
     }
 
     /// Takes a key and the base behind it apart.
     #[inline]
     fn read(leaf: &[u8], key: u64) -> Self {
-        let at = ((key >> 23 & 0x1ff) as usize).wrapping_mul(WORD);
+        let at = ((key >> 23 & 0x1ff) as usize).times(WORD);
         let base = load(leaf, at);
         let kind = match base >> 3 & 3 {
             0 => MemoryKind::Ram,
             1 => MemoryKind::Mmio,
-            _ => MemoryKind::Device(ProviderId(load(leaf, at.wrapping_add(WORD)))),
+            _ => MemoryKind::Device(ProviderId(load(leaf, at.plus(WORD)))),
         };
         Self::new(
             key >> 32,
             at,
-            ((key >> 12 & 0x7ff) as usize).wrapping_add(1),
+            ((key >> 12 & 0x7ff) as usize).plus(1),
             kind,
             Shape::from_code((key >> 6 & 0x3f) as u32),
             (base >> 10, (base >> 5 & 0x1f) as u32, (key & 0x3f) as u32),
@@ -237,14 +238,14 @@ impl Group {
     #[inline]
     fn write_head(&self, leaf: &mut [u8], key_at: usize) {
         let words = (self.at >> 3) as u64;
-        let count = self.count.wrapping_sub(1) as u64;
+        let count = self.count.minus(1) as u64;
         let codes = u64::from(self.shape.code()) << 6 | u64::from(self.width);
         store(leaf, key_at, self.first << 32 | words << 23 | count << 12 | codes);
         let kind = match self.kind {
             MemoryKind::Ram => 0,
             MemoryKind::Mmio => 1,
             MemoryKind::Device(ProviderId(id)) => {
-                store(leaf, self.at.wrapping_add(WORD), id);
+                store(leaf, self.at.plus(WORD), id);
                 2
             }
         };
@@ -254,22 +255,22 @@ impl Group {
     /// The byte after the payload.
     #[inline]
     fn end(&self) -> usize {
-        self.starts.wrapping_add(words(self.count, self.width).wrapping_mul(WORD))
+        self.starts.plus(words(self.count, self.width).times(WORD))
     }
 
     /// The start frame of run `index`.
     #[inline]
     pub(super) fn start(&self, leaf: &[u8], index: usize) -> u64 {
         let above =
-            Fields::from(self.starts, index, self.width).next(leaf).wrapping_shl(self.alignment);
-        self.base.wrapping_add(above)
+            Fields::from(self.starts, index, self.width).next(leaf).shifted_up(self.alignment);
+        self.base.plus(above)
     }
 
     /// The first page of run `index`, counted from the first of the group.
     #[inline]
     pub(super) fn offset(&self, leaf: &[u8], index: usize) -> u64 {
         match self.shape {
-            Shape::Uniform(log2) => (index as u64).wrapping_shl(log2),
+            Shape::Uniform(log2) => (index as u64).shifted_up(log2),
             Shape::Offsets(width) => Fields::from(self.offsets, index, width).next(leaf),
         }
     }
@@ -277,10 +278,10 @@ impl Group {
     /// The runs from `index` on, in a group of `pages` pages.
     #[inline]
     pub(super) fn runs<'a>(&self, leaf: &'a [u8], index: usize, pages: u64) -> GroupRuns<'a> {
-        let next = index.wrapping_add(1);
+        let next = index.plus(1);
         let (offset_width, step) = match self.shape {
             Shape::Offsets(width) => (width, 0),
-            Shape::Uniform(log2) => (0, 1u64.wrapping_shl(log2)),
+            Shape::Uniform(log2) => (0, 1u64.shifted_up(log2)),
         };
         GroupRuns {
             leaf,
@@ -291,7 +292,7 @@ impl Group {
             step,
             at: self.offset(leaf, index),
             pages,
-            left: self.count.wrapping_sub(index),
+            left: self.count.minus(index),
         }
     }
 
@@ -301,9 +302,9 @@ impl Group {
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "at most the index of a run")]
     pub(super) fn find(&self, leaf: &[u8], page: u64) -> usize {
-        let last = self.count.wrapping_sub(1);
+        let last = self.count.minus(1);
         match self.shape {
-            Shape::Uniform(log2) => (page.wrapping_shr(log2) as usize).min(last),
+            Shape::Uniform(log2) => (page.shifted_down(log2) as usize).min(last),
             Shape::Offsets(width) => {
                 let offset = |index| Fields::from(self.offsets, index, width).next(leaf);
                 last_at_most(self.count, page, offset)
@@ -324,7 +325,7 @@ impl Fields {
     /// From field `index` on, of the part that begins at byte `at`.
     #[inline]
     fn from(at: usize, index: usize, width: u32) -> Self {
-        let bit = at.wrapping_mul(8).wrapping_add(index.wrapping_mul(width as usize));
+        let bit = at.times(8).plus(index.times(width as usize));
         Self { bit, width: width as usize, mask: mask(width) }
     }
 
@@ -332,12 +333,12 @@ impl Fields {
     fn next(&mut self, leaf: &[u8]) -> u64 {
         // An eighth of a number is far from wrapping, so one comparison checks the range.
         let at = self.bit >> 3;
-        let bytes = leaf.get(at..at.wrapping_add(WORD)).and_then(<[u8]>::first_chunk);
+        let bytes = leaf.get(at..at.plus(WORD)).and_then(<[u8]>::first_chunk);
         let word = bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes));
         #[expect(clippy::cast_possible_truncation, reason = "below 8")]
         let shift = (self.bit & 7) as u32;
-        self.bit = self.bit.wrapping_add(self.width);
-        word.wrapping_shr(shift) & self.mask
+        self.bit = self.bit.plus(self.width);
+        word.shifted_down(shift) & self.mask
     }
 }
 
@@ -372,7 +373,7 @@ impl GroupRuns<'_> {
 
     #[inline]
     fn next_start(&mut self) -> u64 {
-        self.base.wrapping_add(self.start.next(self.leaf).wrapping_shl(self.alignment))
+        self.base.plus(self.start.next(self.leaf).shifted_up(self.alignment))
     }
 }
 
@@ -383,7 +384,7 @@ impl Iterator for GroupRuns<'_> {
     fn next(&mut self) -> Option<(u64, u64)> {
         self.left = self.left.checked_sub(1)?;
         self.at = if self.step != 0 {
-            self.at.wrapping_add(self.step)
+            self.at.plus(self.step)
         } else if self.left != 0 {
             self.end.next(self.leaf)
         } else {
@@ -401,7 +402,7 @@ impl Iterator for GroupRuns<'_> {
         let mut acc = init;
         if self.step != 0 {
             for _ in 0..self.left {
-                self.at = self.at.wrapping_add(self.step);
+                self.at = self.at.plus(self.step);
                 acc = f(acc, (self.next_start(), self.at));
             }
             return acc;
@@ -420,18 +421,18 @@ impl Iterator for GroupRuns<'_> {
 /// How many groups a leaf has.
 #[inline]
 pub(super) fn groups(leaf: &[u8]) -> usize {
-    (load(leaf, leaf.len().wrapping_sub(WORD)) & 0x3ff) as usize
+    (load(leaf, leaf.len().minus(WORD)) & 0x3ff) as usize
 }
 
 /// How many runs the list has before this leaf.
 #[inline]
 pub(super) fn runs_before(leaf: &[u8]) -> u64 {
-    load(leaf, leaf.len().wrapping_sub(WORD)) >> 10
+    load(leaf, leaf.len().minus(WORD)) >> 10
 }
 
 #[inline]
 fn set_head(leaf: &mut [u8], runs_before: u64, groups: usize) {
-    let at = leaf.len().wrapping_sub(WORD);
+    let at = leaf.len().minus(WORD);
     store(leaf, at, runs_before << 10 | groups as u64);
 }
 
@@ -442,7 +443,7 @@ pub(super) fn clear(leaf: &mut [u8], runs_before: u64) {
 
 #[inline]
 fn key_at(leaf: &[u8], group: usize) -> usize {
-    leaf.len().wrapping_sub(group.wrapping_add(2).wrapping_mul(WORD))
+    leaf.len().minus(group.plus(2).times(WORD))
 }
 
 /// Group `index` of a leaf, which must have it.
@@ -467,9 +468,9 @@ pub(super) fn find_group(leaf: &[u8], page: u64) -> usize {
 #[inline]
 pub(super) fn lookup(leaf: &[u8], page: u64) -> u64 {
     let group = group(leaf, find_group(leaf, page));
-    let page = page.wrapping_sub(group.first);
+    let page = page.minus(group.first);
     let index = group.find(leaf, page);
-    group.start(leaf, index).wrapping_add(page.wrapping_sub(group.offset(leaf, index)))
+    group.start(leaf, index).plus(page.minus(group.offset(leaf, index)))
 }
 
 /// Runs of one kind that wait to be packed, in two columns.
@@ -494,7 +495,7 @@ impl<'a> Batch<'a> {
     #[inline]
     fn last_offset(self) -> u64 {
         let before = self.counts.split_last().map_or(&[][..], |(_, before)| before);
-        before.iter().fold(0, |sum: u64, count| sum.wrapping_add(*count))
+        before.iter().fold(0, |sum: u64, count| sum.plus(*count))
     }
 
     /// How many runs begin less than `span` pages after the first.
@@ -524,7 +525,7 @@ impl<'a> Batch<'a> {
     fn offsets(self) -> impl Iterator<Item = u64> + 'a {
         self.counts.iter().scan(0u64, |offset, count| {
             let this = *offset;
-            *offset = offset.wrapping_add(*count);
+            *offset = offset.plus(*count);
             Some(this)
         })
     }
@@ -546,10 +547,10 @@ impl<'a> Batch<'a> {
         };
         let (low, high, any) = self.starts.iter().fold((u64::MAX, 0, 0), fold);
         let alignment = any.trailing_zeros().min(MAX_ALIGNMENT);
-        let width = significant(high.wrapping_sub(low).wrapping_shr(alignment));
+        let width = significant(high.minus(low).shifted_down(alignment));
         // A rounder base costs nothing where it still reaches, and lets more runs join later.
-        let round = low & !mask(width.wrapping_add(alignment));
-        let reaches = high.wrapping_sub(round).wrapping_shr(alignment) <= mask(width);
+        let round = low & !mask(width.plus(alignment));
+        let reaches = high.minus(round).shifted_down(alignment) <= mask(width);
         (if reaches { round } else { low }, alignment, width)
     }
 
@@ -559,7 +560,7 @@ impl<'a> Batch<'a> {
         if alignment == 0 {
             pack(leaf, at, width, above);
         } else {
-            pack(leaf, at, width, above.map(|above| above.wrapping_shr(alignment)));
+            pack(leaf, at, width, above.map(|above| above.shifted_down(alignment)));
         }
     }
 }
@@ -574,10 +575,10 @@ pub(super) fn append(leaf: &mut [u8], first: u64, batch: Batch<'_>) -> usize {
     let count = groups(leaf);
     let last = count.checked_sub(1).map(|index| group(leaf, index));
     let begin = last.map_or(0, |last| last.end());
-    let end = key_at(leaf, count).wrapping_add(WORD);
+    let end = key_at(leaf, count).plus(WORD);
     let free = end.saturating_sub(begin) >> 3;
     if let Some(last) = last {
-        let joined = join(leaf, last, count.wrapping_sub(1), free, batch);
+        let joined = join(leaf, last, count.minus(1), free, batch);
         if joined > 0 {
             return joined;
         }
@@ -590,30 +591,30 @@ pub(super) fn append(leaf: &mut [u8], first: u64, batch: Batch<'_>) -> usize {
     let Some(room) = free.checked_sub(head) else {
         return 0;
     };
+    if batch.starts.is_empty() {
+        return 0;
+    }
     let (mut shape, mut reference) = (batch.shape(), batch.reference());
-    let needs = |runs, shape: Shape, width| shape.words(runs).wrapping_add(words(runs, width));
+    let needs = |runs, shape: Shape, width| shape.words(runs).plus(words(runs, width));
     let mut runs = batch.starts.len();
     if needs(runs, shape, reference.2) > room {
         // A prefix needs no more bits per field than the whole.
         while runs > 0 && needs(runs, shape, reference.2) > room {
-            runs = runs.wrapping_sub(1);
+            runs = runs.minus(1);
         }
-        if runs < MIN_TAIL && count > 0 {
+        if runs == 0 || runs < MIN_TAIL && count > 0 {
             return 0;
         }
         batch = batch.prefix(runs);
         (shape, reference) = (batch.shape(), batch.reference());
     }
-    if runs == 0 {
-        return 0;
-    }
     let new = Group::new(first, begin, runs, batch.kind, shape, reference);
-    new.write_head(leaf, end.wrapping_sub(WORD));
+    new.write_head(leaf, end.minus(WORD));
     if let Shape::Offsets(width) = shape {
         pack(leaf, new.offsets, width, batch.offsets());
     }
     batch.pack_starts(leaf, new.starts, reference);
-    set_head(leaf, runs_before(leaf), count.wrapping_add(1));
+    set_head(leaf, runs_before(leaf), count.plus(1));
     runs
 }
 
@@ -623,16 +624,16 @@ fn join(leaf: &mut [u8], last: Group, index: usize, free: usize, batch: Batch<'_
     let Shape::Uniform(log2) = last.shape else {
         return 0;
     };
-    let (base, pages) = (last.base, 1u64.wrapping_shl(log2));
+    let (base, pages) = (last.base, 1u64.shifted_up(log2));
     // Both in one loop: each is a chain in which a step waits for the one before.
     let fold = |(above, differs): (u64, u64), (start, count): (&u64, &u64)| {
         (above | start.wrapping_sub(base), differs | (count ^ pages))
     };
     let (above, differs) = batch.starts.iter().zip(batch.counts).fold((0, 0), fold);
-    let reach = last.width.wrapping_add(last.alignment);
+    let reach = last.width.plus(last.alignment);
     let fits = above & !mask(reach) == 0 && above & mask(last.alignment) == 0;
     // The first field of a batch goes to the start of a word.
-    let at_word = last.count.wrapping_mul(last.width as usize) & 63 == 0;
+    let at_word = last.count.times(last.width as usize) & 63 == 0;
     if !(fits && at_word && differs == 0 && batch.kind == last.kind) {
         return 0;
     }
@@ -646,7 +647,7 @@ fn join(leaf: &mut [u8], last: Group, index: usize, free: usize, batch: Batch<'_
     let batch = batch.prefix(runs);
     if runs > 0 {
         batch.pack_starts(leaf, last.end(), (base, last.alignment, last.width));
-        let grown = Group { count: last.count.wrapping_add(runs), ..last };
+        let grown = Group { count: last.count.plus(runs), ..last };
         let at = key_at(leaf, index);
         grown.write_head(leaf, at);
     }
@@ -657,7 +658,7 @@ fn join(leaf: &mut [u8], last: Group, index: usize, free: usize, batch: Batch<'_
 pub(super) fn remove(leaf: &mut [u8], runs: u64) {
     let (mut left, mut count) = (runs, groups(leaf));
     while left > 0 && count > 0 {
-        let index = count.wrapping_sub(1);
+        let index = count.minus(1);
         let last = group(leaf, index);
         if last.count as u64 > left {
             // Offsets are laid out by the count, so only a group without them shrinks in place.
@@ -666,12 +667,12 @@ pub(super) fn remove(leaf: &mut [u8], runs: u64) {
                 return;
             };
             #[expect(clippy::cast_possible_truncation, reason = "below `last.count`")]
-            let kept = last.count.wrapping_sub(left as usize);
+            let kept = last.count.minus(left as usize);
             let at = key_at(leaf, index);
             Group { count: kept, ..last }.write_head(leaf, at);
             break;
         }
-        left = left.wrapping_sub(last.count as u64);
+        left = left.minus(last.count as u64);
         count = index;
     }
     set_head(leaf, runs_before(leaf), count);
