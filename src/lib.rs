@@ -44,6 +44,7 @@
 //! | [`umem`] | pinned regions: [`Pinner`](umem::Pinner), [`Umem`](umem::Umem), [`Charge`](umem::Charge) |
 //! | [`iommu`] | showing them to devices: [`Domain`](iommu::Domain), [`Mapping`](iommu::Mapping), [`Stream`](iommu::Stream), [`Ioas`](iommu::Ioas) |
 //! | [`rdma`] | showing them to network cards: [`BlockTable`](rdma::BlockTable), [`MemoryRegion`](rdma::MemoryRegion) |
+//! | `contracts` | every promise that `unsafe` stands for: who keeps it, who relies on it, which test shows it |
 //! | `linux` | feature `linux`: really pinned memory of this process |
 //! | `mock` | feature `mock`: memory, processes, IOMMUs and devices for tests |
 //!
@@ -112,6 +113,8 @@ compile_error!(
 struct Readme;
 
 mod addr;
+#[cfg(doc)]
+pub mod contracts;
 mod exact;
 mod few;
 pub mod granule;

@@ -36,8 +36,9 @@ pub(super) unsafe fn read(from: *const u8, bytes: &mut [u8]) {
     let (middle, after) = rest.split_at_mut_checked(words).unwrap_or_default();
     before.iter_mut().for_each(|byte| single(&mut place, byte));
     for word in middle.chunks_exact_mut(WORD) {
-        // SAFETY: as above, for the bytes of a whole word, which is aligned: `head` bytes were
-        // skipped to make it so, and whole words since.
+        // SAFETY: "valid for reads, aligned, initialised": the bytes of a whole word, for which the
+        // caller answers; it is aligned, as `head` bytes were skipped to make it so, and whole words
+        // since. A device may write them; the read is volatile.
         let value = unsafe { ptr::read_volatile(place.cast::<usize>()) };
         word.copy_from_slice(&value.to_ne_bytes());
         place = place.wrapping_add(WORD);
@@ -65,8 +66,9 @@ pub(super) unsafe fn write(to: *mut u8, bytes: &[u8]) {
     before.iter().for_each(|byte| single(&mut place, *byte));
     for word in middle.chunks_exact(WORD) {
         let value = word.try_into().map_or(0, usize::from_ne_bytes);
-        // SAFETY: as above, for the bytes of a whole word, which is aligned: `head` bytes were
-        // skipped to make it so, and whole words since.
+        // SAFETY: "valid for writes, aligned": the bytes of a whole word, for which the caller answers;
+        // it is aligned, as `head` bytes were skipped to make it so, and whole words since. A device may
+        // read them; the write is volatile.
         unsafe { ptr::write_volatile(place.cast::<usize>(), value) };
         place = place.wrapping_add(WORD);
     }
@@ -90,7 +92,7 @@ mod tests {
                 expected[start..start + len].copy_from_slice(&bytes);
                 assert_eq!(memory, expected);
                 let mut back = std::vec![0; len];
-                // SAFETY: as above.
+                // SAFETY: the bytes lie in the array, which only this thread knows.
                 unsafe { read(memory.as_ptr().add(start), &mut back) };
                 assert_eq!(back, bytes);
             }

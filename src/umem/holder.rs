@@ -12,30 +12,37 @@ use core::ops::Deref;
 ///
 /// # Implementation safety
 ///
-/// - `deref` gives the same value each time, also after the holder was moved;
+/// - `deref` returns the same value each time, also after the holder was moved, and does not unwind;
 /// - the value lives, at the same place, at least as long as the holder.
+///
+/// The end of a holder may unwind, and so may that of what it holds.
 ///
 /// # Safety
 ///
 /// Using a holder is safe. The trait is unsafe to implement, not to use.
 pub unsafe trait Holder: Deref {}
 
-// SAFETY: a reference is one pointer, to a value that it borrows.
+// SAFETY: "the same value each time": a reference is one pointer; "lives at least as long": it borrows
+// the value.
 unsafe impl<T: ?Sized> Holder for &T {}
 
-// SAFETY: a box owns one value, at a place that does not change when the box is moved.
+// SAFETY: "the same value each time": a box has one, at a place that does not change when the box is
+// moved; "lives at least as long": it owns the value.
 #[cfg(feature = "alloc")]
 unsafe impl<T: ?Sized> Holder for alloc::boxed::Box<T> {}
 
-// SAFETY: all clones of an `Rc` share one value, which lives as long as any of them.
+// SAFETY: "the same value each time": all clones of an `Rc` share one, at one place; "lives at least as
+// long": as any of them.
 #[cfg(feature = "alloc")]
 unsafe impl<T: ?Sized> Holder for alloc::rc::Rc<T> {}
 
-// SAFETY: all clones of an `Arc` share one value, which lives as long as any of them.
+// SAFETY: "the same value each time": all clones of an `Arc` share one, at one place; "lives at least as
+// long": as any of them.
 #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
 unsafe impl<T: ?Sized> Holder for alloc::sync::Arc<T> {}
 
-// SAFETY: as that of the standard library, whose model it is.
+// SAFETY: "the same value each time .. lives at least as long": it is the model of the standard
+// library's, whose clones share one value that lives as long as any of them.
 #[cfg(loom)]
 unsafe impl<T> Holder for loom::sync::Arc<T> {}
 
@@ -43,7 +50,7 @@ unsafe impl<T> Holder for loom::sync::Arc<T> {}
 ///
 /// # Implementation safety
 ///
-/// A clone leads to the value that the original leads to.
+/// A clone leads to the value that the original leads to. Cloning may unwind; then there is no clone.
 ///
 /// # Safety
 ///
@@ -61,6 +68,6 @@ unsafe impl<T: ?Sized> SharedHolder for alloc::rc::Rc<T> {}
 #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
 unsafe impl<T: ?Sized> SharedHolder for alloc::sync::Arc<T> {}
 
-// SAFETY: as that of the standard library, whose model it is.
+// SAFETY: "a clone leads to the value that the original leads to": clones share one value.
 #[cfg(loom)]
 unsafe impl<T> SharedHolder for loom::sync::Arc<T> {}

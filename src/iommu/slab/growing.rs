@@ -107,10 +107,15 @@ impl<T, A: Allocator> GrowingSlab<T, A> {
     }
 }
 
-// SAFETY: a key has one place, in a piece that is not moved or taken back before the slab is dropped;
-// `get`, `get_mut` and `remove` look into that place. `insert` takes a key from the list of free
-// places, which holds those once that are free, and a place is put there only when a value is taken
-// out of it. No key is `u32::MAX`, because there are at most `MOST_PIECES` pieces.
+// SAFETY:
+// - "a value stays under the key that `insert` gave until it is removed": a key has one place, in a piece
+//   that is not moved or taken back before the slab is dropped;
+// - "no two values have one key at a time": `insert` takes a key from the list of free places, which
+//   holds those once that are free, and a place is put there only when a value is taken out of it. No
+//   key is `u32::MAX`, because there are at most `MOST_PIECES` pieces;
+// - "`get`, `get_mut` and `remove` find the value that is under the key": they look into that place;
+// - "`remove` does not allocate; no method unwinds": memory is asked for by `insert` alone, in the way
+//   that may fail.
 unsafe impl<T, A: Allocator> Slab<T> for GrowingSlab<T, A> {
     fn insert(&mut self, value: T) -> Result<u32, T> {
         if self.free == NONE && self.grow().is_none() {

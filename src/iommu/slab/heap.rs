@@ -52,7 +52,8 @@ impl<T> HeapSlab<T> {
     }
 }
 
-// SAFETY: every answer is that of the slab inside.
+// SAFETY: "a value stays under its key ..; `get`, `get_mut` and `remove` find it; `remove` does not
+// allocate; no method unwinds": every answer is that of the slab inside, whose contract is the same.
 unsafe impl<T> Slab<T> for HeapSlab<T> {
     #[inline]
     fn insert(&mut self, value: T) -> Result<u32, T> {

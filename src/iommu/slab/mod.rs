@@ -31,13 +31,14 @@ pub(super) use slot::NONE;
 ///   values have one key at a time;
 /// - [`get`](Self::get), [`get_mut`](Self::get_mut) and [`remove`](Self::remove) find the value
 ///   that is under the key, and nothing if there is none;
-/// - [`remove`](Self::remove) does not allocate.
+/// - [`remove`](Self::remove) does not allocate;
+/// - no method unwinds, and none drops a value but the slab's own end.
 ///
 /// # Safety
 ///
 /// All methods are safe to call with any argument. The trait is unsafe to implement, not to use.
 pub unsafe trait Slab<T> {
-    /// Puts a value in a free place and tells its key, which is never [`u32::MAX`].
+    /// Puts a value in a free place and returns its key, which is never [`u32::MAX`].
     ///
     /// # Errors
     ///

@@ -61,10 +61,15 @@ impl<'a, T> SlabPool<'a, T> {
     }
 }
 
-// SAFETY: a key is the index of one place, which nobody else can reach while the memory is
-// borrowed; `get`, `get_mut` and `remove` look into that place, if it is one of those used.
-// `insert` takes a key from the list of free places, which holds those once that are free, or the
-// next place that was never used. No key is `u32::MAX`: `used` is not counted further.
+// SAFETY:
+// - "a value stays under the key that `insert` gave until it is removed": a key is the index of one
+//   place, which nobody else can reach while the memory is borrowed;
+// - "no two values have one key at a time": `insert` takes a key from the list of free places, which
+//   holds those once that are free, or the next place that was never used. No key is `u32::MAX`: `used`
+//   is not counted further;
+// - "`get`, `get_mut` and `remove` find the value that is under the key": they look into that place, if
+//   it is one of those used;
+// - "`remove` does not allocate; no method unwinds": they move a value and change the list of places.
 unsafe impl<T> Slab<T> for SlabPool<'_, T> {
     fn insert(&mut self, value: T) -> Result<u32, T> {
         if self.free == NONE {

@@ -232,14 +232,15 @@ where
     fn end(self, take_down: bool) -> (Result<(), Breach>, P, D) {
         let mut this = ManuallyDrop::new(self);
         let undone = if take_down {
-            // SAFETY: `this` is not dropped, so this is the only call.
+            // SAFETY: "called at most once; the charge is gone then": `this` is neither dropped nor taken
+            // down again, and the charge is not read below.
             unsafe { this.take_down() }
         } else {
             this.flow.report_all_leaked(&**this.pinner, &**this.domain);
             Ok(())
         };
-        // SAFETY: each field is read or dropped once, and `this` is neither used nor dropped again.
-        // The charge was given back by `take_down`, or is leaked with the pins.
+        // SAFETY: the fields are valid, and each is read or dropped once: `this` is neither used nor
+        // dropped again. The charge was given back by `take_down`, or is leaked with the pins.
         unsafe {
             ptr::drop_in_place(&raw mut this.slots);
             (undone, ptr::read(&raw const *this.pinner), ptr::read(&raw const *this.domain))
@@ -254,9 +255,10 @@ where
     /// Called at most once; the charge is gone then.
     unsafe fn take_down(&mut self) -> Result<(), Breach> {
         let (pinner, domain) = (&**self.pinner, &**self.domain);
-        // SAFETY: the pins and the entries are those of the stream, which ends here.
+        // SAFETY: "called at most once, with the pinner and the domain of the stream": by the caller's
+        // promise; by the contract of `Holder` they are the same values as before.
         unsafe { self.flow.take_down(pinner, domain, self.slots.as_mut()) }?;
-        // SAFETY: the caller says that it is not used again.
+        // SAFETY: "the container is not used again": as the caller promises.
         unsafe { ManuallyDrop::drop(&mut self.charge) };
         Ok(())
     }
@@ -274,12 +276,12 @@ where
     B: AsMut<[RunSlot]>,
 {
     fn drop(&mut self) {
-        // SAFETY: the value is being dropped, so this is the only call.
+        // SAFETY: "called at most once; the charge is gone then": the value is being dropped.
         let undone = unsafe { self.take_down() };
-        // SAFETY: the domain is not used again; when it goes, no device reaches anything through it.
+        // SAFETY: "the container is not used again": the value is being dropped.
         unsafe { ManuallyDrop::drop(&mut self.domain) };
         if undone.is_ok() {
-            // SAFETY: nor is the pinner.
+            // SAFETY: "the container is not used again": the value is being dropped.
             unsafe { ManuallyDrop::drop(&mut self.pinner) };
         }
     }
