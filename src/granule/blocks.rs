@@ -59,19 +59,17 @@ impl<'a, S: Storage> Window<'a, S> {
         let last = iova
             .checked_add(self.len().minus(1))
             .ok_or(BlockError::Wraps { iova, len: self.len() })?;
-        // The bits in which addresses must agree with memory: p is feasible if none is below p.
-        let mut differs = 0u64;
-        let mut at = iova.get();
+        // The bits in which addresses must agree with memory: p is feasible if none is below p. Runs
+        // but the first begin where a block does.
+        let (mut differs, mut begins, mut at) = (0u64, 0u64, iova.get());
         for run in self.iter() {
-            differs |= run.phys.get() ^ at;
-            if at != iova.get() {
-                differs |= at;
-            }
+            differs |= run.phys.get() ^ at | at & begins;
             if differs & smallest.mask() != 0 {
                 return Ok(None);
             }
             // Behind the last run 64 bits may end.
             at = at.wrapping_add(run.len);
+            begins = u64::MAX;
         }
         // A block of this size covers the window, wherever it begins.
         let covers = 64u32.minus((iova.get() ^ last.get()).leading_zeros());
