@@ -2,9 +2,11 @@
 //! The numbers of `include/uapi/linux/vfio.h` (`glue.c` checks them), and what programs pass.
 
 use kernel::{
+    bindings,
     prelude::*,
     uaccess::{UserPtr, UserSlice},
 };
+use pinned_sgl::{iommu::IovaRange, Iova};
 
 pub(crate) const CHECK_EXTENSION: u32 = 0x3b65;
 pub(crate) const GET_INFO: u32 = 0x3b70;
@@ -52,32 +54,62 @@ pub(crate) const RESERVED_MSI: u32 = 3;
 pub(crate) const RESERVED_SOFTWARE_MSI: u32 = 4;
 
 /// Words of 32 bits, as a program passes them.
-pub(crate) struct Words<const N: usize>([u32; N]);
+pub(crate) struct Words<const N: usize>([[u8; 4]; N]);
 
 impl<const N: usize> Words<N> {
     /// Reads them.
     pub(crate) fn read(at: usize) -> Result<Self> {
-        let mut words = [0; N];
-        let mut reader = UserSlice::new(UserPtr::from_addr(at), N * 4).reader();
-        let mut bytes = [0; 64];
-        let bytes = bytes.get_mut(..N * 4).ok_or(EINVAL)?;
-        reader.read_slice(bytes)?;
-        for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(4)) {
-            *word = u32::from_ne_bytes(bytes.try_into().unwrap_or_default());
-        }
+        let mut words = [[0; 4]; N];
+        let bytes = words.as_flattened_mut();
+        UserSlice::new(UserPtr::from_addr(at), bytes.len()).reader().read_slice(bytes)?;
         Ok(Self(words))
     }
 
     /// The 32 bits at a word.
     pub(crate) fn u32(&self, word: usize) -> u32 {
-        self.0.get(word).copied().unwrap_or(0)
+        self.0.get(word).copied().map_or(0, u32::from_ne_bytes)
     }
 
-    /// The 64 bits that begin at a word. The machine is little endian, as all with a type1 IOMMU.
+    /// The 64 bits that begin at a word, as the machine has them.
     pub(crate) fn u64(&self, word: usize) -> u64 {
-        let (low, high) = (self.u32(word), self.u32(word.wrapping_add(1)));
-        u64::from(low) | u64::from(high) << 32
+        let mut bytes = [0; 8];
+        for (to, from) in bytes.chunks_exact_mut(4).zip(self.0.iter().skip(word)) {
+            to.copy_from_slice(from);
+        }
+        u64::from_ne_bytes(bytes)
     }
+}
+
+/// A number that a program passes, if the kernel's type for it has it.
+fn fitting<T: TryFrom<u64>>(number: u64) -> Result<u64> {
+    T::try_from(number).map(|_| number).map_err(|_| EOVERFLOW)
+}
+
+/// An address of a device.
+pub(crate) fn address(iova: u64) -> Result<u64> {
+    fitting::<bindings::dma_addr_t>(iova)
+}
+
+/// A size, or an address of a program.
+pub(crate) fn size(size: u64) -> Result<u64> {
+    fitting::<usize>(size)
+}
+
+/// Addresses of a device.
+pub(crate) fn range(iova: u64, size: u64) -> Result<IovaRange> {
+    let range = IovaRange::new(Iova::new(iova), size);
+    let range = range.map_err(|_| if size == 0 { EINVAL } else { EOVERFLOW })?;
+    address(range.last().get())?;
+    Ok(range)
+}
+
+/// The bytes of a structure, from those of its members; zero behind the last one.
+pub(crate) fn structure<const N: usize>(members: &[&[u8]]) -> [u8; N] {
+    let mut bytes = [0; N];
+    for (to, from) in bytes.iter_mut().zip(members.iter().copied().flatten()) {
+        *to = *from;
+    }
+    bytes
 }
 
 /// Writes bytes to a program.
@@ -95,12 +127,13 @@ pub(crate) struct UserBitmap {
 
 /// As many pages as one bitmap may have, and the bytes of such a bitmap.
 pub(crate) const BITMAP_PAGES: u64 = i32::MAX as u64;
-pub(crate) const BITMAP_BYTES: u64 = BITMAP_PAGES.next_multiple_of(64) / 8;
+pub(crate) const BITMAP_BYTES: u64 = BITMAP_PAGES.next_multiple_of(64) >> 3;
 
 impl UserBitmap {
     /// The bitmap in the six words from `word` on.
     pub(crate) fn new<const N: usize>(words: &Words<N>, word: usize) -> Self {
-        Self { page: words.u64(word), bytes: words.u64(word + 2), data: words.u64(word + 4) }
+        let [page, bytes, data] = [0usize, 2, 4].map(|at| words.u64(word.saturating_add(at)));
+        Self { page, bytes, data }
     }
 
     /// Whether it has room for the pages of `len` bytes, where a program may write.
@@ -111,7 +144,7 @@ impl UserBitmap {
             return Err(EINVAL);
         }
         let pages = len >> self.page.trailing_zeros();
-        let needed = pages.checked_next_multiple_of(64).unwrap_or(0) / 8;
+        let needed = pages.checked_next_multiple_of(64).unwrap_or(0) >> 3;
         if pages == 0 || self.bytes == 0 || self.bytes > BITMAP_BYTES || self.bytes < needed {
             return Err(EINVAL);
         }

@@ -10,7 +10,7 @@ use crate::{
     abi::{self, UserBitmap},
     domain::{GroupDomain, GroupPtr},
     ffi,
-    memory::{Memory, Pinned, PAGE},
+    memory::{Memory, Pinned, PAGE, PAGE_SIZE},
     ranges::Ranges,
 };
 use kernel::{
@@ -34,75 +34,118 @@ type Space = Ioas<Region, Domain, PieceSlab<Node<Area<Region>>>, PieceSlab<Domai
 
 /// What a program has mapped.
 pub(crate) struct Dma {
-    last: u64,
+    range: IovaRange,
     prot: Prot,
     /// Whether the program has said that its memory will lie elsewhere.
     moving: bool,
     memory: Arc<Memory>,
-    /// A bit for each page, while pages are tracked.
+    /// A bit for each page of the CPU, while pages are tracked. The program's pages are larger if those
+    /// of the IOMMU are, which may change.
     dirty: Option<KVVec<u64>>,
 }
 
 impl Dma {
-    fn range(&self, first: u64) -> Result<IovaRange> {
-        IovaRange::inclusive(Iova::new(first), Iova::new(self.last)).map_err(|_| EINVAL)
+    fn first(&self) -> u64 {
+        self.range.first().get()
+    }
+
+    fn last(&self) -> u64 {
+        self.range.last().get()
+    }
+
+    /// How many bytes; as many as 64 bits can tell.
+    fn len(&self) -> u64 {
+        self.range.len().unwrap_or(u64::MAX)
     }
 
     /// Begins to track: pages that emulated devices have pinned count as written.
-    fn track(&mut self, first: u64, page: PageSize) -> Result {
-        let pages = ((self.last - first) >> page.shift()) + 1;
-        if pages > abi::BITMAP_PAGES {
+    fn track(&mut self, page: PageSize) -> Result {
+        if self.len() >> page.shift() > abi::BITMAP_PAGES {
             return Err(EINVAL);
         }
-        let words = usize::try_from(pages.div_ceil(64)).map_err(|_| ENOMEM)?;
-        self.dirty = Some(KVVec::from_elem(0, words, GFP_KERNEL)?);
-        let memory = self.memory.clone();
-        memory.each_external(|offset| self.written(first, page, offset, PAGE));
+        self.dirty = Some(blank(self.range, PAGE_SIZE)?);
+        self.pinned_is_written();
         Ok(())
     }
 
+    fn pinned_is_written(&mut self) {
+        let memory = self.memory.clone();
+        memory.each_external(|offset| self.written(offset, PAGE));
+    }
+
     /// Marks bytes as written, if pages are tracked.
-    fn written(&mut self, first: u64, page: PageSize, offset: u64, len: u64) {
-        let (Ok(range), Some(words)) = (self.range(first), &mut self.dirty) else {
-            return;
-        };
-        let written = IovaRange::new(Iova::new(first.wrapping_add(offset)), len);
-        if let (Ok(mut bitmap), Ok(written)) = (DirtyBitmap::new(words, range, page), written) {
-            bitmap.set(written);
+    fn written(&mut self, offset: u64, len: u64) {
+        let Some(words) = &mut self.dirty else { return };
+        let first = self.range.first().checked_add(offset);
+        let written = first.and_then(|first| IovaRange::new(first, len).ok());
+        if let (Ok(mut bits), Some(written)) =
+            (DirtyBitmap::new(words, self.range, PAGE_SIZE), written)
+        {
+            bits.set(written);
         }
     }
 
-    fn all_written(&mut self, first: u64, page: PageSize) {
-        let len = (self.last - first).saturating_add(1);
-        self.written(first, page, 0, len);
+    fn all_written(&mut self) {
+        self.written(0, self.len());
+    }
+
+    /// The bits for pages of another size.
+    fn in_pages_of(&mut self, page: PageSize) -> Result<KVVec<u64>> {
+        let words = self.dirty.as_mut().ok_or(EINVAL)?;
+        let fine = DirtyBitmap::new(words, self.range, PAGE_SIZE).map_err(|_| EINVAL)?;
+        let mut words = blank(self.range, page)?;
+        let mut bits = DirtyBitmap::new(&mut words, self.range, page).map_err(|_| EINVAL)?;
+        let mut at = Some(self.range.first());
+        while let Some(iova) = at.filter(|iova| *iova <= self.range.last()) {
+            if fine.is_set(iova) {
+                bits.set(IovaRange::new(iova, 1).map_err(|_| EINVAL)?);
+            }
+            at = iova.checked_add(PAGE);
+        }
+        Ok(words)
     }
 
     /// Writes the bits to the program, whose bitmap begins at `base`. Bits of other mappings in the
     /// first word stay.
-    fn tell(&self, first: u64, page: PageSize, base: u64, user: &UserBitmap) -> Result {
-        let words = self.dirty.as_ref().ok_or(EINVAL)?;
-        let bit = (first - base) >> page.shift();
-        let shift = u32::try_from(bit % 64)?;
-        let mut at = usize::try_from(user.data.wrapping_add(bit / 64 * 8)).map_err(|_| EFAULT)?;
-        let bits = ((self.last - first) >> page.shift()) + 1 + u64::from(shift);
+    fn tell(&mut self, page: PageSize, base: u64, user: &UserBitmap) -> Result {
+        let larger = if page == PAGE_SIZE { None } else { Some(self.in_pages_of(page)?) };
+        let words = larger.as_ref().or(self.dirty.as_ref()).ok_or(EINVAL)?;
+        let bit = self.first().checked_sub(base).ok_or(EINVAL)? >> page.shift();
+        let shift = u32::try_from(bit & 63)?;
+        let at = (bit >> 6).checked_mul(8).and_then(|offset| user.data.checked_add(offset));
+        let mut at = at.and_then(|at| usize::try_from(at).ok()).ok_or(EFAULT)?;
+        let bits = (self.len() >> page.shift()).checked_add(shift.into()).ok_or(EINVAL)?;
         let mut left = usize::try_from(bits.div_ceil(64)).map_err(|_| EFAULT)?;
         let mut carry = if shift == 0 { 0 } else { abi::Words::<2>::read(at)?.u64(0) };
         let mut words = words.iter();
-        let mut bytes = KVec::with_capacity(left.min(512) * 8, GFP_KERNEL)?;
+        let mut bytes = KVec::with_capacity(left.min(512).saturating_mul(8), GFP_KERNEL)?;
         while left > 0 {
             let some = left.min(512);
             bytes.clear();
             for _ in 0..some {
                 let word = words.next().copied().unwrap_or(0);
-                bytes.extend_from_slice(&((word << shift) | carry).to_ne_bytes(), GFP_KERNEL)?;
-                carry = word.checked_shr(64 - shift).unwrap_or(0);
+                let (low, high) = split(word, shift);
+                bytes.extend_from_slice(&(low | carry).to_ne_bytes(), GFP_KERNEL)?;
+                carry = high;
             }
             abi::write(at, &bytes)?;
-            at = at.wrapping_add(some * 8);
-            left -= some;
+            at = at.checked_add(bytes.len()).ok_or(EFAULT)?;
+            left = left.saturating_sub(some);
         }
         Ok(())
     }
+}
+
+/// A bitmap for the pages of a range, none of which is written.
+fn blank(range: IovaRange, page: PageSize) -> Result<KVVec<u64>> {
+    let words = usize::try_from(DirtyBitmap::words_for(range, page)).map_err(|_| ENOMEM)?;
+    Ok(KVVec::from_elem(0, words, GFP_KERNEL)?)
+}
+
+/// A word that is moved up by less than 64 bits, and what of it is left for the next one.
+fn split(word: u64, shift: u32) -> (u64, u64) {
+    let wide = u128::from(word).checked_shl(shift).unwrap_or(0);
+    (wide as u64, (wide >> 64) as u64)
 }
 
 /// A group of devices in the container.
@@ -118,8 +161,7 @@ struct Group {
 pub(crate) struct Request {
     pub(crate) flags: u32,
     pub(crate) vaddr: u64,
-    pub(crate) iova: u64,
-    pub(crate) size: u64,
+    pub(crate) range: IovaRange,
 }
 
 pub(crate) struct State {
@@ -135,8 +177,10 @@ pub(crate) struct State {
     /// Mappings whose memory will lie elsewhere.
     moving: usize,
     tracking: bool,
-    /// Devices that are told of what is unmapped.
+    /// Devices that are told of what is unmapped. They are in memory, so that it cannot overflow.
     devices: usize,
+    /// What is being unmapped while devices are told: nothing of it is pinned any more.
+    going: Option<IovaRange>,
 }
 
 /// A container of vfio.
@@ -178,6 +222,7 @@ impl Container {
             moving: 0,
             tracking: false,
             devices: 0,
+            going: None,
         };
         let devices = Devices::new()?;
         KBox::pin_init(
@@ -206,19 +251,23 @@ impl Container {
     /// The device stays until it is removed.
     pub(crate) unsafe fn add_device(&self, device: *mut ffi::VfioDevice) {
         let devices = self.devices.lock();
-        // SAFETY: the caller speaks for the device.
+        // SAFETY: the list was made by `Devices::new()` and is locked; the device stays until it is removed, as the
+        // caller promises.
         unsafe { ffi::vfio_type1_devices_add(devices.0.get(), device) };
         drop(devices);
-        self.state.lock().devices += 1;
+        let mut state = self.state.lock();
+        state.devices = state.devices.saturating_add(1);
     }
 
     /// # Safety
     ///
     /// The device was added.
     pub(crate) unsafe fn remove_device(&self, device: *mut ffi::VfioDevice) {
-        self.state.lock().devices -= 1;
+        let mut state = self.state.lock();
+        state.devices = state.devices.saturating_sub(1);
+        drop(state);
         let _devices = self.devices.lock();
-        // SAFETY: the caller speaks for the device.
+        // SAFETY: the device was added, as the caller promises, to this list, which is locked.
         unsafe { ffi::vfio_type1_devices_remove(device) };
     }
 
@@ -230,26 +279,51 @@ impl Container {
         size: u64,
         bitmap: Option<UserBitmap>,
     ) -> Result<u64> {
+        let mut state = self.state.lock();
+        let range = state.check_unmap(flags, iova, size, bitmap.as_ref())?;
+        if flags & abi::unmap::VADDR != 0 {
+            return state.start_moving(range);
+        }
+        if state.pinned_in(range).is_none() {
+            return state.unmap(range, bitmap.as_ref());
+        }
+        drop(state);
+        // One at a time. The devices will unpin, which takes the lock of the state.
+        let devices = self.devices.lock();
+        // What the devices have pinned only gets less from now on.
+        self.state.lock().going = Some(range);
+        let unmapped = self.unmap_pinned(&devices, flags, iova, size, bitmap);
+        self.state.lock().going = None;
+        unmapped
+    }
+
+    fn unmap_pinned(
+        &self,
+        devices: &Devices,
+        flags: u32,
+        iova: u64,
+        size: u64,
+        bitmap: Option<UserBitmap>,
+    ) -> Result<u64> {
         // A device that does not let go of its pages is a bug in its driver: it is asked ten times.
-        let (mut asked, mut times) = (None, 0);
+        let (mut asked, mut times) = (None, 0u32);
         while times < 10 {
             let mut state = self.state.lock();
+            // Whatever was there may be another one now.
             let range = state.check_unmap(flags, iova, size, bitmap.as_ref())?;
-            if flags & abi::unmap::VADDR != 0 {
-                return state.start_moving(range);
-            }
-            let Some((first, last)) = state.pinned_in(range) else {
+            let Some(pinned) = state.pinned_in(range) else {
                 return state.unmap(range, bitmap.as_ref());
             };
             if state.devices == 0 {
                 break;
             }
-            times = if asked == Some(first) { times + 1 } else { 0 };
-            asked = Some(first);
-            // The devices will unpin, which takes the lock of the state.
             drop(state);
-            let devices = self.devices.lock();
-            let len = (last - first).wrapping_add(1);
+            if ffi::vfio_type1_killed() {
+                return Err(EINTR);
+            }
+            times = if asked == Some(pinned) { times.saturating_add(1) } else { 0 };
+            asked = Some(pinned);
+            let (first, len) = (pinned.first().get(), pinned.len().unwrap_or(u64::MAX));
             // SAFETY: the devices are in the list as long as it is locked.
             unsafe { ffi::vfio_type1_devices_tell(devices.0.get(), first, len) };
         }
@@ -311,48 +385,52 @@ impl State {
         &self.ranges
     }
 
-    /// The first mapping that has an address from `first` to `last`, and its first address.
-    fn first_in(&self, first: u64, last: u64) -> Option<(u64, &Dma)> {
+    /// The first mapping that has an address of a range.
+    fn first_in(&self, range: IovaRange) -> Option<&Dma> {
         // The one that begins there or behind, or the one before it.
+        let first = range.first().get();
         let before = match self.dmas.cursor_lower_bound(&first) {
             Some(cursor) => match cursor.peek_prev() {
-                Some((at, dma)) if dma.last >= first => Some(*at),
+                Some((at, dma)) if dma.last() >= first => Some(*at),
                 _ => Some(*cursor.current().0),
             },
             None => self.dmas.cursor_back().map(|cursor| *cursor.current().0),
         };
-        let at = before?;
-        let dma = self.dmas.get(&at)?;
-        (dma.last >= first && at <= last).then_some((at, dma))
+        let dma = self.dmas.get(&before?)?;
+        dma.range.intersection(&range).is_some().then_some(dma)
     }
 
-    /// Calls `each` with all mappings that have an address from `first` to `last`, until it fails.
+    /// The mapping that has an address.
+    fn at(&self, iova: u64) -> Option<&Dma> {
+        self.first_in(IovaRange::new(Iova::new(iova), 1).ok()?)
+    }
+
+    /// Calls `each` with all mappings that have an address of a range, until it fails.
     fn each_in(
         &mut self,
-        first: u64,
-        last: u64,
-        mut each: impl FnMut(&mut Space, u64, &mut Dma) -> Result,
+        range: IovaRange,
+        mut each: impl FnMut(&mut Space, &mut Dma) -> Result,
     ) -> Result {
-        let Some((at, _)) = self.first_in(first, last) else {
+        let Some(first) = self.first_in(range).map(Dma::first) else {
             return Ok(());
         };
-        let mut cursor = self.dmas.cursor_lower_bound_mut(&at);
+        let mut cursor = self.dmas.cursor_lower_bound_mut(&first);
         while let Some(mut here) = cursor {
             let (at, dma) = here.current_mut();
-            if *at > last {
+            if *at > range.last().get() {
                 break;
             }
-            each(&mut self.ioas, *at, dma)?;
+            each(&mut self.ioas, dma)?;
             cursor = here.move_next();
         }
         Ok(())
     }
 
     /// Pins and maps a mapping in every domain.
-    fn install(ioas: &mut Space, first: u64, dma: &Dma) -> Result {
-        let len = (dma.last - first).checked_add(1).ok_or(EOVERFLOW)?;
+    fn install(ioas: &mut Space, dma: &Dma) -> Result {
+        let len = dma.range.len().ok_or(EOVERFLOW)?;
         let region = KBox::new(dma.memory.pin_all(len)?, GFP_KERNEL_ACCOUNT)?;
-        ioas.map(Placement::At(Iova::new(first)), region, dma.prot)?;
+        ioas.map(Placement::At(dma.range.first()), region, dma.prot)?;
         Ok(())
     }
 
@@ -370,47 +448,48 @@ impl State {
     }
 
     pub(crate) fn map(&mut self, request: &Request) -> Result {
-        let Request { flags, vaddr, iova, size } = *request;
-        let page = self.page();
-        if (vaddr | iova | size) & page.mask() != 0 {
+        let Request { flags, vaddr, range } = *request;
+        let (page, iova) = (self.page(), range.first().get());
+        if (vaddr | iova | range.len().ok_or(EOVERFLOW)?) & page.mask() != 0 {
             return Err(EINVAL);
         }
-        let last = iova + (size - 1);
-        let known = self.first_in(iova, last).map(|(at, dma)| (at, dma.last, dma.moving));
+        let known = self.first_in(range).map(|dma| (dma.range, dma.moving));
         if flags & abi::map::VADDR != 0 {
-            let (first, end, moving) = known.ok_or(ENOENT)?;
-            if !moving || (first, end) != (iova, last) {
+            if known.ok_or(ENOENT)? != (range, true) {
                 return Err(EINVAL);
             }
             let dma = self.dmas.get_mut(&iova).ok_or(ENOENT)?;
             dma.memory.move_to(vaddr)?;
             dma.moving = false;
-            self.moving -= 1;
+            self.moving = self.moving.saturating_sub(1);
             return Ok(());
         }
         if known.is_some() {
             return Err(EEXIST);
         }
-        if self.available == 0 {
-            return Err(ENOSPC);
-        }
-        if !self.ranges.allow(iova, last) {
+        let available = self.available.checked_sub(1).ok_or(ENOSPC)?;
+        if !self.ranges.allow(iova, range.last().get()) {
             return Err(EINVAL);
         }
         let mut prot = Prot::CACHE;
         prot.set(Prot::READ, flags & abi::map::READ != 0);
         prot.set(Prot::WRITE, flags & abi::map::WRITE != 0);
         let memory = Memory::new(vaddr, prot.contains(Prot::WRITE))?;
-        let mut dma = Dma { last, prot, moving: false, memory, dirty: None };
+        let mut dma = Dma { range, prot, moving: false, memory, dirty: None };
         let node = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
-        if self.tracking {
-            dma.track(iova, page)?;
-        }
         if self.is_paged() {
-            Self::install(&mut self.ioas, iova, &dma)?;
+            Self::install(&mut self.ioas, &dma)?;
+        }
+        if self.tracking {
+            let tracked = dma.track(page);
+            if let (Err(error), true) = (tracked, self.is_paged()) {
+                Self::uninstall(&mut self.ioas, range)?;
+                return Err(error);
+            }
+            tracked?;
         }
         self.dmas.insert(node.into_node(iova, dma));
-        self.available -= 1;
+        self.available = available;
         Ok(())
     }
 
@@ -421,63 +500,61 @@ impl State {
         iova: u64,
         size: u64,
         bitmap: Option<&UserBitmap>,
-    ) -> Result<(u64, u64)> {
+    ) -> Result<IovaRange> {
         if flags & abi::unmap::VADDR != 0 && self.has_emulated() {
             return Err(EBUSY);
         }
+        let (iova, size) = (abi::address(iova)?, abi::size(size)?);
         let page = self.page();
         if iova & page.mask() != 0 {
             return Err(EINVAL);
         }
         let all = flags & abi::unmap::ALL != 0;
-        let last = if all {
+        let range = if all {
             if iova != 0 || size != 0 {
                 return Err(EINVAL);
             }
-            u64::MAX
+            IovaRange::ALL
         } else {
             if size == 0 || size & page.mask() != 0 {
                 return Err(EINVAL);
             }
-            iova.checked_add(size - 1).ok_or(EOVERFLOW)?
+            abi::range(iova, size)?
         };
         if bitmap.is_some_and(|bitmap| !self.tracking || bitmap.page != page.bytes()) {
             return Err(EINVAL);
         }
-        if self.v2 && !all && self.cuts(iova, last) {
+        if self.v2 && !all && self.cuts(range) {
             return Err(EINVAL);
         }
-        Ok((iova, last))
+        Ok(range)
     }
 
     /// Whether a mapping lies across an end of the range.
-    fn cuts(&self, first: u64, last: u64) -> bool {
-        self.first_in(first, first).is_some_and(|(at, _)| at != first)
-            || self.first_in(last, last).is_some_and(|(_, dma)| dma.last != last)
+    fn cuts(&self, range: IovaRange) -> bool {
+        let (first, last) = (range.first().get(), range.last().get());
+        self.at(first).is_some_and(|dma| dma.first() != first)
+            || self.at(last).is_some_and(|dma| dma.last() != last)
     }
 
     /// The mappings that an unmap of a range takes, as the range from the first of the first to the
     /// last of the last. In a container of version 1, a mapping goes whole with its first address,
     /// and a range that begins inside of one takes nothing.
-    fn span(&self, (first, last): (u64, u64)) -> Option<(u64, u64)> {
-        let (from, _) = self.first_in(first, last)?;
-        if from < first {
+    fn span(&self, range: IovaRange) -> Option<IovaRange> {
+        let from = self.first_in(range)?.range.first();
+        if from < range.first() {
             return None;
         }
-        let to = match self.first_in(last, last) {
-            Some((_, dma)) => dma.last,
-            None => last,
-        };
-        Some((from, to))
+        let to = self.at(range.last().get()).map_or(range.last(), |dma| dma.range.last());
+        IovaRange::inclusive(from, to).ok()
     }
 
     /// The first mapping of a range in which an emulated device has pinned pages.
-    fn pinned_in(&mut self, range: (u64, u64)) -> Option<(u64, u64)> {
-        let (first, last) = self.span(range)?;
+    fn pinned_in(&mut self, range: IovaRange) -> Option<IovaRange> {
         let mut found = None;
-        let _ = self.each_in(first, last, |_, at, dma| {
+        let _ = self.each_in(self.span(range)?, |_, dma| {
             if dma.memory.has_external() {
-                found = Some((at, dma.last));
+                found = Some(dma.range);
                 return Err(EAGAIN);
             }
             Ok(())
@@ -486,58 +563,55 @@ impl State {
     }
 
     /// The memory behind a range will lie elsewhere.
-    fn start_moving(&mut self, range: (u64, u64)) -> Result<u64> {
-        let Some((first, last)) = self.span(range) else {
+    fn start_moving(&mut self, range: IovaRange) -> Result<u64> {
+        let Some(span) = self.span(range) else {
             return Ok(0);
         };
-        self.each_in(first, last, |_, _, dma| if dma.moving { Err(EINVAL) } else { Ok(()) })?;
-        let (mut bytes, mut count) = (0u64, 0);
-        self.each_in(first, last, |_, at, dma| {
+        self.each_in(span, |_, dma| if dma.moving { Err(EINVAL) } else { Ok(()) })?;
+        let (mut bytes, mut count) = (0u64, 0usize);
+        self.each_in(span, |_, dma| {
             dma.moving = true;
-            count += 1;
-            bytes = bytes.wrapping_add((dma.last - at).wrapping_add(1));
+            count = count.saturating_add(1);
+            bytes = bytes.saturating_add(dma.len());
             Ok(())
         })?;
-        self.moving += count;
+        self.moving = self.moving.saturating_add(count);
         Ok(bytes)
     }
 
-    /// Unmaps what is in a range; tells how many bytes.
-    fn unmap(&mut self, range: (u64, u64), bitmap: Option<&UserBitmap>) -> Result<u64> {
-        let Some((first, last)) = self.span(range) else {
+    /// Unmaps what is in a range; returns how many bytes.
+    fn unmap(&mut self, range: IovaRange, bitmap: Option<&UserBitmap>) -> Result<u64> {
+        let Some(span) = self.span(range) else {
             return Ok(0);
         };
         let (page, paged) = (self.page(), self.is_paged());
         if let Some(bitmap) = bitmap {
             let all_dirty = paged && self.writes_unseen();
-            self.each_in(first, last, |_, at, dma| {
+            self.each_in(span, |_, dma| {
                 if all_dirty {
-                    dma.all_written(at, page);
+                    dma.all_written();
                 }
-                dma.tell(at, page, range.0, bitmap)
+                dma.tell(page, range.first().get(), bitmap)
             })?;
         }
-        if paged {
-            let whole = IovaRange::inclusive(Iova::new(first), Iova::new(last));
-            // One flush for all of them.
-            if whole.map_or(Err(EINVAL), |whole| Self::uninstall(&mut self.ioas, whole)).is_err() {
-                // Something there is lost since the IOMMU has failed: around it.
-                let _ = self.each_in(first, last, |ioas, at, dma| {
-                    let _ = Self::uninstall(ioas, dma.range(at)?);
-                    Ok(())
-                });
-            }
+        // One flush for all of them.
+        if paged && Self::uninstall(&mut self.ioas, span).is_err() {
+            // Something there is lost since the IOMMU has failed: around it.
+            let _ = self.each_in(span, |ioas, dma| {
+                let _ = Self::uninstall(ioas, dma.range);
+                Ok(())
+            });
         }
-        Ok(self.forget(first, last))
+        Ok(self.forget(span))
     }
 
     /// Forgets all mappings of a range, which are mapped nowhere any more.
-    fn forget(&mut self, first: u64, last: u64) -> u64 {
+    fn forget(&mut self, range: IovaRange) -> u64 {
         let mut bytes = 0u64;
-        while let Some((at, _)) = self.first_in(first, last) {
+        while let Some(at) = self.first_in(range).map(Dma::first) {
             let Some(dma) = self.dmas.remove(&at) else { break };
-            bytes = bytes.wrapping_add((dma.last - at).wrapping_add(1));
-            self.moving -= usize::from(dma.moving);
+            bytes = bytes.saturating_add(dma.len());
+            self.moving = self.moving.saturating_sub(dma.moving.into());
             self.available = self.available.saturating_add(1);
         }
         bytes
@@ -546,7 +620,7 @@ impl State {
     /// Unmaps everything.
     fn remove_all(&mut self) {
         self.ioas.unmap_all();
-        self.forget(0, u64::MAX);
+        self.forget(IovaRange::ALL);
     }
 
     /// Whether devices write to pages that they have not pinned: then all pages are dirty.
@@ -559,40 +633,36 @@ impl State {
             return Ok(());
         }
         let page = self.page();
-        let tracked = self.each_in(0, u64::MAX, |_, at, dma| dma.track(at, page));
+        let tracked = self.each_in(IovaRange::ALL, |_, dma| dma.track(page));
         self.tracking = tracked.is_ok();
         tracked.inspect_err(|_| self.stop_tracking())
     }
 
     pub(crate) fn stop_tracking(&mut self) {
         self.tracking = false;
-        let _ = self.each_in(0, u64::MAX, |_, _, dma| {
+        let _ = self.each_in(IovaRange::ALL, |_, dma| {
             dma.dirty = None;
             Ok(())
         });
     }
 
-    /// Tells which pages of a range are dirty. Those that are pinned are dirty again at once.
-    pub(crate) fn read_dirty(&mut self, iova: u64, size: u64, user: &UserBitmap) -> Result {
-        let page = self.page();
-        let last = iova.checked_add(size - 1).ok_or(EOVERFLOW)?;
-        if user.page != page.bytes() || (iova | size) & page.mask() != 0 || !self.tracking {
-            return Err(EINVAL);
-        }
-        if self.cuts(iova, last) {
+    /// Writes which pages of a range are dirty. Those that are pinned are dirty again at once.
+    pub(crate) fn read_dirty(&mut self, range: IovaRange, user: &UserBitmap) -> Result {
+        let (page, base) = (self.page(), range.first().get());
+        let aligned = (base | range.len().unwrap_or(0)) & page.mask() == 0;
+        if user.page != page.bytes() || !aligned || !self.tracking || self.cuts(range) {
             return Err(EINVAL);
         }
         let all_dirty = self.is_paged() && self.writes_unseen();
-        self.each_in(iova, last, |_, at, dma| {
+        self.each_in(range, |_, dma| {
             if all_dirty {
-                dma.all_written(at, page);
+                dma.all_written();
             }
-            dma.tell(at, page, iova, user)?;
+            dma.tell(page, base, user)?;
             if let Some(words) = &mut dma.dirty {
                 words.fill(0);
             }
-            let memory = dma.memory.clone();
-            memory.each_external(|offset| dma.written(at, page, offset, PAGE));
+            dma.pinned_is_written();
             Ok(())
         })
     }
@@ -627,17 +697,22 @@ impl State {
     fn fit(&self, raw: GroupPtr, domain: &mut GroupDomain) -> Result<(Ranges, Option<u64>)> {
         let aperture = pinned_sgl::iommu::Domain::aperture(domain);
         let (first, last) = (aperture.first().get(), aperture.last().get());
+        // Whether there is a mapping between two addresses, if there are addresses between them.
+        let used = |first: u64, last: u64| {
+            let range = IovaRange::inclusive(Iova::new(first), Iova::new(last));
+            range.is_ok_and(|range| self.first_in(range).is_some())
+        };
         if let Some((start, end)) = self.ranges.ends() {
             // Nothing in common, or mappings outside of what they have in common.
-            let lost_before = first > start && self.first_in(start, first - 1).is_some();
-            let lost_behind = last < end && self.first_in(last + 1, end).is_some();
+            let lost_before = first.checked_sub(1).is_some_and(|before| used(start, before));
+            let lost_behind = last.checked_add(1).is_some_and(|behind| used(behind, end));
             if first > end || last < start || lost_before || lost_behind {
                 return Err(EINVAL);
             }
         }
         let reserved = reserved(raw)?;
         let strict = || reserved.iter().filter(|region| region.kind != abi::RESERVED_RELAXABLE);
-        if strict().any(|region| self.first_in(region.first, region.last).is_some()) {
+        if strict().any(|region| used(region.first, region.last)) {
             return Err(EINVAL);
         }
         let mut ranges = self.ranges.try_clone()?;
@@ -706,7 +781,7 @@ impl State {
         let id = self.ioas.attach(domain.clone()).map_err(|error| undo(error.into()))?;
         let mut outcome = Ok(());
         if is_first {
-            outcome = self.each_in(0, u64::MAX, |ioas, at, dma| Self::install(ioas, at, dma));
+            outcome = self.each_in(IovaRange::ALL, |ioas, dma| Self::install(ioas, dma));
         }
         if let (Ok(()), Some(base)) = (&outcome, msi) {
             outcome = domain.reserve_msi(base);
@@ -743,6 +818,7 @@ impl State {
             Some(id) if !used(id) => {
                 let is_last = self.ioas.domains().count() == 1;
                 if is_last && !self.has_emulated() {
+                    kernel::warn_on!(self.devices != 0);
                     self.remove_all();
                 } else if is_last {
                     self.ioas.unmap_all();
@@ -760,13 +836,15 @@ impl State {
                 self.refresh(Some(whole));
             }
             Some(_) => self.refresh(None),
-            None if self.groups.is_empty() => self.remove_all(),
+            None if self.groups.is_empty() => {
+                kernel::warn_on!(self.devices != 0);
+                self.remove_all();
+            }
             None => {}
         }
         if !group.pins_what_it_writes && self.tracking {
-            let page = self.page();
-            let _ = self.each_in(0, u64::MAX, |_, at, dma| {
-                dma.all_written(at, page);
+            let _ = self.each_in(IovaRange::ALL, |_, dma| {
+                dma.all_written();
                 Ok(())
             });
         }
@@ -818,32 +896,30 @@ impl State {
         if !self.v2 {
             return Err(EACCES);
         }
-        let len = (pages.len() as u64).checked_mul(PAGE).ok_or(EOVERFLOW)?;
-        iova.checked_add(len.saturating_sub(1)).ok_or(EOVERFLOW)?;
+        let addresses = each_page(iova, pages.len() as u64)?;
         if self.moving > 0 {
-            kernel::warn_on!(true);
+            kernel::do_once_lite! { kernel::warn_on!(true); }
             return Err(EBUSY);
         }
         if self.devices == 0 {
             return Err(EINVAL);
         }
-        let (charge, page, tracking) = (!self.is_paged(), self.page(), self.tracking);
-        let mut done = 0;
+        let charge = !self.is_paged();
+        let mut done = 0u64;
         let mut outcome = Ok(());
-        for slot in pages.iter_mut() {
-            let at = iova + done * PAGE;
-            match self.pin_page(at, prot, charge, tracking.then_some(page)) {
+        for (slot, at) in pages.iter_mut().zip(addresses) {
+            match self.pin_page(at, prot, charge) {
                 Ok(pinned) => *slot = pinned,
                 Err(error) => {
                     outcome = Err(error);
                     break;
                 }
             }
-            done += 1;
+            done = done.saturating_add(1);
         }
         if outcome.is_err() {
-            for index in 0..done {
-                self.unpin_page(iova + index * PAGE, charge);
+            for at in each_page(iova, done)? {
+                self.unpin_page(at, charge);
             }
             pages.fill(core::ptr::null_mut());
             return outcome;
@@ -854,44 +930,40 @@ impl State {
         Ok(())
     }
 
-    fn pin_page(
-        &mut self,
-        at: u64,
-        prot: u32,
-        charge: bool,
-        track: Option<PageSize>,
-    ) -> Result<*mut bindings::page> {
-        let (first, dma) = self.first_in(at, at.saturating_add(PAGE - 1)).ok_or(EINVAL)?;
+    fn pin_page(&mut self, at: u64, prot: u32, charge: bool) -> Result<*mut bindings::page> {
+        let page = IovaRange::new(Iova::new(at), PAGE).map_err(|_| EOVERFLOW)?;
+        if self.going.is_some_and(|going| going.intersection(&page).is_some()) {
+            // As good as unmapped.
+            return Err(EINVAL);
+        }
+        let dma = self.first_in(page).ok_or(EINVAL)?;
         if dma.prot.bits() & prot != prot {
             return Err(EPERM);
         }
-        let offset = at.wrapping_sub(first);
+        let (first, offset) = (dma.first(), at.checked_sub(dma.first()).ok_or(EINVAL)?);
         let (pfn, fresh) = dma.memory.pin_page(offset, charge)?;
-        if let (Some(page), true) = (track, fresh) {
-            if let Some(dma) = self.dmas.get_mut(&first) {
-                dma.written(first, page, offset, PAGE);
-            }
+        if let (Some(dma), true) = (self.dmas.get_mut(&first), fresh) {
+            dma.written(offset, PAGE);
         }
         Ok(ffi::vfio_type1_page(pfn))
     }
 
     fn unpin_page(&self, at: u64, uncharge: bool) -> bool {
-        let found = self.first_in(at, at.saturating_add(PAGE - 1));
-        if let Some((first, dma)) = found {
-            dma.memory.unpin_page(at.wrapping_sub(first), uncharge);
+        let page = IovaRange::new(Iova::new(at), PAGE).ok();
+        let found = page.and_then(|page| self.first_in(page));
+        let Some(dma) = found else { return false };
+        if let Some(offset) = at.checked_sub(dma.first()) {
+            dma.memory.unpin_page(offset, uncharge);
         }
-        found.is_some()
+        true
     }
 
     /// Unpins pages of an emulated device.
     pub(crate) fn unpin_pages(&mut self, iova: u64, count: u64) {
         let uncharge = !self.is_paged();
-        for index in 0..count {
-            let at = iova.checked_add(index * PAGE);
-            if kernel::warn_on!(!at.is_some_and(|at| self.unpin_page(at, uncharge))) {
-                return;
-            }
-        }
+        let known = each_page(iova, count)
+            .is_ok_and(|mut pages| pages.all(|at| self.unpin_page(at, uncharge)));
+        kernel::warn_on!(!known);
     }
 
     /// Copies bytes for an emulated device.
@@ -907,30 +979,36 @@ impl State {
         write: bool,
     ) -> Result {
         if self.moving > 0 {
-            kernel::warn_on!(true);
+            kernel::do_once_lite! { kernel::warn_on!(true); }
             return Err(EBUSY);
         }
-        let (page, tracking) = (self.page(), self.tracking);
         while len > 0 {
-            let (first, dma) = self.first_in(iova, iova).ok_or(EINVAL)?;
+            let dma = self.at(iova).ok_or(EINVAL)?;
             // As vfio has it: what a device may not read, it does not write either.
             if !dma.prot.contains(Prot::READ) || write && !dma.prot.contains(Prot::WRITE) {
                 return Err(EPERM);
             }
-            let rest = usize::try_from(dma.last - iova).unwrap_or(usize::MAX).saturating_add(1);
-            let (some, offset) = (len.min(rest), iova - first);
+            let (first, offset) = (dma.first(), iova.checked_sub(dma.first()).ok_or(EINVAL)?);
+            let rest = dma.len().checked_sub(offset).ok_or(EINVAL)?;
+            let some = usize::try_from(rest).unwrap_or(usize::MAX).min(len);
             dma.memory.copy(offset, data, some, write)?;
-            if write && tracking {
-                if let Some(dma) = self.dmas.get_mut(&first) {
-                    dma.written(first, page, offset, some as u64);
-                }
+            if let (Some(dma), true) = (self.dmas.get_mut(&first), write) {
+                dma.written(offset, some as u64);
             }
-            iova = iova.wrapping_add(some as u64);
+            // Behind the last address of all is nothing.
+            iova = iova.checked_add(some as u64).unwrap_or(0);
             data = data.wrapping_add(some);
-            len -= some;
+            len = len.saturating_sub(some);
         }
         Ok(())
     }
+}
+
+/// The addresses of pages that follow each other.
+fn each_page(iova: u64, count: u64) -> Result<impl Iterator<Item = u64>> {
+    let len = count.checked_mul(PAGE).ok_or(EOVERFLOW)?;
+    iova.checked_add(len.saturating_sub(1)).ok_or(EOVERFLOW)?;
+    Ok((0..count).filter_map(move |index| iova.checked_add(index.checked_mul(PAGE)?)))
 }
 
 /// What a group keeps for itself.

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`GroupDomain`]: an address space of the IOMMU for groups of devices.
 
-use crate::ffi;
-use core::{pin::Pin, ptr::NonNull};
+use crate::{ffi, memory::PAGE_SIZE};
+use core::{
+    iter,
+    pin::{pin, Pin},
+    ptr::NonNull,
+};
 use kernel::{
     bindings,
     error::{from_err_ptr, to_result},
@@ -11,7 +15,7 @@ use kernel::{
 use pinned_sgl::{
     iommu::{Domain, IovaRange, Prot},
     kernel::{Gather, RawDomain},
-    PageSize, PageSizes, Tile,
+    PageSizes, Tile,
 };
 
 /// A group of devices, which vfio keeps as long as it is attached.
@@ -20,7 +24,7 @@ pub(crate) struct GroupPtr(pub(crate) *mut bindings::iommu_group);
 
 // SAFETY: a pointer, which is handed to functions that any thread may call.
 unsafe impl Send for GroupPtr {}
-// SAFETY: as above.
+// SAFETY: a shared one gives no more than the pointer does.
 unsafe impl Sync for GroupPtr {}
 
 /// A domain of the IOMMU. The container takes its groups out before it drops it.
@@ -29,8 +33,6 @@ pub(crate) struct GroupDomain {
     raw: RawDomain,
     /// Whether the IOMMU makes all accesses coherent.
     pub(crate) coherent: bool,
-    /// Whether one call may map many pages. `disable_hugepages` may change while this is in use.
-    huge: bool,
 }
 
 impl GroupDomain {
@@ -42,7 +44,7 @@ impl GroupDomain {
         // SAFETY: it is a paging domain, and it is freed when this is dropped; the container has
         // detached all groups by then.
         let raw = unsafe { RawDomain::new(raw) };
-        Ok(Self { raw, coherent: false, huge: ffi::vfio_type1_huge_pages() })
+        Ok(Self { raw, coherent: false })
     }
 
     /// Makes all accesses coherent, where the IOMMU can.
@@ -59,7 +61,8 @@ impl GroupDomain {
 
     /// Takes them out.
     pub(crate) fn detach(&self, group: GroupPtr) {
-        // SAFETY: as above; the group is in it.
+        // SAFETY: by the invariant the domain is there; vfio keeps the group, and the container, which has
+        // put it there, knows that it is in this domain.
         unsafe { bindings::iommu_detach_group(self.raw.as_ptr(), group.0) };
     }
 
@@ -98,8 +101,21 @@ impl Drop for GroupDomain {
     }
 }
 
-// SAFETY: it is the domain inside. Where pages are mapped one by one, those that were mapped are
-// counted.
+/// Pages that are mapped before a signal is looked for: within a millisecond.
+const AT_ONCE: u64 = 4096;
+
+// SAFETY:
+// - "`map` may be asked for any addresses at any time .. never replaces an entry that is there, and reports
+//   no byte that this call did not map": so does `RawDomain`, which is called for one part of the tile after
+//   the other; where one fails, those before it are unmapped, and none is reported;
+// - "after `map` has reported `n` bytes, the devices reach exactly the first `n` bytes of the tile": the
+//   parts follow each other in both address spaces. Their pages may be smaller than those of the tile;
+// - "after `unmap` or `unmap_range` has reported `n` bytes, exactly the entries of the first `n` bytes are
+//   gone"; "after `flush` has returned, no device reaches what was unmapped": by `RawDomain`, unchanged;
+// - "when a domain is dropped, no device reaches anything through it": the container takes all groups out
+//   before it drops the domain;
+// - "`page_sizes`, `aperture` and `cuts` never change": they do not depend on `disable_hugepages`;
+// - "any method may unwind": a kernel does not unwind.
 unsafe impl Domain for GroupDomain {
     type Error = Error;
     type Gather = Gather;
@@ -107,15 +123,10 @@ unsafe impl Domain for GroupDomain {
     fn page_sizes(&self) -> PageSizes {
         let sizes = self.raw.page_sizes();
         // What is pinned are pages of the CPU: smaller ones are of no use here.
-        let page = PageSize::SIZE_4K;
-        let sizes = if sizes.smallest().is_some_and(|size| size < page) {
-            sizes.at_least(page)
+        if sizes.smallest().is_some_and(|size| size < PAGE_SIZE) {
+            sizes.at_least(PAGE_SIZE)
         } else {
             sizes
-        };
-        match sizes.smallest() {
-            Some(smallest) if !self.huge => smallest.into(),
-            _ => sizes,
         }
     }
 
@@ -124,29 +135,53 @@ unsafe impl Domain for GroupDomain {
     }
 
     unsafe fn map(&self, tile: Tile, prot: Prot) -> (u64, Result<()>) {
-        if self.huge {
-            // SAFETY: the caller's promise is handed on.
-            return unsafe { self.raw.map(tile, prot) };
+        let mut part = tile;
+        let mut most = AT_ONCE;
+        // `disable_hugepages` may change at any time: then every page is mapped by itself.
+        if !ffi::vfio_type1_huge_pages() {
+            let Some(smallest) = self.page_sizes().smallest() else { return (0, Err(EINVAL)) };
+            (part.page_size, most) = (smallest, 1);
         }
-        let mut done = 0;
-        let mut page = tile;
-        page.count = 1;
-        while done < tile.len() {
-            // SAFETY: a page of the tile, for which the caller speaks.
-            let (bytes, mapped) = unsafe { self.raw.map(page, prot) };
-            done += bytes;
-            if mapped.is_err() {
-                return (done, mapped);
+        let mut done = 0u64;
+        let failed = loop {
+            let left = tile.len().saturating_sub(done);
+            if left == 0 {
+                return (done, Ok(()));
             }
-            let (iova, phys) = (page.iova.checked_add(bytes), page.phys.checked_add(bytes));
-            let (Some(iova), Some(phys)) = (iova, phys) else { break };
-            (page.iova, page.phys) = (iova, phys);
-        }
-        (done, Ok(()))
+            if ffi::vfio_type1_killed() {
+                break EINTR;
+            }
+            part.count = most.min(left >> part.page_size.shift());
+            // SAFETY: "the memory of the tile stays what it is, and may be accessed as `prot` says, until the
+            // bytes that were reported have been unmapped and flushed": the caller promises it for the tile,
+            // of which this is a part; what is not reported to the caller is unmapped and flushed below.
+            let (bytes, mapped) = unsafe { self.raw.map(part, prot) };
+            done = done.saturating_add(bytes);
+            if let Err(error) = mapped {
+                break error;
+            }
+            // Behind the last page of all there is nothing left.
+            part.iova = part.iova.checked_add(bytes).unwrap_or(part.iova);
+            part.phys = part.phys.checked_add(bytes).unwrap_or(part.phys);
+        };
+        // Whole pages of the tile must be reported, which may have been mapped in smaller ones: none.
+        let undone = IovaRange::new(tile.iova, done).map_or(0, |range| {
+            let mut gather = pin!(Gather::default());
+            // SAFETY: "the bytes were reported by `map` to the caller and have not been unmapped since": to
+            // this function, above; "what is unmapped begins and ends where the domain can cut": where calls
+            // of `map` began and ended.
+            let undone = unsafe { self.raw.unmap_range(range, iter::empty(), gather.as_mut()) };
+            self.raw.flush(gather);
+            undone
+        });
+        // What could not be unmapped is reported as mapped: whoever unmaps it finds that out, and leaks it.
+        (if undone == done { 0 } else { tile.len() }, Err(failed))
     }
 
     unsafe fn unmap(&self, tile: Tile, gather: Pin<&mut Gather>) -> u64 {
-        // SAFETY: the caller's promise is handed on.
+        // SAFETY: "the bytes of the tile were reported by `map` to the caller", by calls of `RawDomain`, "and
+        // have not been unmapped since; and what is unmapped begins and ends where the domain can cut": the
+        // caller promises all of it, and both domains can cut in the same places.
         unsafe { self.raw.unmap(tile, gather) }
     }
 
@@ -156,7 +191,8 @@ unsafe impl Domain for GroupDomain {
         tiles: impl Iterator<Item = Tile>,
         gather: Pin<&mut Gather>,
     ) -> u64 {
-        // SAFETY: the caller's promise is handed on.
+        // SAFETY: "that of `unmap`, for all of the tiles, which make up the range": the caller promises it,
+        // and it means the same for the domain inside: see `unmap`.
         unsafe { self.raw.unmap_range(range, tiles, gather) }
     }
 

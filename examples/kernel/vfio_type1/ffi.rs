@@ -19,6 +19,17 @@ pub(crate) struct Reserved {
     pub(crate) kind: u32,
 }
 
+/// What is behind the addresses of a process: see `glue.h`.
+#[repr(C)]
+pub(crate) struct Pages {
+    pub(crate) pages: *mut *mut page,
+    pub(crate) room: c_uint,
+    pub(crate) left: c_ulong,
+    pub(crate) device: bool,
+    pub(crate) pfn: u64,
+    pub(crate) reserved: bool,
+}
+
 #[allow(improper_ctypes, reason = "C structs as bindgen sees them, which have members of no size")]
 unsafe extern "C" {
     pub(crate) unsafe fn vfio_type1_register() -> c_int;
@@ -35,19 +46,19 @@ unsafe extern "C" {
     pub(crate) unsafe fn vfio_type1_pin(
         mm: *mut mm_struct,
         start: c_ulong,
-        count: c_uint,
+        pages: *mut Pages,
         write: bool,
-        pages: *mut *mut page,
-        pfn: *mut u64,
     ) -> c_long;
     pub(crate) safe fn vfio_type1_page(pfn: u64) -> *mut page;
 
+    pub(crate) safe fn vfio_type1_killed() -> bool;
     pub(crate) safe fn vfio_type1_may_lock() -> bool;
     pub(crate) unsafe fn vfio_type1_fits(
         mm: *mut mm_struct,
         task: *mut task_struct,
         pages: u64,
     ) -> bool;
+    pub(crate) unsafe fn vfio_type1_limit_exceeded(task: *mut task_struct);
     pub(crate) unsafe fn vfio_type1_charge(
         mm: *mut mm_struct,
         task: *mut task_struct,

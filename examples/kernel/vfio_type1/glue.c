@@ -132,9 +132,11 @@ void vfio_type1_devices_tell(struct list_head *devices, u64 iova, u64 len)
 		device->ops->dma_unmap(device, iova, len);
 }
 
-/* A page frame that only the page table of a process leads to: memory of a device. */
-static long follow_device(struct mm_struct *mm, unsigned long start, unsigned long count, bool write,
-			  u64 *pfn)
+/*
+ * As many frames as one entry of a page table has that only a process leads to: memory of a device.
+ */
+static long follow_entry(struct mm_struct *mm, unsigned long start, unsigned long count, bool write,
+			 u64 *pfn)
 {
 	struct follow_pfnmap_args args = { .address = untagged_addr_remote(mm, start) };
 	bool unlocked = true;
@@ -150,8 +152,8 @@ static long follow_device(struct mm_struct *mm, unsigned long start, unsigned lo
 			break;
 		ret = fixup_user_fault(mm, args.address,
 				       FAULT_FLAG_REMOTE | (write ? FAULT_FLAG_WRITE : 0), &unlocked);
-		/* Where the lock was given up, the area may be another one now. */
-		if (unlocked)
+		/* Where the lock was given up, the area may be another one now, unless we are killed. */
+		if (unlocked && !ret)
 			continue;
 		if (!ret)
 			ret = follow_pfnmap_start(&args);
@@ -175,41 +177,83 @@ static long follow_device(struct mm_struct *mm, unsigned long start, unsigned lo
 	return ret;
 }
 
-long vfio_type1_pin(struct mm_struct *mm, unsigned long start, unsigned int count, bool write,
-		    struct page **pages, u64 *pfn)
+/* Entries that are followed before a signal is looked for, and before others get the address space. */
+#define ENTRIES 512
+
+/* Frames of a device that follow each other, in as many entries as they have. */
+static long follow_device(struct mm_struct *mm, unsigned long start, unsigned long count, bool write,
+			  u64 *pfn)
+{
+	long done = follow_entry(mm, start, count, write, pfn);
+
+	for (int i = 1; done > 0 && done < count && i < ENTRIES; i++) {
+		u64 next;
+		long some = follow_entry(mm, start + (done << PAGE_SHIFT), count - done, write, &next);
+
+		/* What is wrong there is found again when it is the first. */
+		if (some <= 0 || next != *pfn + done)
+			break;
+		done += some;
+	}
+	return done;
+}
+
+/* Of pages that are pinned, the first ones which all count as locked memory, or none of which does. */
+static long of_one_kind(struct page **pages, long count, bool *reserved)
+{
+	long some = 0;
+
+	*reserved = PageReserved(pages[0]);
+	while (some < count && PageReserved(pages[some]) == *reserved)
+		some += num_pages_contiguous(pages + some, count - some);
+	if (some < count)
+		unpin_user_pages(pages + some, count - some);
+	return some;
+}
+
+long vfio_type1_pin(struct mm_struct *mm, unsigned long start, struct vfio_type1_pages *pages, bool write)
 {
 	unsigned int flags = FOLL_LONGTERM | (write ? FOLL_WRITE : 0);
 	bool mine = mm == current->mm;
-	int locked = 1;
-	long pinned, ret;
+	struct vm_area_struct *area;
+	long pinned = 0;
 
 	cond_resched();
-	*pfn = 0;
+	if (fatal_signal_pending(current))
+		return -EINTR;
+	pages->device = false;
 	if (mine) {
-		/* A range that wraps, or has addresses of the kernel, is judged page by page below. */
-		pinned = pin_user_pages_fast(start, count, flags, pages);
+		/*
+		 * What is there is found without a lock. A range that wraps, or has addresses of the kernel, is
+		 * judged page by page below.
+		 */
+		pinned = pin_user_pages_fast(start, pages->room, flags | FOLL_NOFAULT, pages->pages);
 		if (pinned > 0)
-			return pinned;
+			return of_one_kind(pages->pages, pinned, &pages->reserved);
 	} else if (!mmget_not_zero(mm)) {
 		return -ENODEV;
 	}
-	mmap_read_lock(mm);
-	pinned = pin_user_pages_remote(mm, start, count, flags, pages, &locked);
-	if (!locked)
-		mmap_read_lock(mm);
-	if (pinned <= 0) {
-		ret = follow_device(mm, start, count, write, pfn);
-		if (ret)
-			pinned = ret;
-		else if (!pinned)
-			pinned = -EFAULT;
-		if (ret > 0)
-			pages[0] = NULL;
+	pinned = mmap_read_lock_killable(mm);
+	if (pinned)
+		goto put;
+	area = vma_lookup(mm, untagged_addr_remote(mm, start));
+	if (area && area->vm_flags & VM_PFNMAP) {
+		pages->device = true;
+		pinned = follow_device(mm, start, pages->left, write, &pages->pfn);
+	} else {
+		/*
+		 * The lock is not to be given up: so nobody waits here for memory that a program provides when
+		 * it wants to (userfaultfd), with the container locked. It is an error.
+		 */
+		pinned = pin_user_pages_remote(mm, start, pages->room, flags, pages->pages, NULL);
+		if (pinned > 0)
+			pinned = of_one_kind(pages->pages, pinned, &pages->reserved);
 	}
 	mmap_read_unlock(mm);
+put:
 	if (!mine)
 		mmput(mm);
-	return pinned;
+	return pinned ?: -EFAULT;
 }
 
 struct page *vfio_type1_page(u64 pfn)
@@ -222,9 +266,21 @@ bool vfio_type1_may_lock(void)
 	return capable(CAP_IPC_LOCK);
 }
 
+bool vfio_type1_killed(void)
+{
+	cond_resched();
+	return fatal_signal_pending(current);
+}
+
 bool vfio_type1_fits(struct mm_struct *mm, struct task_struct *task, u64 pages)
 {
 	return READ_ONCE(mm->locked_vm) + pages <= task_rlimit(task, RLIMIT_MEMLOCK) >> PAGE_SHIFT;
+}
+
+void vfio_type1_limit_exceeded(struct task_struct *task)
+{
+	pr_warn("%s (%d): RLIMIT_MEMLOCK (%lu) exceeded\n", task->comm, task_pid_nr(task),
+		task_rlimit(task, RLIMIT_MEMLOCK));
 }
 
 int vfio_type1_charge(struct mm_struct *mm, struct task_struct *task, bool may_lock, u64 pages)

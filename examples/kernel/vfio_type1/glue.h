@@ -38,16 +38,28 @@ void vfio_type1_devices_add(struct list_head *devices, struct vfio_device *devic
 void vfio_type1_devices_remove(struct vfio_device *device);
 void vfio_type1_devices_tell(struct list_head *devices, u64 iova, u64 len);
 
-/*
- * Pins up to `count` pages, and tells how many; or finds frames of a device that need no pin: then
- * pages[0] is NULL, and they begin at *pfn.
- */
-long vfio_type1_pin(struct mm_struct *mm, unsigned long start, unsigned int count, bool write,
-		    struct page **pages, u64 *pfn);
+/* What is behind the addresses of a process, from one on. */
+struct vfio_type1_pages {
+	/* Room for so many pages, of so many that are left. */
+	struct page **pages;
+	unsigned int room;
+	unsigned long left;
+	/* Whether they are frames of a device, which have no pins and begin here. */
+	bool device;
+	u64 pfn;
+	/* Whether the kernel keeps the pages for itself, so that nobody pays for them. */
+	bool reserved;
+};
+
+/* Pins some pages, or finds frames of a device, and returns how many: never 0. */
+long vfio_type1_pin(struct mm_struct *mm, unsigned long start, struct vfio_type1_pages *pages, bool write);
 struct page *vfio_type1_page(u64 pfn);
 
 bool vfio_type1_may_lock(void);
+/* Lets others run; whether the program is being killed. */
+bool vfio_type1_killed(void);
 bool vfio_type1_fits(struct mm_struct *mm, struct task_struct *task, u64 pages);
+void vfio_type1_limit_exceeded(struct task_struct *task);
 int vfio_type1_charge(struct mm_struct *mm, struct task_struct *task, bool may_lock, u64 pages);
 void vfio_type1_uncharge(struct mm_struct *mm, struct task_struct *task, u64 pages);
 bool vfio_type1_access_ok(unsigned long start, unsigned long len);

@@ -2,7 +2,7 @@
 //! [`Memory`]: the memory of a process behind one mapping: who pins it, and who pays for it.
 //!
 //! Pages are charged to `locked_vm` as they are pinned, so that whatever is wrong first, a hole or
-//! the limit, is told. Pages that an emulated device has pinned by itself are paid for once.
+//! the limit, is said. Pages that an emulated device has pinned by itself are paid for once.
 
 use crate::ffi;
 use core::ptr;
@@ -26,6 +26,12 @@ use pinned_sgl::{
 };
 
 pub(crate) const PAGE: u64 = bindings::PAGE_SIZE as u64;
+
+/// The pages of the CPU: what is pinned.
+pub(crate) const PAGE_SIZE: PageSize = match PageSize::new(PAGE) {
+    Some(size) => size,
+    None => PageSize::SIZE_4K,
+};
 
 /// A region that is pinned.
 pub(crate) type Pinned = Umem<Arc<Memory>, Arc<Memory>, Pieces>;
@@ -72,6 +78,13 @@ impl Owner {
         self.may_lock || unsafe { ffi::vfio_type1_fits(mm, task, pages) }
     }
 
+    /// Says in the log that a limit was in the way.
+    fn refused(&self) -> Error {
+        // SAFETY: it is held by `self`.
+        unsafe { ffi::vfio_type1_limit_exceeded(self.task.as_ptr()) };
+        ENOMEM
+    }
+
     fn uncharge(&self, pages: u64) {
         if pages != 0 {
             // SAFETY: both are held by `self`.
@@ -84,13 +97,10 @@ impl Owner {
 struct External {
     /// It has a pin, but where the memory of a device is mapped.
     page: PageRun,
-    count: u32,
-}
-
-impl External {
-    fn is_pinned(&self) -> bool {
-        self.page.kind() != MemoryKind::Mmio
-    }
+    /// Whether it counts as locked memory.
+    counts: bool,
+    /// How often the device has pinned it.
+    pins: u64,
 }
 
 struct State {
@@ -104,24 +114,27 @@ struct State {
 }
 
 impl State {
-    /// How many of the pages in `offset..offset + len` emulated devices have pinned.
-    fn external_in(&self, offset: u64, len: u64) -> u64 {
-        let mut pages = 0;
-        let mut from = offset;
-        while let Some(here) = self.external.cursor_lower_bound(&from) {
+    /// How many of `pages` from `offset` on are paid for because emulated devices have pinned them.
+    fn paid_in(&self, offset: u64, pages: u64) -> u64 {
+        let last = pages.checked_sub(1).and_then(|more| more.checked_mul(PAGE));
+        let last = last.map_or(u64::MAX, |more| offset.saturating_add(more));
+        let mut paid = 0u64;
+        let mut from = Some(offset);
+        while let Some(here) = from.and_then(|from| self.external.cursor_lower_bound(&from)) {
             let (at, known) = here.current();
-            if at.wrapping_sub(offset) >= len {
+            if *at > last {
                 break;
             }
-            pages += u64::from(known.is_pinned());
-            from = at.wrapping_add(PAGE);
+            paid = paid.saturating_add(known.counts.into());
+            from = at.checked_add(PAGE);
         }
-        pages
+        paid
     }
 
     fn charge(&mut self, pages: u64) -> Result {
+        let charged = self.charged.checked_add(pages).ok_or(EOVERFLOW)?;
         self.owner.charge(pages)?;
-        self.charged += pages;
+        self.charged = charged;
         Ok(())
     }
 
@@ -132,7 +145,7 @@ impl State {
 }
 
 /// The memory of one mapping.
-#[pin_data]
+#[pin_data(PinnedDrop)]
 pub(crate) struct Memory {
     write: bool,
     #[pin]
@@ -142,9 +155,22 @@ pub(crate) struct Memory {
 /// What was found behind a user address.
 enum Found {
     /// So many pages, each with a pin.
-    Pages(usize),
+    Pages { count: usize, counts: bool },
     /// So many frames of a device, from this one on.
-    Device(u64, u64),
+    Device { first: u64, count: u64 },
+}
+
+#[pinned_drop]
+impl PinnedDrop for Memory {
+    /// The driver of an emulated device has left pins behind: its device may still write there, so
+    /// that the pages are never given back.
+    fn drop(self: Pin<&mut Self>) {
+        let state = self.state.lock();
+        kernel::warn_on!(!state.external.is_empty());
+        for (offset, left) in state.external.iter() {
+            self.leaked(UserAddr::new(state.start.wrapping_add(*offset)), left.page);
+        }
+    }
 }
 
 impl Memory {
@@ -170,28 +196,39 @@ impl Memory {
     pub(crate) fn pin_all(self: &Arc<Self>, len: u64) -> Result<Pinned> {
         let start = self.state.lock().start;
         let range = UserRange::new(UserAddr::new(start), len).map_err(|_| EOVERFLOW)?;
-        let slots = usize::try_from(len / PAGE).map_or(SLOTS, |pages| pages.clamp(1, SLOTS));
+        let slots =
+            usize::try_from(len >> PAGE_SIZE.shift()).map_or(SLOTS, |pages| pages.clamp(1, SLOTS));
         let mut slots = KVec::from_elem(RunSlot::None, slots, GFP_KERNEL_ACCOUNT)?;
         let request = PinRequest::new(range, self.flags());
         let storage = Pieces::new(GFP_KERNEL_ACCOUNT);
         Ok(Umem::pin_in(self.clone(), self.clone(), storage, &mut slots, request)?)
     }
 
-    /// Pins up to as many pages as `pages` has room for.
-    fn find(&self, mm: &Mm, at: u64, pages: &mut [*mut bindings::page]) -> Result<Found> {
+    /// Pins up to as many pages as `pages` has room for; or finds frames of a device, up to `left`.
+    fn find(
+        &self,
+        mm: &Mm,
+        at: u64,
+        left: u64,
+        pages: &mut [*mut bindings::page],
+    ) -> Result<Found> {
         let at = usize::try_from(at).map_err(|_| EFAULT)?;
-        let count = u32::try_from(pages.len()).map_err(|_| EINVAL)?;
-        let mut pfn = 0;
-        // SAFETY: `mm` is held by the caller, and there is room for as many pointers.
-        let found = unsafe {
-            ffi::vfio_type1_pin(mm.as_raw(), at, count, self.write, pages.as_mut_ptr(), &mut pfn)
+        let mut found = ffi::Pages {
+            room: u32::try_from(pages.len()).map_err(|_| EINVAL)?,
+            pages: pages.as_mut_ptr(),
+            left: usize::try_from(left).unwrap_or(usize::MAX),
+            device: false,
+            pfn: 0,
+            reserved: false,
         };
-        let count = usize::try_from(found)
-            .map_err(|_| i32::try_from(found).map_or(EINVAL, Error::from_errno))?;
-        match pages.first() {
-            Some(first) if first.is_null() => Ok(Found::Device(pfn, count as u64)),
-            Some(_) if count > 0 => Ok(Found::Pages(count)),
-            _ => Err(EFAULT),
+        // SAFETY: `mm` is held by the caller, and there is room for as many pointers.
+        let count = unsafe { ffi::vfio_type1_pin(mm.as_raw(), at, &mut found, self.write) };
+        let count = usize::try_from(count)
+            .map_err(|_| i32::try_from(count).map_or(EINVAL, Error::from_errno))?;
+        if found.device {
+            Ok(Found::Device { first: found.pfn, count: count as u64 })
+        } else {
+            Ok(Found::Pages { count, counts: !found.reserved })
         }
     }
 
@@ -206,32 +243,40 @@ impl Memory {
     }
 
     /// Pins a page for an emulated device; once more, if it is pinned. `charge` if nothing else pays
-    /// for it. Tells its frame, and whether it was pinned by this call.
+    /// for it. Returns its frame, and whether it was pinned by this call.
     pub(crate) fn pin_page(&self, offset: u64, charge: bool) -> Result<(u64, bool)> {
         let mut state = self.state.lock();
         if let Some(known) = state.external.get_mut(&offset) {
-            known.count += 1;
+            known.pins = known.pins.checked_add(1).ok_or(EOVERFLOW)?;
             return Ok((known.page.start().get(), false));
         }
         let reservation = kernel::rbtree::RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
         let mut page = [ptr::null_mut()];
-        let at = state.start.wrapping_add(offset);
-        let page = match self.find(&state.owner.mm, at, &mut page)? {
-            Found::Device(pfn, _) if ffi::vfio_type1_page(pfn).is_null() => return Err(EINVAL),
-            Found::Device(pfn, _) => {
-                PageRun::page(Pfn::new(pfn), MemoryKind::Mmio).map_err(|_| EOVERFLOW)?
+        let at = state.start.checked_add(offset).ok_or(EFAULT)?;
+        let (page, counts) = match self.find(&state.owner.mm, at, 1, &mut page)? {
+            Found::Device { first, .. } if ffi::vfio_type1_page(first).is_null() => {
+                return Err(EINVAL);
             }
-            Found::Pages(_) => {
-                // SAFETY: it was pinned once, for us.
+            Found::Device { first, .. } => {
+                let page = PageRun::page(Pfn::new(first), MemoryKind::Mmio);
+                (page.map_err(|_| EOVERFLOW)?, false)
+            }
+            Found::Pages { counts, .. } => {
+                // SAFETY: "each of `pages` points to the structure of a page that was pinned once": by `find`, for us.
                 let mut pinned = unsafe { PinnedPages::new(&mut page) };
-                if charge {
-                    state.charge(1)?;
+                if charge && counts {
+                    let charged = state.charge(1);
+                    charged.map_err(|error| match error {
+                        ENOMEM => state.owner.refused(),
+                        other => other,
+                    })?;
                 }
-                pinned.take_run().ok_or(EINVAL)?
+                (pinned.take_run().ok_or(EINVAL)?, counts)
             }
         };
         let pfn = page.start().get();
-        state.external.insert(reservation.into_node(offset, External { page, count: 1 }));
+        let external = External { page, counts, pins: 1 };
+        state.external.insert(reservation.into_node(offset, external));
         Ok((pfn, true))
     }
 
@@ -241,16 +286,19 @@ impl Memory {
         let Some(known) = state.external.get_mut(&offset) else {
             return;
         };
-        known.count = known.count.saturating_sub(1);
-        if known.count > 0 {
+        known.pins = known.pins.saturating_sub(1);
+        if known.pins > 0 {
             return;
         }
-        if let Some(known) = state.external.remove(&offset).filter(External::is_pinned) {
+        let Some(known) = state.external.remove(&offset) else {
+            return;
+        };
+        if known.page.kind() != MemoryKind::Mmio {
             // SAFETY: the pin is ours, and the device has just given it back.
             unsafe { PinnedPages::unpin(known.page, self.write) };
-            if uncharge {
-                state.uncharge(1);
-            }
+        }
+        if uncharge {
+            state.uncharge(known.counts.into());
         }
     }
 
@@ -270,7 +318,7 @@ impl Memory {
     /// Copies bytes of the process itself, as an emulated device does.
     pub(crate) fn copy(&self, offset: u64, data: *mut u8, len: usize, write: bool) -> Result {
         let state = self.state.lock();
-        let (mm, at) = (state.owner.mm.clone(), state.start.wrapping_add(offset));
+        let (mm, at) = (state.owner.mm.clone(), state.start.checked_add(offset).ok_or(EFAULT)?);
         drop(state);
         let at = usize::try_from(at).map_err(|_| EFAULT)?;
         // SAFETY: `mm` is held; vfio has `len` bytes at `data`.
@@ -278,69 +326,83 @@ impl Memory {
     }
 }
 
-// SAFETY: GUP tells the pages of the user range in order, each with a pin of its own that lasts until
-// it is taken back, for writing and for long as the flags say, which are those of `flags()`. Frames of
-// a device are of the kind that is never unpinned: nothing holds them, and that they stay what they
-// are, as long as they are mapped, is up to the program and whose device it is, as with the C backend.
+// SAFETY:
+// - "each run are the frames of the next pages of the user range, in order, of the kind that they are, and
+//   each of its pages carries one pin": GUP returns the pages so, and `PinnedPages` makes runs of them; what
+//   GUP refuses is looked up in the page table of the process, and is of the kind that has no pins;
+// - "a pinned page keeps its frame .. until it is unpinned as often as it was pinned": so does `FOLL_PIN`,
+//   which knows of no pinner;
+// - "a page that was pinned with `WRITE` may be written by a device, one that was pinned with `LONGTERM` may
+//   stay pinned for ever": `vfio_type1_pin()` passes both on; all requests have the flags of `flags()`;
+// - "`page_size` never changes": it is a constant;
+// - "runs of `Mmio` .. must stay what they are": nothing holds them. That they do, as long as they are mapped, is
+//   up to the program and whose device it is, as with the C backend;
+// - "`pin` may unwind": a kernel does not unwind.
 unsafe impl Pinner for Memory {
     type Error = Error;
 
     fn page_size(&self) -> PageSize {
-        const SIZE: PageSize = match PageSize::new(PAGE) {
-            Some(size) => size,
-            None => PageSize::SIZE_4K,
-        };
-        SIZE
+        PAGE_SIZE
     }
 
-    fn pin(&self, batch: &mut PinBatch<'_, Self>) -> Result {
+    /// None: `pin` charges them itself, as it finds them.
+    fn charged_pages(&self, _: UserRange) -> u64 {
+        0
+    }
+
+    fn pin(&self, batch: &mut PinBatch<'_>) -> Result {
         let mut state = self.state.lock();
         let most = usize::try_from(batch.left()).unwrap_or(usize::MAX).min(POINTERS);
         let mut pointers = KVec::from_elem(ptr::null_mut(), most, GFP_KERNEL)?;
         // Whether the last pages came in long runs, so that more of them than slots will fit.
         let mut smooth = false;
         // Pages to pay for. Those of a call are paid for at once, but looked at as they are found: it
-        // is told what is wrong first, a hole or the limit.
-        let mut pages = 0;
+        // is said what is wrong first, a hole or the limit.
+        let mut pages = 0u64;
         while batch.left() > 0 && batch.room() > 0 {
             let most = if smooth { most } else { most.min(batch.room()) };
             let most = usize::try_from(batch.left()).unwrap_or(usize::MAX).min(most);
             let found = pointers.get_mut(..most).ok_or(EINVAL)?;
-            let found = match self.find(&state.owner.mm, batch.next().get(), found)? {
-                Found::Device(pfn, count) => {
-                    let run = PageRun::new(Pfn::new(pfn), count, MemoryKind::Mmio);
-                    // SAFETY: the page table of the process has these frames there.
+            let found = self.find(&state.owner.mm, batch.next().get(), batch.left(), found)?;
+            let (count, counts) = match found {
+                Found::Device { first, count } => {
+                    let run = PageRun::new(Pfn::new(first), count, MemoryKind::Mmio);
+                    // SAFETY: "the frames of these user pages, of the kind that they are, each with a pin": the
+                    // page table of the process has them there; this kind has no pins.
                     if unsafe { batch.push(run.map_err(|_| EOVERFLOW)?) }.is_err() {
                         break;
                     }
                     continue;
                 }
-                Found::Pages(count) => count,
+                Found::Pages { count, counts } => (count, counts),
             };
-            // SAFETY: each was pinned once, for us.
-            let mut pinned = unsafe { PinnedPages::new(pointers.get_mut(..found).ok_or(EINVAL)?) };
-            let unpaid = |batch: &PinBatch<'_, Self>, count: usize| {
-                let offset = batch.next().get().wrapping_sub(state.start);
-                count as u64 - state.external_in(offset, count as u64 * PAGE)
+            // SAFETY: "each of `pages` points to the structure of a page that was pinned once": by `find`, just now.
+            let mut pinned = unsafe { PinnedPages::new(pointers.get_mut(..count).ok_or(EINVAL)?) };
+            let unpaid = |batch: &PinBatch<'_>, count: usize| {
+                let offset = batch.next().get().saturating_sub(state.start);
+                let count = if counts { count as u64 } else { 0 };
+                count.saturating_sub(state.paid_in(offset, count))
             };
-            pages += unpaid(batch, found);
-            if !state.owner.may_charge(pages) {
-                return Err(ENOMEM);
+            let more = unpaid(batch, count);
+            pages = pages.checked_add(more).ok_or(EOVERFLOW)?;
+            if more > 0 && !state.owner.may_charge(pages) {
+                return Err(state.owner.refused());
             }
-            // SAFETY: GUP has pinned these pages for the user pages from `next` on, in order.
+            // SAFETY: "they are those of the user pages from `next` on, in order": `find` was asked for these.
             let runs = unsafe { pinned.give(batch) };
             if !pinned.is_empty() {
                 // No room: these pages are unpinned, and pinned again for the next batch.
-                pages -= unpaid(batch, pinned.len());
+                pages = pages.saturating_sub(unpaid(batch, pinned.len()));
                 break;
             }
-            smooth = runs * 8 <= found;
+            smooth = runs <= count >> 3;
         }
         state.charge(pages)
     }
 
     unsafe fn unpin(&self, _: UserAddr, run: PageRun, dirty: bool) {
-        // SAFETY: the caller says that each page has a pin of ours that nobody relies on.
+        // SAFETY: "each of them has a pin of the caller's that nobody relies on any more": the caller promises
+        // that each was pushed by `pin` and not taken back, and that no device reaches it.
         unsafe { PinnedPages::unpin(run, dirty) };
     }
 
@@ -363,7 +425,7 @@ impl Accountant for Memory {
     /// What is still pinned afterwards was pinned by emulated devices.
     fn uncharge(&self, _: u64) {
         let mut state = self.state.lock();
-        let kept = state.external_in(0, u64::MAX);
+        let kept = state.paid_in(0, u64::MAX);
         let pages = state.charged.saturating_sub(kept);
         state.uncharge(pages);
     }

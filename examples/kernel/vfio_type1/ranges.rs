@@ -51,17 +51,13 @@ impl Ranges {
 
     /// Takes out what lies from `first` to `last`.
     pub(crate) fn exclude(&mut self, first: u64, last: u64) -> Result {
-        let mut left = KVec::with_capacity(self.0.len() + 1, GFP_KERNEL_ACCOUNT)?;
+        let mut left = KVec::with_capacity(self.0.len().saturating_add(1), GFP_KERNEL_ACCOUNT)?;
         for &(start, end) in &self.0 {
-            if first > end || last < start {
-                left.push((start, end), GFP_KERNEL_ACCOUNT)?;
-                continue;
-            }
-            if start < first {
-                left.push((start, first - 1), GFP_KERNEL_ACCOUNT)?;
-            }
-            if last < end {
-                left.push((last + 1, end), GFP_KERNEL_ACCOUNT)?;
+            // What is before, and what is behind; all of it where nothing is taken out.
+            let before = first.checked_sub(1).map(|before| (start, end.min(before)));
+            let behind = last.checked_add(1).map(|behind| (start.max(behind), end));
+            for part in [before, behind].into_iter().flatten().filter(|part| part.0 <= part.1) {
+                left.push(part, GFP_KERNEL_ACCOUNT)?;
             }
         }
         self.0 = left;

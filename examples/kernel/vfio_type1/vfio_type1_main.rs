@@ -2,6 +2,17 @@
 //! A backend for the containers of vfio that is loaded instead of `vfio_iommu_type1`: the same
 //! interface, on scatterlists. See README.md.
 
+// Nothing overflows unseen, and nothing panics: the kernel checks arithmetic, and what it finds ends it.
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::integer_division
+)]
+
 mod abi;
 mod container;
 mod domain;
@@ -31,7 +42,7 @@ struct Backend;
 
 impl kernel::Module for Backend {
     fn init(_: &'static ThisModule) -> Result<Self> {
-        // SAFETY: the table and what it leads to last until the module is unloaded.
+        // SAFETY: the table of functions is a static of `glue.c`; vfio holds the module while it uses it.
         to_result(unsafe { ffi::vfio_type1_register() })?;
         Ok(Self)
     }
@@ -48,9 +59,10 @@ impl Drop for Backend {
 ///
 /// # Safety
 ///
-/// It has not been released.
+/// `data` was opened, and is not released meanwhile.
 unsafe fn container<'a>(data: *mut c_void) -> Pin<&'a Container> {
-    // SAFETY: the caller speaks for it; nobody has it mutably.
+    // SAFETY: "the pointer came from `into_foreign` and `from_foreign` was not called": it was opened and is
+    // not released meanwhile, as the caller promises; "there is no mutable borrow": there is none anywhere.
     unsafe { Pin::<KBox<Container>>::borrow(data) }
 }
 
@@ -75,7 +87,8 @@ extern "C" fn vfio_type1_open(kind: usize) -> *mut c_void {
 /// It was opened, and nobody uses it.
 #[no_mangle]
 unsafe extern "C" fn vfio_type1_release(data: *mut c_void) {
-    // SAFETY: the caller speaks for it.
+    // SAFETY: "the pointer came from `into_foreign`, and was not passed to `from_foreign` before": it was opened,
+    // and nobody uses it, as the caller promises, which is vfio and releases what it has opened once.
     drop(unsafe { Pin::<KBox<Container>>::from_foreign(data) });
 }
 
@@ -93,7 +106,7 @@ unsafe extern "C" fn vfio_type1_ioctl(data: *mut c_void, command: u32, argument:
                 _ => Err(ENOTTY),
             };
         }
-        // SAFETY: the caller speaks for it.
+        // SAFETY: it "was opened, and is not released meanwhile": the caller promises it, which is vfio.
         let container = unsafe { container(data) };
         let container = container.get_ref();
         match command {
@@ -130,10 +143,10 @@ impl Caps {
     const BEGIN: usize = 24;
 
     fn add(&mut self, id: u16, version: u16, parts: &[&[u8]]) -> Result {
-        let begin = self.bytes.len();
-        let next = u32::try_from(Self::BEGIN + begin)?.to_ne_bytes();
-        if let Some(link) = self.link.and_then(|at| self.bytes.get_mut(at..at + 4)) {
-            link.copy_from_slice(&next);
+        let next = u32::try_from(self.end()?)?.to_ne_bytes();
+        let link = self.link.and_then(|at| self.bytes.get_mut(at..)?.first_chunk_mut());
+        if let Some(link) = link {
+            *link = next;
         }
         let flags = GFP_KERNEL;
         self.bytes.extend_from_slice(&id.to_ne_bytes(), flags)?;
@@ -143,8 +156,14 @@ impl Caps {
         for part in parts {
             self.bytes.extend_from_slice(part, flags)?;
         }
-        self.bytes.resize(self.bytes.len().next_multiple_of(8), 0, flags)?;
+        let aligned = self.bytes.len().checked_next_multiple_of(8).ok_or(ENOMEM)?;
+        self.bytes.resize(aligned, 0, flags)?;
         Ok(())
+    }
+
+    /// Where the next one would be.
+    fn end(&self) -> Result<usize> {
+        self.bytes.len().checked_add(Self::BEGIN).ok_or(ENOMEM)
     }
 }
 
@@ -165,7 +184,7 @@ fn get_info(container: &Container, argument: usize) -> Result {
     caps.add(abi::info::CAP_AVAIL, 1, &[&state.available().to_ne_bytes()])?;
     let ranges = state.ranges().as_slice();
     if !ranges.is_empty() {
-        let mut bytes = KVec::with_capacity(ranges.len() * 16, GFP_KERNEL)?;
+        let mut bytes = KVec::new();
         for (first, last) in ranges {
             bytes.extend_from_slice(&first.to_ne_bytes(), GFP_KERNEL)?;
             bytes.extend_from_slice(&last.to_ne_bytes(), GFP_KERNEL)?;
@@ -175,19 +194,17 @@ fn get_info(container: &Container, argument: usize) -> Result {
     }
     drop(state);
 
-    let whole = Caps::BEGIN + caps.bytes.len();
+    let whole = caps.end()?;
     let (told, offset) = if size < whole {
         (whole, 0)
     } else {
         abi::write(argument.wrapping_add(Caps::BEGIN), &caps.bytes)?;
         (size, Caps::BEGIN)
     };
-    let mut answer = [0; Caps::BEGIN];
     let flags = abi::info::PAGE_SIZES | abi::info::CAPS;
-    let words = [u32::try_from(told)?, flags, sizes as u32, (sizes >> 32) as u32, offset as u32];
-    for (bytes, word) in answer.chunks_exact_mut(4).zip(words) {
-        bytes.copy_from_slice(&word.to_ne_bytes());
-    }
+    let [told, flags, offset] =
+        [u32::try_from(told)?, flags, u32::try_from(offset)?].map(u32::to_ne_bytes);
+    let answer = abi::structure::<{ Caps::BEGIN }>(&[&told, &flags, &sizes.to_ne_bytes(), &offset]);
     abi::write(argument, answer.get(..size.min(Caps::BEGIN)).unwrap_or_default())
 }
 
@@ -198,17 +215,16 @@ fn map(container: &Container, argument: usize) -> Result {
     if words.u32(0) < 32 || flags & !known != 0 {
         return Err(EINVAL);
     }
-    let (vaddr, iova, size) = (words.u64(2), words.u64(4), words.u64(6));
-    let last = size.checked_sub(1).ok_or(EINVAL)?;
-    if iova.checked_add(last).is_none() || vaddr.checked_add(last).is_none() {
-        return Err(EOVERFLOW);
-    }
+    let (vaddr, iova) = (abi::size(words.u64(2))?, abi::address(words.u64(4))?);
+    let range = abi::range(iova, abi::size(words.u64(6))?)?;
+    let more = range.last().get().checked_sub(iova).ok_or(EOVERFLOW)?;
+    abi::size(vaddr.checked_add(more).ok_or(EOVERFLOW)?)?;
     // Access, or a new place for memory that is mapped: one of the two.
     let access = flags & (abi::map::READ | abi::map::WRITE) != 0;
     if access == (flags & abi::map::VADDR != 0) {
         return Err(EINVAL);
     }
-    container.state().map(&Request { flags, vaddr, iova, size })
+    container.state().map(&Request { flags, vaddr, range })
 }
 
 fn unmap(container: &Container, argument: usize) -> Result {
@@ -229,7 +245,10 @@ fn unmap(container: &Container, argument: usize) -> Result {
         bitmap = Some(user);
     }
     let bytes = container.unmap(flags, iova, len, bitmap)?;
-    abi::write(argument.wrapping_add(16), &bytes.to_ne_bytes())
+    // All of it, as it was read.
+    let [size, flags] = [size, flags].map(u32::to_ne_bytes);
+    let [iova, bytes] = [iova, bytes].map(u64::to_ne_bytes);
+    abi::write(argument, &abi::structure::<24>(&[&size, &flags, &iova, &bytes]))
 }
 
 fn dirty_pages(container: &Container, argument: usize) -> Result {
@@ -248,16 +267,15 @@ fn dirty_pages(container: &Container, argument: usize) -> Result {
             Ok(())
         }
         abi::dirty::GET => {
-            if size - 8 < 40 {
+            if size < 48 {
                 return Err(EINVAL);
             }
             let words = Words::<10>::read(argument.wrapping_add(8))?;
-            let (iova, len) = (words.u64(0), words.u64(2));
-            let last = len.checked_sub(1).ok_or(EINVAL)?;
-            iova.checked_add(last).ok_or(EOVERFLOW)?;
+            let (iova, len) = (abi::address(words.u64(0))?, abi::size(words.u64(2))?);
+            let range = abi::range(iova, len)?;
             let user = UserBitmap::new(&words, 4);
             user.check(len)?;
-            container.state().read_dirty(iova, len, &user)
+            container.state().read_dirty(range, &user)
         }
         // None, several, or one that is unknown.
         _ => Err(EINVAL),
@@ -275,7 +293,7 @@ unsafe extern "C" fn vfio_type1_attach(
     group: *mut bindings::iommu_group,
     emulated: bool,
 ) -> c_int {
-    // SAFETY: the caller speaks for it.
+    // SAFETY: it "was opened, and is not released meanwhile": the caller promises it, which is vfio.
     let container = unsafe { container(data) };
     from_result(|| container.state().attach(GroupPtr(group), emulated).map(|()| 0))
 }
@@ -287,7 +305,7 @@ unsafe extern "C" fn vfio_type1_attach(
 /// `data` was opened, and the group attached.
 #[no_mangle]
 unsafe extern "C" fn vfio_type1_detach(data: *mut c_void, group: *mut bindings::iommu_group) {
-    // SAFETY: the caller speaks for it.
+    // SAFETY: it "was opened, and is not released meanwhile": the caller promises it, which is vfio.
     let container = unsafe { container(data) };
     container.state().detach(GroupPtr(group));
 }
@@ -301,7 +319,7 @@ unsafe extern "C" fn vfio_type1_detach(data: *mut c_void, group: *mut bindings::
 unsafe extern "C" fn vfio_type1_pin_pages(
     data: *mut c_void,
     group: *mut bindings::iommu_group,
-    iova: u64,
+    iova: bindings::dma_addr_t,
     count: c_int,
     prot: c_int,
     pages: *mut *mut bindings::page,
@@ -310,9 +328,10 @@ unsafe extern "C" fn vfio_type1_pin_pages(
         if data.is_null() || pages.is_null() || count <= 0 {
             return Err(EINVAL);
         }
-        // SAFETY: the caller speaks for it.
+        // SAFETY: it "was opened, and is not released meanwhile": the caller promises it, which is vfio.
         let container = unsafe { container(data) };
-        // SAFETY: the caller speaks for the pointers, whatever is in them.
+        // SAFETY: there is room for `count` pointers that nobody else uses meanwhile, as the caller promises;
+        // any bits are a pointer.
         let pages = unsafe { core::slice::from_raw_parts_mut(pages, count as usize) };
         container.state().pin_pages(GroupPtr(group), iova, prot as u32, pages)?;
         Ok(count)
@@ -325,8 +344,12 @@ unsafe extern "C" fn vfio_type1_pin_pages(
 ///
 /// `data` was opened.
 #[no_mangle]
-unsafe extern "C" fn vfio_type1_unpin_pages(data: *mut c_void, iova: u64, count: c_int) {
-    // SAFETY: the caller speaks for it.
+unsafe extern "C" fn vfio_type1_unpin_pages(
+    data: *mut c_void,
+    iova: bindings::dma_addr_t,
+    count: c_int,
+) {
+    // SAFETY: it "was opened, and is not released meanwhile": the caller promises it, which is vfio.
     let container = unsafe { container(data) };
     if !kernel::warn_on!(count <= 0) {
         container.state().unpin_pages(iova, count as u64);
@@ -340,7 +363,8 @@ unsafe extern "C" fn vfio_type1_unpin_pages(data: *mut c_void, iova: u64, count:
 /// `data` was opened; the device stays until it is unregistered.
 #[no_mangle]
 unsafe extern "C" fn vfio_type1_register_device(data: *mut c_void, device: *mut ffi::VfioDevice) {
-    // SAFETY: the caller speaks for both.
+    // SAFETY: it "was opened, and is not released meanwhile", and "the device stays until it is removed": the
+    // caller promises both, which is vfio.
     unsafe { container(data).add_device(device) };
 }
 
@@ -351,7 +375,8 @@ unsafe extern "C" fn vfio_type1_register_device(data: *mut c_void, device: *mut 
 /// `data` was opened; the device was registered.
 #[no_mangle]
 unsafe extern "C" fn vfio_type1_unregister_device(data: *mut c_void, device: *mut ffi::VfioDevice) {
-    // SAFETY: the caller speaks for both.
+    // SAFETY: it "was opened, and is not released meanwhile", and "the device was added": the caller promises
+    // both, which is vfio.
     unsafe { container(data).remove_device(device) };
 }
 
@@ -363,14 +388,14 @@ unsafe extern "C" fn vfio_type1_unregister_device(data: *mut c_void, device: *mu
 #[no_mangle]
 unsafe extern "C" fn vfio_type1_dma_rw(
     data: *mut c_void,
-    iova: u64,
+    iova: bindings::dma_addr_t,
     bytes: *mut c_void,
     len: usize,
     write: bool,
 ) -> c_int {
-    // SAFETY: the caller speaks for it.
+    // SAFETY: it "was opened, and is not released meanwhile": the caller promises it, which is vfio.
     let container = unsafe { container(data) };
-    // SAFETY: the caller speaks for the bytes.
+    // SAFETY: "there are `len` bytes at `data`": the caller promises it.
     from_result(|| unsafe { container.state().copy(iova, bytes.cast(), len, write) }.map(|()| 0))
 }
 
@@ -387,7 +412,7 @@ unsafe extern "C" fn vfio_type1_group_domain(
     if data.is_null() || group.is_null() {
         return EINVAL.to_ptr();
     }
-    // SAFETY: the caller speaks for it.
+    // SAFETY: it "was opened, and is not released meanwhile": the caller promises it, which is vfio.
     let container = unsafe { container(data) };
     let domain = container.state().domain_of(GroupPtr(group));
     domain.unwrap_or_else(|error| error.to_ptr())
