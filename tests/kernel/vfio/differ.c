@@ -77,6 +77,8 @@ static void make_areas(void)
 }
 
 static int container, device = -1;
+/* Where its BAR lies in the file of the device. */
+static uint64_t bar;
 
 static struct vfio_device {
 	const char *name;
@@ -448,6 +450,76 @@ static void do_many(void)
 	       answer(ioctl(container, VFIO_IOMMU_UNMAP_DMA, &unmap)));
 }
 
+/* What random calls do not meet. */
+static void do_odd(void)
+{
+	struct vfio_iommu_type1_dma_map map = { .argsz = sizeof(map), .flags = 3, .iova = 640 * MIB };
+	struct vfio_iommu_type1_dma_unmap *unmap, whole = { .argsz = sizeof(whole) };
+	struct vfio_iommu_type1_dirty_bitmap dirty = { .argsz = sizeof(dirty) };
+	struct command command = { .what = 0, .prot = 1, .count = 1 };
+	uint8_t *two = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (two == MAP_FAILED)
+		die("mmap");
+	/* More pages than a bitmap may have: what is wrong with the memory is said first, if it is looked at. */
+	for (int i = 0; i < 2; i++) {
+		dirty.flags = i ? VFIO_IOMMU_DIRTY_PAGES_FLAG_START : VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP;
+		printf("odd track %d = %d\n", i, answer(ioctl(container, VFIO_IOMMU_DIRTY_PAGES, &dirty)));
+		for (int area = NONE; area <= HOLE; area++) {
+			map.vaddr = areas[area].at;
+			map.size = (8192ull << 30) + PAGE;
+			map.iova = 1ull << 40;
+			printf("odd map %s size %#llx = %d\n", areas[area].name, map.size,
+			       answer(ioctl(container, VFIO_IOMMU_MAP_DMA, &map)));
+		}
+		whole.flags = VFIO_DMA_UNMAP_FLAG_ALL;
+		whole.size = 0;
+		printf("odd unmap all = %d\n", answer(ioctl(container, VFIO_IOMMU_UNMAP_DMA, &whole)));
+	}
+	/* Pages that were never touched, for reading: whoever pays for them. */
+	map = (struct vfio_iommu_type1_dma_map){
+		.argsz = sizeof(map), .flags = 1, .vaddr = areas[READ_ONLY].at, .iova = 640 * MIB, .size = MIB,
+	};
+	printf("odd map read-only = %d\n", answer(ioctl(container, VFIO_IOMMU_MAP_DMA, &map)));
+	printf("odd locked %ld = 0\n", locked());
+	/* Pinned by a device that may not write there; and behind it. */
+	if (emulated >= 0) {
+		command.iova = 640 * MIB + MIB - PAGE;
+		for (int i = 0; i < 2; i++, command.iova += PAGE, command.prot = 3)
+			printf("odd pin %d = %d\n", i, answer(write(emulated, &command, sizeof(command))));
+		command.iova = 0 - PAGE;
+		command.count = 2;
+		printf("odd pin over the end = %d\n", answer(write(emulated, &command, sizeof(command))));
+	}
+	/* An argument that lies in a page which cannot be written, up to its size: what was unmapped is not said. */
+	unmap = (void *)(two + PAGE - offsetof(struct vfio_iommu_type1_dma_unmap, size));
+	*unmap = (struct vfio_iommu_type1_dma_unmap){ .argsz = sizeof(*unmap), .iova = 640 * MIB, .size = MIB };
+	mprotect(two, PAGE, PROT_READ);
+	printf("odd unmap = %d", answer(ioctl(container, VFIO_IOMMU_UNMAP_DMA, unmap)));
+	printf(" size %#llx = 0\n", unmap->size);
+	printf("odd locked %ld = 0\n", locked());
+	munmap(two, 2 * PAGE);
+	/* Memory, a device's memory and memory again: what of it is paid for. */
+	if (areas[BAR].len) {
+		uint8_t *mixed = mmap(NULL, 12 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		if (mixed == MAP_FAILED || mmap(mixed + 3 * PAGE, 7 * PAGE, PROT_READ | PROT_WRITE,
+						MAP_SHARED | MAP_FIXED, device, bar) == MAP_FAILED)
+			die("mmap");
+		map = (struct vfio_iommu_type1_dma_map){
+			.argsz = sizeof(map), .flags = 3, .vaddr = (uintptr_t)mixed, .iova = 640 * MIB, .size = 12 * PAGE,
+		};
+		printf("odd map mixed = %d\n", answer(ioctl(container, VFIO_IOMMU_MAP_DMA, &map)));
+		printf("odd locked %ld = 0\n", locked());
+		whole = (struct vfio_iommu_type1_dma_unmap){
+			.argsz = sizeof(whole), .iova = map.iova, .size = map.size,
+		};
+		printf("odd unmap mixed = %d\n", answer(ioctl(container, VFIO_IOMMU_UNMAP_DMA, &whole)));
+		printf("odd locked %ld = 0\n", locked());
+		munmap(mixed, 12 * PAGE);
+	}
+}
+
 static void run(int kind, int steps)
 {
 	struct vfio_region_info region = { .argsz = sizeof(region), .index = 0 };
@@ -475,6 +547,7 @@ static void run(int kind, int steps)
 
 		map_area(BAR, region.size, PROT_READ | PROT_WRITE, MAP_SHARED, device, region.offset);
 		areas[BAR].len = region.size;
+		bar = region.offset;
 		if (ioctl(device, VFIO_DEVICE_GET_REGION_INFO, &config))
 			die("the configuration space");
 		/* Memory and bus master. */
@@ -514,6 +587,7 @@ static void run(int kind, int steps)
 	printf("locked %ld = 0\n", locked());
 	do_many();
 	printf("locked %ld = 0\n", locked());
+	do_odd();
 	fflush(stdout);
 }
 

@@ -22,6 +22,19 @@ pins() {
     awk "/nr_foll_pin_$1/ { print \$2 }" /proc/vmstat
 }
 
+# What the kernel has said, from then on in /tmp/log.
+log() {
+    dmesg -c >>/tmp/log
+}
+
+# bounds BACKEND CASE DEVICE [ARGUMENTS]
+bounds() {
+    backend=$1
+    shift
+    vfio_bounds "$@" >/tmp/out 2>&1 || fail "$backend: vfio_bounds $*"
+    sed "s/^/test: $backend: bounds: /" /tmp/out
+}
+
 # The backend that is loaded now.
 use() {
     for module in emulated vfio-pci vfio-pci-core vfio_iommu_type1 vfio_type1_sgl; do
@@ -33,7 +46,7 @@ use() {
     insmod /vfio-pci-core.ko
     insmod /vfio-pci.ko disable_idle_d3=1
     insmod /emulated.ko
-    for device in $edu $igb; do
+    for device in $edu $igb $testdev; do
         echo vfio-pci >"/sys/bus/pci/devices/$device/driver_override"
         [ -e "/sys/bus/pci/devices/$device/driver" ] || echo "$device" >/sys/bus/pci/drivers_probe
     done
@@ -84,10 +97,14 @@ insmod /irqbypass.ko
 insmod /vfio.ko
 edu=$(device "0x1234 0x11e8")
 igb=$(device "0x8086 0x10c9")
+# Nothing but a BAR, of 8 GiB.
+testdev=$(device "0x1b36 0x0005")
 backends=$(option backends vfio_type1_sgl,vfio_iommu_type1 | tr , ' ')
 programs=$(option programs vfio_dma_mapping_test@edu,vfio_dma_mapping_test@igb,\
 vfio_dma_mapping_mmio_test@igb,vfio_pci_device_test@igb,vfio_pci_driver_test@igb | tr , ' ')
-tests=$(option tests self,differ,stress | tr , ' ')
+tests=$(option tests self,differ,stress,bounds | tr , ' ')
+# Pins that are lost on purpose.
+lost=0
 
 for backend in $backends; do
     use "$backend"
@@ -123,6 +140,46 @@ for backend in $backends; do
                 fail "$backend: vfio_stress: $(pins acquired) pins, $(pins released) released"
             echo "test: $backend: killed three times: no page is pinned"
             ;;
+        bounds)
+            single=/sys/module/$backend/parameters/disable_hugepages
+            # How much is mapped, and how much of that time it may take to undo it, in percent. The kernel's own
+            # unmaps much slower.
+            part=1 within=50
+            [ "$backend" != vfio_iommu_type1 ] || part=4 within=1000
+            echo 1 >"$single"
+            bounds "$backend" kill-huge "$edu" $((256 / part)) "$within"
+            echo 0 >"$single"
+            bounds "$backend" kill-small "$edu" $((256 / part)) "$within"
+            bounds "$backend" kill-huge "$edu" $((32768 / part)) "$within"
+            bounds "$backend" repins "$edu"
+            bounds "$backend" faults "$edu"
+            bounds "$backend" toggles "$edu" "$single"
+            bounds "$backend" bar "$testdev"
+            # The kernel's own does not look for signals there.
+            [ "$backend" = vfio_iommu_type1 ] || bounds "$backend" slow "$edu"
+            [ "$(pins acquired)" = "$(pins released)" ] ||
+                fail "$backend: vfio_bounds: $(pins acquired) pins, $(pins released) released"
+            ;;
+        careless)
+            # Drivers that leave something behind: pins are lost, and the kernel warns.
+            echo Y >"/sys/module/$backend/parameters/allow_unsafe_interrupts"
+            bounds "$backend" reserved "$edu"
+            log
+            bounds "$backend" leaks "$edu"
+            dmesg -c >/tmp/said
+            [ "$(grep -cE "$complaints" /tmp/said)" = 1 ] || fail "$backend: one warning, and no more"
+            grep -E "$complaints|stay pinned" /tmp/said | sed "s/^/test: $backend: careless: /"
+            if [ "$backend" = vfio_iommu_type1 ]; then
+                # It has lost its record of the page, too, and the pins of pages that the kernel keeps for itself.
+                sleep 6
+                for word in scan scan clear; do echo "$word" >/sys/kernel/debug/kmemleak; done
+            else
+                [ $(($(pins acquired) - $(pins released))) = 1 ] || fail "$backend: other pins are lost, too"
+                bounds "$backend" keeps "$edu"
+                [ "$(dmesg -c | grep -cE "$complaints")" = 1 ] || fail "$backend: one warning, and no more"
+            fi
+            lost=$(($(pins acquired) - $(pins released)))
+            ;;
         interrupts)
             # A machine whose IOMMU does not remap interrupts: a device could forge them.
             allow=/sys/module/$backend/parameters/allow_unsafe_interrupts
@@ -156,18 +213,22 @@ for backend in $backends; do
                 [ $((seed % 3)) != 0 ] || limit=8
                 echo "$limit" >"/sys/module/$backend/parameters/dma_entry_limit"
                 echo $((seed / 4 % 2)) >"/sys/module/$backend/parameters/disable_hugepages"
+                log
                 vfio_differ "$edu" "$igb" "$seed" "$(option steps 400)"
+                echo "limits in the log: $(dmesg | grep -c 'RLIMIT_MEMLOCK.*exceeded')"
             done >"/tmp/$backend.differ" 2>&1 || fail "$backend: vfio_differ"
             [ "$(pins acquired)" = "$(pins released)" ] ||
                 fail "$backend: vfio_differ: $(pins acquired) pins, $(pins released) released"
             ;;
         esac
     done
+    log
     if [ "$backend" = vfio_iommu_type1 ]; then
-        dmesg -c | grep -E "$complaints" | sed "s/^/test: $backend: the kernel says: /"
+        grep -E "$complaints" /tmp/log | sed "s/^/test: $backend: the kernel says: /"
     else
-        ! dmesg | grep -E "$complaints" || fail "$backend: the kernel complains"
+        ! grep -E "$complaints" /tmp/log || fail "$backend: the kernel complains"
     fi
+    rm /tmp/log
 done
 case " $tests " in
 *" differ "*)
@@ -185,6 +246,6 @@ case " $tests " in
     ;;
 esac
 rmmod emulated vfio-pci vfio-pci-core
-[ "$(pins acquired)" = "$(pins released)" ] || fail "pages are pinned at the end"
+[ $(($(pins acquired) - $(pins released))) = "$lost" ] || fail "pages are pinned at the end"
 awk '/nr_foll_pin/ { print "test: at the end: " $0 }' /proc/vmstat
 exit "$failed"

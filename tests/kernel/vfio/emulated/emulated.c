@@ -1,16 +1,31 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
  * A device of vfio that is not there: pins, reads and writes the memory of its container, as a
- * program tells it by write(). For `differ.c`.
+ * program tells it by write(). For `differ.c`; and, with parameters, a device of a careless driver, for
+ * `bounds.c`. Memory of its own can be mapped by programs: a page that the kernel keeps for itself.
  */
 #include <linux/cleanup.h>
+#include <linux/delay.h>
 #include <linux/device/faux.h>
 #include <linux/iommu.h>
+#include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <linux/vfio.h>
+
+/* Told of what is unmapped, it pins the page whose address differs by these bits; and how often it did. */
+static unsigned long repins;
+module_param(repins, ulong, 0644);
+static unsigned long repinned;
+module_param(repinned, ulong, 0644);
+/* Milliseconds that it takes when it is told. */
+static unsigned int takes;
+module_param(takes, uint, 0644);
+/* It unpins nothing when it is told (1), and when it is closed (2). */
+static unsigned int keeps;
+module_param(keeps, uint, 0644);
 
 #define MOST 64
 
@@ -25,6 +40,7 @@ struct command {
 struct emulated {
 	struct vfio_device device;
 	struct mutex lock;
+	struct page *reserved;
 	/* Pages that are pinned, once each. */
 	u64 pinned[MOST];
 	int count;
@@ -56,12 +72,32 @@ static void unpin(struct emulated *this, u64 first, u64 last)
 
 static void dma_unmap(struct vfio_device *device, u64 iova, u64 len)
 {
-	unpin(container_of(device, struct emulated, device), iova, iova + len - 1);
+	struct emulated *this = container_of(device, struct emulated, device);
+	struct page *page;
+
+	msleep(READ_ONCE(takes));
+	if (!(READ_ONCE(keeps) & 1))
+		unpin(this, iova, iova + len - 1);
+	if (!READ_ONCE(repins) || this->count == MOST ||
+	    vfio_pin_pages(device, iova ^ repins, 1, IOMMU_READ, &page) != 1)
+		return;
+	guard(mutex)(&this->lock);
+	repinned++;
+	this->pinned[this->count++] = iova ^ repins;
 }
 
 static void close_device(struct vfio_device *device)
 {
-	unpin(container_of(device, struct emulated, device), 0, U64_MAX);
+	struct emulated *this = container_of(device, struct emulated, device);
+
+	if (READ_ONCE(keeps) & 2)
+		this->count = 0;
+	unpin(this, 0, U64_MAX);
+}
+
+static int map_reserved(struct vfio_device *device, struct vm_area_struct *area)
+{
+	return vm_insert_page(area, area->vm_start, container_of(device, struct emulated, device)->reserved);
 }
 
 static int pin(struct emulated *this, struct command *command)
@@ -107,6 +143,7 @@ static ssize_t do_write(struct vfio_device *device, const char __user *from, siz
 static const struct vfio_device_ops ops = {
 	.name = "emulated",
 	.write = do_write,
+	.mmap = map_reserved,
 	.close_device = close_device,
 	.dma_unmap = dma_unmap,
 	/* vfio asks for these, container or not. */
@@ -115,6 +152,12 @@ static const struct vfio_device_ops ops = {
 	.attach_ioas = vfio_iommufd_emulated_attach_ioas,
 	.detach_ioas = vfio_iommufd_emulated_detach_ioas,
 };
+
+static void free_reserved(struct page *page)
+{
+	ClearPageReserved(page);
+	__free_page(page);
+}
 
 static int __init emulated_init(void)
 {
@@ -129,9 +172,16 @@ static int __init emulated_init(void)
 		goto err;
 	}
 	mutex_init(&emulated->lock);
+	ret = -ENOMEM;
+	emulated->reserved = alloc_page(GFP_KERNEL | __GFP_ZERO);
+	if (!emulated->reserved)
+		goto err_put;
+	SetPageReserved(emulated->reserved);
 	ret = vfio_register_emulated_iommu_dev(&emulated->device);
 	if (!ret)
 		return 0;
+	free_reserved(emulated->reserved);
+err_put:
 	vfio_put_device(&emulated->device);
 err:
 	faux_device_destroy(faux);
@@ -141,6 +191,7 @@ err:
 static void __exit emulated_exit(void)
 {
 	vfio_unregister_group_dev(&emulated->device);
+	free_reserved(emulated->reserved);
 	vfio_put_device(&emulated->device);
 	faux_device_destroy(faux);
 }
