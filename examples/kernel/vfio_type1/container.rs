@@ -8,6 +8,7 @@
 
 use crate::{
     abi::{self, UserBitmap},
+    dirty,
     domain::{GroupDomain, GroupPtr},
     ffi,
     memory::{Memory, Pinned, PAGE, PAGE_SIZE},
@@ -90,24 +91,17 @@ impl Dma {
     }
 
     /// The bits for pages of another size.
-    fn in_pages_of(&mut self, page: PageSize) -> Result<KVVec<u64>> {
-        let words = self.dirty.as_mut().ok_or(EINVAL)?;
-        let fine = DirtyBitmap::new(words, self.range, PAGE_SIZE).map_err(|_| EINVAL)?;
+    fn in_pages_of(&self, page: PageSize) -> Result<KVVec<u64>> {
+        let fine = self.dirty.as_ref().ok_or(EINVAL)?;
         let mut words = blank(self.range, page)?;
         let mut bits = DirtyBitmap::new(&mut words, self.range, page).map_err(|_| EINVAL)?;
-        let mut at = Some(self.range.first());
-        while let Some(iova) = at.filter(|iova| *iova <= self.range.last()) {
-            if fine.is_set(iova) {
-                bits.set(IovaRange::new(iova, 1).map_err(|_| EINVAL)?);
-            }
-            at = iova.checked_add(PAGE);
-        }
+        dirty::coarsen(fine, PAGE_SIZE, &mut bits);
         Ok(words)
     }
 
     /// Writes the bits to the program, whose bitmap begins at `base`. Bits of other mappings in the
     /// first word stay.
-    fn tell(&mut self, page: PageSize, base: u64, user: &UserBitmap) -> Result {
+    fn tell(&self, page: PageSize, base: u64, user: &UserBitmap) -> Result {
         let larger = if page == PAGE_SIZE { None } else { Some(self.in_pages_of(page)?) };
         let words = larger.as_ref().or(self.dirty.as_ref()).ok_or(EINVAL)?;
         let bit = self.first().checked_sub(base).ok_or(EINVAL)? >> page.shift();
@@ -124,7 +118,7 @@ impl Dma {
             bytes.clear();
             for _ in 0..some {
                 let word = words.next().copied().unwrap_or(0);
-                let (low, high) = split(word, shift);
+                let (low, high) = dirty::split(word, shift);
                 bytes.extend_from_slice(&(low | carry).to_ne_bytes(), GFP_KERNEL)?;
                 carry = high;
             }
@@ -140,12 +134,6 @@ impl Dma {
 fn blank(range: IovaRange, page: PageSize) -> Result<KVVec<u64>> {
     let words = usize::try_from(DirtyBitmap::words_for(range, page)).map_err(|_| ENOMEM)?;
     Ok(KVVec::from_elem(0, words, GFP_KERNEL)?)
-}
-
-/// A word that is moved up by less than 64 bits, and what of it is left for the next one.
-fn split(word: u64, shift: u32) -> (u64, u64) {
-    let wide = u128::from(word).checked_shl(shift).unwrap_or(0);
-    (wide as u64, (wide >> 64) as u64)
 }
 
 /// A group of devices in the container.
@@ -305,7 +293,7 @@ impl Container {
         size: u64,
         bitmap: Option<UserBitmap>,
     ) -> Result<u64> {
-        // A device that does not let go of its pages is a bug in its driver: it is asked ten times.
+        // A device that does not let go of its pages is a bug in its driver: it is asked ten times more.
         let (mut asked, mut times) = (None, 0u32);
         while times < 10 {
             let mut state = self.state.lock();

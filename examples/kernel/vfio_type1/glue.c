@@ -198,6 +198,17 @@ static long follow_device(struct mm_struct *mm, unsigned long start, unsigned lo
 	return done;
 }
 
+/* Pages of which the first one says whether all of them are reserved: of one folio, or contiguous. */
+static long alike(struct page **pages, long count)
+{
+	struct folio *folio = page_folio(pages[0]);
+	long some = min_t(long, folio_nr_pages(folio) - folio_page_idx(folio, pages[0]), count);
+
+	if (some > 1 && pages[some - 1] == pages[0] + some - 1)
+		return some;
+	return num_pages_contiguous(pages, count);
+}
+
 /* Of pages that are pinned, the first ones which all count as locked memory, or none of which does. */
 static long of_one_kind(struct page **pages, long count, bool *reserved)
 {
@@ -205,7 +216,7 @@ static long of_one_kind(struct page **pages, long count, bool *reserved)
 
 	*reserved = PageReserved(pages[0]);
 	while (some < count && PageReserved(pages[some]) == *reserved)
-		some += num_pages_contiguous(pages + some, count - some);
+		some += alike(pages + some, count - some);
 	if (some < count)
 		unpin_user_pages(pages + some, count - some);
 	return some;

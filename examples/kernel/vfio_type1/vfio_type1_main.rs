@@ -15,6 +15,7 @@
 
 mod abi;
 mod container;
+mod dirty;
 mod domain;
 mod ffi;
 mod memory;
