@@ -198,15 +198,16 @@ static long follow_device(struct mm_struct *mm, unsigned long start, unsigned lo
 	return done;
 }
 
-/* Pages of which the first one says whether all of them are reserved: of one folio, or contiguous. */
+/* Pages of which the first one says whether all of them are reserved: those of one folio, in order. */
 static long alike(struct page **pages, long count)
 {
 	struct folio *folio = page_folio(pages[0]);
-	long some = min_t(long, folio_nr_pages(folio) - folio_page_idx(folio, pages[0]), count);
+	long some;
 
-	if (some > 1 && pages[some - 1] == pages[0] + some - 1)
-		return some;
-	return num_pages_contiguous(pages, count);
+	if (!folio_test_large(folio))
+		return 1;
+	some = min_t(long, folio_nr_pages(folio) - folio_page_idx(folio, pages[0]), count);
+	return pages[some - 1] == pages[0] + some - 1 ? some : 1;
 }
 
 /* Of pages that are pinned, the first ones which all count as locked memory, or none of which does. */
