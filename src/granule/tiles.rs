@@ -34,11 +34,21 @@ pub struct Tile {
 }
 
 impl Tile {
-    /// The bytes of the tile.
+    /// The bytes of the tile; [`u64::MAX`] if 64 bits cannot count them, as can only be where somebody
+    /// has changed its fields.
     #[inline]
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "a tile is never empty")]
     pub const fn len(&self) -> u64 {
+        if self.count > exact::u64::shifted_down(u64::MAX, self.page_size.shift()) {
+            return u64::MAX;
+        }
+        self.bytes()
+    }
+
+    /// The same for a tile that was cut off a segment: nobody has changed its fields.
+    #[inline]
+    const fn bytes(&self) -> u64 {
         exact::u64::shifted_up(self.count, self.page_size.shift())
     }
 }
@@ -135,7 +145,8 @@ impl Segment {
 /// Whether `len` bytes fit at `iova`; the smallest size.
 fn check_iova(sizes: PageSizes, iova: Iova, len: u64) -> Result<PageSize, TileError> {
     let smallest = sizes.smallest().ok_or(TileError::NoPageSizes)?;
-    if iova.checked_add(len.minus(1)).is_none() {
+    // Bytes that are none fit anywhere.
+    if iova.checked_add(len.saturating_sub(1)).is_none() {
         return Err(TileError::Wraps { iova, len });
     }
     if !iova.is_aligned(smallest) {
@@ -177,7 +188,7 @@ impl Iterator for SegmentTiles {
         }
         let tile = cut(self.sizes, &mut self.step, self.iova, self.rest);
         self.rest = behind(self.rest, &tile);
-        self.iova = self.iova.wrapping_add(tile.len());
+        self.iova = self.iova.wrapping_add(tile.bytes());
         Some(tile)
     }
 
@@ -275,8 +286,8 @@ const fn lowest_bit(value: u64) -> u64 {
 #[inline]
 fn behind(rest: Segment, tile: &Tile) -> Segment {
     // Memory, and addresses, may end where 64 bits do: then there is no address behind the last tile.
-    let phys = PhysAddr::new(rest.phys.get().wrapping_add(tile.len()));
-    Segment::new(phys, rest.len.minus(tile.len()), rest.kind)
+    let phys = PhysAddr::new(rest.phys.get().wrapping_add(tile.bytes()));
+    Segment::new(phys, rest.len.minus(tile.bytes()), rest.kind)
 }
 
 impl<S: Storage> Iterator for Tiles<'_, S> {
@@ -289,7 +300,7 @@ impl<S: Storage> Iterator for Tiles<'_, S> {
         }
         let tile = cut(self.sizes, &mut self.step, self.iova, self.rest);
         self.rest = behind(self.rest, &tile);
-        self.iova = self.iova.wrapping_add(tile.len());
+        self.iova = self.iova.wrapping_add(tile.bytes());
         Some(tile)
     }
 
@@ -313,7 +324,7 @@ impl<S: Storage> Iterator for Tiles<'_, S> {
             while rest.len > 0 {
                 let tile = cut(sizes, &mut step, iova, rest);
                 rest = behind(rest, &tile);
-                iova = iova.wrapping_add(tile.len());
+                iova = iova.wrapping_add(tile.bytes());
                 acc = f(acc, tile);
             }
             (acc, iova, step)

@@ -261,11 +261,12 @@ impl Segment {
         Self { phys, len, kind }
     }
 
-    /// The address of the last byte.
+    /// The address of the last byte; the nearest there is to it, if somebody has changed the fields so
+    /// that it has none.
     #[inline]
     #[must_use]
-    pub fn last(&self) -> PhysAddr {
-        PhysAddr::new(self.phys.get().plus(self.len.minus(1)))
+    pub const fn last(&self) -> PhysAddr {
+        PhysAddr::new(self.phys.get().saturating_add(self.len.saturating_sub(1)))
     }
 }
 
