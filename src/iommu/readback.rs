@@ -40,8 +40,9 @@ impl<'a, D: ReadDomain + ?Sized> Readback<'a, D> {
         let rest = self.rest?;
         let entry = self.domain.read(rest.first())?;
         let len = entry.len.min(rest.len().unwrap_or(u64::MAX));
-        // An entry of no bytes would never end.
-        (len > 0).then_some((entry.phys, len))
+        // An entry of no bytes would never end, and one whose last byte has no address is none.
+        entry.phys.checked_add(len.checked_sub(1)?)?;
+        Some((entry.phys, len))
     }
 
     fn advance(&mut self, bytes: u64) {
