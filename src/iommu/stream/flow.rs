@@ -199,6 +199,9 @@ impl Flow {
             },
             None => {}
         }
+        // Whoever lends no slots any more gets one.
+        let mut one = [None];
+        let slots = if slots.is_empty() { &mut one } else { slots };
         let mut done = 0u64;
         let mut at = self.range.first_page(self.page);
         while done < self.mapped {
@@ -306,8 +309,7 @@ impl Flow {
             end = end.plus(segment.len);
             used = used.plus(1);
         }
-        // Something is mapped there, so something must be read; and there is a slot, as `fill` would
-        // have got nowhere without.
+        // Something is mapped there, so something must be read, and there is a slot.
         if used == 0 {
             return Err(Breach::new(rest));
         }
