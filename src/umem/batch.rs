@@ -190,7 +190,8 @@ impl<'a, P: Pinner + ?Sized> PinnedBatch<'a, P> {
             used: 0,
             pages: 0,
             mmio: 0,
-            left: range.page_count(page),
+            // As many as have a number of bytes; where there is one more, another batch gets it.
+            left: range.page_count(page).min(u64::MAX.shifted_down(page.shift())),
         };
         Self { pinner, batch }
     }

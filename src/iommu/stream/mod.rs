@@ -19,6 +19,7 @@ use super::prot::Prot;
 use super::readback::Readback;
 use crate::addr::{Iova, PhysAddr};
 use crate::exact::Exact as _;
+use crate::sgl::BuildError;
 use crate::umem::{
     Accountant, AttachError, Charge, Holder, PinErrorKind, PinFlags, PinRequest, PinnedBatch,
     Pinner, RunSlot, UserRange,
@@ -107,16 +108,21 @@ where
         let page = pinner.page_size();
         let writable = request.flags().contains(PinFlags::WRITE);
         let flags = request.flags();
+        let pages = range.page_count(page);
         let checked = if !PinFlags::all().contains(flags) {
             let unknown = PinErrorKind::UnknownFlags { bits: flags.bits() };
             return Err(StreamError { kind: pin_failed(unknown), mapped: 0, pinner, domain });
+        } else if pages > u64::MAX.shifted_down(page.shift()) {
+            // Nor would a list take them.
+            let many = PinErrorKind::List(BuildError::TooManyPages { index: 0 });
+            return Err(StreamError { kind: pin_failed(many), mapped: 0, pinner, domain });
         } else if prot.contains(Prot::WRITE) && !writable {
             Err(MapErrorKind::Attach(AttachError::ReadOnly))
         } else {
             entries::check(&*domain, range.len(), iova, prot).map(|_| ())
         };
         let charge = checked.map_err(StreamErrorKind::Map).and_then(|()| {
-            let charge = Charge::new(accountant, range.page_count(page));
+            let charge = Charge::new(accountant, pages);
             charge.map_err(|error| StreamErrorKind::Pin(PinErrorKind::Charge(error)))
         });
         let charge = match charge {
