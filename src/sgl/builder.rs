@@ -87,11 +87,14 @@ impl<S: Storage> SglBuilder<S> {
         if !(10..=30).contains(&page.shift()) {
             return Err(BuildError::PageSize { page });
         }
-        for _ in 0..storage.pieces() {
+        let mut pieces = storage.pieces();
+        while pieces != 0 {
             storage.shrink();
-        }
-        if storage.pieces() != 0 {
-            return Err(BuildError::StorageInUse { pieces: storage.pieces() });
+            let left = storage.pieces();
+            if left >= pieces {
+                return Err(BuildError::StorageInUse { pieces: left });
+            }
+            pieces = left;
         }
         Ok(Self {
             leaves: Leaves::new(storage),
