@@ -31,7 +31,7 @@ where
     /// Pins a region with several threads. The list is the very list that [`pin`](Self::pin) gives.
     ///
     /// The parts are cut at multiples of [`Pinner::cut_size`], so there may be fewer of them than
-    /// `threads`. The progress of the request is called by all threads, with the bytes that are
+    /// `threads`, and there are never more than 1024. The progress of the request is called by all threads, with the bytes that are
     /// pinned so far. Where one thread fails, the others stop at their next batch.
     ///
     /// # Errors
@@ -51,7 +51,9 @@ where
         Self::charge_and_pin(pinner, accountant, range, flags, |pinner| {
             let (pinned, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
             let job = Job { pinner, flags, progress: &progress, pinned: &pinned, stop: &stop };
-            let done = match parts(range, pinner.cut_size(), threads).as_deref() {
+            // A page that two parts share would be pinned, and listed, twice.
+            let cut = pinner.cut_size().max(pinner.page_size());
+            let done = match parts(range, cut, threads).as_deref() {
                 Some([]) | None => {
                     Err(Stopped { kind: PinErrorKind::OutOfMemory, at: range.start(), pinned: 0 })
                 }
@@ -64,18 +66,21 @@ where
     }
 }
 
+/// More threads than this would only wait for each other, and for memory.
+const MOST_THREADS: usize = 1024;
+
 /// The bytes that each thread is to pin: about the same for each; `None` if there is no memory for so
 /// many.
 fn parts(range: UserRange, cut: PageSize, threads: NonZeroUsize) -> Option<Vec<UserRange>> {
     let first = range.start().get().shifted_down(cut.shift());
     let units = range.page_count(cut);
-    let threads = (threads.get() as u64).min(units);
+    let threads = (threads.get().min(MOST_THREADS) as u64).min(units);
     let each = units.checked_div(threads).unwrap_or(units);
     let more = units.checked_rem(threads).unwrap_or(0);
     let (mut unit, mut start) = (first, range.start());
     let part = |index: u64| {
-        unit = unit.plus(each).plus(u64::from(index < more));
         // Where the last part ends, and only there, this may wrap.
+        unit = unit.wrapping_add(each).wrapping_add(u64::from(index < more));
         let end = if index.plus(1) == threads {
             range.last().get()
         } else {
@@ -192,7 +197,8 @@ where
         let mut by_other = false;
         let progress = |bytes: u64| {
             let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-            let total = self.pinned.fetch_add(bytes, Ordering::Relaxed).plus(bytes);
+            let total = self.pinned.fetch_add(bytes, Ordering::Relaxed);
+            let total = total.saturating_add(bytes);
             if self.stop.load(Ordering::Relaxed) {
                 by_other = true;
                 return ControlFlow::Break(());
