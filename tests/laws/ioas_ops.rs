@@ -21,7 +21,7 @@ use pinned_sgl::mock::{
     Memory, Plan, Process,
 };
 use pinned_sgl::umem::{Account, AttachError, PinFlags, PinRequest, Umem, UserRange};
-use pinned_sgl::{Heap, Iova, PageSize, PageSizes, PhysAddr, UserAddr};
+use pinned_sgl::{Heap, Iova, PageSize, PhysAddr, UserAddr};
 use std::{collections::BTreeMap, sync::Arc};
 
 type Pinned = Umem<Arc<Process>, Arc<FailingAccountant<Account>>, Heap>;
@@ -403,22 +403,17 @@ impl World {
             && it.domains.iter().all(|domain| !twice(domain) && self.can_install(*domain, area))
     }
 
-    /// The smallest page at which places are looked for, and the addresses of all domains.
+    /// What every address that can be mapped is a multiple of, and the addresses of all domains.
     fn common(&self, space: usize) -> (u64, Option<IovaRange>) {
         let domains = self.spaces[space].domains.iter().map(|domain| &self.iommus[*domain]);
-        let mut sizes = PageSizes::all();
-        let mut aperture = Some(IovaRange::ALL);
-        for domain in domains {
-            sizes &= domain.page_sizes();
-            aperture = aperture.and_then(|all| all.intersection(&domain.aperture()));
-        }
-        if self.spaces[space].domains.is_empty() {
-            return (4096, aperture);
-        }
-        (sizes.smallest().map_or(4096, PageSize::bytes), aperture)
+        let smallest = domains.clone().filter_map(|domain| domain.page_sizes().smallest());
+        let aperture = domains.fold(Some(IovaRange::ALL), |all, domain| {
+            all.and_then(|all| all.intersection(&domain.aperture()))
+        });
+        (smallest.map(PageSize::bytes).max().unwrap_or(4096), aperture)
     }
 
-    /// Whether there is room for certain, whatever the alignment is.
+    /// Whether there is room.
     fn has_room(&self, space: usize, len: u64, allowed: &[IovaRange]) -> bool {
         let (smallest, aperture) = self.common(space);
         let Some(aperture) = aperture else {
@@ -426,7 +421,21 @@ impl World {
         };
         let within = allowed.iter().filter_map(|allowed| allowed.intersection(&aperture));
         let mut gaps = within.flat_map(|within| self.spaces[space].gaps(within));
-        gaps.any(|(first, last)| last - first >= len.saturating_add(smallest))
+        gaps.any(|(first, last)| {
+            let first = first.max(1).checked_next_multiple_of(smallest);
+            let end = first.and_then(|first| first.checked_add(len - 1));
+            end.is_some_and(|end| end <= last)
+        })
+    }
+
+    /// Whether all domains can map the memory somewhere.
+    fn can_map(&self, space: usize, kind: Kind, len: u64) -> bool {
+        let Kind::Mapped { region, offset, .. } = kind else { panic!("{kind:?}") };
+        let region = &self.regions[region];
+        let from = region.page_offset + offset;
+        self.spaces[space].domains.iter().all(|domain| {
+            machine::fits(self.iommus[*domain].page_sizes(), 0, &region.frames, from, len)
+        })
     }
 
     /// Whether a place is one that may be given.
@@ -518,13 +527,17 @@ impl World {
                     }
                     IoasError::OutOfMemory => assert!(fired),
                     IoasError::Map(MapErrorKind::Domain(MapFault::Injected)) => assert!(fired),
-                    // A place that was found may be one where a domain cannot map the region, or
-                    // where another space has mapped something.
-                    IoasError::Map(
-                        MapErrorKind::Tiles(_)
-                        | MapErrorKind::Aperture { .. }
-                        | MapErrorKind::Domain(MapFault::Exists { .. }),
-                    ) => assert!(!overlaps),
+                    IoasError::Map(MapErrorKind::Tiles(_)) => {
+                        let kind = Kind::Mapped { region, offset: bytes.start, prot };
+                        assert!(!overlaps && (at.is_some() || !self.can_map(space, kind, len)));
+                    }
+                    IoasError::Map(MapErrorKind::Aperture { .. }) => {
+                        assert!(!overlaps && at.is_some());
+                    }
+                    // Where a place was found, another space may have mapped something.
+                    IoasError::Map(MapErrorKind::Domain(MapFault::Exists { .. })) => {
+                        assert!(!overlaps);
+                    }
                     other => panic!("{other}"),
                 }
             }
@@ -814,6 +827,12 @@ impl World {
                 assert!(!matches!(other, IoasError::Breach(_)));
                 if let Some(at) = at {
                     assert!(!can(self, at) || fired, "{other}");
+                } else if matches!(other, IoasError::Map(MapErrorKind::Tiles(_))) {
+                    let areas = self.spaces[1 - space].in_range(from);
+                    assert!(areas.iter().any(|area| {
+                        let part = area.within(from.first().get(), from.last().get());
+                        !self.can_map(space, part.kind, part.last - part.first + 1)
+                    }));
                 }
                 self.spaces[space] = before;
             }

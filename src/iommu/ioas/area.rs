@@ -77,12 +77,23 @@ impl<U: Holder<Target: Region>> Mapped<U> {
         &self,
         range: IovaRange,
     ) -> Option<Window<'_, <U::Target as Region>::Storage>> {
-        self.attachment.region().window(self.bytes(range)?).ok()
+        self.part(range, range)
     }
 
-    /// The bytes of the region that an area at `range` has.
-    pub(super) fn bytes(&self, range: IovaRange) -> Option<Range<u64>> {
-        Some(self.offset..self.offset.checked_add(range.len()?)?)
+    /// The bytes at `part` of an area at `range`, as a window of the list.
+    pub(super) fn part(
+        &self,
+        range: IovaRange,
+        part: IovaRange,
+    ) -> Option<Window<'_, <U::Target as Region>::Storage>> {
+        self.attachment.region().window(self.bytes(range, part)?).ok()
+    }
+
+    /// The bytes of the region that an area at `range` has at `part`.
+    pub(super) fn bytes(&self, range: IovaRange, part: IovaRange) -> Option<Range<u64>> {
+        let skipped = part.first().checked_offset_from(range.first())?;
+        let start = self.offset.checked_add(skipped)?;
+        Some(start..start.checked_add(part.len()?)?)
     }
 }
 

@@ -10,11 +10,12 @@ use super::super::tree::Node;
 use super::area::Area;
 use super::domains::DomainLink;
 use super::error::IoasError;
-use super::placement::{Alignment, Placement};
+use super::placement::Placement;
 use super::space::{DomainError, Ioas};
 use crate::addr::Iova;
 use crate::exact::Exact as _;
 use crate::granule::TileError;
+use crate::sgl::Segment;
 use crate::umem::{Holder, Region, SharedHolder};
 
 impl<U, D, M, N> Ioas<U, D, M, N>
@@ -24,13 +25,15 @@ where
     M: Slab<Node<Area<U>>>,
     N: Slab<DomainLink<D>>,
 {
-    /// Maps here what `source` has mapped in `range`, and tells where. There may be no gap in it; its
-    /// edges may lie inside mappings. Each mapping stays one; none is pinned again.
+    /// Maps here what `source` has mapped in `range`, and returns where. There may be no gap in it; its
+    /// edges may lie inside mappings. Each mapping stays one; none is pinned again. Where there is a
+    /// choice, the place is the one that [`map`](Self::map) would choose for this memory.
     ///
     /// # Errors
     ///
     /// [`IoasError::NotMapped`] with the first address at which `source` has nothing, or as
-    /// [`map`](Self::map). Nothing has changed then, unless it is a breach.
+    /// [`map`](Self::map). Nothing has changed then, unless it is a breach: of the domain that could not
+    /// map, or of one that did not unmap what had been copied.
     pub fn copy_from<E, L, K>(
         &mut self,
         source: &Ioas<U, E, L, K>,
@@ -50,8 +53,8 @@ where
                 let wraps = MapErrorKind::Tiles(TileError::Wraps { iova, len });
                 IovaRange::new(iova, len).map_err(|_| IoasError::Map(wraps))?
             }
-            Placement::Anywhere => self.find_room(len, self.like(range), &[IovaRange::ALL])?,
-            Placement::Within(allowed) => self.find_room(len, self.like(range), allowed)?,
+            Placement::Anywhere => self.find_room(len, source.runs(range), &[IovaRange::ALL])?,
+            Placement::Within(allowed) => self.find_room(len, source.runs(range), allowed)?,
         };
         let there = |iova: Iova| {
             // In the range, so the sum is in the place.
@@ -68,24 +71,16 @@ where
             let at = Placement::At(there(part.first()));
             let mapped = self.map_range(at, mapping.region().clone(), bytes, prot);
             if let Err(error) = mapped {
-                if let Some(done) = there(part.first()).checked_sub(1) {
-                    // What was copied before this mapping, if there is any.
-                    let done = IovaRange::inclusive(place.first(), done).map_err(IoasError::Range);
-                    done.and_then(|done| self.unmap(done)).ok();
-                }
-                return Err(error.kind);
+                // What was copied before this mapping, if there is any.
+                let last = there(part.first()).checked_sub(1);
+                let done = last.and_then(|last| IovaRange::inclusive(place.first(), last).ok());
+                return Err(match done.map(|done| self.unmap(done)) {
+                    Some(Err(breach)) => breach,
+                    Some(Ok(_)) | None => error.kind,
+                });
             }
         }
         Ok(place)
-    }
-
-    /// The alignment at which the pages of `range` can be as large elsewhere as they are there.
-    fn like(&self, range: IovaRange) -> Alignment {
-        let sizes = self.common_page_sizes();
-        let len = range.len().unwrap_or(u64::MAX);
-        let fits = sizes.sizes().filter(|size| size.bytes() <= len).last().or(sizes.smallest());
-        let size = fits.unwrap_or(crate::PageSize::SIZE_4K);
-        Alignment::new(size, range.first().get())
     }
 }
 
@@ -96,6 +91,14 @@ where
     M: Slab<Node<Area<U>>>,
     N: Slab<DomainLink<D>>,
 {
+    /// The memory that is mapped in `range`, run by run.
+    fn runs(&self, range: IovaRange) -> impl Iterator<Item = Segment> + '_ {
+        let parts = self.mappings(range).filter_map(move |mapping| {
+            mapping.mapped.part(mapping.range, mapping.range.intersection(&range)?)
+        });
+        parts.flatten()
+    }
+
     /// Whether memory is mapped at every address of `range`; the first at which none is, if not.
     pub(super) fn check_mapped(&self, range: IovaRange) -> Result<(), Iova> {
         let mut next = Some(range.first());

@@ -165,14 +165,16 @@ where
         self.domains.iter()
     }
 
-    /// The page sizes that all domains have; if there is no domain, those that one may have.
-    pub(super) fn common_page_sizes(&self) -> PageSizes {
-        let likely = PageSizes::all().at_least(PageSize::SIZE_4K).up_to(PageSize::SIZE_1G);
-        if self.domains.iter().next().is_none() {
-            return likely;
+    /// The sizes that addresses may be multiples of: those of any domain, from the largest of the
+    /// smallest sizes on, at which every domain can map. If there is no domain, those that one may have.
+    pub(super) fn placement_sizes(&self) -> PageSizes {
+        let sizes = self.domains.iter().map(|(_, domain)| domain.page_sizes());
+        match sizes.clone().filter_map(PageSizes::smallest).max() {
+            Some(smallest) => {
+                sizes.fold(PageSizes::empty(), |all, one| all | one).at_least(smallest)
+            }
+            None => PageSizes::all().at_least(PageSize::SIZE_4K).up_to(PageSize::SIZE_1G),
         }
-        let all = PageSizes::all();
-        self.domains.iter().fold(all, |common, (_, domain)| common & domain.page_sizes())
     }
 
     /// The addresses that all domains translate.
@@ -200,7 +202,7 @@ where
     D: Domain + ?Sized,
 {
     let region = mapped.attachment.region();
-    let bytes = mapped.bytes(range).ok_or(NotMapped::breach(Breach::new(range)))?;
+    let bytes = mapped.bytes(range, range).ok_or(NotMapped::breach(Breach::new(range)))?;
     let window = region.window(bytes).map_err(MapErrorKind::Window)?;
     // SAFETY: "the memory of the window is attached, for writing if `prot` has `WRITE`, until ..": as the
     // caller promises.

@@ -14,6 +14,7 @@ use super::placement::{Alignment, Placement};
 use super::space::{DomainError, Ioas};
 use crate::exact::Exact as _;
 use crate::granule::TileError;
+use crate::sgl::Segment;
 use crate::umem::{Attachment, Holder, Region, RegionExt as _};
 use core::ops::Range;
 
@@ -131,24 +132,23 @@ where
             Placement::Anywhere => &[IovaRange::ALL],
             Placement::Within(ranges) => ranges,
         };
-        let best = Alignment::best(&window, self.common_page_sizes());
-        self.find_room(len, best, allowed)
+        self.find_room(len, window.iter(), allowed)
     }
 
-    /// The first room for `len` bytes in one of the ranges, at the best alignment or, if there is no
-    /// such room, at the next best.
+    /// The first room for `len` bytes of memory in one of the ranges, at the best alignment or, if there
+    /// is no such room, at the next best.
     pub(super) fn find_room(
         &self,
         len: u64,
-        best: Alignment,
+        runs: impl Iterator<Item = Segment>,
         allowed: &[IovaRange],
     ) -> Result<IovaRange, IoasError<DomainError<D>>> {
         let none = IoasError::NoRoom { len };
         let Some(aperture) = self.common_aperture() else {
             return Err(none);
         };
-        let sizes = self.common_page_sizes();
-        let mut alignment = Some(best);
+        let sizes = self.placement_sizes();
+        let mut alignment = Some(Alignment::best(runs, sizes));
         while let Some(this) = alignment {
             let room = allowed.iter().find_map(|allowed| {
                 let within = allowed.intersection(&aperture)?;

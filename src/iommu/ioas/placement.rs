@@ -17,7 +17,7 @@ use super::super::range::IovaRange;
 use crate::addr::Iova;
 use crate::exact::Exact as _;
 use crate::page_size::{PageSize, PageSizes};
-use crate::sgl::{Segment, Storage, Window};
+use crate::sgl::Segment;
 
 /// Where a mapping goes in an [`Ioas`](super::Ioas).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,29 +38,32 @@ pub(super) struct Alignment {
 }
 
 impl Alignment {
-    pub(super) const fn new(size: PageSize, phase: u64) -> Self {
+    const fn new(size: PageSize, phase: u64) -> Self {
         Self { size, phase: phase & size.mask() }
     }
 
-    /// The one at which the largest of `sizes` that fits anywhere in `window` can be used. O(runs).
+    /// The one at which the largest of `sizes` that fits anywhere in `runs` can be used, which are
+    /// mapped one behind the other. O(runs).
     ///
-    /// A window in which no large page fits, or whose large pages begin at its first byte, goes to a
+    /// Memory in which no large page fits, or whose large pages begin at its first byte, goes to a
     /// multiple of the largest power of two that divides its length, so that mappings of one size
     /// lie side by side without gaps.
-    pub(super) fn best<S: Storage>(window: &Window<'_, S>, sizes: PageSizes) -> Self {
-        let smallest = sizes.smallest().unwrap_or(window.page_size());
+    pub(super) fn best(runs: impl Iterator<Item = Segment>, sizes: PageSizes) -> Self {
+        let smallest = sizes.smallest().unwrap_or(PageSize::SIZE_4K);
         let mut best = Self::new(smallest, 0);
         let mut offset = 0u64;
-        for run in window {
+        for run in runs {
             let larger = sizes.bits() & !best.size.mask() & !best.size.bytes();
             if let Some(size) = largest_page(&run, PageSizes::from_bits_retain(larger)) {
-                best = Self::new(size, run.phys.get().wrapping_sub(offset));
+                // Memory that is no multiple of the smallest size fits nowhere.
+                let phase = run.phys.get().wrapping_sub(offset) & !smallest.mask();
+                best = Self::new(size, phase);
             }
             offset = offset.plus(run.len);
         }
         if best.phase == 0 {
             let largest = sizes.largest().unwrap_or(smallest);
-            let divides = PageSize::from_shift(window.len().trailing_zeros());
+            let divides = PageSize::from_shift(offset.trailing_zeros());
             let natural = divides.map_or(largest, |size| size.min(largest));
             best.size = best.size.max(natural);
         }
@@ -104,7 +107,7 @@ mod tests {
         }
         let sgl = builder.finish().unwrap();
         let window = sgl.window(offset, sgl.byte_len() - offset).unwrap();
-        let Alignment { size, phase } = Alignment::best(&window, sizes.parse().unwrap());
+        let Alignment { size, phase } = Alignment::best(window.iter(), sizes.parse().unwrap());
         (size.bytes(), phase)
     }
 

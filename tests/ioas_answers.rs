@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What an address space answers, to the letter: where it maps, what it refuses and why, and at which
+//! address.
+#![allow(
+    missing_docs,
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may panic: that is how it fails"
+)]
+
+mod rig;
+
+use pinned_sgl::iommu::{HeapIoas, IoasError, IovaRange, MapErrorKind, Placement};
+use pinned_sgl::mock::{Area, Fragmentation, Iommu, Lie, MapFault, Step};
+use rig::{bytes, iova, iovas, Pinned, Rig, P, RW};
+use std::sync::Arc;
+
+const AT: u64 = 0x1000_0000;
+const HUGE: u64 = 0x20_0000;
+
+type Space = HeapIoas<Arc<Pinned>, Arc<Iommu>>;
+type Fault = IoasError<MapFault>;
+
+/// 4 MiB in huge pages, all of it pinned.
+fn setup() -> (Rig, Arc<Pinned>) {
+    let rig = Rig::new(Fragmentation::None);
+    rig.buffer(0, 1024, Area::read_write().huge(9));
+    let umem = rig.pin(bytes(0, 2 * HUGE));
+    (rig, umem)
+}
+
+fn space(rig: &Rig, domains: &[&str]) -> Space {
+    let mut space = Space::new();
+    for sizes in domains {
+        space.attach(rig.iommu(sizes)).unwrap();
+    }
+    space
+}
+
+fn map(space: &mut Space, place: Placement<'_>, umem: &Arc<Pinned>) -> Result<IovaRange, Fault> {
+    space.map(place, umem.clone(), RW).map_err(|error| error.into_kind())
+}
+
+/// Every domain can map at a multiple of the largest of the smallest sizes, whether or not it has that
+/// size; and the largest page of any of them fits.
+#[test]
+fn anywhere_in_domains_of_different_page_sizes() {
+    let (rig, umem) = setup();
+    for domains in
+        [&["4K|2M", "16K"][..], &["4K|2M", "64K|2M"], &["16K", "4K|2M"], &["4K", "4K|2M"]]
+    {
+        let mut space = space(&rig, domains);
+        let place = map(&mut space, Placement::Anywhere, &umem);
+        assert_eq!(place, Ok(iovas(HUGE, 2 * HUGE)), "{domains:?}");
+    }
+    // 192 KiB have room for 64 KiB: at a multiple of them, though at none of 2 MiB.
+    let mut space = space(&rig, &["4K|2M", "64K|2M"]);
+    let within = [iovas(0x11_1000, 0x2_f000)];
+    let mut part = || {
+        let place = Placement::Within(&within);
+        space.map_range(place, umem.clone(), 0..0x1_0000, RW).map_err(|error| error.into_kind())
+    };
+    assert_eq!(part(), Ok(iovas(0x12_0000, 0x1_0000)));
+    assert_eq!(part(), Ok(iovas(0x13_0000, 0x1_0000)));
+    assert_eq!(part(), Err(IoasError::NoRoom { len: 0x1_0000 }));
+    drop((space, umem));
+    rig.assert_idle();
+}
+
+/// A copy goes where `map` would have put the memory, however badly it lies in the source.
+#[test]
+fn a_copy_is_placed_by_its_memory() {
+    let (rig, umem) = setup();
+    let mut source = space(&rig, &["4K"]);
+    let range = map(&mut source, Placement::At(iova(0x1000)), &umem).unwrap();
+    for (domains, entries, first) in [("16K", 256, 0x4000), ("4K|2M", 2, HUGE)] {
+        let mut other = Space::new();
+        let iommu = rig.iommu(domains);
+        other.attach(iommu.clone()).unwrap();
+        let copied = other.copy_from(&source, range, Placement::Anywhere, RW);
+        assert_eq!(copied, Ok(iovas(first, 2 * HUGE)), "{domains}");
+        assert_eq!(iommu.mapped_pages(), entries);
+        other.unmap_all();
+        assert_eq!(map(&mut other, Placement::Anywhere, &umem), copied);
+        other.unmap_all();
+        // Half a page before the second huge page, in two mappings: the huge page decides.
+        source.unmap_all();
+        for part in [HUGE - 0x8000..HUGE, HUGE..2 * HUGE] {
+            let at = Placement::At(iova(0x7000 + part.start));
+            source.map_range(at, umem.clone(), part, RW).unwrap();
+        }
+        let parts = iovas(0x7000 + HUGE - 0x8000, HUGE + 0x8000);
+        let copied = other.copy_from(&source, parts, Placement::Anywhere, RW).unwrap();
+        let first = if domains == "16K" { 0x4000 } else { HUGE - 0x8000 };
+        assert_eq!(copied, iovas(first, HUGE + 0x8000), "{domains}");
+        source.unmap_all();
+        map(&mut source, Placement::At(iova(0x1000)), &umem).unwrap();
+    }
+    drop((source, umem));
+    rig.assert_idle();
+}
+
+/// Memory that no domain could map anywhere is what is reported, not the place that was tried.
+#[test]
+fn memory_that_fits_nowhere() {
+    let (rig, umem) = setup();
+    let mut space = space(&rig, &["4K|2M", "16K"]);
+    let phys = umem.whole().unwrap().phys(0x1000).unwrap();
+    let refused = space.map_range(Placement::Anywhere, umem.clone(), 0x1000..2 * HUGE, RW);
+    assert_eq!(
+        refused.unwrap_err().to_string(),
+        format!(
+            "cannot map: memory at {phys}, byte 0x0 of the window, is not a multiple of 16K, \
+             the smallest page size"
+        )
+    );
+    drop((space, umem));
+    rig.assert_idle();
+}
+
+/// What was copied before a failure is unmapped. Where that is not done, it is known.
+#[test]
+fn a_copy_that_cannot_be_undone_is_a_breach() {
+    let (rig, umem) = setup();
+    let mut source = space(&rig, &[]);
+    for part in [0..P, P..2 * P] {
+        let at = Placement::At(iova(AT + part.start));
+        source.map_range(at, umem.clone(), part, RW).unwrap();
+    }
+    let iommu = rig.iommu("4K");
+    let mut other = Space::new();
+    other.attach(iommu.clone()).unwrap();
+    let mut copy = || other.copy_from(&source, iovas(AT, 2 * P), Placement::At(iova(AT)), RW);
+    rig.plan.fail_step_at(Step::Map, 1, 0);
+    assert_eq!(copy(), Err(IoasError::Map(MapErrorKind::Domain(MapFault::Injected))));
+    assert_eq!(iommu.mapped_pages(), 0);
+    rig.plan.fail_step_at(Step::Map, 1, 0);
+    // SAFETY: the memory is that of the mock.
+    unsafe { iommu.lie(Lie::UnmapsNothing) };
+    let error = copy().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the domain broke its contract: it reported 0x0 bytes for 0x10000000..=0x10000fff"
+    );
+    assert_eq!((other.len(), umem.attachments()), (1, 3));
+}
