@@ -13,7 +13,9 @@
 
 mod rig;
 
-use pinned_sgl::iommu::{HeapIoas, IoasError, IovaRange, MapErrorKind, Placement};
+use pinned_sgl::iommu::{
+    HeapIoas, Ioas, IoasError, IovaRange, MapErrorKind, Placement, SlabPool, SlabSlot,
+};
 use pinned_sgl::mock::{Area, Fragmentation, Iommu, Lie, MapFault, Step};
 use rig::{bytes, iova, iovas, Pinned, Rig, P, RW};
 use std::sync::Arc;
@@ -146,4 +148,70 @@ fn a_copy_that_cannot_be_undone_is_a_breach() {
         "the domain broke its contract: it reported 0x0 bytes for 0x10000000..=0x10000fff"
     );
     assert_eq!((other.len(), umem.attachments()), (1, 3));
+}
+
+/// What counts against a limit is how many mappings there are afterwards, and memory is needed only
+/// where one becomes two.
+#[test]
+fn a_space_at_its_limit_can_shrink() {
+    let (rig, umem) = setup();
+    let (mut slots, mut domains) = ([const { SlabSlot::new() }; 2], [const { SlabSlot::new() }; 1]);
+    let mut space: Ioas<Arc<Pinned>, Arc<Iommu>, _, _> =
+        Ioas::new_in(SlabPool::new(&mut slots), SlabPool::new(&mut domains));
+    let iommu = rig.iommu("4K");
+    space.attach(iommu.clone()).unwrap();
+    let place = space.map(Placement::At(iova(AT)), umem.clone(), RW).unwrap();
+    space.set_entry_limit(1);
+    // Its tail, its head; but not a hole.
+    assert_eq!(space.unmap_cutting(iovas(AT + 2 * HUGE - P, P)), Ok(P));
+    assert_eq!(space.unmap_cutting(iovas(AT, 2 * P)), Ok(2 * P));
+    let hole = iovas(AT + 5 * P, P);
+    let error = space.unmap_cutting(hole).unwrap_err();
+    assert_eq!(error.to_string(), "there are 1 mappings, the limit");
+    space.set_entry_limit(0);
+    assert_eq!(space.unmap_cutting(iovas(AT, 3 * P)), Ok(P));
+    space.set_entry_limit(2);
+    assert_eq!(space.unmap_cutting(hole), Ok(P));
+    // Two mappings, and a range with a part of each. There is no room for more.
+    space.set_entry_limit(9);
+    assert_eq!(space.unmap_cutting(iovas(AT + 7 * P, P)), Err(IoasError::OutOfMemory));
+    assert_eq!(space.unmap_cutting(iovas(AT + 4 * P, 3 * P)), Ok(2 * P));
+    let left: Vec<_> = space.mappings(place).map(|it| (it.range(), it.offset())).collect();
+    let tail = iovas(AT + 7 * P, 2 * HUGE - 8 * P);
+    assert_eq!(left, [(iovas(AT + 3 * P, P), 3 * P), (tail, 7 * P)]);
+    assert_eq!((space.len(), umem.attachments()), (2, 2));
+    let window = umem.whole().unwrap();
+    for (range, offset) in left {
+        let page = range.len().unwrap() - 1;
+        assert_eq!(space.translate(range.last()), window.phys(offset + page));
+    }
+    assert_eq!(iommu.mapped_bytes(), u128::from(2 * HUGE - 7 * P));
+    assert_eq!(space.unmap_all(), 2 * HUGE - 7 * P);
+    drop((space, umem));
+    rig.assert_idle();
+}
+
+/// A breach while a part is unmapped takes the mapping with it; what lies behind the part goes on.
+#[test]
+fn a_breach_of_a_part_poisons_the_mapping() {
+    for hole in [false, true] {
+        let (rig, umem) = setup();
+        let iommu = rig.iommu("4K");
+        let mut space = Space::new();
+        space.attach(iommu.clone()).unwrap();
+        map(&mut space, Placement::At(iova(AT)), &umem).unwrap();
+        let part = if hole { iovas(AT + P, P) } else { iovas(AT + P, 2 * HUGE - P) };
+        // SAFETY: the memory is that of the mock.
+        unsafe { iommu.lie(Lie::UnmapsNothing) };
+        let error = space.unmap_cutting(part).unwrap_err();
+        assert!(matches!(error, IoasError::Breach(breach) if breach.range == part));
+        assert_eq!(space.len(), 1 + usize::from(hole));
+        assert_eq!(space.translate(iova(AT)), None);
+        let behind = space.translate(iova(AT + 2 * P));
+        assert_eq!(behind, umem.whole().unwrap().phys(2 * P).filter(|_| hole));
+        let poisoned = IovaRange::inclusive(iova(AT), part.last()).unwrap();
+        assert_eq!(space.unmap(part), Err(IoasError::Poisoned { range: poisoned }));
+        space.unmap_all();
+        assert_eq!((umem.attachments(), iommu.mapped_bytes() > 0), (1, true));
+    }
 }

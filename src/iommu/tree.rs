@@ -165,6 +165,11 @@ impl<T, L: Slab<Node<T>>> IovaTree<T, L> {
         self.slab.get_mut(key).map(|node| (node.link.range, &mut node.value))
     }
 
+    /// The value under `key`, to change, in O(1).
+    pub(crate) fn get_mut(&mut self, key: u32) -> Option<&mut T> {
+        self.slab.get_mut(key).map(|node| &mut node.value)
+    }
+
     /// The first entry whose last address is `iova` or above, in O(log n): the one that contains
     /// `iova`, or the next one.
     pub(crate) fn first_from(&self, iova: Iova) -> Option<(IovaRange, &T)> {
@@ -288,6 +293,23 @@ impl<T, L: Slab<Node<T>>> IovaTree<T, L> {
             });
             self.settle(next);
         }
+        true
+    }
+
+    /// Lets the entry under `key` begin at `first`, which is one of its addresses, in O(log n). Returns
+    /// whether it is; nothing has changed if not.
+    pub(crate) fn set_first(&mut self, key: u32, first: Iova) -> bool {
+        let Some(old) = self.range_of(key).filter(|range| range.contains(first)) else {
+            return false;
+        };
+        let Ok(range) = IovaRange::inclusive(first, old.last()) else {
+            return false;
+        };
+        self.change(key, |node| {
+            node.before = node.before.plus(first.get().minus(old.first().get()));
+            node.link.range = range;
+        });
+        self.settle(key);
         true
     }
 

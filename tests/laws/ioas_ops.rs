@@ -658,8 +658,11 @@ impl World {
             .map(Iova::get)
             .collect();
         let legal = edges.iter().all(|edge| self.may_cut(space, *edge, true));
-        let cuts = edges.iter().filter(|edge| !self.is_cut(space, **edge)).count();
-        let limited = self.spaces[space].mappings() + cuts > self.spaces[space].limit && cuts > 0;
+        // Only where one becomes two there is one more afterwards.
+        let inside = self.spaces[space]
+            .mapped_at(range.first().get())
+            .is_some_and(|area| area.first < range.first().get() && range.last().get() < area.last);
+        let limited = inside && self.spaces[space].mappings() >= self.spaces[space].limit;
         let is_mapped = self.spaces[space].in_range(range).iter().any(Area::is_mapped);
         let (result, fired) = self.planned(|this| this.reals[space].unmap_cutting(range));
         match result {

@@ -146,8 +146,9 @@ where
     /// Unmaps in one domain all mappings that overlap `range`, in which all of them are mapped, and
     /// flushes once. After a breach, the mapping is poisoned; those behind it are unmapped all the same.
     fn withdraw(&mut self, domain: &D::Target, range: IovaRange) -> Result<(), Breach> {
-        // SAFETY: "all of them were installed in the domain and have not been removed since": by
-        // `replay`, or while the domain was attached.
+        // SAFETY: "that was installed in the domain and has not been removed since": by `replay`, or
+        // while the domain was attached; "areas were cut only where the domain can cut": `check_cut`
+        // asks all domains; "which can also be done where `range` begins and ends": no area lies across.
         unsafe { remove_all(domain, &mut self.areas, range) }
     }
 
@@ -214,7 +215,7 @@ where
     installed
 }
 
-/// Unmaps the memory of an area at `range` in a domain, and flushes.
+/// Unmaps the memory of a whole area at `range` in a domain, and flushes.
 ///
 /// # Safety
 ///
@@ -230,20 +231,21 @@ where
 {
     let mut gather = pin!(D::Gather::default());
     // SAFETY: "it was installed in the domain ..": as the caller promises.
-    let removed = unsafe { remove(domain, range, mapped, gather.as_mut()) };
+    let removed = unsafe { remove(domain, range, range, mapped, gather.as_mut()) };
     domain.flush(gather);
     removed
 }
 
-/// Unmaps the memory of an area at `range` in a domain.
+/// Unmaps `part` of the memory of an area at `range` in a domain.
 ///
 /// # Safety
 ///
 /// It was [installed](install) in the domain, and has not been removed since; alone, or as a part of
-/// what the domain can cut where the area begins and ends.
+/// what the domain can cut where the part begins and ends.
 unsafe fn remove<U, D>(
     domain: &D,
     range: IovaRange,
+    part: IovaRange,
     mapped: &Mapped<U>,
     gather: Pin<&mut D::Gather>,
 ) -> Result<(), Breach>
@@ -251,19 +253,19 @@ where
     U: Holder<Target: Region>,
     D: Domain + ?Sized,
 {
-    let window = mapped.window(range).ok_or(Breach::new(range))?;
+    let window = mapped.part(range, part).ok_or(Breach::new(part))?;
     // SAFETY: "the window was installed by the caller and has not been removed since, as one or as part
     // of a larger one that the domain can cut where this one begins and ends": as the caller promises.
-    unsafe { entries::remove(domain, &window, range.first(), gather) }
+    unsafe { entries::remove(domain, &window, part.first(), gather) }
 }
 
-/// Unmaps in a domain all areas of memory that overlap `range`, then flushes once. An area that the
-/// domain does not unmap is poisoned; the first breach is returned.
+/// Unmaps in a domain what areas of memory have in `range`, then flushes once. An area of which the
+/// domain does not unmap that is poisoned, whole; the first breach is returned.
 ///
 /// # Safety
 ///
-/// All of them were [installed](install) in the domain and have not been removed since; areas were cut
-/// only where the domain can cut.
+/// That was [installed](install) in the domain and has not been removed since; areas were cut only
+/// where the domain can cut, which can also be done where `range` begins and ends.
 pub(super) unsafe fn remove_all<U, D, M>(
     domain: &D,
     areas: &mut IovaTree<Area<U>, M>,
@@ -277,13 +279,14 @@ where
     let guard = PoisonOnUnwind { areas, range };
     let mut gather = pin!(D::Gather::default());
     let mut first = Ok(());
-    guard.areas.for_each_mut(range, |range, area| {
-        let Some(mapped) = area.memory() else {
+    guard.areas.for_each_mut(range, |whole, area| {
+        let (Some(mapped), Some(part)) = (area.memory(), whole.intersection(&range)) else {
             return;
         };
         // SAFETY: "it was installed in the domain, and has not been removed since; alone, or as a part
-        // ..": as the caller promises.
-        if let Err(breach) = unsafe { remove(domain, range, mapped, gather.as_mut()) } {
+        // of what the domain can cut where the part begins and ends": as the caller promises of the
+        // areas and of the ends of the range.
+        if let Err(breach) = unsafe { remove(domain, whole, part, mapped, gather.as_mut()) } {
             drop(area.poison());
             first = first.and(Err(breach));
         }

@@ -245,8 +245,10 @@ where
         })
     }
 
-    /// Unmaps in all domains what overlaps `range`, with one flush for each domain. What a domain
-    /// does not unmap is poisoned; the first breach is told.
+    /// Unmaps in all domains what is mapped in `range`, with one flush for each domain. Where a domain
+    /// does not do that, the whole mapping is poisoned; the first breach is returned.
+    ///
+    /// All domains can cut where the range begins and ends, if a mapping lies across.
     pub(super) fn remove_everywhere(
         &mut self,
         range: IovaRange,
@@ -254,9 +256,10 @@ where
         let Self { areas, domains, .. } = self;
         let mut first = Ok(());
         for (_, domain) in domains.iter() {
-            // SAFETY: "all of them were installed in the domain and have not been removed since": by the
+            // SAFETY: "that was installed in the domain and has not been removed since": by the
             // invariant, and the range is removed once from each domain, as the caller lets go of it
-            // afterwards; "areas were cut only where the domain can cut": `check_cut` asks all domains.
+            // afterwards; "areas were cut only where the domain can cut, which can also be done where
+            // `range` begins and ends": `check_cut` asks all domains, and so do the callers.
             let removed = unsafe { remove_all(&**domain, areas, range) };
             first = first.and(removed);
         }

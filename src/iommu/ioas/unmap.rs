@@ -35,6 +35,17 @@ where
     /// unmapped; nothing has changed then. [`IoasError::Breach`] if a domain broke its contract:
     /// everything else in the range is unmapped.
     pub fn unmap(&mut self, range: IovaRange) -> Result<u64, IoasError<DomainError<D>>> {
+        self.check_unmap(range, false)?;
+        self.take_out(range)
+    }
+
+    /// Whether there is something to unmap in `range`, and whether it can be; without looking at its
+    /// edges if mappings `may_cut` them.
+    fn check_unmap(
+        &self,
+        range: IovaRange,
+        may_cut: bool,
+    ) -> Result<(), IoasError<DomainError<D>>> {
         let mut found = false;
         for (mapping, area) in self.areas.overlapping(range) {
             if area.is_reserved() {
@@ -43,10 +54,10 @@ where
             if area.is_poisoned() {
                 return Err(IoasError::Poisoned { range: mapping });
             }
-            if mapping.first() < range.first() {
+            if mapping.first() < range.first() && !may_cut {
                 return Err(IoasError::CutsMapping { edge: range.first(), mapping });
             }
-            if mapping.last() > range.last() {
+            if mapping.last() > range.last() && !may_cut {
                 return Err(IoasError::CutsMapping { edge: range.last(), mapping });
             }
             found = true;
@@ -54,6 +65,12 @@ where
         if !found {
             return Err(IoasError::NotMapped { iova: range.first() });
         }
+        Ok(())
+    }
+
+    /// Unmaps what is mapped in `range`, whose edges can be cut where a mapping lies across, and lets go
+    /// of it. No mapping lies across both.
+    fn take_out(&mut self, range: IovaRange) -> Result<u64, IoasError<DomainError<D>>> {
         let removed = self.remove_everywhere(range);
         let bytes = self.let_go(range);
         removed.map(|()| bytes).map_err(IoasError::Breach)
@@ -68,7 +85,7 @@ where
 
     /// Lets go of all memory in `range`, which is mapped nowhere any more; returns its bytes.
     fn let_go(&mut self, range: IovaRange) -> u64 {
-        let mut going = Going { space: self, next: Some(range.first()), last: range.last() };
+        let mut going = Going { space: self, next: Some(range.first()), range };
         let mut bytes = 0u64;
         while let Some(more) = going.one() {
             bytes = bytes.saturating_add(more);
@@ -135,17 +152,21 @@ where
             return Err(IoasError::NotMapped { iova });
         }
         self.check_cut(iova, false)?;
-        self.cut(iova).map(|_| ())
+        self.cut(iova)
     }
 
     /// As [`unmap`](Self::unmap), but where a mapping lies across an edge of the range, it is cut
     /// there: what the first version of vfio's type1 interface allows. An edge may lie inside a page
     /// table entry if every domain that has one there can split it.
     ///
+    /// Only where one mapping becomes two, as the range lies inside it, there is one more afterwards,
+    /// and memory is needed for that.
+    ///
     /// # Errors
     ///
     /// As [`split`](Self::split) and [`unmap`](Self::unmap). Nothing has changed then, unless it is a
-    /// breach.
+    /// breach: a mapping of which a domain did not unmap its part is poisoned as a whole, save what lies
+    /// behind the range.
     pub fn unmap_cutting(&mut self, range: IovaRange) -> Result<u64, IoasError<DomainError<D>>>
     where
         U: SharedHolder,
@@ -154,23 +175,14 @@ where
         let behind = range.last().checked_add(1);
         self.check_cut(first, true)?;
         behind.map_or(Ok(()), |behind| self.check_cut(behind, true))?;
-        let head_was_cut = self.cut(first)?;
-        let tail_was_cut = match behind.map_or(Ok(false), |behind| self.cut(behind)) {
-            Ok(cut) => cut,
-            Err(error) => {
-                self.join_at(first, head_was_cut);
-                return Err(error);
-            }
-        };
-        let unmapped = self.unmap(range);
-        // After a breach, what is poisoned stays apart.
-        if !matches!(unmapped, Ok(_) | Err(IoasError::Breach(_))) {
-            if let Some(behind) = behind {
-                self.join_at(behind, tail_was_cut);
-            }
-            self.join_at(first, head_was_cut);
+        self.check_unmap(range, true)?;
+        let inside = self
+            .mapping_at(first)
+            .filter(|mapping| mapping.range.first() < first && mapping.range.last() > range.last());
+        if let Some(behind) = behind.filter(|_| inside.is_some()) {
+            self.cut(behind)?;
         }
-        unmapped
+        self.take_out(range)
     }
 
     /// Whether the mapping that lies across `iova`, if there is one, may be cut there.
@@ -188,58 +200,42 @@ where
         }
     }
 
-    /// Cuts the mapping that lies across `iova`; tells whether there was one.
-    fn cut(&mut self, iova: Iova) -> Result<bool, IoasError<DomainError<D>>>
+    /// Cuts the mapping that lies across `iova`, if there is one.
+    fn cut(&mut self, iova: Iova) -> Result<(), IoasError<DomainError<D>>>
     where
         U: SharedHolder,
     {
         let Some(mapping) = self.mapping_at(iova).filter(|mapping| mapping.range.first() < iova)
         else {
-            return Ok(false);
+            return Ok(());
         };
         let (range, prot) = (mapping.range, mapping.prot());
-        let (Some(key), Some(last), Ok(tail)) = (
-            self.areas.key_of(iova),
-            iova.checked_sub(1),
-            IovaRange::inclusive(iova, range.last()),
-        ) else {
-            return Ok(false);
-        };
         if self.mappings >= self.entry_limit {
             return Err(IoasError::EntryLimit { limit: self.entry_limit });
         }
         let offset = mapping.offset().plus(iova.get().minus(range.first().get()));
         let attachment = Attachment::hold(mapping.region().clone(), prot.contains(Prot::WRITE))
             .map_err(|(error, _)| IoasError::Map(MapErrorKind::Attach(error)))?;
-        if !self.areas.set_last(key, last) {
-            // SAFETY: "the device cannot reach the memory any more": nothing is mapped under this
-            // attachment; the one of the mapping stands for all of it.
-            drop(unsafe { attachment.release() });
-            return Err(IoasError::NotMapped { iova });
-        }
-        match self.place(tail, Area::mapped(Mapped { attachment, offset, prot })) {
-            Ok(_) => {
-                self.mappings = self.mappings.plus(1);
-                Ok(true)
-            }
-            Err((kind, area)) => {
-                self.areas.set_last(key, range.last());
-                area.forget();
-                Err(kind)
-            }
-        }
-    }
-
-    /// Undoes [`cut`](Self::cut), if it has cut something.
-    fn join_at(&mut self, iova: Iova, was_cut: bool) {
-        let head = iova.checked_sub(1).filter(|_| was_cut).and_then(|last| self.areas.key_of(last));
-        let Some((key, (tail, area))) = head.and_then(|key| Some((key, self.areas.remove(iova)?)))
-        else {
-            return;
+        let area = Area::mapped(Mapped { attachment, offset, prot });
+        let key = self.areas.key_of(iova).zip(iova.checked_sub(1));
+        let key = key.and_then(|(key, last)| self.areas.set_last(key, last).then_some(key));
+        let failure = match (key, IovaRange::inclusive(iova, range.last())) {
+            (Some(_), Ok(tail)) => self.place(tail, area).err(),
+            (None, _) | (_, Err(_)) => Some((IoasError::NotMapped { iova }, area)),
         };
-        self.areas.set_last(key, tail.last());
-        self.mappings = self.mappings.minus(1);
-        area.forget();
+        let Some((kind, area)) = failure else {
+            self.mappings = self.mappings.plus(1);
+            return Ok(());
+        };
+        if let Some(key) = key {
+            self.areas.set_last(key, range.last());
+        }
+        if let AreaKind::Mapped(mapped) = area.kind {
+            // SAFETY: "the device cannot reach the memory any more": through nothing that this attachment
+            // stands for: the entries belong to the mapping that was not cut, which is attached.
+            drop(unsafe { mapped.attachment.release() });
+        }
+        Err(kind)
     }
 }
 
@@ -254,7 +250,7 @@ where
 {
     space: &'a mut Ioas<U, D, M, N>,
     next: Option<Iova>,
-    last: Iova,
+    range: IovaRange,
 }
 
 impl<U, D, M, N> Going<'_, U, D, M, N>
@@ -264,27 +260,43 @@ where
     M: Slab<Node<Area<U>>>,
     N: Slab<DomainLink<D>>,
 {
-    /// Lets go of the next mapping; returns its bytes.
+    /// Lets go of what the next mapping has in the range; returns its bytes.
     fn one(&mut self) -> Option<u64> {
+        let areas = &mut self.space.areas;
         loop {
-            let (range, area) = self.space.areas.first_from(self.next?)?;
-            if range.first() > self.last {
-                return None;
-            }
-            self.next = range.last().checked_add(1);
-            if area.memory().is_none() {
-                continue;
-            }
-            let (_, Area { kind: AreaKind::Mapped(mapped) }) =
-                self.space.areas.remove(range.first())?
+            let key = areas.key_from(self.next?)?;
+            let whole = areas.range_of(key)?;
+            let part = whole.intersection(&self.range)?;
+            self.next = whole.last().checked_add(1);
+            let Some(AreaKind::Mapped(mapped)) = areas.get_mut(key).map(|area| &mut area.kind)
             else {
+                continue;
+            };
+            let bytes = part.len().unwrap_or(u64::MAX);
+            if part != whole {
+                // What is left goes on under the same attachment.
+                let shrunk = if part.last() == whole.last() {
+                    part.first().checked_sub(1).is_some_and(|last| areas.set_last(key, last))
+                } else {
+                    mapped.offset = mapped.offset.plus(bytes);
+                    let behind =
+                        part.last().checked_add(1).filter(|_| part.first() == whole.first());
+                    behind.is_some_and(|behind| areas.set_first(key, behind))
+                };
+                if let Some(area) = areas.get_mut(key).filter(|_| !shrunk) {
+                    // It lies across both edges, which it does not.
+                    drop(area.poison());
+                }
+                return Some(bytes);
+            }
+            let (_, Area { kind: AreaKind::Mapped(mapped) }) = areas.remove_key(key)? else {
                 continue;
             };
             self.space.mappings = self.space.mappings.minus(1);
             // SAFETY: "the device cannot reach the memory any more, through no cache of translations
             // either": it was unmapped and flushed in every domain; otherwise it is poisoned.
             drop(unsafe { mapped.attachment.release() });
-            return Some(range.len().unwrap_or(u64::MAX));
+            return Some(bytes);
         }
     }
 }
@@ -298,16 +310,5 @@ where
 {
     fn drop(&mut self) {
         while self.one().is_some() {}
-    }
-}
-
-impl<U: Holder<Target: Region>> Area<U> {
-    /// Lets go of the memory of an area for whose entries another one stands.
-    fn forget(self) {
-        if let AreaKind::Mapped(mapped) = self.kind {
-            // SAFETY: "the device cannot reach the memory any more": through nothing that this attachment
-            // stands for: the entries belong to the area that it was cut from, which is attached.
-            drop(unsafe { mapped.attachment.release() });
-        }
     }
 }

@@ -458,3 +458,31 @@ fn an_entry_can_end_elsewhere() {
     assert!(tree.set_last(keys[39], Iova::new(u64::MAX)));
     assert_eq!(gap(&tree), None);
 }
+
+/// Beginnings move up; the gap before grows.
+#[test]
+fn the_beginning_of_an_entry_moves() {
+    let mut memory = memory(40);
+    let mut tree = Tree::new_in(SlabPool::new(&mut memory));
+    let entries = (0..40).map(|n| range(n * 100, n * 100 + 49));
+    let mut oracle = Oracle::default();
+    entries.for_each(|range| insert(&mut tree, &mut oracle, range, 0));
+    let mut random = Random(11);
+    for _ in 0..400 {
+        let at = random.below(40) as usize;
+        let Entry { range: old, key, .. } = oracle.0[at];
+        let first = Iova::new((old.first().get() + random.below(8)).saturating_sub(1));
+        let fits = old.contains(first);
+        assert_eq!(tree.set_first(key, first), fits);
+        assert!(!tree.set_first(key, Iova::new(old.last().get() + 1)));
+        if fits {
+            oracle.0[at].range = range(first.get(), old.last().get());
+        }
+        check_all(&tree, &oracle);
+        let within = range(random.below(2000), 2000 + random.below(3000));
+        check_range(&mut tree, &mut oracle, within, 50 + random.below(60));
+        *tree.get_mut(key).unwrap() = 7;
+        oracle.0[at].value = 7;
+    }
+    assert!(!tree.set_first(NONE, Iova::new(0)));
+}
