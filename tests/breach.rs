@@ -143,7 +143,9 @@ fn assert_poisoned(space: &mut Space, rig: &Rig, iommu: &Arc<Iommu>) {
     rig.buffer(8, 2, Area::read_write());
     let other = rig.pin(bytes(8 * P, 2 * P));
     let taken = space.map(Placement::At(iova(AT)), other.clone(), RW).unwrap_err();
-    assert_eq!(*taken.kind(), IoasError::Overlap { existing: poisoned });
+    assert!(poison(taken.kind()));
+    assert_eq!(space.reserve(iovas(0, 2 * AT)).map(drop).unwrap_err(), *taken.kind());
+    assert_eq!(space.poisoned().collect::<Vec<_>>(), [poisoned]);
     let place = space.map(Placement::Anywhere, other, RW).unwrap();
     assert!(place.intersection(&poisoned).is_none());
     rig.device(iommu).write(place.first(), b"fine").unwrap();

@@ -17,7 +17,7 @@ use pinned_sgl::iommu::{
     HeapIoas, Ioas, IoasError, IovaRange, MapErrorKind, Placement, SlabPool, SlabSlot,
 };
 use pinned_sgl::mock::{Area, Fragmentation, Iommu, Lie, MapFault, Step};
-use rig::{bytes, iova, iovas, Pinned, Rig, P, RW};
+use rig::{bytes, iova, iovas, Pinned, Rig, P, RO, RW};
 use std::sync::Arc;
 
 const AT: u64 = 0x1000_0000;
@@ -214,4 +214,104 @@ fn a_breach_of_a_part_poisons_the_mapping() {
         space.unmap_all();
         assert_eq!((umem.attachments(), iommu.mapped_bytes() > 0), (1, true));
     }
+}
+
+/// A mapping, a reserved range, and one that a domain has spoilt: three answers.
+#[test]
+fn what_is_in_the_way_is_said() {
+    let (rig, umem) = setup();
+    let iommu = rig.iommu("4K");
+    let mut space = Space::new();
+    space.attach(iommu.clone()).unwrap();
+    let page = |at: u64| iovas(AT + at * P, P);
+    let map = |space: &mut Space, at: u64| {
+        let place = Placement::At(page(at).first());
+        space.map_range(place, umem.clone(), 0..P, RW).map_err(|error| error.to_string())
+    };
+    for at in [0, 2] {
+        map(&mut space, at).unwrap();
+    }
+    space.reserve(page(1)).unwrap();
+    // SAFETY: the memory is that of the mock.
+    unsafe { iommu.lie(Lie::UnmapsNothing) };
+    assert!(matches!(space.unmap(page(2)), Err(IoasError::Breach(_))));
+    let answers = [
+        "0x10000000..=0x10000fff is mapped already",
+        "0x10001000..=0x10001fff is reserved",
+        "0x10002000..=0x10002fff cannot be used any more: a domain broke its contract there",
+    ];
+    for (at, answer) in (0..).zip(answers) {
+        assert_eq!(map(&mut space, at).unwrap_err(), format!("cannot map: {answer}"));
+    }
+    for (at, answer) in [(0, answers[0]), (2, answers[2])] {
+        assert_eq!(space.reserve(page(at)).map(drop).unwrap_err().to_string(), answer);
+    }
+    assert_eq!(space.poisoned().collect::<Vec<_>>(), [page(2)]);
+    assert_eq!(space.reserved().collect::<Vec<_>>(), [page(1)]);
+    assert_eq!(space.mappings(IovaRange::ALL).map(|it| it.range()).collect::<Vec<_>>(), [page(0)]);
+    assert_eq!(space.len(), 2);
+}
+
+/// Domains with which nothing could be mapped are refused when they come, not when something is mapped.
+#[test]
+fn domains_that_are_of_no_use() {
+    let (rig, umem) = setup();
+    let low = Arc::new(rig.config("4K").aperture(iovas(0, 1 << 32)).build());
+    let high = Arc::new(rig.config("4K").aperture(iovas(1 << 32, 1 << 32)).build());
+    let mut space = Space::new();
+    let id = space.attach(low.clone()).unwrap();
+    map(&mut space, Placement::At(iova(AT)), &umem).unwrap();
+    for (domain, kind, text) in [
+        (
+            high,
+            IoasError::NoCommonAperture {
+                aperture: iovas(1 << 32, 1 << 32),
+                others: iovas(0, 1 << 32),
+            },
+            "it translates 0x100000000..=0x1ffffffff, and all others only 0x0..=0xffffffff",
+        ),
+        (rig.iommu("none"), IoasError::NoPageSizes, "it has no page sizes"),
+        (low, IoasError::Attached { id }, "it is attached already"),
+    ] {
+        let calls = domain.stats();
+        let error = space.attach(domain.clone()).unwrap_err();
+        assert_eq!((*error.kind(), error.at()), (kind, None));
+        assert_eq!(error.to_string(), format!("cannot attach the domain: {text}"));
+        assert!(Arc::ptr_eq(&error.into_domain(), &domain));
+        assert_eq!((domain.stats(), space.domains().count(), umem.attachments()), (calls, 1, 1));
+    }
+    drop((space, umem));
+    rig.assert_idle();
+}
+
+/// The first byte that cannot be copied is the one that is reported, whatever comes behind it.
+#[test]
+fn the_first_address_that_cannot_be_accessed() {
+    let (rig, umem) = setup();
+    let mut space = space(&rig, &["4K"]);
+    let top = 0u64.wrapping_sub(P);
+    for (at, prot) in [(AT, RW), (AT + P, RO), (top, RW)] {
+        space.map_range(Placement::At(iova(at)), umem.clone(), 0..P, prot).unwrap();
+    }
+    for (at, len, text) in [
+        // Writable, read-only, nothing.
+        (AT + P - 1, 2, "cannot copy at IOVA 0x10001000: it is not mapped for that"),
+        (AT + P - 1, 2 * P, "cannot copy at IOVA 0x10001000: it is not mapped for that"),
+        (AT + 2 * P, P, "cannot copy at IOVA 0x10002000: nothing is mapped there"),
+        // Beyond the last address there is; but nothing is mapped before it.
+        (
+            u64::MAX - 3,
+            5,
+            "cannot copy at IOVA 0xffffffffffffffff: there are no addresses behind it",
+        ),
+        (u64::MAX, 2, "cannot copy at IOVA 0xffffffffffffffff: there are no addresses behind it"),
+        (top - 1, 2 * P, "cannot copy at IOVA 0xffffffffffffefff: nothing is mapped there"),
+    ] {
+        let error = space.write(iova(at), &vec![7; len as usize]).unwrap_err();
+        assert_eq!(error.to_string(), text);
+    }
+    space.write(iova(u64::MAX - 3), &[1; 4]).unwrap();
+    assert_eq!(rig.read(bytes(0, 2 * P)).iter().filter(|byte| **byte != 0).count(), 4);
+    drop((space, umem));
+    rig.assert_idle();
 }

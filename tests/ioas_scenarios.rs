@@ -186,7 +186,7 @@ fn scenario_3_automatic_addresses() {
     assert_eq!(*error.kind(), IoasError::NoRoom { len: 10 * P });
     assert!(Arc::ptr_eq(&error.into_region(), &umem));
     let taken = map(&mut space, &umem, AT, 1);
-    assert!(matches!(taken, Err(IoasError::Overlap { existing }) if existing.contains(iova(AT))));
+    assert!(matches!(taken, Err(IoasError::Reserved { range }) if range.contains(iova(AT))));
     let pieces = space.reserved().count();
     assert_eq!(space.unreserve(IovaRange::ALL), pieces);
     assert!(map(&mut space, &umem, AT, 1).is_ok());
@@ -448,7 +448,7 @@ fn reserved_addresses() {
     let all: Vec<_> = space.reserved().collect();
     assert_eq!(all.iter().map(|range| range.len().unwrap()).sum::<u64>(), 6 * P);
     assert_eq!(all[0].first(), iova(AT + 8 * P));
-    assert!(matches!(map(&mut space, &umem, AT + 13 * P, 2), Err(IoasError::Overlap { .. })));
+    assert!(matches!(map(&mut space, &umem, AT + 13 * P, 2), Err(IoasError::Reserved { .. })));
     // Reserved addresses are not unmapped, and do not matter to what is.
     assert!(matches!(space.unmap(iovas(AT + 8 * P, 6 * P)), Err(IoasError::NotMapped { .. })));
     assert_eq!(space.unmap(iovas(AT, 16 * P)), Ok(8 * P));

@@ -145,12 +145,14 @@ impl<E: Into<Error>> From<IoasError<E>> for Error {
     fn from(error: IoasError<E>) -> Self {
         match error {
             IoasError::Range(error) => error.into(),
-            IoasError::Overlap { .. } => code::EEXIST,
+            IoasError::Overlap { .. } | IoasError::Reserved { .. } | IoasError::Attached { .. } => {
+                code::EEXIST
+            }
+            IoasError::NoPageSizes | IoasError::NoCommonAperture { .. } => code::EINVAL,
             IoasError::NoRoom { .. } | IoasError::EntryLimit { .. } => code::ENOSPC,
             IoasError::OutOfMemory => code::ENOMEM,
             IoasError::NotMapped { .. } => code::ENOENT,
             IoasError::CutsMapping { .. } | IoasError::CutsEntry { .. } => code::EINVAL,
-            IoasError::NotPermitted { .. } => code::EPERM,
             IoasError::Map(kind) => kind.into(),
             IoasError::Domain(error) => error.into(),
             IoasError::NoSuchDomain => code::ENOENT,
@@ -183,6 +185,7 @@ impl<E: Into<Error>> From<IoasAccessError<E>> for Error {
         match error.kind {
             IoasAccessErrorKind::NotMapped => code::ENOENT,
             IoasAccessErrorKind::NotPermitted => code::EPERM,
+            IoasAccessErrorKind::Wraps => code::EOVERFLOW,
             IoasAccessErrorKind::Access(kind) => kind.into(),
         }
     }

@@ -370,7 +370,7 @@ impl World {
     fn occupied(&self, domain: usize) -> Vec<Area> {
         let mut areas = vec![];
         for space in &self.spaces {
-            for _ in space.domains.iter().filter(|there| **there == domain) {
+            if space.domains.contains(&domain) {
                 areas.extend(space.areas.iter().copied().filter(Area::is_mapped));
             }
         }
@@ -398,9 +398,8 @@ impl World {
     /// Whether an area can be mapped in every domain of a space.
     fn can_place(&self, space: usize, area: Area) -> bool {
         let it = &self.spaces[space];
-        let twice = |domain| it.domains.iter().filter(|there| *there == domain).count() > 1;
         it.areas.iter().all(|there| !there.overlaps(area.first, area.last))
-            && it.domains.iter().all(|domain| !twice(domain) && self.can_install(*domain, area))
+            && it.domains.iter().all(|domain| self.can_install(*domain, area))
     }
 
     /// What every address that can be mapped is a multiple of, and the addresses of all domains.
@@ -507,9 +506,11 @@ impl World {
                     let can = inside && area(at).is_some_and(|area| self.can_place(space, area));
                     assert!(!(legal && can) || fired, "{error}");
                 }
-                let overlaps = at.and_then(area).is_some_and(|area| {
-                    !self.spaces[space].in_range(inclusive(area.first, area.last)).is_empty()
-                });
+                let there = at
+                    .and_then(area)
+                    .map(|area| self.spaces[space].in_range(inclusive(area.first, area.last)));
+                let there = there.and_then(|there| there.first().copied());
+                let overlaps = there.is_some();
                 match error.kind() {
                     IoasError::Map(MapErrorKind::NoAccess) => assert!(!may),
                     IoasError::EntryLimit { .. } => assert!(limited),
@@ -520,10 +521,11 @@ impl World {
                     IoasError::NoRoom { .. } => {
                         assert!(at.is_none() && !self.has_room(space, len, &allowed));
                     }
-                    IoasError::Overlap { existing } => {
-                        let there = self.spaces[space].at(existing.first().get()).unwrap();
-                        assert_eq!(inclusive(there.first, there.last), *existing);
-                        assert!(overlaps);
+                    IoasError::Overlap { existing: range } | IoasError::Reserved { range } => {
+                        let there = there.unwrap();
+                        assert_eq!(inclusive(there.first, there.last), *range);
+                        let reserved = matches!(error.kind(), IoasError::Reserved { .. });
+                        assert_eq!(there.is_mapped(), !reserved);
                     }
                     IoasError::OutOfMemory => assert!(fired),
                     IoasError::Map(MapErrorKind::Domain(MapFault::Injected)) => assert!(fired),
@@ -700,12 +702,20 @@ impl World {
     fn attach_to(&mut self, u: &mut Unstructured<'_>, space: usize) -> Result<()> {
         let domain = u.int_in_range(0..=1)?;
         let areas = self.spaces[space].areas.clone();
-        let can = areas.iter().all(|area| self.can_install(domain, *area));
-        let full = self.spaces[space].domains.len() > 3;
-        if full {
-            return Ok(());
-        }
         let iommu = self.iommus[domain].clone();
+        let (aperture, others) = (iommu.aperture(), self.common(space).1.unwrap());
+        let refusal = if let Some(index) =
+            self.spaces[space].domains.iter().position(|there| *there == domain)
+        {
+            Some(IoasError::Attached { id: self.ids[space][index] })
+        } else if iommu.page_sizes().is_empty() {
+            Some(IoasError::NoPageSizes)
+        } else if aperture.intersection(&others).is_none() {
+            Some(IoasError::NoCommonAperture { aperture, others })
+        } else {
+            None
+        };
+        let can = refusal.is_none() && areas.iter().all(|area| self.can_install(domain, *area));
         let (result, fired) = self.planned(|this| this.reals[space].attach(iommu));
         match result {
             Ok(id) => {
@@ -716,6 +726,9 @@ impl World {
             Err(error) => {
                 assert!(!can || fired, "{error}");
                 assert!(!matches!(error.kind(), IoasError::Breach(_)));
+                if let Some(refusal) = refusal {
+                    assert_eq!(*error.kind(), refusal);
+                }
             }
         }
         Ok(())
@@ -745,7 +758,11 @@ impl World {
                     self.spaces[space].areas.push(Area { first, last, kind: Kind::Reserved });
                 }
             }
-            Err(IoasError::Overlap { .. }) => assert!(taken),
+            Err(IoasError::Overlap { existing }) => {
+                let mut there = self.spaces[space].in_range(range);
+                there.retain(Area::is_mapped);
+                assert_eq!(inclusive(there[0].first, there[0].last), existing);
+            }
             Err(IoasError::OutOfMemory) => assert!(fired),
             Err(other) => panic!("{other}"),
         }
@@ -869,9 +886,6 @@ impl World {
     fn cpu(&mut self, u: &mut Unstructured<'_>, space: usize) -> Result<()> {
         let (first, write, mut bytes) =
             (self.some_iova(u)?, u.arbitrary::<bool>()?, machine::data(u)?);
-        let Some(last) = first.checked_add(bytes.len() as u64 - 1) else {
-            return Ok(());
-        };
         let iova = Iova::new(first);
         let done = if write {
             self.reals[space].write(iova, &bytes)
@@ -879,26 +893,27 @@ impl World {
             self.reals[space].read(iova, &mut bytes)
         };
         let needs = if write { Prot::WRITE } else { Prot::READ };
-        let all = inclusive(first, last);
-        let there = self.spaces[space].in_range(all);
-        let refuses = there.iter().find(|area| !Self::allows(**area, needs));
-        match done {
-            Ok(()) => {
-                assert!(self.spaces[space].first_hole(all).is_none() && refuses.is_none());
-                let at = |iova| self.byte(self.spaces[space].mapped_at(iova).unwrap(), iova);
-                let places: Vec<_> = (first..=last).map(at).collect();
-                self.transfer(&places, &bytes, write);
+        // Byte for byte, up to the first that is not there.
+        let mut places = vec![];
+        let expected = (0..bytes.len() as u64).try_for_each(|distance| {
+            let failed = |at, kind| Err((Iova::new(at), kind));
+            let Some(at) = first.checked_add(distance) else {
+                return failed(u64::MAX, IoasAccessErrorKind::Wraps);
+            };
+            match self.spaces[space].mapped_at(at) {
+                None => failed(at, IoasAccessErrorKind::NotMapped),
+                Some(area) if !Self::allows(area, needs) => {
+                    failed(at, IoasAccessErrorKind::NotPermitted)
+                }
+                Some(area) => {
+                    places.push(self.byte(area, at));
+                    Ok(())
+                }
             }
-            Err(error) => match error.kind {
-                IoasAccessErrorKind::NotMapped => {
-                    assert_eq!(self.spaces[space].first_hole(all), Some(error.iova.get()));
-                }
-                IoasAccessErrorKind::NotPermitted => {
-                    assert!(self.spaces[space].first_hole(all).is_none());
-                    assert_eq!(refuses.unwrap().first.max(first), error.iova.get());
-                }
-                other => panic!("{other:?}"),
-            },
+        });
+        assert_eq!(done.map_err(|error| (error.iova, error.kind)), expected);
+        if expected.is_ok() {
+            self.transfer(&places, &bytes, write);
         }
         Ok(())
     }

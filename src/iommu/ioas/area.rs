@@ -3,6 +3,7 @@
 
 use super::super::prot::Prot;
 use super::super::range::IovaRange;
+use super::error::IoasError;
 use crate::addr::{Iova, PhysAddr};
 use crate::sgl::Window;
 use crate::umem::{Attachment, Holder, Region, RegionExt as _};
@@ -59,6 +60,15 @@ impl<U: Holder<Target: Region>> Area<U> {
         match core::mem::replace(&mut self.kind, AreaKind::Poisoned) {
             AreaKind::Mapped(mapped) => Some(mapped.attachment.leak()),
             AreaKind::Reserved { .. } | AreaKind::Poisoned => None,
+        }
+    }
+
+    /// Why nothing else can be at `range`, where the area lies.
+    pub(super) const fn in_the_way<E>(&self, range: IovaRange) -> IoasError<E> {
+        match self.kind {
+            AreaKind::Mapped(_) => IoasError::Overlap { existing: range },
+            AreaKind::Reserved { .. } => IoasError::Reserved { range },
+            AreaKind::Poisoned => IoasError::Poisoned { range },
         }
     }
 

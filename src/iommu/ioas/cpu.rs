@@ -6,7 +6,7 @@ use super::super::prot::Prot;
 use super::super::range::IovaRange;
 use super::super::slab::Slab;
 use super::super::tree::Node;
-use super::area::{Area, MappingRef};
+use super::area::Area;
 use super::domains::DomainLink;
 use super::space::Ioas;
 use crate::addr::Iova;
@@ -72,14 +72,19 @@ where
             return Ok(());
         }
         let failed = |iova, kind| IoasAccessError { iova, kind };
-        let range = IovaRange::new(iova, len as u64)
-            .map_err(|_| failed(iova, IoasAccessErrorKind::NotMapped))?;
-        self.check_mapped(range).map_err(|hole| failed(hole, IoasAccessErrorKind::NotMapped))?;
-        let refuses = |mapping: &MappingRef<'_, U>| !mapping.prot().contains(prot);
-        if let Some(refusing) = self.mappings(range).find(refuses) {
-            let first = refusing.range.first().max(iova);
-            return Err(failed(first, IoasAccessErrorKind::NotPermitted));
+        let fits = IovaRange::new(iova, len as u64);
+        let range = fits.or(IovaRange::inclusive(iova, Iova::new(u64::MAX)));
+        let range = range.map_err(|_| failed(iova, IoasAccessErrorKind::Wraps))?;
+        let mut next = Some(iova);
+        while let Some(at) = next.filter(|at| *at <= range.last()) {
+            let there = self.mapping_at(at);
+            let mapping = there.ok_or(failed(at, IoasAccessErrorKind::NotMapped))?;
+            if !mapping.prot().contains(prot) {
+                return Err(failed(at, IoasAccessErrorKind::NotPermitted));
+            }
+            next = mapping.range.last().checked_add(1);
         }
+        fits.map_err(|_| failed(range.last(), IoasAccessErrorKind::Wraps))?;
         let mut done = 0usize;
         for mapping in self.mappings(range) {
             let Some(part) = mapping.range.intersection(&range) else {
@@ -104,7 +109,8 @@ where
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct IoasAccessError<E> {
-    /// The first address at which it is not possible.
+    /// The first address at which it is not possible; the last address there is, if there are none for
+    /// the rest of the bytes.
     pub iova: Iova,
     /// Why.
     pub kind: IoasAccessErrorKind<E>,
@@ -118,6 +124,8 @@ pub enum IoasAccessErrorKind<E> {
     NotMapped,
     /// What is mapped there is not mapped for that.
     NotPermitted,
+    /// There are no addresses for the rest of the bytes.
+    Wraps,
     /// The memory could not be accessed. Bytes before it have been copied.
     Access(AccessErrorKind<E>),
 }
@@ -128,6 +136,7 @@ impl<E: fmt::Display> fmt::Display for IoasAccessError<E> {
         match &self.kind {
             IoasAccessErrorKind::NotMapped => f.write_str("nothing is mapped there"),
             IoasAccessErrorKind::NotPermitted => f.write_str("it is not mapped for that"),
+            IoasAccessErrorKind::Wraps => f.write_str("there are no addresses behind it"),
             IoasAccessErrorKind::Access(kind) => kind.fmt(f),
         }
     }
@@ -137,7 +146,9 @@ impl<E: core::error::Error + 'static> core::error::Error for IoasAccessError<E> 
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match &self.kind {
             IoasAccessErrorKind::Access(kind) => kind.source(),
-            IoasAccessErrorKind::NotMapped | IoasAccessErrorKind::NotPermitted => None,
+            IoasAccessErrorKind::NotMapped
+            | IoasAccessErrorKind::NotPermitted
+            | IoasAccessErrorKind::Wraps => None,
         }
     }
 }

@@ -91,10 +91,15 @@ where
     /// # Errors
     ///
     /// [`IoasAttachError`], with the domain; nothing is mapped in it then, and the address space is
-    /// as before. After [`IoasError::Breach`] nobody knows what is mapped in the domain, and the mapping
+    /// as before. A domain is refused that [is attached](IoasError::Attached), or with which nothing could
+    /// be mapped: [without pages](IoasError::NoPageSizes), or
+    /// [without addresses](IoasError::NoCommonAperture) that the others have, too. After [`IoasError::Breach`] nobody knows what is mapped in the domain, and the mapping
     /// at which it happened is poisoned.
     pub fn attach(&mut self, domain: D) -> Result<DomainId, IoasAttachError<D, DomainError<D>>> {
         let failed = |kind, at, domain| IoasAttachError { kind, at, domain };
+        if let Err(kind) = self.check_domain(&domain) {
+            return Err(failed(kind, None, domain));
+        }
         if let Err((range, NotMapped { kind, breach, .. })) = self.replay(&*domain) {
             let kind = match self.withdraw_before(&*domain, range) {
                 Ok(()) => kind.into(),
@@ -112,6 +117,24 @@ where
             };
             failed(kind, None, domain)
         })
+    }
+
+    /// Whether something could be mapped here and in a domain that is not attached.
+    fn check_domain(&self, domain: &D) -> Result<(), IoasError<DomainError<D>>> {
+        let same = |known: &D| core::ptr::eq::<D::Target>(&**known, &**domain);
+        if let Some((id, _)) = self.domains.iter().find(|(_, known)| same(known)) {
+            return Err(IoasError::Attached { id });
+        }
+        if domain.page_sizes().is_empty() {
+            return Err(IoasError::NoPageSizes);
+        }
+        let aperture = domain.aperture();
+        match self.common_aperture() {
+            Some(others) if others.intersection(&aperture).is_none() => {
+                Err(IoasError::NoCommonAperture { aperture, others })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Maps all mappings in a domain that is not attached; stops at the first that fails.

@@ -4,6 +4,7 @@
 
 use super::super::entries::{Breach, MapErrorKind};
 use super::super::range::IovaRange;
+use super::domains::DomainId;
 use crate::addr::Iova;
 use crate::umem::RangeError;
 use core::fmt;
@@ -16,10 +17,21 @@ use core::fmt;
 pub enum IoasError<E> {
     /// The addresses are none: no bytes, or more than 64 bits.
     Range(RangeError),
-    /// Some of the addresses are in use, or reserved.
+    /// Something is mapped at some of the addresses.
     Overlap {
-        /// What lies there.
+        /// The first mapping there.
         existing: IovaRange,
+    },
+    /// Some of the addresses are reserved.
+    Reserved {
+        /// The first of the reserved ranges there.
+        range: IovaRange,
+    },
+    /// A domain broke its contract earlier, or did not come back from a call: nobody knows what devices
+    /// reach at these addresses, which cannot be used any more.
+    Poisoned {
+        /// The addresses.
+        range: IovaRange,
     },
     /// There is no room for so many bytes where they may lie.
     NoRoom {
@@ -31,7 +43,7 @@ pub enum IoasError<E> {
         /// The limit.
         limit: usize,
     },
-    /// There is no memory for another mapping or domain.
+    /// There is no memory to keep another mapping, domain or reserved range.
     OutOfMemory,
     /// Nothing is mapped there.
     NotMapped {
@@ -52,25 +64,29 @@ pub enum IoasError<E> {
         /// The entry, whose ends are the nearest legal edges.
         entry: IovaRange,
     },
-    /// The device, or the caller, may not do this with the memory there.
-    NotPermitted {
-        /// The first address at which it may not.
-        iova: Iova,
-    },
     /// A domain cannot map the memory.
     Map(MapErrorKind<E>),
     /// A domain failed.
     Domain(E),
     /// There is no such domain.
     NoSuchDomain,
+    /// The domain is attached already.
+    Attached {
+        /// Its number.
+        id: DomainId,
+    },
+    /// The domain has no pages of any size: nothing could be mapped any more.
+    NoPageSizes,
+    /// The domain translates none of the addresses that all others do: nothing could be mapped any more.
+    NoCommonAperture {
+        /// What the domain translates.
+        aperture: IovaRange,
+        /// What all others do.
+        others: IovaRange,
+    },
     /// A domain broke its contract. The pins of the mapping are leaked, and its addresses are not
     /// used again.
     Breach(Breach),
-    /// A domain broke its contract earlier, and these addresses cannot be used any more.
-    Poisoned {
-        /// The addresses.
-        range: IovaRange,
-    },
 }
 
 impl<E> From<MapErrorKind<E>> for IoasError<E> {
@@ -92,10 +108,14 @@ impl<E: fmt::Display> fmt::Display for IoasError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Range(error) => error.fmt(f),
-            Self::Overlap { existing } => write!(f, "{existing} is in use"),
+            Self::Overlap { existing } => write!(f, "{existing} is mapped already"),
+            Self::Reserved { range } => write!(f, "{range} is reserved"),
+            Self::Poisoned { range } => {
+                write!(f, "{range} cannot be used any more: a domain broke its contract there")
+            }
             Self::NoRoom { len } => write!(f, "there is no room for {len:#x} bytes"),
             Self::EntryLimit { limit } => write!(f, "there are {limit} mappings, the limit"),
-            Self::OutOfMemory => f.write_str("out of memory for another mapping"),
+            Self::OutOfMemory => f.write_str("out of memory"),
             Self::NotMapped { iova } => write!(f, "nothing is mapped at {iova}"),
             Self::CutsMapping { edge, mapping } => {
                 write!(
@@ -106,16 +126,15 @@ impl<E: fmt::Display> fmt::Display for IoasError<E> {
             Self::CutsEntry { edge, entry } => {
                 write!(f, "{edge} lies inside a page of the IOMMU, {entry}")
             }
-            Self::NotPermitted { iova } => {
-                write!(f, "the memory at {iova} is not mapped for that")
-            }
             Self::Map(kind) => kind.fmt(f),
             Self::Domain(error) => error.fmt(f),
             Self::NoSuchDomain => f.write_str("there is no such domain"),
-            Self::Breach(breach) => breach.fmt(f),
-            Self::Poisoned { range } => {
-                write!(f, "{range} cannot be used any more: a domain broke its contract there")
+            Self::Attached { .. } => f.write_str("it is attached already"),
+            Self::NoPageSizes => f.write_str("it has no page sizes"),
+            Self::NoCommonAperture { aperture, others } => {
+                write!(f, "it translates {aperture}, and all others only {others}")
             }
+            Self::Breach(breach) => breach.fmt(f),
         }
     }
 }

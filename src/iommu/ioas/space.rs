@@ -176,16 +176,23 @@ where
         self.areas.iter().filter_map(reserved)
     }
 
+    /// The ranges that cannot be used any more, in order: of those it is not known what devices reach.
+    pub fn poisoned(&self) -> impl Iterator<Item = IovaRange> + '_ {
+        let poisoned = |(range, area): (IovaRange, &Area<U>)| area.is_poisoned().then_some(range);
+        self.areas.iter().filter_map(poisoned)
+    }
+
     /// Keeps mappings out of `range`: an address window for interrupts, for example. What was
     /// reserved before may be reserved again. O(log n) for each piece that was not.
     ///
     /// # Errors
     ///
-    /// [`IoasError::Overlap`] if something is mapped there, or [`IoasError::OutOfMemory`].
+    /// [`IoasError::Overlap`] if something is mapped there, [`IoasError::Poisoned`], or
+    /// [`IoasError::OutOfMemory`].
     pub fn reserve(&mut self, range: IovaRange) -> Result<(), IoasError<DomainError<D>>> {
         let mut there = self.areas.overlapping(range);
-        if let Some((existing, _)) = there.find(|(_, area)| !area.is_reserved()) {
-            return Err(IoasError::Overlap { existing });
+        if let Some((range, area)) = there.find(|(_, area)| !area.is_reserved()) {
+            return Err(area.in_the_way(range));
         }
         let mut from = Some(range.first());
         while let Some(gap) = from.and_then(|from| self.gap(from, range.last())) {
@@ -240,7 +247,13 @@ where
         area: Area<U>,
     ) -> Result<u32, (IoasError<DomainError<D>>, Area<U>)> {
         self.areas.insert(range, area).map_err(|error| match error {
-            InsertError::Overlap { existing, value } => (IoasError::Overlap { existing }, value),
+            InsertError::Overlap { existing, value } => {
+                let there = self.areas.find(existing.first());
+                let why = there.map_or(IoasError::Overlap { existing }, |(range, area)| {
+                    area.in_the_way(range)
+                });
+                (why, value)
+            }
             InsertError::OutOfMemory { value } => (IoasError::OutOfMemory, value),
         })
     }
