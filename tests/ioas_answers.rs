@@ -17,6 +17,7 @@ use pinned_sgl::iommu::{
     HeapIoas, Ioas, IoasError, IovaRange, MapErrorKind, Placement, SlabPool, SlabSlot,
 };
 use pinned_sgl::mock::{Area, Fragmentation, Iommu, Lie, MapFault, Step};
+use pinned_sgl::PageSize;
 use rig::{bytes, iova, iovas, Pinned, Rig, P, RO, RW};
 use std::sync::Arc;
 
@@ -312,6 +313,63 @@ fn the_first_address_that_cannot_be_accessed() {
     }
     space.write(iova(u64::MAX - 3), &[1; 4]).unwrap();
     assert_eq!(rig.read(bytes(0, 2 * P)).iter().filter(|byte| **byte != 0).count(), 4);
+    drop((space, umem));
+    rig.assert_idle();
+}
+
+/// As long as there is no domain, what is mapped and cut is what a domain of the granule could take.
+#[test]
+fn without_a_domain_the_granule_decides() {
+    let (rig, umem) = setup();
+    let mut space = Space::new();
+    let mut map = |at: u64, range: std::ops::Range<u64>| {
+        let place = Placement::At(iova(at));
+        space.map_range(place, umem.clone(), range, RW).map_err(|error| error.to_string())
+    };
+    let phys = umem.whole().unwrap().phys(0x800).unwrap();
+    for (at, range, text) in [
+        (AT + 1, 0..P, "IOVA 0x10000001 is not a multiple of 4K, the smallest page size".into()),
+        (
+            AT,
+            0x800..P,
+            format!(
+                "memory at {phys}, byte 0x0 of the window, is not a multiple of 4K, \
+                 the smallest page size"
+            ),
+        ),
+        (
+            AT,
+            0..0x1001,
+            "contiguous memory ends at byte 0x1001 of the window, not at a multiple of 4K, \
+             the smallest page size"
+                .into(),
+        ),
+    ] {
+        assert_eq!(map(at, range), Err(format!("cannot map: {text}")));
+    }
+    let mapping = map(AT, 0..4 * P).unwrap();
+    let entry = iovas(AT + P, P);
+    for edge in [AT + P + 1, AT + 2 * P - 1] {
+        let refused = IoasError::CutsEntry { edge: iova(edge), entry };
+        assert_eq!(space.split(iova(edge)), Err(refused));
+        assert_eq!(space.unmap_cutting(iovas(AT, edge - AT)), Err(refused));
+    }
+    space.split(iova(AT + 2 * P)).unwrap();
+    // All of it can be mapped in a domain of such pages.
+    let id = space.attach(rig.iommu("4K")).unwrap();
+    space.detach(id).unwrap();
+    space.unmap(mapping).unwrap();
+    // Larger, and as small as can be.
+    space.set_granule(PageSize::SIZE_16K);
+    let place = space.map_range(Placement::Anywhere, umem.clone(), 0..0x8000, RW).unwrap();
+    assert_eq!(place, iovas(0x8000, 0x8000));
+    assert!(matches!(space.split(iova(0x9000)), Err(IoasError::CutsEntry { .. })));
+    space.split(iova(0xc000)).unwrap();
+    space.set_granule(PageSize::new(1).unwrap());
+    space.split(iova(0x9001)).unwrap();
+    let place = Placement::Within(&[iovas(7, 5)]);
+    assert_eq!(space.map_range(place, umem.clone(), 3..6, RW).unwrap(), iovas(7, 3));
+    assert_eq!(space.len(), 4);
     drop((space, umem));
     rig.assert_idle();
 }

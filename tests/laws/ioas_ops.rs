@@ -21,7 +21,7 @@ use pinned_sgl::mock::{
     Memory, Plan, Process,
 };
 use pinned_sgl::umem::{Account, AttachError, PinFlags, PinRequest, Umem, UserRange};
-use pinned_sgl::{Heap, Iova, PageSize, PhysAddr, UserAddr};
+use pinned_sgl::{Heap, Iova, PageSize, PageSizes, PhysAddr, UserAddr};
 use std::{collections::BTreeMap, sync::Arc};
 
 type Pinned = Umem<Arc<Process>, Arc<FailingAccountant<Account>>, Heap>;
@@ -80,13 +80,15 @@ struct Space {
     /// The latest first.
     domains: Vec<usize>,
     limit: usize,
+    /// What is mapped and cut where there is no domain.
+    granule: PageSize,
     /// Whether its domains were told to note what devices write.
     notes: bool,
 }
 
 impl Space {
-    fn new() -> Self {
-        Self { areas: vec![], domains: vec![], limit: usize::MAX, notes: false }
+    fn new(granule: PageSize) -> Self {
+        Self { areas: vec![], domains: vec![], limit: usize::MAX, granule, notes: false }
     }
 
     fn mappings(&self) -> usize {
@@ -242,9 +244,11 @@ impl World {
             memory,
         };
         for _ in 0..u.int_in_range(1..=2)? {
-            this.reals.push(this.new_space());
+            // One byte, half a page or a page; sometimes what is a matter of course elsewhere.
+            let granule = PageSize::from_shift(*u.choose(&[0, 9, 10, 12])?).unwrap();
+            this.reals.push(this.new_space(granule));
             this.ids.push(vec![]);
-            this.spaces.push(Space::new());
+            this.spaces.push(Space::new(granule));
         }
         for _ in 0..2 {
             this.pin(u)?;
@@ -258,11 +262,15 @@ impl World {
         Ok(this)
     }
 
-    fn new_space(&self) -> Real {
-        Ioas::new_in(
+    fn new_space(&self, granule: PageSize) -> Real {
+        let mut space = Ioas::new_in(
             FailingSlab::new(HeapSlab::new(), &self.plan),
             FailingSlab::new(HeapSlab::new(), &self.plan),
-        )
+        );
+        if granule != PageSize::SIZE_4K {
+            space.set_granule(granule);
+        }
+        space
     }
 
     fn step(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
@@ -379,20 +387,21 @@ impl World {
 
     /// Whether an area can be mapped in a domain.
     fn can_install(&self, domain: usize, area: Area) -> bool {
-        let Kind::Mapped { region, offset, .. } = area.kind else {
+        if !area.is_mapped() {
             return true;
-        };
-        let (iommu, region) = (&self.iommus[domain], &self.regions[region]);
-        let from = region.page_offset + offset;
+        }
+        let iommu = &self.iommus[domain];
         iommu.aperture().covers(&inclusive(area.first, area.last))
-            && machine::fits(
-                iommu.page_sizes(),
-                area.first,
-                &region.frames,
-                from,
-                area.last - area.first + 1,
-            )
+            && self.fits(iommu.page_sizes(), area)
             && self.occupied(domain).iter().all(|there| !there.overlaps(area.first, area.last))
+    }
+
+    /// Whether memory can be mapped there in pages of `sizes`.
+    fn fits(&self, sizes: PageSizes, area: Area) -> bool {
+        let Kind::Mapped { region, offset, .. } = area.kind else { panic!("{area:?}") };
+        let region = &self.regions[region];
+        let (from, len) = (region.page_offset + offset, area.last - area.first + 1);
+        machine::fits(sizes, area.first, &region.frames, from, len)
     }
 
     /// Whether an area can be mapped in every domain of a space.
@@ -400,6 +409,7 @@ impl World {
         let it = &self.spaces[space];
         it.areas.iter().all(|there| !there.overlaps(area.first, area.last))
             && it.domains.iter().all(|domain| self.can_install(*domain, area))
+            && (!it.domains.is_empty() || self.fits(it.granule.into(), area))
     }
 
     /// What every address that can be mapped is a multiple of, and the addresses of all domains.
@@ -409,7 +419,8 @@ impl World {
         let aperture = domains.fold(Some(IovaRange::ALL), |all, domain| {
             all.and_then(|all| all.intersection(&domain.aperture()))
         });
-        (smallest.map(PageSize::bytes).max().unwrap_or(4096), aperture)
+        let smallest = smallest.max().unwrap_or(self.spaces[space].granule);
+        (smallest.bytes(), aperture)
     }
 
     /// Whether there is room.
@@ -429,12 +440,11 @@ impl World {
 
     /// Whether all domains can map the memory somewhere.
     fn can_map(&self, space: usize, kind: Kind, len: u64) -> bool {
-        let Kind::Mapped { region, offset, .. } = kind else { panic!("{kind:?}") };
-        let region = &self.regions[region];
-        let from = region.page_offset + offset;
-        self.spaces[space].domains.iter().all(|domain| {
-            machine::fits(self.iommus[*domain].page_sizes(), 0, &region.frames, from, len)
-        })
+        let somewhere = Area { first: 0, last: len - 1, kind };
+        let it = &self.spaces[space];
+        let mut sizes = it.domains.iter().map(|domain| self.iommus[*domain].page_sizes());
+        sizes.all(|sizes| self.fits(sizes, somewhere))
+            && (!it.domains.is_empty() || self.fits(it.granule.into(), somewhere))
     }
 
     /// Whether a place is one that may be given.
@@ -595,7 +605,10 @@ impl World {
         let inside = self.spaces[space].mapped_at(iova).filter(|area| area.first != iova);
         let mut domains = self.spaces[space].domains.iter();
         let may_cut = |domain: &usize| machine::may_cut(&self.iommus[*domain], iova, may_split);
-        inside.is_none() || domains.all(may_cut)
+        let granule = self.spaces[space].granule;
+        inside.is_none()
+            || domains.len() == 0 && Iova::new(iova).is_aligned(granule)
+            || domains.len() > 0 && domains.all(may_cut)
     }
 
     fn is_cut(&self, space: usize, iova: u64) -> bool {
@@ -692,9 +705,10 @@ impl World {
         if u.arbitrary()? {
             assert_eq!(self.reals[space].unmap_all(), all);
         } else {
-            self.reals[space] = self.new_space();
+            let granule = self.spaces[space].granule;
+            self.reals[space] = self.new_space(granule);
             self.ids[space].clear();
-            self.spaces[space] = Space::new();
+            self.spaces[space] = Space::new(granule);
         }
         Ok(())
     }

@@ -59,6 +59,10 @@ impl<D, N: Slab<DomainLink<D>>> Domains<D, N> {
         })
     }
 
+    pub(super) const fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
     fn push(&mut self, domain: D) -> Result<DomainId, D> {
         let link = DomainLink { domain, next: self.first };
         let key = self.links.insert(link).map_err(|link| link.domain)?;
@@ -190,14 +194,18 @@ where
     }
 
     /// The sizes that addresses may be multiples of: those of any domain, from the largest of the
-    /// smallest sizes on, at which every domain can map. If there is no domain, those that one may have.
+    /// smallest sizes on, at which every domain can map. If there is no domain, those that one may have,
+    /// from the granule on.
     pub(super) fn placement_sizes(&self) -> PageSizes {
         let sizes = self.domains.iter().map(|(_, domain)| domain.page_sizes());
         match sizes.clone().filter_map(PageSizes::smallest).max() {
             Some(smallest) => {
                 sizes.fold(PageSizes::empty(), |all, one| all | one).at_least(smallest)
             }
-            None => PageSizes::all().at_least(PageSize::SIZE_4K).up_to(PageSize::SIZE_1G),
+            None => {
+                let likely = PageSizes::all().at_least(self.granule).up_to(PageSize::SIZE_1G);
+                likely | self.granule.into()
+            }
         }
     }
 

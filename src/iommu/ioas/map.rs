@@ -162,12 +162,18 @@ where
         Err(none)
     }
 
-    /// Maps memory at `range` in every domain, or in none.
+    /// Maps memory at `range` in every domain, or in none. If there is no domain, one of the granule must
+    /// be able to take it.
     fn install_everywhere(
         &self,
         range: IovaRange,
         mapped: &Mapped<U>,
     ) -> Result<(), NotMapped<DomainError<D>>> {
+        if self.domains.is_empty() {
+            let window = mapped.window(range).ok_or(NotMapped::breach(Breach::new(range)))?;
+            let tiles = window.tiles(self.granule.into(), range.first());
+            tiles.map(drop).map_err(MapErrorKind::Tiles)?;
+        }
         // SAFETY: "the memory is attached, for writing if it is mapped for that, until it was removed and
         // flushed; for ever after a breach, or if this unwinds": the caller lets go of the attachment
         // only behind a failure that is no breach, and keeps it here otherwise, or leaks it.

@@ -11,6 +11,7 @@ use super::error::IoasError;
 use crate::addr::{Iova, PhysAddr};
 use crate::exact::Exact as _;
 use crate::few::Few;
+use crate::page_size::PageSize;
 use crate::umem::{Holder, Region};
 use core::{fmt, ops::Deref};
 
@@ -82,6 +83,8 @@ where
     /// All areas but the reserved ones.
     pub(super) mappings: usize,
     pub(super) entry_limit: usize,
+    /// What is mapped and cut is a multiple of it as long as there is no domain.
+    pub(super) granule: PageSize,
     /// What the domains were told last.
     pub(super) dirty_tracking: bool,
 }
@@ -129,6 +132,7 @@ where
             domains: Domains::new_in(domains),
             mappings: 0,
             entry_limit: usize::MAX,
+            granule: PageSize::SIZE_4K,
             dirty_tracking: false,
         }
     }
@@ -136,6 +140,16 @@ where
     /// Allows `limit` mappings from now on (vfio: `dma_entry_limit`). Those that are there stay.
     pub fn set_entry_limit(&mut self, limit: usize) {
         self.entry_limit = limit;
+    }
+
+    /// What is mapped and cut while there is no domain: whole pages of `granule`, as in a domain that has
+    /// no others. It is 4 KiB at first, the smallest page of nearly every IOMMU, so that domains can take
+    /// what is mapped when they come. With larger pages in sight it is better larger; a space that
+    /// never gets a domain, as its devices are emulated, may do with one byte. What is mapped stays.
+    ///
+    /// As long as there is a domain, the domains decide.
+    pub fn set_granule(&mut self, granule: PageSize) {
+        self.granule = granule;
     }
 
     /// How many mappings there are. One that a domain did not unmap, against its contract, counts for

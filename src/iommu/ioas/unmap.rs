@@ -138,7 +138,8 @@ where
     /// there already, nothing changes. O(log n).
     ///
     /// It is never cut inside a page table entry: where a domain could split that, nothing makes it do
-    /// so, and both parts would share the entry. As long as there is no domain, any address will do.
+    /// so, and both parts would share the entry. As long as there is no domain, it is cut between pages of
+    /// the [granule](Self::set_granule).
     ///
     /// # Errors
     ///
@@ -194,10 +195,15 @@ where
         {
             return Err(IoasError::CutsMapping { edge: iova, mapping: mapping.range });
         }
-        match self.entry_across(domains, iova, may_split) {
-            Some(entry) => Err(IoasError::CutsEntry { edge: iova, entry }),
-            None => Ok(()),
-        }
+        let entry = match across {
+            Some(mapping) if self.domains.is_empty() && !iova.is_aligned(self.granule) => {
+                let first = iova.align_down(self.granule).max(mapping.range.first());
+                let last = Iova::new(iova.get() | self.granule.mask()).min(mapping.range.last());
+                IovaRange::inclusive(first, last).ok()
+            }
+            _ => self.entry_across(domains, iova, may_split),
+        };
+        entry.map_or(Ok(()), |entry| Err(IoasError::CutsEntry { edge: iova, entry }))
     }
 
     /// Cuts the mapping that lies across `iova`, if there is one.
