@@ -249,6 +249,11 @@ fn split_and_reserve() {
     let calls = each_call_of(&rig, &account, &iommus, |space, _| {
         space.reserve(iovas(3 * AT - P, 3 * P)).is_ok()
     });
+    assert_eq!(calls, 3, "two pieces, and what was reserved");
+    // A part of it: what was one piece is two.
+    let calls = each_call_of(&rig, &account, &iommus, |space, _| {
+        space.reserve(iovas(3 * AT, 0x10)).is_ok()
+    });
     assert_eq!(calls, 2);
 }
 

@@ -373,3 +373,28 @@ fn without_a_domain_the_granule_decides() {
     drop((space, umem));
     rig.assert_idle();
 }
+
+/// What a reservation has cut is joined again: reserving and taking back takes no places in the long run,
+/// and neither does failing to.
+#[test]
+fn reservations_leave_no_pieces() {
+    for (places, fits) in [(4, false), (5, true)] {
+        let mut slots: Vec<_> = (0..places).map(|_| SlabSlot::new()).collect();
+        let mut domains = [const { SlabSlot::new() }; 1];
+        let mut space: Ioas<Arc<Pinned>, Arc<Iommu>, _, _> =
+            Ioas::new_in(SlabPool::new(&mut slots), SlabPool::new(&mut domains));
+        let all = space.reserve(IovaRange::ALL).unwrap();
+        for at in 1..100 {
+            match space.reserve(iovas(at * P, P)) {
+                Ok(inner) => assert!(fits && space.unreserve(inner).is_ok()),
+                Err(error) => assert!(!fits && error == IoasError::OutOfMemory),
+            }
+            assert_eq!(space.reserved().collect::<Vec<_>>(), [IovaRange::ALL]);
+        }
+        assert!(space.unreserve(all).is_ok());
+        assert_eq!(space.reserved().count(), 0);
+        // All places are free again.
+        let pages = (0..places / 2).map(|at| space.reserve(iovas(2 * at * P, P)).is_ok());
+        assert!(pages.eq((0..places / 2).map(|_| true)));
+    }
+}

@@ -181,14 +181,13 @@ fn scenario_3_automatic_addresses() {
     assert!(large.is_some(), "{place}");
     // Everything is reserved: there is no room.
     space.unmap_all();
-    space.reserve(IovaRange::ALL).unwrap();
+    let all = space.reserve(IovaRange::ALL).unwrap();
     let error = space.map(Placement::Anywhere, umem.clone(), RO).unwrap_err();
     assert_eq!(*error.kind(), IoasError::NoRoom { len: 10 * P });
     assert!(Arc::ptr_eq(&error.into_region(), &umem));
     let taken = map(&mut space, &umem, AT, 1);
     assert!(matches!(taken, Err(IoasError::Reserved { range }) if range.contains(iova(AT))));
-    let pieces = space.reserved().count();
-    assert_eq!(space.unreserve(IovaRange::ALL), pieces);
+    assert!(space.unreserve(all).is_ok());
     assert!(map(&mut space, &umem, AT, 1).is_ok());
     drop((huge, whole));
     end(&rig, space, umem);
@@ -436,25 +435,45 @@ fn scenario_10_entry_limit() {
     end(&rig, space, umem);
 }
 
+/// Each of several users has its own reservations, which may overlap; one that goes takes nothing from
+/// the others.
 #[test]
 fn reserved_addresses() {
     let (rig, mut space, _, umem) = setup(8);
     let existing = map(&mut space, &umem, AT, 8).unwrap();
-    assert_eq!(space.reserve(iovas(AT + 7 * P, 4 * P)), Err(IoasError::Overlap { existing }));
+    let taken = space.reserve(iovas(AT + 7 * P, 4 * P));
+    assert_eq!(taken, Err(IoasError::Overlap { existing }));
     assert_eq!(space.reserved().count(), 0);
-    for (first, pages) in [(8, 2), (12, 2), (9, 4), (8, 6)] {
-        space.reserve(iovas(AT + first * P, pages * P)).unwrap();
-    }
-    let all: Vec<_> = space.reserved().collect();
-    assert_eq!(all.iter().map(|range| range.len().unwrap()).sum::<u64>(), 6 * P);
-    assert_eq!(all[0].first(), iova(AT + 8 * P));
+    let pages = |first: u64, pages: u64| iovas(AT + first * P, pages * P);
+    let mut held: Vec<_> = [(8, 2), (12, 2), (9, 4), (8, 6), (20, 1)]
+        .map(|(first, count)| space.reserve(pages(first, count)).unwrap())
+        .into();
+    let reserved = |space: &Space| space.reserved().collect::<Vec<_>>();
+    assert_eq!(reserved(&space), [pages(8, 6), pages(20, 1)]);
     assert!(matches!(map(&mut space, &umem, AT + 13 * P, 2), Err(IoasError::Reserved { .. })));
     // Reserved addresses are not unmapped, and do not matter to what is.
-    assert!(matches!(space.unmap(iovas(AT + 8 * P, 6 * P)), Err(IoasError::NotMapped { .. })));
+    assert!(matches!(space.unmap(pages(8, 6)), Err(IoasError::NotMapped { .. })));
     assert_eq!(space.unmap(iovas(AT, 16 * P)), Ok(8 * P));
-    assert_eq!(space.reserved().count(), all.len());
-    assert_eq!(space.unreserve(iovas(AT + 8 * P, 6 * P)), all.len());
-    map(&mut space, &umem, AT + 8 * P, 8).unwrap();
+    assert_eq!(reserved(&space), [pages(8, 6), pages(20, 1)]);
+    // The one over all of it goes; then the first, of which another has a page.
+    for (index, left) in
+        [(3, &[(8, 6), (20, 1)][..]), (0, &[(9, 5), (20, 1)]), (1, &[(12, 2), (20, 1)])]
+    {
+        assert!(space.unreserve(held.remove(index)).is_ok());
+        let left: Vec<_> = left.iter().map(|(first, count)| pages(*first, *count)).collect();
+        assert_eq!(reserved(&space), left);
+    }
+    map(&mut space, &umem, AT + 8 * P, 4).unwrap();
+    // It is of this space, and of no other.
+    let mut other = Space::new();
+    other.reserve(pages(0, 64)).unwrap();
+    let mine = other.unreserve(held.remove(0)).unwrap_err();
+    assert_eq!(mine.range(), pages(12, 2));
+    assert_eq!((reserved(&other), reserved(&space).len()), (vec![pages(0, 64)], 2));
+    assert!(space.unreserve(mine).is_ok());
+    // Dropped, it stays as long as the space.
+    drop(held);
+    assert_eq!(reserved(&space), [pages(20, 1)]);
     end(&rig, space, umem);
 }
 

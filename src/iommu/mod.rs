@@ -227,7 +227,7 @@ pub use error::{CutError, CutErrorKind, MapError, UnmapError, UnmapRangeError};
 pub use ioas::HeapIoas;
 pub use ioas::{
     Area, DomainId, DomainLink, Ioas, IoasAccessError, IoasAccessErrorKind, IoasAttachError,
-    IoasError, IoasMapError, MappingRef, Placement,
+    IoasError, IoasMapError, MappingRef, Placement, Reservation,
 };
 pub use mapping::Mapping;
 pub use prot::Prot;

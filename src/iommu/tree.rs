@@ -370,6 +370,26 @@ impl<T, L: Slab<Node<T>>> IovaTree<T, L> {
         Ok(key)
     }
 
+    /// Keeps a value and a range beside the tree, in the same slab; returns its key. It is found by the
+    /// key only.
+    ///
+    /// # Errors
+    ///
+    /// The value, if there is no memory.
+    pub(crate) fn keep(&mut self, range: IovaRange, value: T) -> Result<u32, T> {
+        self.slab.insert(Node::leaf(range, NONE, 0, value)).map_err(|node| node.value)
+    }
+
+    /// What is [kept](Self::keep) under `key`, or is in the tree under it.
+    pub(crate) fn get(&self, key: u32) -> Option<(IovaRange, &T)> {
+        self.slab.get(key).map(|node| (node.link.range, &node.value))
+    }
+
+    /// Takes out what is [kept](Self::keep) under `key`.
+    pub(crate) fn let_go(&mut self, key: u32) -> Option<T> {
+        self.slab.remove(key).map(|node| node.value)
+    }
+
     /// Takes the entry that begins at `first` out, in O(log n).
     pub(crate) fn remove(&mut self, first: Iova) -> Option<(IovaRange, T)> {
         let (key, node) = self.search(first)?;

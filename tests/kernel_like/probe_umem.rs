@@ -212,8 +212,7 @@ pub fn probe_space_map<'a>(space: &mut Space<'a>, memory: &'a Memory<'a>, range:
     let within = [range];
     space.map(Placement::At(range.first()), memory, Prot::READ).is_ok()
         && space.map(Placement::Within(&within), memory, Prot::READ).is_ok()
-        && space.reserve(range).is_ok()
-        && space.unreserve(range) > 0
+        && space.reserve(range).is_ok_and(|reserved| space.unreserve(reserved).is_ok())
 }
 
 #[no_mangle]

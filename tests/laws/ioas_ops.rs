@@ -14,7 +14,7 @@ use super::machine::{self, IOVAS, PAGE, STEP};
 use arbitrary::{Result, Unstructured};
 use pinned_sgl::iommu::{
     Cuts, DirtyBitmap, DirtyDomain as _, Domain, DomainId, DomainLink, HeapSlab, Ioas,
-    IoasAccessErrorKind, IoasError, IovaRange, MapErrorKind, Node, Placement, Prot,
+    IoasAccessErrorKind, IoasError, IovaRange, MapErrorKind, Node, Placement, Prot, Reservation,
 };
 use pinned_sgl::mock::{
     Area as UserArea, Device, DmaFault, FailingAccountant, FailingSlab, Iommu, MapFault, Mapped,
@@ -195,6 +195,7 @@ struct World {
     regions: Vec<Region>,
     reals: Vec<Real>,
     ids: Vec<Vec<DomainId>>,
+    reservations: Vec<Vec<Reservation>>,
     spaces: Vec<Space>,
     iommus: Vec<Arc<Iommu>>,
     dirty: Vec<Dirty>,
@@ -236,6 +237,7 @@ impl World {
             regions: vec![],
             reals: vec![],
             ids: vec![],
+            reservations: vec![],
             spaces: vec![],
             iommus,
             dirty: vec![Dirty::default(); 2],
@@ -248,6 +250,7 @@ impl World {
             let granule = PageSize::from_shift(*u.choose(&[0, 9, 10, 12])?).unwrap();
             this.reals.push(this.new_space(granule));
             this.ids.push(vec![]);
+            this.reservations.push(vec![]);
             this.spaces.push(Space::new(granule));
         }
         for _ in 0..2 {
@@ -275,7 +278,7 @@ impl World {
 
     fn step(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
         let space = u.int_in_range(0..=self.spaces.len() - 1)?;
-        match u.int_in_range(0..=45)? {
+        match u.int_in_range(0..=47)? {
             0..=14 => self.map(u, space),
             15 | 16 => self.unmap(u, space),
             17 | 18 => self.unmap_cutting(u, space),
@@ -283,21 +286,21 @@ impl World {
             21 => self.unmap_all(u, space),
             22 | 23 => self.attach_to(u, space),
             24 => self.detach(u, space),
-            25 => self.reserve(u, space),
-            26 => self.unreserve(u, space),
-            27 | 28 => self.copy(u, space),
-            29..=31 => self.cpu(u, space),
-            32..=35 => self.device(u),
-            36 => self.track(u, space),
-            37 | 38 => self.read_dirty(u, space),
-            39 => {
+            25 | 26 => self.reserve(u, space),
+            27 | 28 => self.unreserve(u, space),
+            29 | 30 => self.copy(u, space),
+            31..=33 => self.cpu(u, space),
+            34..=37 => self.device(u),
+            38 => self.track(u, space),
+            39 | 40 => self.read_dirty(u, space),
+            41 => {
                 let limit = u.int_in_range(0..=12)?;
                 self.spaces[space].limit = limit;
                 self.reals[space].set_entry_limit(limit);
                 Ok(())
             }
-            40 | 41 => self.pin(u),
-            42 => {
+            42 | 43 => self.pin(u),
+            44 => {
                 if let Some(region) = self.some_region(u)? {
                     self.regions[region].handle = None;
                 }
@@ -533,9 +536,10 @@ impl World {
                     }
                     IoasError::Overlap { existing: range } | IoasError::Reserved { range } => {
                         let there = there.unwrap();
-                        assert_eq!(inclusive(there.first, there.last), *range);
                         let reserved = matches!(error.kind(), IoasError::Reserved { .. });
                         assert_eq!(there.is_mapped(), !reserved);
+                        let whole = inclusive(there.first, there.last);
+                        assert!(if reserved { whole.covers(range) } else { whole == *range });
                     }
                     IoasError::OutOfMemory => assert!(fired),
                     IoasError::Map(MapErrorKind::Domain(MapFault::Injected)) => assert!(fired),
@@ -708,6 +712,7 @@ impl World {
             let granule = self.spaces[space].granule;
             self.reals[space] = self.new_space(granule);
             self.ids[space].clear();
+            self.reservations[space].clear();
             self.spaces[space] = Space::new(granule);
         }
         Ok(())
@@ -763,19 +768,18 @@ impl World {
 
     fn reserve(&mut self, u: &mut Unstructured<'_>, space: usize) -> Result<()> {
         let range = self.some_range(u)?;
-        let taken = self.spaces[space].in_range(range).iter().any(Area::is_mapped);
+        let mut taken = self.spaces[space].in_range(range);
+        taken.retain(Area::is_mapped);
         let (result, fired) = self.planned(|this| this.reals[space].reserve(range));
         match result {
-            Ok(()) => {
-                assert!(!taken && !fired);
-                for (first, last) in self.spaces[space].gaps(range) {
-                    self.spaces[space].areas.push(Area { first, last, kind: Kind::Reserved });
-                }
+            Ok(reservation) => {
+                assert!(taken.is_empty() && !fired);
+                assert_eq!(reservation.range(), range);
+                self.reservations[space].push(reservation);
+                self.lay_reservations(space);
             }
             Err(IoasError::Overlap { existing }) => {
-                let mut there = self.spaces[space].in_range(range);
-                there.retain(Area::is_mapped);
-                assert_eq!(inclusive(there[0].first, there[0].last), existing);
+                assert_eq!(inclusive(taken[0].first, taken[0].last), existing);
             }
             Err(IoasError::OutOfMemory) => assert!(fired),
             Err(other) => panic!("{other}"),
@@ -783,16 +787,47 @@ impl World {
         Ok(())
     }
 
+    /// What is reserved is what the reservations have, and nothing else.
+    fn lay_reservations(&mut self, space: usize) {
+        let mut ranges: Vec<_> = self.reservations[space]
+            .iter()
+            .map(|it| (it.range().first().get(), it.range().last().get()))
+            .collect();
+        ranges.sort_unstable();
+        let areas = &mut self.spaces[space].areas;
+        areas.retain(Area::is_mapped);
+        let mut last: Option<Area> = None;
+        for (from, to) in ranges {
+            match &mut last {
+                Some(area) if from <= area.last.saturating_add(1) => area.last = area.last.max(to),
+                other => {
+                    areas.extend(*other);
+                    *other = Some(Area { first: from, last: to, kind: Kind::Reserved });
+                }
+            }
+        }
+        areas.extend(last);
+    }
+
     fn unreserve(&mut self, u: &mut Unstructured<'_>, space: usize) -> Result<()> {
-        let range = self.some_range(u)?;
-        let goes = |area: &Area| {
-            !area.is_mapped()
-                && area.first >= range.first().get()
-                && area.last <= range.last().get()
+        let owner = u.int_in_range(0..=self.spaces.len() - 1)?;
+        let Some(last) = self.reservations[owner].len().checked_sub(1) else {
+            return Ok(());
         };
-        let count = self.spaces[space].areas.iter().filter(|area| goes(area)).count();
-        self.spaces[space].areas.retain(|area| !goes(area));
-        assert_eq!(self.reals[space].unreserve(range), count);
+        let index = u.int_in_range(0..=last)?;
+        let range = self.reservations[owner][index].range();
+        if owner != space && self.reservations[space].iter().any(|it| it.range() == range) {
+            return Ok(());
+        }
+        let reservation = self.reservations[owner].swap_remove(index);
+        match self.reals[space].unreserve(reservation) {
+            Ok(()) => assert_eq!(owner, space),
+            Err(reservation) => {
+                assert!(owner != space);
+                self.reservations[owner].push(reservation);
+            }
+        }
+        self.lay_reservations(space);
         Ok(())
     }
 

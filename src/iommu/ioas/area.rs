@@ -19,8 +19,10 @@ pub struct Area<U: Holder<Target: Region>> {
 pub(super) enum AreaKind<U: Holder<Target: Region>> {
     /// Memory, mapped in every domain.
     Mapped(Mapped<U>),
-    /// Not to be used. `fresh` while it is being reserved.
-    Reserved { fresh: bool },
+    /// Not to be used: a piece of one reservation or of several.
+    Reserved,
+    /// A reservation, and the next one; kept beside the tree, where its pieces are.
+    Reservation { next: u32 },
     /// It is not known what a device reaches here: memory is being mapped, or a domain broke its
     /// contract or did not come back from a call.
     Poisoned,
@@ -43,14 +45,18 @@ impl<U: Holder<Target: Region>> Area<U> {
     }
 
     pub(super) const fn reserved() -> Self {
-        Self { kind: AreaKind::Reserved { fresh: true } }
+        Self { kind: AreaKind::Reserved }
+    }
+
+    pub(super) const fn reservation(next: u32) -> Self {
+        Self { kind: AreaKind::Reservation { next } }
     }
 
     /// The memory, if there is any.
     pub(super) const fn memory(&self) -> Option<&Mapped<U>> {
         match &self.kind {
             AreaKind::Mapped(mapped) => Some(mapped),
-            AreaKind::Reserved { .. } | AreaKind::Poisoned => None,
+            AreaKind::Reserved | AreaKind::Reservation { .. } | AreaKind::Poisoned => None,
         }
     }
 
@@ -59,7 +65,7 @@ impl<U: Holder<Target: Region>> Area<U> {
     pub(super) fn poison(&mut self) -> Option<U> {
         match core::mem::replace(&mut self.kind, AreaKind::Poisoned) {
             AreaKind::Mapped(mapped) => Some(mapped.attachment.leak()),
-            AreaKind::Reserved { .. } | AreaKind::Poisoned => None,
+            AreaKind::Reserved | AreaKind::Reservation { .. } | AreaKind::Poisoned => None,
         }
     }
 
@@ -67,13 +73,13 @@ impl<U: Holder<Target: Region>> Area<U> {
     pub(super) const fn in_the_way<E>(&self, range: IovaRange) -> IoasError<E> {
         match self.kind {
             AreaKind::Mapped(_) => IoasError::Overlap { existing: range },
-            AreaKind::Reserved { .. } => IoasError::Reserved { range },
+            AreaKind::Reserved | AreaKind::Reservation { .. } => IoasError::Reserved { range },
             AreaKind::Poisoned => IoasError::Poisoned { range },
         }
     }
 
     pub(super) const fn is_reserved(&self) -> bool {
-        matches!(self.kind, AreaKind::Reserved { .. })
+        matches!(self.kind, AreaKind::Reserved)
     }
 
     pub(super) const fn is_poisoned(&self) -> bool {
@@ -113,7 +119,7 @@ impl<U: Holder<Target: Region>> fmt::Debug for Area<U> {
             AreaKind::Mapped(Mapped { offset, prot, .. }) => {
                 write!(f, "Mapped(from byte {offset:#x}, {prot:?})")
             }
-            AreaKind::Reserved { .. } => f.write_str("Reserved"),
+            AreaKind::Reserved | AreaKind::Reservation { .. } => f.write_str("Reserved"),
             AreaKind::Poisoned => f.write_str("Poisoned"),
         }
     }

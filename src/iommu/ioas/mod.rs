@@ -17,6 +17,7 @@
 //! | `placement` | where a mapping goes |
 //! | `map` | mapping, at an address or anywhere |
 //! | `unmap` | unmapping whole mappings, and cutting them in two |
+//! | `reserve` | keeping mappings out of ranges |
 //! | `copy` | the same memory in another address space |
 //! | `cpu` | reading and writing memory by IOVA |
 //! | `dirty` | which pages devices have written |
@@ -29,6 +30,7 @@ mod domains;
 mod error;
 mod map;
 mod placement;
+mod reserve;
 mod space;
 mod unmap;
 
@@ -37,6 +39,7 @@ pub use cpu::{IoasAccessError, IoasAccessErrorKind};
 pub use domains::{DomainId, DomainLink};
 pub use error::{IoasAttachError, IoasError, IoasMapError};
 pub use placement::Placement;
+pub use reserve::Reservation;
 #[cfg(feature = "alloc")]
 pub use space::HeapIoas;
 pub use space::Ioas;

@@ -3,13 +3,12 @@
 
 use super::super::domain::Domain;
 use super::super::range::IovaRange;
-use super::super::slab::Slab;
+use super::super::slab::{Slab, NONE};
 use super::super::tree::{InsertError, IovaTree, Node};
-use super::area::{Area, AreaKind, MappingRef};
+use super::area::{Area, MappingRef};
 use super::domains::{remove_all, DomainLink, Domains};
 use super::error::IoasError;
 use crate::addr::{Iova, PhysAddr};
-use crate::exact::Exact as _;
 use crate::few::Few;
 use crate::page_size::PageSize;
 use crate::umem::{Holder, Region};
@@ -49,7 +48,7 @@ pub(super) type DomainError<D> = <<D as Deref>::Target as Domain>::Error;
 /// let mut space = HeapIoas::new();
 /// let first = Arc::new(Iommu::new(PageSizes::SIZE_4K | PageSizes::SIZE_64K));
 /// space.attach(first.clone())?;
-/// space.reserve(IovaRange::new(Iova::new(0xfee0_0000), 0x10_0000)?)?;
+/// let interrupts = space.reserve(IovaRange::new(Iova::new(0xfee0_0000), 0x10_0000)?)?;
 /// let prot = Prot::READ | Prot::WRITE;
 /// let fixed = space.map(Placement::At(Iova::new(0x4000_0000)), umem.clone(), prot)?;
 /// let anywhere = space.map(Placement::Anywhere, umem.clone(), Prot::READ)?;
@@ -65,6 +64,7 @@ pub(super) type DomainError<D> = <<D as Deref>::Target as Domain>::Error;
 /// assert!(space.unmap(IovaRange::new(fixed.first(), 0x1000)?).is_err());
 /// assert_eq!(space.unmap(IovaRange::ALL)?, 0x2_0000);
 /// space.detach(id)?;
+/// assert!(space.unreserve(interrupts).is_ok());
 /// # drop((space, umem));
 /// # memory.assert_no_leak();
 /// # memory.witness().assert_clean();
@@ -83,6 +83,8 @@ where
     /// All areas but the reserved ones.
     pub(super) mappings: usize,
     pub(super) entry_limit: usize,
+    /// The latest reservation, kept beside the areas.
+    pub(super) reservations: u32,
     /// What is mapped and cut is a multiple of it as long as there is no domain.
     pub(super) granule: PageSize,
     /// What the domains were told last.
@@ -132,6 +134,7 @@ where
             domains: Domains::new_in(domains),
             mappings: 0,
             entry_limit: usize::MAX,
+            reservations: NONE,
             granule: PageSize::SIZE_4K,
             dirty_tracking: false,
         }
@@ -184,74 +187,10 @@ where
         areas.filter_map(|(range, area)| Some(MappingRef { range, mapped: area.memory()? }))
     }
 
-    /// The reserved ranges, in order.
-    pub fn reserved(&self) -> impl Iterator<Item = IovaRange> + '_ {
-        let reserved = |(range, area): (IovaRange, &Area<U>)| area.is_reserved().then_some(range);
-        self.areas.iter().filter_map(reserved)
-    }
-
     /// The ranges that cannot be used any more, in order: of those it is not known what devices reach.
     pub fn poisoned(&self) -> impl Iterator<Item = IovaRange> + '_ {
         let poisoned = |(range, area): (IovaRange, &Area<U>)| area.is_poisoned().then_some(range);
         self.areas.iter().filter_map(poisoned)
-    }
-
-    /// Keeps mappings out of `range`: an address window for interrupts, for example. What was
-    /// reserved before may be reserved again. O(log n) for each piece that was not.
-    ///
-    /// # Errors
-    ///
-    /// [`IoasError::Overlap`] if something is mapped there, [`IoasError::Poisoned`], or
-    /// [`IoasError::OutOfMemory`].
-    pub fn reserve(&mut self, range: IovaRange) -> Result<(), IoasError<DomainError<D>>> {
-        let mut there = self.areas.overlapping(range);
-        if let Some((range, area)) = there.find(|(_, area)| !area.is_reserved()) {
-            return Err(area.in_the_way(range));
-        }
-        let mut from = Some(range.first());
-        while let Some(gap) = from.and_then(|from| self.gap(from, range.last())) {
-            if self.areas.insert(gap, Area::reserved()).is_err() {
-                self.unreserve_if(range, |area| {
-                    matches!(area.kind, AreaKind::Reserved { fresh: true })
-                });
-                return Err(IoasError::OutOfMemory);
-            }
-            from = gap.last().checked_add(1);
-        }
-        self.areas.for_each_mut(range, |_, area| area.kind = AreaKind::Reserved { fresh: false });
-        Ok(())
-    }
-
-    /// Takes back reservations: those pieces that lie whole in `range`. Tells how many there were.
-    pub fn unreserve(&mut self, range: IovaRange) -> usize {
-        self.unreserve_if(range, Area::is_reserved)
-    }
-
-    fn unreserve_if(&mut self, range: IovaRange, which: impl Fn(&Area<U>) -> bool) -> usize {
-        let mut pieces = 0usize;
-        let mut next = Some(range.first());
-        while let Some((piece, area)) = next.and_then(|next| self.areas.first_from(next)) {
-            if piece.first() > range.last() {
-                break;
-            }
-            next = piece.last().checked_add(1);
-            if which(area) && range.covers(&piece) {
-                self.areas.remove(piece.first());
-                pieces = pieces.plus(1);
-            }
-        }
-        pieces
-    }
-
-    /// The first unused addresses from `from` up to `last`.
-    pub(super) fn gap(&self, from: Iova, last: Iova) -> Option<IovaRange> {
-        let within = IovaRange::inclusive(from, last).ok()?;
-        let mut found = None;
-        self.areas.fit(within, 1, |gap| {
-            found = Some(gap);
-            Some(gap.first())
-        });
-        found
     }
 
     /// Puts an area into the tree; it comes back if there is no room or no memory for it.

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! [`Reservation`]: addresses that somebody keeps free of mappings.
+//!
+//! Reservations may overlap, as those of two devices do that are reached by interrupts at the same
+//! addresses. In the tree lie disjoint pieces; every reservation is made of whole ones:
+//!
+//! ```text
+//!  reservations   ├─────── a ────────┤       ├─── c ───┤      kept beside the tree, in a list
+//!                         ├─────── b ────────┤
+//!  pieces         ├───────┼──────────┼───────┼─────────┤      a piece ends where any of them does
+//! ```
+//!
+//! When one is taken back, the pieces go that no other has, and those become one again that only it
+//! had kept apart. That takes no memory.
+#![forbid(unsafe_code)]
+
+use super::super::domain::Domain;
+use super::super::range::IovaRange;
+use super::super::slab::{Slab, NONE};
+use super::super::tree::Node;
+use super::area::{Area, AreaKind};
+use super::domains::DomainLink;
+use super::error::IoasError;
+use super::space::{DomainError, Ioas};
+use crate::addr::Iova;
+use crate::umem::{Holder, Region};
+
+/// Addresses that are kept free of mappings in an [`Ioas`]: who has it can
+/// [take it back](Ioas::unreserve).
+///
+/// It belongs to whoever reserves the addresses: a device, for its window of interrupts, has one for
+/// each of its ranges. Dropping it takes nothing back: then the range is reserved as long as the
+/// address space lives.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Reservation {
+    key: u32,
+    range: IovaRange,
+}
+
+impl Reservation {
+    /// The addresses.
+    #[must_use]
+    pub const fn range(&self) -> IovaRange {
+        self.range
+    }
+}
+
+impl<U, D, M, N> Ioas<U, D, M, N>
+where
+    U: Holder<Target: Region>,
+    D: Holder<Target: Domain>,
+    M: Slab<Node<Area<U>>>,
+    N: Slab<DomainLink<D>>,
+{
+    /// Keeps mappings out of `range`: an address window for interrupts, for example. Others may have
+    /// reserved some of it, too: it is reserved until the last of them takes it back. It has one place
+    /// in the slab, and one for each piece that is new. O(log n + reservations).
+    ///
+    /// # Errors
+    ///
+    /// [`IoasError::Overlap`] if something is mapped there, [`IoasError::Poisoned`], or
+    /// [`IoasError::OutOfMemory`]; nothing has changed then.
+    pub fn reserve(&mut self, range: IovaRange) -> Result<Reservation, IoasError<DomainError<D>>> {
+        let mut there = self.areas.overlapping(range);
+        if let Some((range, area)) = there.find(|(_, area)| !area.is_reserved()) {
+            return Err(area.in_the_way(range));
+        }
+        let Some(key) = self.keep_reservation(range) else {
+            self.tidy(range);
+            return Err(IoasError::OutOfMemory);
+        };
+        self.reservations = key;
+        Ok(Reservation { key, range })
+    }
+
+    /// Makes the pieces of a reservation, and keeps it; `None` if there is no memory for that.
+    fn keep_reservation(&mut self, range: IovaRange) -> Option<u32> {
+        self.cut_piece(range.first())?;
+        if let Some(behind) = range.last().checked_add(1) {
+            self.cut_piece(behind)?;
+        }
+        let mut from = Some(range.first());
+        while let Some(gap) = from.and_then(|from| self.gap(from, range.last())) {
+            self.areas.insert(gap, Area::reserved()).ok()?;
+            from = gap.last().checked_add(1);
+        }
+        self.areas.keep(range, Area::reservation(self.reservations)).ok()
+    }
+
+    /// Lets a piece begin at `iova`, if one lies across.
+    fn cut_piece(&mut self, iova: Iova) -> Option<()> {
+        let across = self.areas.find(iova).filter(|(_, area)| area.is_reserved());
+        let Some((piece, _)) = across.filter(|(piece, _)| piece.first() < iova) else {
+            return Some(());
+        };
+        let key = self.areas.key_of(iova)?;
+        let tail = IovaRange::inclusive(iova, piece.last()).ok()?;
+        self.areas.set_last(key, iova.checked_sub(1)?);
+        let cut = self.areas.insert(tail, Area::reserved()).ok();
+        if cut.is_none() {
+            self.areas.set_last(key, piece.last());
+        }
+        cut.map(drop)
+    }
+
+    /// The first unused addresses from `from` up to `last`.
+    fn gap(&self, from: Iova, last: Iova) -> Option<IovaRange> {
+        let within = IovaRange::inclusive(from, last).ok()?;
+        let mut found = None;
+        self.areas.fit(within, 1, |gap| {
+            found = Some(gap);
+            Some(gap.first())
+        });
+        found
+    }
+
+    /// Takes a reservation back. What nobody else has reserved can be used then. O(reservations) for each
+    /// piece of it.
+    ///
+    /// # Errors
+    ///
+    /// The reservation, if there is none like it here: it is one of another address space.
+    pub fn unreserve(&mut self, reservation: Reservation) -> Result<(), Reservation> {
+        let Reservation { key, range } = reservation;
+        let found = self.reservations().find(|(_, at, there)| (*at, *there) == (key, range));
+        let Some((before, ..)) = found else {
+            return Err(reservation);
+        };
+        let Some(AreaKind::Reservation { next }) = self.areas.let_go(key).map(|area| area.kind)
+        else {
+            return Err(reservation);
+        };
+        match self.areas.get_mut(before) {
+            Some(before) => *before = Area::reservation(next),
+            None => self.reservations = next,
+        }
+        self.tidy(range);
+        Ok(())
+    }
+
+    /// All reservations, the latest first: the key of the one before, its own key, and its range.
+    fn reservations(&self) -> impl Iterator<Item = (u32, u32, IovaRange)> + '_ {
+        let (mut before, mut next) = (NONE, self.reservations);
+        core::iter::from_fn(move || {
+            let (range, area) = self.areas.get(next)?;
+            let AreaKind::Reservation { next: behind } = area.kind else {
+                return None;
+            };
+            let this = (before, next, range);
+            (before, next) = (next, behind);
+            Some(this)
+        })
+    }
+
+    /// Removes the pieces around `range` that no reservation has, and joins those that none keeps apart.
+    fn tidy(&mut self, range: IovaRange) {
+        let last = range.last().checked_add(1).unwrap_or(range.last());
+        let mut next = Some(range.first());
+        while let Some((piece, area)) = next.and_then(|next| self.areas.first_from(next)) {
+            if piece.first() > last {
+                break;
+            }
+            next = piece.last().checked_add(1);
+            if !area.is_reserved() {
+                continue;
+            }
+            if self.reservations().all(|(.., it)| it.intersection(&piece).is_none()) {
+                self.areas.remove(piece.first());
+                continue;
+            }
+            let Some(before) = piece.first().checked_sub(1) else {
+                continue;
+            };
+            let touches = self.areas.find(before).is_some_and(|(_, area)| area.is_reserved());
+            let ends = |it: IovaRange| it.first() == piece.first() || it.last() == before;
+            if touches && !self.reservations().any(|(.., it)| ends(it)) {
+                self.areas.remove(piece.first());
+                if let Some(key) = self.areas.key_of(before) {
+                    self.areas.set_last(key, piece.last());
+                }
+            }
+        }
+    }
+
+    /// The reserved addresses, in order: those that touch are one range, whoever has reserved them.
+    pub fn reserved(&self) -> impl Iterator<Item = IovaRange> + '_ {
+        let pieces = self.areas.iter().filter(|(_, area)| area.is_reserved());
+        let mut pieces = pieces.map(|(piece, _)| piece).peekable();
+        core::iter::from_fn(move || {
+            let mut whole = pieces.next()?;
+            let touches =
+                |last: Iova| move |next: &IovaRange| last.checked_add(1) == Some(next.first());
+            while let Some(next) = pieces.next_if(touches(whole.last())) {
+                whole = IovaRange::inclusive(whole.first(), next.last()).unwrap_or(next);
+            }
+            Some(whole)
+        })
+    }
+}
