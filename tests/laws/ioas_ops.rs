@@ -419,9 +419,9 @@ impl World {
     fn common(&self, space: usize) -> (u64, Option<IovaRange>) {
         let domains = self.spaces[space].domains.iter().map(|domain| &self.iommus[*domain]);
         let smallest = domains.clone().filter_map(|domain| domain.page_sizes().smallest());
-        let aperture = domains.fold(Some(IovaRange::ALL), |all, domain| {
-            all.and_then(|all| all.intersection(&domain.aperture()))
-        });
+        let mut apertures = domains.map(|domain| domain.aperture());
+        let aperture =
+            apertures.try_fold(IovaRange::ALL, |all, aperture| all.intersection(&aperture));
         let smallest = smallest.max().unwrap_or(self.spaces[space].granule);
         (smallest.bytes(), aperture)
     }
