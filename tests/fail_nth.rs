@@ -321,5 +321,5 @@ fn dirty_tracking() {
         let read = set.and_then(|()| space.read_dirty(&mut bitmap, true));
         read.is_ok()
     });
-    assert_eq!(calls, 4, "each of two domains starts, and tells");
+    assert_eq!(calls, 8, "each of two domains forgets two mappings, starts, and tells");
 }

@@ -237,7 +237,7 @@ pub fn probe_space_copy<'a>(space: &mut Space<'a>, source: &Space<'a>, range: Io
 
 #[no_mangle]
 pub fn probe_space_access(
-    space: &Space<'_>,
+    space: &mut Space<'_>,
     iova: Iova,
     bytes: &mut [u8],
     words: &mut [u64],

@@ -82,13 +82,25 @@ struct Space {
     limit: usize,
     /// What is mapped and cut where there is no domain.
     granule: PageSize,
-    /// Whether its domains were told to note what devices write.
+    /// Whether it is noted what is written.
     notes: bool,
+    /// What was written by the CPU, or through a domain that is detached.
+    kept: Dirty,
+    /// Whether a domain could not say what was written through it: then too much is kept.
+    too_much: bool,
 }
 
 impl Space {
     fn new(granule: PageSize) -> Self {
-        Self { areas: vec![], domains: vec![], limit: usize::MAX, granule, notes: false }
+        Self {
+            areas: vec![],
+            domains: vec![],
+            limit: usize::MAX,
+            granule,
+            notes: false,
+            kept: Dirty::default(),
+            too_much: false,
+        }
     }
 
     fn mappings(&self) -> usize {
@@ -167,6 +179,10 @@ struct Dirty {
 }
 
 impl Dirty {
+    fn has(&self, first: u64, last: u64) -> bool {
+        self.written.iter().any(|(from, to)| *from <= last && first <= *to)
+    }
+
     fn subtract(&mut self, first: u64, last: u64) {
         let mut left = vec![];
         for (from, to) in self.written.drain(..) {
@@ -576,6 +592,7 @@ impl World {
     }
 
     fn removed(&mut self, space: usize, range: IovaRange) -> u64 {
+        self.spaces[space].kept.subtract(range.first().get(), range.last().get());
         let gone: Vec<Area> =
             self.spaces[space].in_range(range).into_iter().filter(Area::is_mapped).collect();
         self.spaces[space].areas.retain(|area| !gone.contains(area));
@@ -741,12 +758,18 @@ impl World {
                 assert!(can && !fired);
                 self.ids[space].insert(0, id);
                 self.spaces[space].domains.insert(0, domain);
+                self.dirty[domain].tracks |= self.spaces[space].notes;
             }
             Err(error) => {
                 assert!(!can || fired, "{error}");
                 assert!(!matches!(error.kind(), IoasError::Breach(_)));
                 if let Some(refusal) = refusal {
                     assert_eq!(*error.kind(), refusal);
+                } else if matches!(error.kind(), IoasError::Domain(_)) {
+                    assert!(self.spaces[space].notes);
+                } else {
+                    // It was told before anything was mapped.
+                    self.dirty[domain].tracks |= self.spaces[space].notes;
                 }
             }
         }
@@ -760,8 +783,19 @@ impl World {
         let index = u.int_in_range(0..=last)?;
         let id = self.ids[space].remove(index);
         let domain = self.spaces[space].domains.remove(index);
-        let back = self.reals[space].detach(id).unwrap();
+        let (back, fired) = self.planned(|this| this.reals[space].detach(id).unwrap());
         assert!(Arc::ptr_eq(&back, &self.iommus[domain]));
+        let it = &mut self.spaces[space];
+        if it.notes {
+            for (first, last) in &self.dirty[domain].written {
+                let areas = it.areas.iter().filter(|area| area.is_mapped());
+                for area in areas.filter(|area| area.overlaps(*first, *last)) {
+                    let part = area.within(*first, *last);
+                    it.kept.written.push((part.first, part.last));
+                }
+            }
+            it.too_much |= fired;
+        }
         self.forget_unmapped();
         Ok(())
     }
@@ -962,6 +996,10 @@ impl World {
         });
         assert_eq!(done.map_err(|error| (error.iova, error.kind)), expected);
         if expected.is_ok() {
+            if write && self.spaces[space].notes {
+                let last = first + (bytes.len() as u64 - 1);
+                self.spaces[space].kept.written.push((first, last));
+            }
             self.transfer(&places, &bytes, write);
         }
         Ok(())
@@ -1020,6 +1058,27 @@ impl World {
         let on = !u.ratio(1, 4)?;
         let (result, fired) = self.planned(|this| this.reals[space].set_dirty_tracking(on));
         assert_eq!(result.is_err(), fired);
+        if on && !self.spaces[space].notes {
+            // A new session begins clean. One that could not may have forgotten what was noted before.
+            let mapped: Vec<Area> =
+                self.spaces[space].areas.iter().copied().filter(Area::is_mapped).collect();
+            for domain in self.spaces[space].domains.clone() {
+                for area in &mapped {
+                    for entry in self.iommus[domain].mapped(inclusive(area.first, area.last)) {
+                        assert!(fired || !entry.dirty);
+                        if !entry.dirty {
+                            let (first, last) =
+                                (entry.range.first().get(), entry.range.last().get());
+                            self.dirty[domain].subtract(first, last);
+                        }
+                    }
+                }
+            }
+            if !fired {
+                self.spaces[space].kept = Dirty::default();
+                self.spaces[space].too_much = false;
+            }
+        }
         for domain in self.spaces[space].domains.clone() {
             if !fired {
                 self.dirty[domain].tracks = on;
@@ -1055,7 +1114,8 @@ impl World {
 
     fn read_dirty(&mut self, u: &mut Unstructured<'_>, space: usize) -> Result<()> {
         let (mut range, clear) = (self.some_range(u)?, u.arbitrary::<bool>()?);
-        let written: Vec<_> = self.dirty.iter().flat_map(|dirty| dirty.written.clone()).collect();
+        let known = self.dirty.iter().chain(self.spaces.iter().map(|space| &space.kept));
+        let written: Vec<_> = known.flat_map(|dirty| dirty.written.clone()).collect();
         if !written.is_empty() && u.arbitrary()? {
             // A part of what was written.
             let (first, last) = *u.choose(&written)?;
@@ -1079,25 +1139,28 @@ impl World {
             Ok(()) => assert!(!fired),
         }
         let written = |this: &Self, first: u64, last: u64| {
-            domains.iter().any(|domain| {
-                let known = &this.dirty[*domain].written;
-                known.iter().any(|(from, to)| *from <= last && first <= *to)
-            })
+            domains.iter().any(|domain| this.dirty[*domain].has(first, last))
         };
         // Each page of the bitmap: set if a byte of it, which is mapped here, was written.
         let mut page = range.first().get() & !size.mask();
         loop {
             let (first, last) = (page, page | size.mask());
-            let expected = parts.iter().filter(|part| part.overlaps(first, last)).any(|part| {
-                let here = part.within(first, last);
-                written(self, here.first, here.last)
-            });
+            let here = parts.iter().filter(|part| part.overlaps(first, last));
+            let here = here.map(|part| part.within(first, last));
+            let noted = here.clone().any(|here| written(self, here.first, here.last));
+            // What is kept is told whatever the domains do.
+            let it = &self.spaces[space];
+            let kept = here.clone().any(|here| it.kept.has(here.first, here.last));
             let is_set = bitmap.is_set(Iova::new(page.max(range.first().get())));
-            assert!(if fired { !is_set || expected } else { is_set == expected }, "{page:#x}");
+            assert!(is_set || !kept && (!noted || fired), "{page:#x} is lost");
+            assert!(!is_set || kept || noted || it.too_much, "{page:#x} was not written");
             if last >= range.last().get() {
                 break;
             }
             page = last + 1;
+        }
+        if clear {
+            self.spaces[space].kept.subtract(range.first().get(), range.last().get());
         }
         // An entry that was told, and lies whole in what was asked for, is clean now; but near the ends,
         // what a page of the largest size would hold may still be dirty. An entry that does not lie

@@ -35,41 +35,48 @@ where
     where
         U::Target: CpuRegion,
     {
-        self.for_each_part(iova, bytes.len(), Prot::READ, |region, offset, part| {
+        let Some(range) = self.check_access(iova, bytes.len(), Prot::READ)? else {
+            return Ok(());
+        };
+        self.for_each_part(range, |region, offset, part| {
             region.read(offset, bytes.get_mut(part).unwrap_or_default())
         })
     }
 
     /// Copies `bytes` into memory from `iova` on. They may lie in several mappings, all of which a
-    /// device could write.
+    /// device could write. Where it is noted what is written, they are.
     ///
     /// # Errors
     ///
     /// [`IoasAccessError`]; nothing was written unless the memory itself could not be reached.
     pub fn write(
-        &self,
+        &mut self,
         iova: Iova,
         bytes: &[u8],
     ) -> Result<(), IoasAccessError<<U::Target as CpuRegion>::AccessError>>
     where
         U::Target: CpuRegion,
     {
-        self.for_each_part(iova, bytes.len(), Prot::WRITE, |region, offset, part| {
+        let Some(range) = self.check_access(iova, bytes.len(), Prot::WRITE)? else {
+            return Ok(());
+        };
+        if self.tracking.is_some() {
+            self.written.add(range);
+        }
+        self.for_each_part(range, |region, offset, part| {
             region.write(offset, bytes.get(part).unwrap_or_default())
         })
     }
 
-    /// Calls `copy` with each region, the offset in it, and which of the bytes it has; but only if
-    /// all of them are mapped with `prot`.
-    fn for_each_part<E>(
+    /// The `len` addresses from `iova` on, all of which are mapped with `prot`; `None` of no bytes.
+    fn check_access<E>(
         &self,
         iova: Iova,
         len: usize,
         prot: Prot,
-        mut copy: impl FnMut(&U::Target, u64, ops::Range<usize>) -> Result<(), umem::AccessError<E>>,
-    ) -> Result<(), IoasAccessError<E>> {
+    ) -> Result<Option<IovaRange>, IoasAccessError<E>> {
         if len == 0 {
-            return Ok(());
+            return Ok(None);
         }
         let failed = |iova, kind| IoasAccessError { iova, kind };
         let fits = IovaRange::new(iova, len as u64);
@@ -84,7 +91,16 @@ where
             }
             next = mapping.range.last().checked_add(1);
         }
-        fits.map_err(|_| failed(range.last(), IoasAccessErrorKind::Wraps))?;
+        fits.map(Some).map_err(|_| failed(range.last(), IoasAccessErrorKind::Wraps))
+    }
+
+    /// Calls `copy` with each region, the offset in it, and which of the bytes it has: of a range that is
+    /// mapped.
+    fn for_each_part<E>(
+        &self,
+        range: IovaRange,
+        mut copy: impl FnMut(&U::Target, u64, ops::Range<usize>) -> Result<(), umem::AccessError<E>>,
+    ) -> Result<(), IoasAccessError<E>> {
         let mut done = 0usize;
         for mapping in self.mappings(range) {
             let Some(part) = mapping.range.intersection(&range) else {
@@ -93,11 +109,11 @@ where
             let skipped = part.first().get().minus(mapping.range.first().get());
             let offset = mapping.offset().plus(skipped);
             let here = part.len().and_then(|len| usize::try_from(len).ok()).unwrap_or(usize::MAX);
-            let end = done.saturating_add(here).min(len);
+            let end = done.saturating_add(here);
             copy(&**mapping.region(), offset, done..end).map_err(|error| {
                 let distance = error.offset.minus(offset);
                 let at = Iova::new(part.first().get().plus(distance));
-                failed(at, IoasAccessErrorKind::Access(error.kind))
+                IoasAccessError { iova: at, kind: IoasAccessErrorKind::Access(error.kind) }
             })?;
             done = end;
         }

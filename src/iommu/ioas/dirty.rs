@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which pages devices have written, of all domains together.
+//! Which pages were written: by devices, of all domains together, and by the CPU.
 
 use super::super::bitmap::DirtyBitmap;
 use super::super::domain::{DirtyDomain, Domain};
@@ -7,9 +7,10 @@ use super::super::range::IovaRange;
 use super::super::slab::Slab;
 use super::super::tree::Node;
 use super::area::Area;
-use super::domains::DomainLink;
+use super::domains::{DomainId, DomainLink};
 use super::error::IoasError;
 use super::space::{DomainError, Ioas};
+use super::written::Written;
 use crate::umem::{Holder, Region};
 use core::pin::pin;
 
@@ -20,31 +21,62 @@ where
     M: Slab<Node<Area<U>>>,
     N: Slab<DomainLink<D>>,
 {
-    /// Starts or stops noting, in every domain that is attached. One that is attached later must be
-    /// told by the caller.
+    /// Starts or stops noting what is written: by devices, in every domain that is attached, and in those
+    /// that are attached as long as it is noted; and by [`write`](Self::write). O(pages) to start.
+    ///
+    /// What the last session has noted can be read until the next one starts, which begins clean. To
+    /// start again what was started changes nothing. A domain that is detached goes on noting.
     ///
     /// # Errors
     ///
-    /// [`IoasError::Domain`] if one of them fails; the others are set to what they were told last.
+    /// [`IoasError::Domain`] if one of them fails; the others are set to what they were told last. If it was
+    /// to start, some of what the last session has noted may be forgotten.
     pub fn set_dirty_tracking(&mut self, on: bool) -> Result<(), IoasError<DomainError<D>>> {
+        let starts = on && self.tracking.is_none();
+        if starts {
+            self.domains.iter().try_for_each(|(_, domain)| self.forget_dirty(domain))?;
+        }
         let mut domains = self.domains.iter();
         let failure =
             domains.find_map(|(id, domain)| Some((id, domain.set_dirty_tracking(on).err()?)));
         let Some((failed, error)) = failure else {
-            self.dirty_tracking = on;
+            if starts {
+                self.written = Written::NOTHING;
+            }
+            self.tracking = on.then_some(Tracking {
+                start: |domain| domain.set_dirty_tracking(true),
+                read: |domain, range, written| {
+                    let gather = pin!(<D::Target as Domain>::Gather::default());
+                    domain.read_dirty(range, false, gather, |part| written.add(part))
+                },
+            });
             return Ok(());
         };
         // What they were told last; but where stopping has failed, they note, whoever told them so.
-        let before = self.dirty_tracking || !on;
+        let before = self.tracking.is_some();
         for (_, domain) in self.domains.iter().take_while(|(id, _)| *id != failed) {
             // It could do that a moment ago; where it cannot now, it notes too much, or nothing.
-            let _ = domain.set_dirty_tracking(before);
+            let _ = domain.set_dirty_tracking(before || !on);
         }
         Err(IoasError::Domain(error))
     }
 
-    /// Sets the bits of all pages of the bitmap's range that a device has written; forgets that it
-    /// has if `clear`. O(log n + pages).
+    /// Lets a domain forget what devices have written.
+    fn forget_dirty(&self, domain: &D) -> Result<(), IoasError<DomainError<D>>> {
+        let mut gather = pin!(<D::Target as Domain>::Gather::default());
+        let outcome = self.mappings(IovaRange::ALL).try_for_each(|mapping| {
+            domain.read_dirty(mapping.range(), true, gather.as_mut(), |_| ())
+        });
+        domain.flush(gather);
+        outcome.map_err(IoasError::Domain)
+    }
+
+    /// Sets the bits of all pages of the bitmap's range that were written while that was noted, and are
+    /// mapped; forgets that they were if `clear`. O(log n + pages).
+    ///
+    /// What devices wrote is what the domains say, those included that were detached in the meantime. Of
+    /// those, and of what the CPU wrote, 31 ranges of addresses are known; if there are more, pages between
+    /// the closest of them count as written, too. What is unmapped is forgotten: it has to be read before.
     ///
     /// A page of the bitmap may be smaller or larger than one of the IOMMU, and the range may begin
     /// and end anywhere. Where an end lies inside a page of the IOMMU, that page is told and stays
@@ -54,11 +86,18 @@ where
     ///
     /// [`IoasError::Domain`] if a domain fails: the bitmap holds what was told before.
     pub fn read_dirty(
-        &self,
+        &mut self,
         bitmap: &mut DirtyBitmap<'_>,
         clear: bool,
     ) -> Result<(), IoasError<DomainError<D>>> {
         let range = bitmap.range();
+        for mapping in self.mappings(range) {
+            let parts = self.written.iter().filter_map(|part| part.intersection(&mapping.range()));
+            parts.for_each(|part| bitmap.set(part));
+        }
+        if clear {
+            self.written.remove(range);
+        }
         for (_, domain) in self.domains.iter() {
             // The pages that lie in the range whole; and the two that may not.
             let whole = self.whole_entries(domain, range);
@@ -103,6 +142,36 @@ where
         };
         IovaRange::inclusive(first, last).ok()
     }
+}
+
+impl<U, D, M, N> Ioas<U, D, M, N>
+where
+    U: Holder<Target: Region>,
+    D: Holder<Target: Domain>,
+    M: Slab<Node<Area<U>>>,
+    N: Slab<DomainLink<D>>,
+{
+    /// Keeps what a domain has noted, if it is to be noted: it will be asked no more. Where it fails, all
+    /// that is mapped counts as written.
+    pub(super) fn keep_dirty(&mut self, id: DomainId) {
+        let Self { areas, domains, tracking, written, .. } = self;
+        let domain = domains.iter().find(|(known, _)| *known == id);
+        let (Some(tracking), Some((_, domain))) = (tracking, domain) else {
+            return;
+        };
+        for (range, _) in areas.iter().filter(|(_, area)| area.memory().is_some()) {
+            if (tracking.read)(domain, range, written).is_err() {
+                written.add(range);
+            }
+        }
+    }
+}
+
+/// How the domains of an address space are told to note what devices write, and asked for it: what is
+/// known of them once a session has started, and needed where any domain will do.
+pub(super) struct Tracking<D: Holder<Target: Domain>> {
+    pub(super) start: fn(&D::Target) -> Result<(), DomainError<D>>,
+    read: fn(&D::Target, IovaRange, &mut Written) -> Result<(), DomainError<D>>,
 }
 
 /// What of `part` lies before `inner`; all of it, if there is no inner part.

@@ -92,6 +92,9 @@ where
 {
     /// Attaches a domain: maps in it all that is mapped here. O(tiles of all mappings).
     ///
+    /// Where it is noted what devices write, the domain is told to do so first, and goes on if anything
+    /// fails later.
+    ///
     /// # Errors
     ///
     /// [`IoasAttachError`], with the domain; nothing is mapped in it then, and the address space is
@@ -103,6 +106,10 @@ where
         let failed = |kind, at, domain| IoasAttachError { kind, at, domain };
         if let Err(kind) = self.check_domain(&domain) {
             return Err(failed(kind, None, domain));
+        }
+        // Before anything is mapped that a device could write.
+        if let Some(Err(error)) = self.tracking.as_ref().map(|tracking| (tracking.start)(&domain)) {
+            return Err(failed(IoasError::Domain(error), None, domain));
         }
         if let Err((range, NotMapped { kind, breach, .. })) = self.replay(&*domain) {
             let kind = match self.withdraw_before(&*domain, range) {
@@ -160,11 +167,16 @@ where
 
     /// Detaches a domain: unmaps all mappings in it, flushes once, and gives it back.
     ///
+    /// Where it is noted what devices write, what the domain has noted is kept, for
+    /// [`read_dirty`](Self::read_dirty) to show. Its devices should have stopped by then: what they write
+    /// while it is being read and unmapped may be missed.
+    ///
     /// # Errors
     ///
     /// [`IoasError::NoSuchDomain`]; or [`IoasError::Breach`] if the domain broke its contract: then
     /// it is detached and dropped, and the mapping that it did not unmap is poisoned.
     pub fn detach(&mut self, id: DomainId) -> Result<D, IoasError<DomainError<D>>> {
+        self.keep_dirty(id);
         let domain = self.domains.remove(id).ok_or(IoasError::NoSuchDomain)?;
         let withdrawn = self.withdraw(&*domain, IovaRange::ALL);
         withdrawn.map(|()| domain).map_err(IoasError::Breach)

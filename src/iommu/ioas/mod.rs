@@ -20,7 +20,8 @@
 //! | `reserve` | keeping mappings out of ranges |
 //! | `copy` | the same memory in another address space |
 //! | `cpu` | reading and writing memory by IOVA |
-//! | `dirty` | which pages devices have written |
+//! | `dirty` | which pages were written: sessions, and what their bitmaps show |
+//! | `written` | what was written that no domain notes |
 
 mod area;
 mod copy;
@@ -33,6 +34,7 @@ mod placement;
 mod reserve;
 mod space;
 mod unmap;
+mod written;
 
 pub use area::{Area, MappingRef};
 pub use cpu::{IoasAccessError, IoasAccessErrorKind};

@@ -6,8 +6,10 @@ use super::super::range::IovaRange;
 use super::super::slab::{Slab, NONE};
 use super::super::tree::{InsertError, IovaTree, Node};
 use super::area::{Area, MappingRef};
+use super::dirty::Tracking;
 use super::domains::{remove_all, DomainLink, Domains};
 use super::error::IoasError;
+use super::written::Written;
 use crate::addr::{Iova, PhysAddr};
 use crate::few::Few;
 use crate::page_size::PageSize;
@@ -87,8 +89,10 @@ where
     pub(super) reservations: u32,
     /// What is mapped and cut is a multiple of it as long as there is no domain.
     pub(super) granule: PageSize,
-    /// What the domains were told last.
-    pub(super) dirty_tracking: bool,
+    /// How domains note what devices write, while they are to do so.
+    pub(super) tracking: Option<Tracking<D>>,
+    /// What was written while it was noted, by the CPU or through a domain that is gone.
+    pub(super) written: Written,
 }
 
 /// An address space whose mappings and domains are kept on the heap.
@@ -136,7 +140,8 @@ where
             entry_limit: usize::MAX,
             reservations: NONE,
             granule: PageSize::SIZE_4K,
-            dirty_tracking: false,
+            tracking: None,
+            written: Written::NOTHING,
         }
     }
 

@@ -13,6 +13,7 @@ use super::area::{Area, AreaKind, Mapped};
 use super::domains::DomainLink;
 use super::error::IoasError;
 use super::space::{DomainError, Ioas};
+use super::written::Written;
 use crate::addr::Iova;
 use crate::exact::Exact as _;
 use crate::page_size::PageSizes;
@@ -72,6 +73,7 @@ where
     /// of it. No mapping lies across both.
     fn take_out(&mut self, range: IovaRange) -> Result<u64, IoasError<DomainError<D>>> {
         let removed = self.remove_everywhere(range);
+        self.written.remove(range);
         let bytes = self.let_go(range);
         removed.map(|()| bytes).map_err(IoasError::Breach)
     }
@@ -80,6 +82,7 @@ where
     /// What a domain does not unmap, against its contract, stays poisoned.
     pub fn unmap_all(&mut self) -> u64 {
         let _ = self.remove_everywhere(IovaRange::ALL);
+        self.written = Written::NOTHING;
         self.let_go(IovaRange::ALL)
     }
 
