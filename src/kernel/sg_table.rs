@@ -6,7 +6,7 @@ use super::domain::raw_device;
 use super::ffi;
 use crate::granule::SegmentLimits;
 use crate::sgl::{Storage, Window};
-use crate::umem::{Attachment, Holder, Region};
+use crate::umem::{Attachment, Holder, Region, RegionExt as _};
 use core::{fmt, iter::FusedIterator, marker::PhantomData, mem::ManuallyDrop, ops::Range};
 use kernel::{
     bindings,
