@@ -172,7 +172,7 @@ impl Tester {
         let mut same = [1; 16];
         region.read(len - 16, &mut bytes)?;
         let last = anywhere.last().checked_sub(15).ok_or(EINVAL)?;
-        ioas.read(&**region.pinner(), last, &mut same)?;
+        ioas.read(last, &mut same)?;
         check!(bytes == same);
 
         check!(ioas.unmap(second)? == len && ioas.unmap_all() == len);

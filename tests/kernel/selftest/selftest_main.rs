@@ -29,7 +29,7 @@ use kernel::{
 };
 use pinned_sgl::{
     kernel::{Counter, MmAccountant, MmPinner, Pieces},
-    umem::{PinFlags, PinRequest, Region, RunSlot, Umem, UserRange},
+    umem::{PinFlags, PinRequest, RunSlot, Umem, UserRange},
     UserAddr,
 };
 
