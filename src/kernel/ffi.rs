@@ -3,7 +3,7 @@
 
 use kernel::bindings::{
     device, dma_data_direction, iommu_domain, iommu_iotlb_gather, mm_struct, page, scatterlist,
-    sg_table,
+    sg_table, task_struct,
 };
 use kernel::ffi::{c_int, c_long, c_ulong, c_void};
 
@@ -31,20 +31,24 @@ extern "C" {
     pub(super) fn pinned_sgl_unpin_run(pfn: u64, count: u64, dirty: bool);
     pub(super) fn pinned_sgl_leaked(user: u64, pfn: u64, count: u64);
 
+    pub(super) fn pinned_sgl_is_unlimited() -> bool;
     pub(super) fn pinned_sgl_charge_pinned(
         mm: *mut mm_struct,
+        task: *mut task_struct,
         pages: u64,
         charged: *mut u64,
         limit: *mut u64,
     ) -> bool;
     pub(super) fn pinned_sgl_charge_locked(
         mm: *mut mm_struct,
+        task: *mut task_struct,
         pages: u64,
         charged: *mut u64,
         limit: *mut u64,
     ) -> bool;
     pub(super) fn pinned_sgl_uncharge_pinned(mm: *mut mm_struct, pages: u64);
     pub(super) fn pinned_sgl_uncharge_locked(mm: *mut mm_struct, pages: u64);
+    pub(super) fn pinned_sgl_not_charged(pages: u64);
 
     pub(super) fn pinned_sgl_read_phys(phys: u64, to: *mut c_void, len: usize);
     pub(super) fn pinned_sgl_write_phys(phys: u64, from: *const c_void, len: usize);

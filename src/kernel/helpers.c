@@ -129,18 +129,24 @@ void pinned_sgl_leaked(u64 user, u64 pfn, u64 count)
 		count, pfn, user);
 }
 
-/* The pages that current may lock. */
-static u64 locked_limit(void)
+bool pinned_sgl_is_unlimited(void)
 {
-	return capable(CAP_IPC_LOCK) ? U64_MAX : rlimit(RLIMIT_MEMLOCK) >> PAGE_SHIFT;
+	return capable(CAP_IPC_LOCK);
 }
 
-bool pinned_sgl_charge_pinned(struct mm_struct *mm, u64 pages, u64 *charged, u64 *limit)
+/* The pages that a task may lock. */
+static u64 locked_limit(const struct task_struct *task)
+{
+	return task ? task_rlimit(task, RLIMIT_MEMLOCK) >> PAGE_SHIFT : U64_MAX;
+}
+
+bool pinned_sgl_charge_pinned(struct mm_struct *mm, struct task_struct *task, u64 pages,
+			      u64 *charged, u64 *limit)
 {
 	s64 old = atomic64_read(&mm->pinned_vm);
 	u64 sum;
 
-	*limit = locked_limit();
+	*limit = locked_limit(task);
 	do {
 		*charged = old;
 		if (check_add_overflow((u64)old, pages, &sum) || sum > *limit || sum > S64_MAX)
@@ -154,12 +160,13 @@ void pinned_sgl_uncharge_pinned(struct mm_struct *mm, u64 pages)
 	atomic64_sub(pages, &mm->pinned_vm);
 }
 
-bool pinned_sgl_charge_locked(struct mm_struct *mm, u64 pages, u64 *charged, u64 *limit)
+bool pinned_sgl_charge_locked(struct mm_struct *mm, struct task_struct *task, u64 pages,
+			      u64 *charged, u64 *limit)
 {
 	unsigned long sum;
 	bool fits;
 
-	*limit = locked_limit();
+	*limit = locked_limit(task);
 	mmap_write_lock(mm);
 	*charged = mm->locked_vm;
 	fits = !check_add_overflow(mm->locked_vm, pages, &sum) && sum <= *limit;
@@ -174,6 +181,11 @@ void pinned_sgl_uncharge_locked(struct mm_struct *mm, u64 pages)
 	mmap_write_lock(mm);
 	mm->locked_vm -= pages;
 	mmap_write_unlock(mm);
+}
+
+void pinned_sgl_not_charged(u64 pages)
+{
+	pr_warn_ratelimited("%llu pages more than were charged were to be uncharged\n", pages);
 }
 
 void pinned_sgl_read_phys(u64 phys, void *to, size_t len)

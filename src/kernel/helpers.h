@@ -12,6 +12,7 @@ struct mm_struct;
 struct page;
 struct scatterlist;
 struct sg_table;
+struct task_struct;
 
 /* Pins up to `count` pages (as many as an int counts) from `start` on: how many, or an errno. */
 long pinned_sgl_pin(struct mm_struct *mm, unsigned long start, size_t count, u32 flags,
@@ -31,11 +32,21 @@ void pinned_sgl_unpin_run(u64 pfn, u64 count, bool dirty);
 /* Tells people of pins that stay for ever. */
 void pinned_sgl_leaked(u64 user, u64 pfn, u64 count);
 
-/* Whether `pages` more fit in the limit of current; in any case what is counted, and the limit. */
-bool pinned_sgl_charge_pinned(struct mm_struct *mm, u64 pages, u64 *charged, u64 *limit);
-bool pinned_sgl_charge_locked(struct mm_struct *mm, u64 pages, u64 *charged, u64 *limit);
+/* Whether current may lock as much as it likes. */
+bool pinned_sgl_is_unlimited(void);
+/*
+ * Whether `pages` more fit in the limit of `task`, which is none without one; in any case what is
+ * counted, and the limit.
+ */
+bool pinned_sgl_charge_pinned(struct mm_struct *mm, struct task_struct *task, u64 pages,
+			      u64 *charged, u64 *limit);
+bool pinned_sgl_charge_locked(struct mm_struct *mm, struct task_struct *task, u64 pages,
+			      u64 *charged, u64 *limit);
 void pinned_sgl_uncharge_pinned(struct mm_struct *mm, u64 pages);
 void pinned_sgl_uncharge_locked(struct mm_struct *mm, u64 pages);
+
+/* Tells people of a caller that gives back what it does not have. */
+void pinned_sgl_not_charged(u64 pages);
 
 void pinned_sgl_read_phys(u64 phys, void *to, size_t len);
 void pinned_sgl_write_phys(u64 phys, const void *from, size_t len);

@@ -38,6 +38,7 @@ dmesg | grep -q 'selftest: reserved: 0xfee00000..=0xfeefffff' || fail "nothing i
 rmmod selftest
 [ "$(pinned)" = 0 ] || fail "$(pinned) pages are pinned after the module is gone"
 echo "test: unload: the module has unpinned what it held"
+dmesg | grep -q 'selftest: 4 pages more than were charged' || fail "too much was uncharged, and nobody says so"
 
 insmod /edu.ko
 edu

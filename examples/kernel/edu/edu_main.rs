@@ -70,11 +70,11 @@ fn run(device: &device::Device<Bound>, way: Way, request: &Request) -> Result {
     }
     let engine = Engine::new(device.try_into()?)?;
 
-    // Pin: the pages of the calling process, counted in its `pinned_vm`, listed in a few bytes each.
+    // Pin: the pages of the calling process, counted in its `pinned_vm`, against its limit, listed in a few bytes each.
     let task = current!();
     let mm = task.mm().ok_or(ESRCH)?;
     let pinner = MmPinner::new(mm);
-    let accountant = MmAccountant::new(mm, Counter::Pinned);
+    let accountant = MmAccountant::new(task, Counter::Pinned).ok_or(ESRCH)?;
     let pin = |start, flags| {
         let range = UserRange::new(UserAddr::new(start), request.len)?;
         let request = PinRequest::new(range, flags | PinFlags::LONGTERM);

@@ -21,6 +21,7 @@ macro_rules! check {
     };
 }
 
+mod accountant;
 mod page_structs;
 
 /// Numbers that look random and are the same each time (xorshift).
@@ -197,6 +198,11 @@ mod tests {
         }
         check!(pieces.pieces() == 0 && pieces.piece(0).is_empty());
         Ok(())
+    }
+
+    #[test]
+    fn no_accountant_in_a_kernel_thread() -> Result {
+        accountant::none_in_a_kernel_thread()
     }
 
     #[test]

@@ -68,6 +68,7 @@ impl Tester {
         try_pin_init!(Self { device, held <- new_mutex!(None) })
     }
 
+    #[inline(never)]
     pub(crate) fn domain(&self, region: &Held) -> Result {
         // SAFETY: the file is removed before the driver is unbound, which waits for this call.
         let device: &device::Device<Bound> = unsafe { self.device.as_bound() };

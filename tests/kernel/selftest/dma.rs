@@ -100,6 +100,7 @@ fn map_and_unmap(
 }
 
 impl Tester {
+    #[inline(never)]
     pub(crate) fn dma(&self, region: Held) -> Result {
         // SAFETY: the file is removed before the driver is unbound, which waits for this call.
         let device: &device::Device<Bound> = unsafe { self.device.as_bound() };

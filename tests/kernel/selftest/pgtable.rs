@@ -168,6 +168,7 @@ fn check_table<'m>(region: &'m Held, domain: &'m Table<'m>) -> Result {
 }
 
 impl Tester {
+    #[inline(never)]
     pub(crate) fn page_table(&self, region: &Held) -> Result {
         // SAFETY: the file is removed before the driver is unbound, which waits for this call.
         let device: &device::Device<Bound> = unsafe { self.device.as_bound() };

@@ -14,9 +14,11 @@ macro_rules! check {
     };
 }
 
+mod accountant;
 mod device;
 mod dma;
 mod pgtable;
+mod thread;
 
 use device::{Tester, COMMAND_FILE};
 use kernel::{
@@ -61,17 +63,27 @@ const WRITE: u64 = 5;
 const DOMAIN: u64 = 6;
 const DMA: u64 = 7;
 const PGTABLE: u64 = 8;
+const CHARGE: u64 = 9;
+const UNCHARGE: u64 = 10;
+
+fn counter(flags: u64) -> Counter {
+    if flags >> 16 & 1 == 1 {
+        Counter::Locked
+    } else {
+        Counter::Pinned
+    }
+}
 
 /// Pins memory of the calling process, with few slots, so that several batches are needed.
 fn pin(at: u64, len: u64, flags: u64) -> Result<Held> {
     let task = current!();
     let mm = task.mm().ok_or(ESRCH)?;
-    let counter = if flags >> 16 & 1 == 1 { Counter::Locked } else { Counter::Pinned };
     let pinner = Arc::new(MmPinner::new(mm), GFP_KERNEL)?;
-    let accountant = Arc::new(MmAccountant::new(mm, counter), GFP_KERNEL)?;
+    let accountant = MmAccountant::new(task, counter(flags)).ok_or(ESRCH)?;
+    let accountant = Arc::new(accountant, GFP_KERNEL)?;
     let mut slots = KVec::from_elem(RunSlot::None, 16, GFP_KERNEL)?;
     let range = UserRange::new(UserAddr::new(at), len)?;
-    let request = PinRequest::new(range, PinFlags::from_bits_truncate(flags as u32));
+    let request = PinRequest::new(range, PinFlags::from_bits_retain(flags as u32 & 0xffff));
     Ok(Umem::pin_in(pinner, accountant, Pieces::new(GFP_KERNEL_ACCOUNT), &mut slots, request)?)
 }
 
@@ -87,6 +99,7 @@ fn tell_runs(held: &Held, command: &Command) -> Result {
     Ok(())
 }
 
+/// What it calls is not inlined: together, the tests would need more than the stack of a kernel thread.
 fn command(tester: &Tester, reader: &mut UserSliceReader) -> Result {
     let command = reader.read::<Command>()?;
     let mut held = tester.held.lock();
@@ -105,6 +118,13 @@ fn command(tester: &Tester, reader: &mut UserSliceReader) -> Result {
     }
     if command.what == PGTABLE {
         return tester.page_table(&pin(command.at, command.len, command.flags)?);
+    }
+    match command.what {
+        CHARGE => {
+            return accountant::charge_in_a_kernel_thread(command.len, counter(command.flags))
+        }
+        UNCHARGE => return accountant::gives_back_what_it_has(counter(command.flags)),
+        _ => {}
     }
     let region = held.as_ref().ok_or(ENOENT)?;
     let user = UserPtr::from_addr(command.answer as usize);

@@ -19,7 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { PIN = 1, RUNS, UNPIN, READ, WRITE, DOMAIN, DMA, PGTABLE };
+enum { PIN = 1, RUNS, UNPIN, READ, WRITE, DOMAIN, DMA, PGTABLE, CHARGE, UNCHARGE };
 enum { F_WRITE = 1, F_LONGTERM = 2, F_LOCKED = 1 << 16 };
 
 struct command {
@@ -223,6 +223,8 @@ static void test_bad_input(void)
 	check(pin((void *)page, page, F_LONGTERM) == EFAULT);
 	check(pin((void *)0xffff888000000000, page, F_LONGTERM) == EFAULT);
 	check(pin((void *)-page, page, F_LONGTERM) == EOVERFLOW);
+	check(pin(at, page, F_LONGTERM | 1 << 5) == EINVAL);
+	check(pin(at, page, F_LONGTERM | 1 << 15) == EINVAL);
 	mprotect(at + 40 * page, page, PROT_READ);
 	check(pin(at, 64 * page, F_LONGTERM | F_WRITE) == EFAULT);
 	check(!pin(at, 64 * page, F_LONGTERM) && !unpin());
@@ -235,7 +237,12 @@ static void test_bad_input(void)
 	puts("test: selftest: bad input is refused");
 }
 
-/* In a child without privileges, with a limit of 16 pages. */
+static int charge(uint64_t pages, uint64_t flags)
+{
+	return ask((struct command){ CHARGE, 0, pages, flags, 0, 0 });
+}
+
+/* In a child without privileges, with a limit of 16 pages; also where a kernel thread charges them to it. */
 static void test_limit(uint64_t counter)
 {
 	int status;
@@ -249,12 +256,19 @@ static void test_limit(uint64_t counter)
 		check(!setresuid(1000, 1000, 1000));
 		check(pin(at, 17 * page, F_LONGTERM | counter) == ENOMEM);
 		check(!pin(at, 16 * page, F_LONGTERM | counter));
+		check(charge(1, counter) == ENOMEM);
 		check(!unpin());
+		check(charge(17, counter) == ENOMEM);
+		check(!charge(16, counter));
 		exit(0);
 	}
 	check(wait(&status) > 0 && status == 0);
 	nothing_left();
-	printf("test: selftest: the limit of %s is exact\n", counter ? "locked_vm" : "pinned_vm");
+	check(!ask((struct command){ UNCHARGE, 0, 0, counter, 0, 0 }));
+	check(!charge(1 << 30, counter));
+	nothing_left();
+	printf("test: selftest: the limit of %s is exact, whichever thread charges\n",
+	       counter ? "locked_vm" : "pinned_vm");
 }
 
 /* The process is gone, its memory is not, and its mm_struct takes the charge back. */
