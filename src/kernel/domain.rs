@@ -13,39 +13,65 @@ use core::{
     ptr::{self, NonNull},
 };
 use kernel::{
-    alloc::{flags::GFP_KERNEL, KVec},
+    alloc::{flags::GFP_KERNEL, KBox, KVec},
     bindings,
     device::{Bound, Device},
     error::{code, from_err_ptr, to_result, Error, Result},
+    new_mutex,
+    prelude::InPlaceInit,
+    sync::Mutex,
     types::Opaque,
 };
 
 /// A paging domain of the IOMMU, which somebody else keeps: what a [`PagingDomain`] is made of, and
 /// what a subsystem uses that attaches groups of devices by itself, as vfio does.
+///
+/// Linux leaves it to the callers that no two of them touch the same addresses at once, and frees a
+/// table that is empty while another thread may be walking it. So there is a lock here, for all that
+/// changes or walks the page table: calls may come from any threads, and may sleep. Memory is
+/// allocated under the lock, so that no call may come from where memory is reclaimed (a shrinker, an
+/// MMU notifier).
+///
+/// Where a page table has no entry that can be written and not read, as those of Arm and the first
+/// stage of Intel and AMD, the device may read what it may write.
+///
+/// # Invariants
+///
+/// `raw` is a paging domain that is there as long as this is, and its page table is changed and walked
+/// through this value only, under `lock`.
 pub struct RawDomain {
-    // Invariant: a paging domain that is there as long as this is.
     raw: NonNull<bindings::iommu_domain>,
+    lock: Pin<KBox<Mutex<()>>>,
 }
 
-// SAFETY: an `iommu_domain` may be used by any thread.
+// SAFETY: the pointer is used for calls that any thread may make, and the lock may be sent.
 unsafe impl Send for RawDomain {}
-// SAFETY: `iommu_map()` and its siblings may be called by several threads, for ranges that do not
-// overlap: the contract of `Domain` asks no more of the callers.
+// SAFETY: by the invariant all calls that change or walk the page table take turns; what else is read
+// of the domain does not change.
 unsafe impl Sync for RawDomain {}
 
 impl RawDomain {
     /// The domain at `raw`.
     ///
+    /// # Errors
+    ///
+    /// `ENOMEM`: the lock is allocated.
+    ///
     /// # Safety
     ///
-    /// It is a paging domain, and is freed only after this was dropped. Before this is dropped, no
-    /// device is in it any more.
-    #[must_use]
-    pub const unsafe fn new(raw: NonNull<bindings::iommu_domain>) -> Self {
-        Self { raw }
+    /// - It is a paging domain, and is freed only after this was dropped;
+    /// - before this is dropped, no device is in it any more;
+    /// - until then, nobody else maps or unmaps in it, or reads its page table.
+    pub unsafe fn new(raw: NonNull<bindings::iommu_domain>) -> Result<Self> {
+        // INVARIANT: as the caller promises.
+        Ok(Self { raw, lock: Self::new_lock()? })
     }
 
-    /// The domain of the kernel.
+    fn new_lock() -> Result<Pin<KBox<Mutex<()>>>> {
+        KBox::pin_init(new_mutex!((), "pinned_sgl::RawDomain"), GFP_KERNEL)
+    }
+
+    /// The domain of the kernel: to attach devices to it. Nobody but this value maps in it or unmaps.
     #[must_use]
     pub const fn as_ptr(&self) -> *mut bindings::iommu_domain {
         self.raw.as_ptr()
@@ -58,8 +84,11 @@ impl RawDomain {
 /// (`mem::forget`).
 ///
 /// It borrows the bound device, so it is gone before the driver is unbound. Calls may sleep.
+///
+/// # Invariants
+///
+/// The domain was allocated here, and `device` is in it.
 pub struct PagingDomain<'a> {
-    // Invariant: a paging domain that is ours, with `device` attached.
     domain: RawDomain,
     device: &'a Device<Bound>,
 }
@@ -80,6 +109,7 @@ impl<'a> PagingDomain<'a> {
     /// `ENODEV` if there is no IOMMU before the device, `EINVAL` if it shares a group with others,
     /// `EBUSY` if it is in a domain of somebody else, `ENOMEM`.
     pub fn attach(device: &'a Device<Bound>) -> Result<Self> {
+        let lock = RawDomain::new_lock()?;
         let raw_device = raw_device(device);
         // SAFETY: a bound device is there as long as it is borrowed.
         let raw = from_err_ptr(unsafe { ffi::pinned_sgl_domain_alloc(raw_device) })?;
@@ -92,8 +122,9 @@ impl<'a> PagingDomain<'a> {
             unsafe { bindings::iommu_domain_free(raw.as_ptr()) };
             return Err(error);
         }
-        // SAFETY: it is ours, and is freed when this is dropped, after the device was taken out.
-        Ok(Self { domain: unsafe { RawDomain::new(raw) }, device })
+        // INVARIANT: the device is in it; and it is a paging domain that nobody else knows, which is freed
+        // when this is dropped.
+        Ok(Self { domain: RawDomain { raw, lock }, device })
     }
 
     /// The device.
@@ -111,7 +142,8 @@ impl<'a> PagingDomain<'a> {
     /// `ENOMEM`; `E2BIG` if there are more than 16 of them.
     pub fn reserved(&self) -> Result<KVec<IovaRange>> {
         let mut ranges = [[0; 2]; 16];
-        // SAFETY: the device is there, and there is room for so many ranges.
+        // SAFETY: a bound device is there as long as it is borrowed, and there is room for so many
+        // ranges.
         let count = unsafe {
             ffi::pinned_sgl_reserved(raw_device(self.device), ranges.as_mut_ptr(), ranges.len())
         };
@@ -127,8 +159,8 @@ impl<'a> PagingDomain<'a> {
 
 impl Drop for PagingDomain<'_> {
     fn drop(&mut self) {
-        // SAFETY: by the invariant the device is attached, and the domain is ours. Nothing reaches
-        // it any more when it is freed.
+        // SAFETY: by the invariant the device is in the domain, which is ours. Nothing reaches it any more
+        // when it is freed: `self.domain` does nothing when it is dropped, but free its lock.
         unsafe {
             bindings::iommu_detach_device(self.domain.as_ptr(), raw_device(self.device));
             bindings::iommu_domain_free(self.domain.as_ptr());
@@ -140,27 +172,31 @@ impl Drop for PagingDomain<'_> {
 ///
 /// It holds a list of page tables that points to itself, so it is made where it stays: at its first
 /// use.
+///
+/// # Invariants
+///
+/// If `ready` is set, `raw` is valid, and has not moved since.
 pub struct Gather {
     raw: Opaque<bindings::iommu_iotlb_gather>,
-    // Invariant: if it is set, `raw` is valid, and has not moved since.
     ready: bool,
 }
 
 impl Default for Gather {
     fn default() -> Self {
+        // INVARIANT: it is not ready.
         Self { raw: Opaque::uninit(), ready: false }
     }
 }
 
 impl Gather {
     fn get(self: Pin<&mut Self>) -> *mut bindings::iommu_iotlb_gather {
-        // SAFETY: nothing is moved out of it.
+        // SAFETY: nothing is moved out of the reference.
         let this = unsafe { self.get_unchecked_mut() };
         let raw = this.raw.get();
         if !this.ready {
-            // SAFETY: there is room for it, it is ours, and being pinned it stays here: it may not
-            // be moved once it is pinned, because an `Opaque` is not `Unpin`.
+            // SAFETY: there is room for it, and by `&mut` nobody else uses it.
             unsafe { ffi::pinned_sgl_gather_init(raw) };
+            // INVARIANT: it is valid now; being pinned it stays here, as an `Opaque` is not `Unpin`.
             this.ready = true;
         }
         raw
@@ -173,23 +209,38 @@ impl fmt::Debug for Gather {
     }
 }
 
-// SAFETY: `iommu_map()` maps all of the range or leaves nothing of it; the page tables of Linux
-// refuse addresses that are in use; `iommu_unmap_fast()` tells how many bytes it has unmapped from the beginning on, and
-// `iommu_iotlb_sync()` flushes what the gather has collected. The other answers are set when a
-// domain is made. No device is in it when it is dropped: `RawDomain::new()` was promised that.
+// SAFETY:
+// - "`map` .. never replaces an entry that is there, and reports no byte that this call did not map; of
+//   two calls that want one address, at most one gets it": calls take turns by the lock, and
+//   `pinned_sgl_map()` refuses what is in use: Linux' common page tables do, and for others it looks
+//   first. What it has mapped when it meets such an address it unmaps and flushes, and nothing is
+//   reported;
+// - "after `map` has reported `n` bytes, the devices reach exactly the first `n` bytes of the tile at
+//   its IOVA, and never write to them without `Prot::WRITE`": `iommu_map()` maps all of the range, as
+//   the bits say, which are those of `Prot`;
+// - "after `unmap` or `unmap_range` has reported `n` bytes, exactly the entries of the first `n` bytes
+//   are gone": `iommu_unmap_fast()` returns how many bytes it has unmapped, from the beginning on;
+//   "two calls .. may come at once": they take turns;
+// - "after `flush` has returned, no device reaches what was unmapped through that gather": that is what
+//   `iommu_iotlb_sync()` is for; a gather that is empty flushes nothing. The tables that it frees are found by
+//   nobody: they were unlinked under the lock, under which all readers walk;
+// - "when a domain is dropped, no device reaches anything through it any more": `RawDomain::new` was
+//   promised that no device is in it;
+// - "`page_sizes`, `aperture` and `cuts` never change": a driver sets them when it makes a domain;
+// - "any method may unwind": none does.
 unsafe impl Domain for RawDomain {
     type Error = Error;
     type Gather = Gather;
 
     fn page_sizes(&self) -> PageSizes {
-        // SAFETY: by the invariant the domain is there; the field does not change.
+        // SAFETY: by the invariant the domain is there, and nobody writes to the field.
         PageSizes::from_bits_truncate(unsafe { (*self.raw.as_ptr()).pgsize_bitmap } as u64)
     }
 
     fn aperture(&self) -> IovaRange {
-        // SAFETY: as above.
+        // SAFETY: by the invariant the domain is there.
         let geometry = unsafe { &raw const (*self.raw.as_ptr()).geometry };
-        // SAFETY: as above.
+        // SAFETY: it is a field of the domain, and nobody writes to it.
         let (first, last) = unsafe { ((*geometry).aperture_start, (*geometry).aperture_end) };
         // Where a driver has none, it translates all addresses.
         IovaRange::inclusive(Iova::new(first), Iova::new(last)).unwrap_or(IovaRange::ALL)
@@ -200,7 +251,13 @@ unsafe impl Domain for RawDomain {
         let (Ok(iova), Ok(len)) = (iova, len) else {
             return (0, Err(code::ERANGE));
         };
-        // SAFETY: by the invariant the domain is there; the caller answers for the memory.
+        if !Prot::all().contains(prot) {
+            return (0, Err(code::EINVAL));
+        }
+        let _guard = self.lock.lock();
+        // SAFETY: by the invariant the domain is there, and it is locked. "The memory of the tile stays
+        // what it is, and may be accessed as `prot` says, until the bytes that were reported have been
+        // unmapped and flushed": as the caller promises.
         let errno = unsafe {
             ffi::pinned_sgl_map(self.raw.as_ptr(), iova, tile.phys.get(), len, prot.bits())
         };
@@ -213,7 +270,9 @@ unsafe impl Domain for RawDomain {
 
     unsafe fn unmap(&self, tile: Tile, gather: Pin<&mut Gather>) -> u64 {
         match IovaRange::new(tile.iova, tile.len()) {
-            // SAFETY: the caller's promise is handed on.
+            // SAFETY: "the bytes of the tile were reported by `map` to the caller and have not been
+            // unmapped since; and what is unmapped begins and ends where the domain can cut": as the
+            // caller promises, for this one tile, which is the range.
             Ok(range) => unsafe { self.unmap_range(range, [tile].into_iter(), gather) },
             Err(_) => 0,
         }
@@ -230,24 +289,34 @@ unsafe impl Domain for RawDomain {
         let (Ok(iova), Some(len)) = (iova, len) else {
             return 0;
         };
-        // SAFETY: by the invariant the domain is there; the caller has mapped the range; the gather
-        // is valid and pinned.
+        let _guard = self.lock.lock();
+        // SAFETY: by the invariant the domain is there, and it is locked; by the invariant of `Gather`
+        // the gather is valid. That only what was mapped by the caller is unmapped, the caller promises:
+        // "the bytes of the tile were reported by `map` to the caller and have not been unmapped since".
         unsafe { bindings::iommu_unmap_fast(self.raw.as_ptr(), iova, len, gather.get()) as u64 }
     }
 
     fn flush(&self, gather: Pin<&mut Gather>) {
-        // SAFETY: by the invariant the domain is there; the gather is valid and pinned.
+        // SAFETY: by the invariant the domain is there; by the invariant of `Gather` the gather is
+        // valid. It may be called beside all others: what it frees is linked nowhere.
         unsafe { ffi::pinned_sgl_iotlb_sync(self.raw.as_ptr(), gather.get()) };
     }
 }
 
-// SAFETY: the IOMMU's driver reads the page table that the device uses; what lies between an
-// address and the end of its smallest page is contiguous.
+// SAFETY:
+// - "`read` .. never looks at a table that is being freed": it walks under the lock. A table is unlinked
+//   under the lock, and freed then or by a later `flush`;
+// - "for an address that `map` has reported as mapped, and that nobody is unmapping, it returns the
+//   entry that leads to the memory of that tile, and counts no byte that lies outside of the entry":
+//   the driver of the IOMMU reads the page table that the device uses. No entry is smaller than the
+//   smallest page, to the end of which the bytes are counted.
 unsafe impl ReadDomain for RawDomain {
     fn read(&self, iova: Iova) -> Option<Entry> {
         let smallest = self.page_sizes().smallest()?;
-        // SAFETY: by the invariant the domain is there.
+        let guard = self.lock.lock();
+        // SAFETY: by the invariant the domain is there, and it is locked.
         let phys = unsafe { bindings::iommu_iova_to_phys(self.raw.as_ptr(), iova.get()) };
+        drop(guard);
         // Zero means nothing, and no frame that is pinned begins there.
         let len = smallest.bytes().minus(iova.get() & smallest.mask());
         (phys != 0).then_some(Entry::new(PhysAddr::new(phys), len))
@@ -263,7 +332,9 @@ impl fmt::Debug for RawDomain {
     }
 }
 
-// SAFETY: it is the domain inside, which it owns; `Drop` takes the device out before it is freed.
+// SAFETY: each promise is kept by the domain inside, to which all calls go, but one: "when a domain is
+// dropped, no device reaches anything through it any more". `Drop` takes the device out before it frees
+// the domain.
 unsafe impl Domain for PagingDomain<'_> {
     type Error = Error;
     type Gather = Gather;
@@ -277,12 +348,15 @@ unsafe impl Domain for PagingDomain<'_> {
     }
 
     unsafe fn map(&self, tile: Tile, prot: Prot) -> (u64, Result<()>) {
-        // SAFETY: the caller's promise is handed on.
+        // SAFETY: "the memory of the tile stays what it is, and may be accessed as `prot` says, until
+        // the bytes that were reported have been unmapped and flushed": as the caller promises.
         unsafe { self.domain.map(tile, prot) }
     }
 
     unsafe fn unmap(&self, tile: Tile, gather: Pin<&mut Gather>) -> u64 {
-        // SAFETY: the caller's promise is handed on.
+        // SAFETY: "the bytes of the tile were reported by `map` to the caller and have not been
+        // unmapped since; and what is unmapped begins and ends where the domain can cut": as the caller
+        // promises; `map` reports what the domain inside has reported.
         unsafe { self.domain.unmap(tile, gather) }
     }
 
@@ -292,7 +366,8 @@ unsafe impl Domain for PagingDomain<'_> {
         tiles: impl Iterator<Item = Tile>,
         gather: Pin<&mut Gather>,
     ) -> u64 {
-        // SAFETY: the caller's promise is handed on.
+        // SAFETY: that of `unmap`, "for all of the tiles, which make up the range": as the caller
+        // promises; `map` reports what the domain inside has reported.
         unsafe { self.domain.unmap_range(range, tiles, gather) }
     }
 
@@ -301,7 +376,7 @@ unsafe impl Domain for PagingDomain<'_> {
     }
 }
 
-// SAFETY: it is the domain inside, which it owns.
+// SAFETY: both promises are kept by the domain inside, to which all calls go.
 unsafe impl ReadDomain for PagingDomain<'_> {
     fn read(&self, iova: Iova) -> Option<Entry> {
         self.domain.read(iova)

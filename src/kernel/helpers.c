@@ -237,8 +237,22 @@ size_t pinned_sgl_reserved(struct device *device, u64 (*ranges)[2], size_t most)
 	return count;
 }
 
+/* Whether something is mapped there. What leads to address zero is not seen: no memory that is pinned lies there. */
+static bool in_use(struct iommu_domain *domain, unsigned long iova, size_t len)
+{
+	size_t page = 1UL << __ffs(domain->pgsize_bitmap);
+
+	for (size_t at = 0; at < len; at += page)
+		if (iommu_iova_to_phys(domain, iova + at))
+			return true;
+	return false;
+}
+
 int pinned_sgl_map(struct iommu_domain *domain, unsigned long iova, u64 phys, size_t len, u32 prot)
 {
+	/* Linux' common page tables refuse what is in use; a driver with its own may replace it. */
+	if (!domain->is_iommupt && in_use(domain, iova, len))
+		return -EADDRINUSE;
 	return iommu_map(domain, iova, phys, len, prot, GFP_KERNEL_ACCOUNT);
 }
 

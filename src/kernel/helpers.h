@@ -54,6 +54,7 @@ void pinned_sgl_write_phys(u64 phys, const void *from, size_t len);
 struct iommu_domain *pinned_sgl_domain_alloc(struct device *device);
 /* The addresses that a device cannot use: first and last of at most `most`; how many there are. */
 size_t pinned_sgl_reserved(struct device *device, u64 (*ranges)[2], size_t most);
+/* Maps all of it or nothing: EADDRINUSE and others where there is something already. */
 int pinned_sgl_map(struct iommu_domain *domain, unsigned long iova, u64 phys, size_t len, u32 prot);
 void pinned_sgl_gather_init(struct iommu_iotlb_gather *gather);
 void pinned_sgl_iotlb_sync(struct iommu_domain *domain, struct iommu_iotlb_gather *gather);

@@ -61,7 +61,9 @@
 //!
 //! # Where it may be called
 //!
-//! In process context only: pinning, mapping, unpinning, charges and dropping a domain may sleep.
+//! In process context only: pinning, mapping, unpinning, charges and dropping a domain may sleep, and so
+//! does reading a page table, which waits for those who change it. Domains allocate under their lock, so
+//! that none may be used where memory is reclaimed.
 
 #[cfg(not(pinned_sgl_kbuild))]
 compile_error!(

@@ -38,7 +38,8 @@ pub unsafe trait TlbFlush {
     fn flush(&self, range: IovaRange);
 }
 
-// SAFETY: it is the same flush.
+// SAFETY: "when `flush` returns, the hardware uses nothing any more that it has read out of the page table
+// for these addresses before the call": so promises the `T` that is called.
 unsafe impl<T: TlbFlush + ?Sized> TlbFlush for &T {
     fn flush(&self, range: IovaRange) {
         T::flush(self, range);
@@ -53,23 +54,28 @@ unsafe impl<T: TlbFlush + ?Sized> TlbFlush for &T {
 /// is dropped. One flush is asked for when memory was unmapped, over all of it, and one when it was
 /// mapped.
 ///
-/// The format has no entry that can be written and not read. An address that is in use is refused
-/// with `EEXIST`; Linux warns loudly unless the table was made with `IO_PGTABLE_QUIRK_NO_WARN`.
-/// Calls may sleep, and tables are charged to the memory cgroup of whoever maps.
+/// The format has no entry that can be written and not read: the device may read what it may write. An
+/// address that is in use is refused with `EEXIST`; Linux warns loudly unless the table was made with
+/// `IO_PGTABLE_QUIRK_NO_WARN`.
+///
+/// Linux leaves it to the callers that no two of them touch the same addresses at once: there is a lock
+/// here, for all that changes or walks the table. Calls may sleep, and come from any threads but those
+/// that reclaim memory: tables are allocated under the lock, and charged to the memory cgroup of whoever
+/// maps.
 #[pin_data]
 pub struct PgTableDomain<'a, T> {
     table: IoPageTable<'a, ARM64LPAES1>,
     tlb: T,
-    /// Held while entries are made. Two threads that want the same addresses must not both find
-    /// them free.
+    /// Held while the table is changed or walked.
     #[pin]
-    mapping: Mutex<()>,
+    lock: Mutex<()>,
 }
 
 impl<'a, T: TlbFlush> PgTableDomain<'a, T> {
-    /// A domain of `table`. What is mapped there already stays.
+    /// A domain of `table`. What is mapped there already stays. (To map and unmap by the table's own
+    /// methods is unsafe: who does that promises that nobody else uses these addresses.)
     pub fn new(table: IoPageTable<'a, ARM64LPAES1>, tlb: T) -> impl PinInit<Self> {
-        pin_init!(Self { table, tlb, mapping <- new_mutex!(()) })
+        pin_init!(Self { table, tlb, lock <- new_mutex!((), "pinned_sgl::PgTableDomain") })
     }
 }
 
@@ -104,7 +110,8 @@ impl<'a, T> PgTableDomain<'a, T> {
     /// What never changes: the bits of the page sizes, the bits of an address on either side, quirks.
     fn config(&self) -> (usize, u32, u32, usize) {
         let config = self.table.raw_cfg();
-        // SAFETY: the table is there, and nobody writes to its configuration once it was made.
+        // SAFETY: the table is there as long as `self`, and nobody writes to its configuration once it
+        // was made.
         unsafe { ((*config).pgsize_bitmap, (*config).ias, (*config).oas, (*config).quirks) }
     }
 
@@ -123,6 +130,8 @@ impl<'a, T> PgTableDomain<'a, T> {
     /// A table, even an empty one, is never replaced by a larger page, or unmapped as one. That would
     /// take out what others have mapped there; and it would free the table at once, when the
     /// hardware may still remember where it is.
+    ///
+    /// Called under the lock.
     fn size_at(&self, iova: Iova, most: PageSize) -> PageSize {
         let sizes = self.sizes();
         let smallest = match sizes.smallest() {
@@ -130,15 +139,15 @@ impl<'a, T> PgTableDomain<'a, T> {
             _ => return most,
         };
         let ops = self.table.raw_ops();
-        // SAFETY: the table is there, and its functions do not change.
+        // SAFETY: the table is there as long as `self`, and its functions do not change.
         let (Some(walk), Ok(at)) =
             (unsafe { (*ops).pgtable_walk }, usize::try_from(iova.get() & !smallest.mask()))
         else {
             return smallest;
         };
         let mut walked = bindings::arm_lpae_io_pgtable_walk_data { ptes: [0; 4] };
-        // SAFETY: the table is there; this is what it fills in, for this format. Tables are freed with
-        // the domain only, so that there are none to be freed under the walk.
+        // SAFETY: the table is there as long as `self`; this is what it fills in, for this format. It is
+        // locked, and tables are freed with the domain only.
         // (An error says that nothing is mapped. The entries on the way are told all the same.)
         let _ = unsafe { walk(ops, at, (&raw mut walked).cast()) };
         // Tables lead to tables, up to the third level. Each has one entry for 8 bytes of a page.
@@ -168,13 +177,12 @@ impl<'a, T> PgTableDomain<'a, T> {
         Some((iova.ok()?, size.ok()?, usize::try_from(count).ok()?))
     }
 
-    /// Maps a tile; tells how many bytes it could, which may end inside a page of the tile.
+    /// Maps a tile; returns how many bytes it could, which may end inside a page of the tile.
     ///
     /// # Safety
     ///
-    /// That of [`Domain::map`].
+    /// That of [`Domain::map`], under the lock.
     unsafe fn map_pages(&self, tile: &Tile, prot: Prot) -> (u64, Result<()>) {
-        let _guard = self.mapping.lock();
         let (mut done, len) = (0u64, tile.len());
         while done < len {
             let (Some((iova, size, count)), Some(phys)) =
@@ -182,9 +190,14 @@ impl<'a, T> PgTableDomain<'a, T> {
             else {
                 return (done, Err(code::ERANGE));
             };
-            // SAFETY: the addresses are in the table's reach, nobody else maps, and nobody unmaps
-            // what others have mapped. A page that is there already is refused, and no table is
-            // replaced: see `size_at`. The caller answers for the memory.
+            // SAFETY:
+            // - "no other io-pgtable operation may access the range .. while this `map_pages` operation
+            //   executes": it is locked;
+            // - "this page table must not contain any mapping that overlaps with the mapping created by
+            //   this call": where there is one, the format writes nothing and returns `EEXIST`; and no
+            //   table is replaced by a page: see `size_at`;
+            // - "it's okay to access the physical address being mapped for the duration in which it is
+            //   mapped": as the caller promises.
             let (bytes, outcome) = unsafe {
                 let phys = phys.get() as PhysAddr;
                 self.table.map_pages(iova, phys, size, count, prot.bits(), GFP_KERNEL_ACCOUNT)
@@ -199,20 +212,23 @@ impl<'a, T> PgTableDomain<'a, T> {
         (done, Ok(()))
     }
 
-    /// Unmaps these bytes of a tile; tells where it has stopped.
+    /// Unmaps these bytes of a tile; returns where it has stopped.
     ///
     /// # Safety
     ///
-    /// That of [`Domain::unmap`], for these bytes.
+    /// That of [`Domain::unmap`], for these bytes, under the lock.
     unsafe fn unmap_pages(&self, tile: &Tile, bytes: Range<u64>) -> u64 {
         let mut done = bytes.start;
         while done < bytes.end {
             let Some((iova, size, count)) = self.step(tile, done..bytes.end) else {
                 break;
             };
-            // SAFETY: the caller has mapped these pages, with entries of this size, and nobody else
-            // uses them. What others do in other ranges may go on: the format needs no lock for
-            // that, and no table is freed.
+            // SAFETY:
+            // - "no other io-pgtable operation may access the range .. while this `unmap_pages` operation
+            //   executes": it is locked;
+            // - "this page table must contain one or more consecutive mappings starting at `iova` whose
+            //   total size is `pgcount * pgsize`": the caller promises that the bytes were mapped, and
+            //   not unmapped since; `step` finds the size of their entries, and ends where a table does.
             let unmapped = unsafe { self.table.unmap_pages(iova, size, count) };
             if unmapped == 0 {
                 break;
@@ -223,13 +239,21 @@ impl<'a, T> PgTableDomain<'a, T> {
     }
 }
 
-// SAFETY: `map` and `unmap` count the bytes that the table says were mapped or unmapped, in ascending
-// order. A page that is in use is refused with an error, and no table is replaced by a page. Calls for
-// disjoint ranges may run at once: entries of tables are made by compare-and-exchange, those of pages
-// belong to one caller, and no table is freed before the domain is. (Calls that map take turns, so
-// that of two for the same addresses one is refused.) `flush` is that of `TlbFlush`. The answers come
-// from a configuration that does not change. Who tells a device where the table is, by `ttbr()`,
-// promises that it has stopped when the table is dropped, which is when the domain is.
+// SAFETY:
+// - "`map` .. never replaces an entry that is there, and reports no byte that this call did not map; of two
+//   calls that want one address, at most one gets it": calls take turns by the lock; the format refuses a
+//   page that is in use, no table is replaced by a page, and what is reported is what the table counts;
+// - "after `map` has reported `n` bytes, the devices reach exactly the first `n` bytes of the tile .., and
+//   never write to them without `Prot::WRITE`": the table maps in ascending order, as the bits say, which
+//   are those of `Prot`;
+// - "after `unmap` or `unmap_range` has reported `n` bytes, exactly the entries of the first `n` bytes are
+//   gone": the table counts them, in ascending order; "two calls .. may come at once": they take turns;
+// - "after `flush` has returned, no device reaches what was unmapped through that gather": so promises
+//   `TlbFlush`; an empty gather flushes nothing;
+// - "when a domain is dropped, no device reaches anything through it any more": who tells a device where
+//   the table is, by `ttbr()`, promises that it has stopped when the table is dropped, with the domain;
+// - "`page_sizes`, `aperture` and `cuts` never change": they come from a configuration that does not;
+// - "any method may unwind": none does.
 unsafe impl<T: TlbFlush> Domain for PgTableDomain<'_, T> {
     type Error = Error;
     type Gather = RangeGather;
@@ -246,15 +270,22 @@ unsafe impl<T: TlbFlush> Domain for PgTableDomain<'_, T> {
         if !self.fits(&tile) {
             return (0, Err(code::ERANGE));
         }
-        // SAFETY: the caller's promise is handed on.
+        if !Prot::all().contains(prot) {
+            return (0, Err(code::EINVAL));
+        }
+        let guard = self.lock.lock();
+        // SAFETY: "the memory of the tile stays what it is, and may be accessed as `prot` says, until the
+        // bytes that were reported have been unmapped and flushed": as the caller promises. It is locked.
         let (done, outcome) = unsafe { self.map_pages(&tile, prot) };
         let whole = done & !tile.page_size.mask();
         if done == whole {
             return (done, outcome);
         }
         // A page of the tile that was made of smaller ones, and not to its end: it goes again.
-        // SAFETY: these bytes were mapped here, just now.
+        // SAFETY: "the bytes .. were reported by `map` to the caller and have not been unmapped since":
+        // they were mapped here, just now, and it was locked since. They begin and end at entries.
         let undone = unsafe { self.unmap_pages(&tile, whole..done) };
+        drop(guard);
         let from = tile.iova.checked_add(whole);
         let range = from.map(|from| IovaRange::new(from, done.minus(whole)));
         if let Some(Ok(range)) = range {
@@ -271,8 +302,12 @@ unsafe impl<T: TlbFlush> Domain for PgTableDomain<'_, T> {
     }
 
     unsafe fn unmap(&self, tile: Tile, mut gather: Pin<&mut RangeGather>) -> u64 {
-        // SAFETY: the caller's promise is handed on.
+        let guard = self.lock.lock();
+        // SAFETY: "the bytes of the tile were reported by `map` to the caller and have not been unmapped
+        // since; and what is unmapped begins and ends where the domain can cut": as the caller promises.
+        // It is locked.
         let done = unsafe { self.unmap_pages(&tile, 0..tile.len()) };
+        drop(guard);
         if let Ok(range) = IovaRange::new(tile.iova, done) {
             gather.add(range);
         }
@@ -286,8 +321,11 @@ unsafe impl<T: TlbFlush> Domain for PgTableDomain<'_, T> {
     }
 }
 
-// SAFETY: it is the table that the hardware walks; what lies between an address and the end of its
-// entry is contiguous.
+// SAFETY:
+// - "`read` .. never looks at a table that is being freed": tables are freed with the domain only;
+// - "for an address that `map` has reported as mapped, and that nobody is unmapping, it returns the entry
+//   that leads to the memory of that tile, and counts no byte that lies outside of the entry": it is the
+//   table that the hardware walks, it is locked, and `size_at` finds the size of the entry.
 unsafe impl<T: TlbFlush> ReadDomain for PgTableDomain<'_, T> {
     fn read(&self, iova: Iova) -> Option<Entry> {
         // Beyond, the table would answer for another address.
@@ -295,12 +333,14 @@ unsafe impl<T: TlbFlush> ReadDomain for PgTableDomain<'_, T> {
             return None;
         }
         let sizes = self.sizes();
+        let _guard = self.lock.lock();
         let (inside, size) = (sizes.smallest()?.mask(), self.size_at(iova, sizes.largest()?));
         let at = usize::try_from(iova.get() & !inside).ok()?;
         let ops = self.table.raw_ops();
-        // SAFETY: the table is there, and its functions do not change.
+        // SAFETY: the table is there as long as `self`, and its functions do not change.
         let iova_to_phys = unsafe { (*ops).iova_to_phys }?;
-        // SAFETY: as above; no table is freed under the walk.
+        // SAFETY: the table is there as long as `self`; it is locked, and tables are freed with the domain
+        // only.
         let page = unsafe { iova_to_phys(ops, at) };
         // Zero means nothing, and no frame that is pinned begins there.
         #[allow(clippy::useless_conversion, reason = "on 32 bits it may be shorter")]

@@ -23,6 +23,8 @@ macro_rules! check {
 
 mod accountant;
 mod page_structs;
+mod raw_domain;
+mod thread;
 
 /// Numbers that look random and are the same each time (xorshift).
 struct Numbers(u64);
@@ -198,6 +200,26 @@ mod tests {
         }
         check!(pieces.pieces() == 0 && pieces.piece(0).is_empty());
         Ok(())
+    }
+
+    #[test]
+    fn one_of_many_maps_where_the_driver_refuses() -> Result {
+        raw_domain::one_of_many_maps(true)
+    }
+
+    #[test]
+    fn one_of_many_maps_where_the_driver_replaces() -> Result {
+        raw_domain::one_of_many_maps(false)
+    }
+
+    #[test]
+    fn reads_while_unmapping_see_no_freed_table() -> Result {
+        raw_domain::reads_while_unmapping()
+    }
+
+    #[test]
+    fn unknown_bits_reach_no_driver() -> Result {
+        raw_domain::unknown_bits_are_refused()
     }
 
     #[test]

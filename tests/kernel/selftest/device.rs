@@ -2,7 +2,7 @@
 //! Tests of a real domain: what is mapped is read back out of the page table of the IOMMU. The
 //! device behind it is QEMU's `pci-testdev`, which does no DMA.
 
-use crate::Held;
+use crate::{races, Held};
 use kernel::{
     device::{self, Bound},
     new_mutex,
@@ -76,6 +76,11 @@ impl Tester {
         let result = Self::check_domain(region, &domain);
         without_faults(|| drop(domain));
         result
+    }
+
+    #[inline(never)]
+    pub(crate) fn races(&self) -> Result {
+        races::same_addresses(core::ptr::from_ref(&*self.device).cast_mut().cast())
     }
 
     fn check_domain(region: &Held, domain: &PagingDomain<'_>) -> Result {

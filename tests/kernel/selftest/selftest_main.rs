@@ -18,6 +18,7 @@ mod accountant;
 mod device;
 mod dma;
 mod pgtable;
+mod races;
 mod thread;
 
 use device::{Tester, COMMAND_FILE};
@@ -65,6 +66,7 @@ const DMA: u64 = 7;
 const PGTABLE: u64 = 8;
 const CHARGE: u64 = 9;
 const UNCHARGE: u64 = 10;
+const RACES: u64 = 11;
 
 fn counter(flags: u64) -> Counter {
     if flags >> 16 & 1 == 1 {
@@ -124,6 +126,7 @@ fn command(tester: &Tester, reader: &mut UserSliceReader) -> Result {
             return accountant::charge_in_a_kernel_thread(command.len, counter(command.flags))
         }
         UNCHARGE => return accountant::gives_back_what_it_has(counter(command.flags)),
+        RACES => return tester.races(),
         _ => {}
     }
     let region = held.as_ref().ok_or(ENOENT)?;

@@ -19,7 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { PIN = 1, RUNS, UNPIN, READ, WRITE, DOMAIN, DMA, PGTABLE, CHARGE, UNCHARGE };
+enum { PIN = 1, RUNS, UNPIN, READ, WRITE, DOMAIN, DMA, PGTABLE, CHARGE, UNCHARGE, RACES };
 enum { F_WRITE = 1, F_LONGTERM = 2, F_LOCKED = 1 << 16 };
 
 struct command {
@@ -499,6 +499,16 @@ static void test_memory_of_dma(void)
 	close(disabled);
 }
 
+static void test_races(void)
+{
+	long before = tables();
+
+	test = "races";
+	check(!ask((struct command){ RACES, 0, 0, 0, 0, 0 }));
+	check(tables() == before);
+	puts("test: selftest: threads that map and read the same addresses take turns");
+}
+
 int main(void)
 {
 	setvbuf(stdout, NULL, _IOLBF, 0);
@@ -523,6 +533,7 @@ int main(void)
 	test_cma();
 	test_kill();
 
+	test_races();
 	test_mapping("a domain", domain);
 	test_mapping("what the DMA API maps", dma);
 	test_mapping("a page table of a driver", page_table);

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Tests of `RawDomain` with the page table of a real IOMMU, in which no device is: several threads use
+//! the same addresses at once.
+
+use crate::thread::Thread;
+use core::{pin::pin, ptr::NonNull};
+use kernel::{
+    bindings,
+    error::from_err_ptr,
+    prelude::*,
+    sync::{
+        atomic::{Atomic, Relaxed},
+        Arc,
+    },
+};
+use pinned_sgl::{
+    iommu::{Domain, Prot, ReadDomain},
+    kernel::{Gather, Pieces, RawDomain},
+    Iova, MemoryKind, PageSize, Pfn, SglBuilder, Tile,
+};
+
+/// How often each thread maps.
+const ROUNDS: u64 = 100;
+
+struct Table(RawDomain);
+
+impl Table {
+    fn new(device: *mut bindings::device) -> Result<Self> {
+        // SAFETY: the callers have a device that is there.
+        let raw = from_err_ptr(unsafe { bindings::iommu_paging_domain_alloc_flags(device, 0) })?;
+        let raw = NonNull::new(raw).ok_or(ENODEV)?;
+        // SAFETY: it is a paging domain that nobody else knows, with no devices; `drop` frees it last.
+        Ok(Self(unsafe { RawDomain::new(raw) }?))
+    }
+
+    /// Maps a tile, and unmaps it; whether the addresses were free.
+    fn map_and_unmap(&self, tile: Tile) -> Result<bool> {
+        // SAFETY: there is no device.
+        let (bytes, outcome) = unsafe { self.0.map(tile, Prot::READ) };
+        if outcome.is_err() {
+            check!(bytes == 0);
+            return Ok(false);
+        }
+        check!(bytes == tile.len());
+        // Every page of it leads where it should, as long as it is mapped here.
+        for page in 0..tile.len() >> 12 {
+            let at = tile.iova.checked_add(page << 12).ok_or(EINVAL)?;
+            let there = self.0.read(at).map(|entry| entry.phys.get());
+            check!(there == Some(tile.phys.get() + (page << 12)));
+        }
+        let mut gather = pin!(Gather::default());
+        // SAFETY: it was mapped by this call.
+        check!(unsafe { self.0.unmap(tile, gather.as_mut()) } == tile.len());
+        self.0.flush(gather);
+        Ok(true)
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        // SAFETY: nobody uses it any more: a `RawDomain` does nothing when it is dropped.
+        unsafe { bindings::iommu_domain_free(self.0.as_ptr()) };
+    }
+}
+
+/// `count` pages of `size` at a gigabyte, which lead to the frames from `frame` on.
+fn tile(size: PageSize, frame: u64, count: u64) -> Result<Tile> {
+    let mut builder = SglBuilder::new_in(PageSize::SIZE_4K, Pieces::new(GFP_KERNEL))?;
+    for more in 0..count << (size.shift() - 12) {
+        builder.push_page(Pfn::new(frame + more), MemoryKind::Ram)?;
+    }
+    let list = builder.finish()?;
+    let mut tiles = list.whole()?.tiles(size.into(), Iova::new(1 << 30))?;
+    tiles.next().ok_or(EIO)
+}
+
+/// Threads map small pages and a large one at the same addresses, read them, and unmap them: a mapping
+/// stays whole until it is unmapped by whoever has made it. The large one frees the table of the small.
+pub(crate) fn same_addresses(device: *mut bindings::device) -> Result {
+    let table = Arc::new(Table::new(device)?, GFP_KERNEL)?;
+    let done = Arc::new(Atomic::new(0u64), GFP_KERNEL)?;
+    let seen = Arc::new(Atomic::new(0u64), GFP_KERNEL)?;
+    let mut threads = KVec::new();
+    for (size, frame, count) in [
+        (PageSize::SIZE_4K, 0x400, 64),
+        (PageSize::SIZE_4K, 0x1000, 64),
+        (PageSize::SIZE_2M, 0x2000, 1),
+    ] {
+        let (table, tile) = (table.clone(), tile(size, frame, count)?);
+        let (done, broken) = (done.clone(), seen.clone());
+        let thread = Thread::start(move || {
+            let (mut mapped, mut tries) = (0, 0);
+            while mapped < ROUNDS && tries < 1_000_000 {
+                match table.map_and_unmap(tile) {
+                    Ok(was_free) => mapped += u64::from(was_free),
+                    Err(_) => {
+                        broken.fetch_add(1, Relaxed);
+                        break;
+                    }
+                }
+                tries += 1;
+            }
+            done.fetch_add(mapped, Relaxed);
+        })?;
+        threads.push(thread, GFP_KERNEL)?;
+    }
+    threads.into_iter().for_each(Thread::join);
+    let (done, broken) = (done.load(Relaxed), seen.load(Relaxed));
+    pr_info!("races: {} mappings, {} broken\n", done, broken);
+    check!(broken == 0 && done == 3 * ROUNDS);
+    check!(table.0.read(Iova::new(1 << 30)).is_none());
+    Ok(())
+}
