@@ -83,11 +83,22 @@ impl RawDomain {
 /// on, so that a device which has not stopped, as far as its driver knows, is better left here for good
 /// (`mem::forget`).
 ///
-/// It borrows the bound device, so it is gone before the driver is unbound. Calls may sleep.
+/// It borrows the bound device, so it is gone before the driver is unbound. One that is forgotten
+/// keeps the device until then: no other domain takes it, and what is mapped stays mapped and pinned.
+/// When the driver is unbound, a PCI device is stopped (its bus mastering is switched off), is blocked
+/// by the IOMMU, and stays so until it is removed from its bus: no driver is bound to it any more, nor
+/// does vfio take it. A device on another bus stays in the domain, which the log says; its next driver
+/// finds it there.
+///
+/// All accesses are coherent with the caches of the CPU: [`Prot::CACHE`] is added to what is mapped,
+/// and an IOMMU that cannot do that is refused. (A PCI device may still ask for accesses that are not,
+/// by the attribute "no snoop": its driver knows.)
+///
+/// Calls may sleep.
 ///
 /// # Invariants
 ///
-/// The domain was allocated here, and `device` is in it.
+/// The domain was made by `pinned_sgl_domain_attach()` for `device`.
 pub struct PagingDomain<'a> {
     domain: RawDomain,
     device: &'a Device<Bound>,
@@ -106,24 +117,16 @@ impl<'a> PagingDomain<'a> {
     ///
     /// # Errors
     ///
-    /// `ENODEV` if there is no IOMMU before the device, `EINVAL` if it shares a group with others,
+    /// `ENODEV` if there is no IOMMU before the device, `EOPNOTSUPP` if the device's accesses through
+    /// it are not coherent (`IOMMU_CAP_CACHE_COHERENCY`), `EINVAL` if it shares a group with others,
     /// `EBUSY` if it is in a domain of somebody else, `ENOMEM`.
     pub fn attach(device: &'a Device<Bound>) -> Result<Self> {
         let lock = RawDomain::new_lock()?;
-        let raw_device = raw_device(device);
-        // SAFETY: a bound device is there as long as it is borrowed.
-        let raw = from_err_ptr(unsafe { ffi::pinned_sgl_domain_alloc(raw_device) })?;
+        // SAFETY: a bound device is there as long as it is borrowed, and its driver is bound.
+        let raw = from_err_ptr(unsafe { ffi::pinned_sgl_domain_attach(raw_device(device)) })?;
         let raw = NonNull::new(raw).ok_or(code::ENODEV)?;
-        // SAFETY: both are there, and nothing is mapped yet.
-        let attached =
-            to_result(unsafe { bindings::iommu_attach_device(raw.as_ptr(), raw_device) });
-        if let Err(error) = attached {
-            // SAFETY: it is ours, and no device is in it.
-            unsafe { bindings::iommu_domain_free(raw.as_ptr()) };
-            return Err(error);
-        }
-        // INVARIANT: the device is in it; and it is a paging domain that nobody else knows, which is freed
-        // when this is dropped.
+        // INVARIANT: it was made for `device`; and it is a paging domain that nobody else knows, which
+        // is freed when this is dropped.
         Ok(Self { domain: RawDomain { raw, lock }, device })
     }
 
@@ -159,11 +162,11 @@ impl<'a> PagingDomain<'a> {
 
 impl Drop for PagingDomain<'_> {
     fn drop(&mut self) {
-        // SAFETY: by the invariant the device is in the domain, which is ours. Nothing reaches it any more
-        // when it is freed: `self.domain` does nothing when it is dropped, but free its lock.
+        // SAFETY: by the invariant the domain was made for this device; a bound device is there as
+        // long as it is borrowed; and a value is dropped once. Nothing reaches the domain when it is
+        // freed: `self.domain` does nothing when it is dropped, but free its lock.
         unsafe {
-            bindings::iommu_detach_device(self.domain.as_ptr(), raw_device(self.device));
-            bindings::iommu_domain_free(self.domain.as_ptr());
+            ffi::pinned_sgl_domain_detach(self.domain.as_ptr(), raw_device(self.device));
         }
     }
 }
@@ -349,8 +352,9 @@ unsafe impl Domain for PagingDomain<'_> {
 
     unsafe fn map(&self, tile: Tile, prot: Prot) -> (u64, Result<()>) {
         // SAFETY: "the memory of the tile stays what it is, and may be accessed as `prot` says, until
-        // the bytes that were reported have been unmapped and flushed": as the caller promises.
-        unsafe { self.domain.map(tile, prot) }
+        // the bytes that were reported have been unmapped and flushed": as the caller promises; how
+        // the caches take part changes nothing of that.
+        unsafe { self.domain.map(tile, prot | Prot::CACHE) }
     }
 
     unsafe fn unmap(&self, tile: Tile, gather: Pin<&mut Gather>) -> u64 {

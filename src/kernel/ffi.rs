@@ -53,7 +53,8 @@ extern "C" {
     pub(super) fn pinned_sgl_read_phys(phys: u64, to: *mut c_void, len: usize);
     pub(super) fn pinned_sgl_write_phys(phys: u64, from: *const c_void, len: usize);
 
-    pub(super) fn pinned_sgl_domain_alloc(device: *mut device) -> *mut iommu_domain;
+    pub(super) fn pinned_sgl_domain_attach(device: *mut device) -> *mut iommu_domain;
+    pub(super) fn pinned_sgl_domain_detach(domain: *mut iommu_domain, device: *mut device);
     pub(super) fn pinned_sgl_reserved(
         device: *mut device,
         ranges: *mut [u64; 2],

@@ -6,6 +6,7 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/capability.h>
+#include <linux/device.h>
 #include <linux/dma-mapping.h>
 #include <linux/highmem.h>
 #include <linux/io-pgtable.h>
@@ -13,6 +14,7 @@
 #include <linux/list.h>
 #include <linux/mm.h>
 #include <linux/mmzone.h>
+#include <linux/pci.h>
 #include <linux/scatterlist.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
@@ -212,9 +214,69 @@ void pinned_sgl_write_phys(u64 phys, const void *from, size_t len)
 	}
 }
 
-struct iommu_domain *pinned_sgl_domain_alloc(struct device *device)
+/*
+ * The driver is gone and has left the device in a domain of its own, which it has forgotten. Nobody
+ * counts the device as in use any more, so that the next driver would find it there: its DMA would
+ * go where this domain leads. So the device is stopped, moved to the domain that leads nowhere, and
+ * owned by nobody else until it is removed from its bus.
+ */
+static void left_behind(struct device *device, void *data)
 {
-	return iommu_paging_domain_alloc(device);
+	struct iommu_domain *domain = *(struct iommu_domain **)data;
+
+	if (!dev_is_pci(device)) {
+		/* It cannot be stopped here, and the way leads through the domain of the DMA API. */
+		dev_warn(device, "its driver has left it in an IOMMU domain, where it stays\n");
+		return;
+	}
+	pci_clear_master(to_pci_dev(device));
+	iommu_detach_device(domain, device);
+	if (iommu_device_claim_dma_owner(device, device))
+		dev_warn(device, "its driver has left it in an IOMMU domain; it is stopped\n");
+	else
+		dev_warn(device, "its driver has left it in an IOMMU domain; it is blocked\n");
+	iommu_domain_free(domain);
+}
+
+static int is_left(struct device *device, void *data, void *domain)
+{
+	return *(struct iommu_domain **)data == domain;
+}
+
+struct iommu_domain *pinned_sgl_domain_attach(struct device *device)
+{
+	struct iommu_domain *domain = iommu_paging_domain_alloc(device), **left;
+	int error;
+
+	if (IS_ERR(domain))
+		return domain;
+	/* As vfio and iommufd have it: nobody flushes the CPU's caches for the device. */
+	error = -EOPNOTSUPP;
+	if (!device_iommu_capable(device, IOMMU_CAP_CACHE_COHERENCY))
+		goto free;
+	error = -ENOMEM;
+	left = devres_alloc(left_behind, sizeof(*left), GFP_KERNEL);
+	if (!left)
+		goto free;
+	*left = domain;
+	error = iommu_attach_device(domain, device);
+	if (!error) {
+		devres_add(device, left);
+		return domain;
+	}
+	devres_free(left);
+free:
+	iommu_domain_free(domain);
+	return ERR_PTR(error);
+}
+
+void pinned_sgl_domain_detach(struct iommu_domain *domain, struct device *device)
+{
+	/* Once it was left behind, it is not this driver's any more. */
+	if (devres_destroy(device, left_behind, is_left, domain))
+		return;
+	iommu_detach_device(domain, device);
+	iommu_domain_free(domain);
 }
 
 size_t pinned_sgl_reserved(struct device *device, u64 (*ranges)[2], size_t most)

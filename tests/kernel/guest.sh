@@ -40,6 +40,11 @@ rmmod selftest
 echo "test: unload: the module has unpinned what it held"
 dmesg | grep -q 'selftest: 4 pages more than were charged' || fail "too much was uncharged, and nobody says so"
 
+# The device is blocked from here on; the module stays, and knows of the domain that it has forgotten.
+insmod /selftest.ko
+selftest forget
+dmesg | grep -q 'its driver has left it in an IOMMU domain; it is blocked' || fail "the device is not blocked"
+
 insmod /edu.ko
 edu
 [ "$(pinned)" = 0 ] || fail "$(pinned) pages are pinned after the copies"

@@ -7,7 +7,11 @@ use kernel::{
     device::{self, Bound},
     new_mutex,
     prelude::*,
-    sync::{aref::ARef, Mutex},
+    sync::{
+        aref::ARef,
+        atomic::{Atomic, Relaxed},
+        Mutex,
+    },
 };
 use pinned_sgl::{
     iommu::{
@@ -20,6 +24,9 @@ use pinned_sgl::{
 };
 
 pub(crate) const COMMAND_FILE: &CStr = c"command";
+
+/// Where a domain is that nobody drops: so that kmemleak knows of it.
+static FORGOTTEN: Atomic<usize> = Atomic::new(0);
 
 #[pin_data]
 pub(crate) struct Tester {
@@ -76,6 +83,17 @@ impl Tester {
         let result = Self::check_domain(region, &domain);
         without_faults(|| drop(domain));
         result
+    }
+
+    /// Forgets a domain with the device in it, which stays there, and no other domain takes it.
+    #[inline(never)]
+    pub(crate) fn forget(&self) -> Result {
+        // SAFETY: the file is removed before the driver is unbound, which waits for this call.
+        let device: &device::Device<Bound> = unsafe { self.device.as_bound() };
+        let domain = KBox::new(PagingDomain::attach(device)?, GFP_KERNEL)?;
+        FORGOTTEN.store(KBox::into_raw(domain) as usize, Relaxed);
+        check!(PagingDomain::attach(device).err() == Some(EBUSY));
+        Ok(())
     }
 
     #[inline(never)]

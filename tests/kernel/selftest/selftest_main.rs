@@ -67,6 +67,7 @@ const PGTABLE: u64 = 8;
 const CHARGE: u64 = 9;
 const UNCHARGE: u64 = 10;
 const RACES: u64 = 11;
+const FORGET: u64 = 12;
 
 fn counter(flags: u64) -> Counter {
     if flags >> 16 & 1 == 1 {
@@ -127,6 +128,7 @@ fn command(tester: &Tester, reader: &mut UserSliceReader) -> Result {
         }
         UNCHARGE => return accountant::gives_back_what_it_has(counter(command.flags)),
         RACES => return tester.races(),
+        FORGET => return tester.forget(),
         _ => {}
     }
     let region = held.as_ref().ok_or(ENOENT)?;

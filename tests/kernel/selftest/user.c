@@ -19,7 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { PIN = 1, RUNS, UNPIN, READ, WRITE, DOMAIN, DMA, PGTABLE, CHARGE, UNCHARGE, RACES };
+enum { PIN = 1, RUNS, UNPIN, READ, WRITE, DOMAIN, DMA, PGTABLE, CHARGE, UNCHARGE, RACES, FORGET };
 enum { F_WRITE = 1, F_LONGTERM = 2, F_LOCKED = 1 << 16 };
 
 struct command {
@@ -509,12 +509,43 @@ static void test_races(void)
 	puts("test: selftest: threads that map and read the same addresses take turns");
 }
 
-int main(void)
+/* A driver that forgets the domain in which its device is: no driver is bound to the device after it. */
+static void test_forget(void)
+{
+	const char *folder = "/sys/bus/pci/drivers/selftest/";
+	char path[128], *name;
+	glob_t devices;
+	int bind;
+
+	test = "forget";
+	snprintf(path, sizeof(path), "%s0000:*", folder);
+	check(!glob(path, 0, NULL, &devices) && devices.gl_pathc == 1);
+	name = strrchr(devices.gl_pathv[0], '/') + 1;
+	/* It can be bound as often as one likes, until the domain is forgotten. */
+	close(file);
+	put("/sys/bus/pci/drivers/selftest/unbind", name);
+	put("/sys/bus/pci/drivers/selftest/bind", name);
+	file = open("/sys/kernel/debug/pinned-sgl/command", O_WRONLY);
+	check(!ask((struct command){ FORGET, 0, 0, 0, 0, 0 }));
+	close(file);
+	put("/sys/bus/pci/drivers/selftest/unbind", name);
+	bind = open("/sys/bus/pci/drivers/selftest/bind", O_WRONLY);
+	check(bind >= 0 && write(bind, name, strlen(name)) < 0 && errno == EBUSY);
+	close(bind);
+	globfree(&devices);
+	puts("test: selftest: a device that was left in a domain takes no driver");
+}
+
+int main(int argc, char **argv)
 {
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	file = open("/sys/kernel/debug/pinned-sgl/command", O_WRONLY);
 	check(file >= 0);
 	nothing_left();
+	if (argc > 1 && !strcmp(argv[1], "forget")) {
+		test_forget();
+		return 0;
+	}
 
 	test_kind("4k", 4 * mib, F_LONGTERM | F_WRITE);
 	test_kind("4k", 4 * mib, F_LONGTERM);
