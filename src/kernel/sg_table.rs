@@ -5,7 +5,7 @@
 use super::domain::raw_device;
 use super::ffi;
 use crate::granule::SegmentLimits;
-use crate::sgl::{Storage, Window};
+use crate::sgl::MemoryKind;
 use crate::umem::{Attachment, Holder, Region, RegionExt as _};
 use core::{fmt, iter::FusedIterator, marker::PhantomData, mem::ManuallyDrop, ops::Range};
 use kernel::{
@@ -64,7 +64,9 @@ pub struct DmaSegment {
 
 /// A table of C, which is freed when it is dropped.
 ///
-/// Invariant: made by `sg_alloc_table()`.
+/// # Invariants
+///
+/// It was made by `sg_alloc_table()`.
 struct Table(Opaque<bindings::sg_table>);
 
 // SAFETY: a table is memory of the kernel's allocator, which any thread may read and free.
@@ -73,9 +75,14 @@ unsafe impl Send for Table {}
 unsafe impl Sync for Table {}
 
 impl Table {
-    /// The segments of `window`, none longer than the device takes and none across its boundary.
-    fn new<S: Storage>(device: &Device<Bound>, window: Window<'_, S>) -> Result<Self> {
-        let limits = limits(device)?;
+    /// The segments of the bytes `range`, none longer than the device takes and none across its
+    /// boundary.
+    fn new(
+        device: &Device<Bound>,
+        region: &(impl Region + ?Sized),
+        range: Range<u64>,
+    ) -> Result<Self> {
+        let (window, limits) = (region.window(range)?, limits(device)?);
         let segments = window.segments(&limits)?;
         let count = window.segment_count(&limits).try_into().map_err(|_| code::EOVERFLOW)?;
         let raw = Opaque::zeroed();
@@ -83,13 +90,18 @@ impl Table {
         to_result(unsafe {
             bindings::sg_alloc_table(raw.get(), count, bindings::GFP_KERNEL_ACCOUNT)
         })?;
-        // Invariant: it is one now; from here on it is freed by dropping it.
+        // INVARIANT: it has been made; from here on it is freed by dropping it.
         let this = Self(raw);
         // SAFETY: by the invariant the table is valid.
         let mut at = unsafe { (*this.0.get()).sgl };
         for segment in segments {
             let len = segment.len.try_into().map_err(|_| code::EOVERFLOW)?;
-            // SAFETY: `at` is an entry of the table, or null behind the last one.
+            // That a frame has a number which could be that of memory says nothing.
+            if segment.kind == MemoryKind::Mmio {
+                return Err(code::EINVAL);
+            }
+            // SAFETY: `at` is an entry of the table, or null behind the last one. The frames have page
+            // structures: they are those of a `Region`, each "of the kind that the list says".
             to_result(unsafe { ffi::pinned_sgl_sg_set(&mut at, segment.phys.get(), len) })?;
         }
         Ok(this)
@@ -98,7 +110,8 @@ impl Table {
 
 impl Drop for Table {
     fn drop(&mut self) {
-        // SAFETY: by the invariant; by `&mut` nobody else uses it.
+        // SAFETY: by the invariant it is a table; by `&mut` nobody else uses it, and a value is dropped
+        // once.
         unsafe { bindings::sg_free_table(self.0.get()) };
     }
 }
@@ -119,24 +132,29 @@ fn limits(device: &Device<Bound>) -> Result<SegmentLimits> {
 
 /// An attachment that is released when it is dropped.
 ///
-/// Invariant: no device can reach the memory through it when it is dropped.
+/// # Invariants
+///
+/// No device can reach the memory through it when it is released or dropped.
 struct Hold<U: Holder<Target: Region>>(ManuallyDrop<Attachment<U>>);
 
 impl<U: Holder<Target: Region>> Hold<U> {
     fn release(self) -> U {
         let mut this = ManuallyDrop::new(self);
-        // SAFETY: it is taken once: `this` is not dropped.
+        // SAFETY: "the container is not used again": `this` is neither used nor dropped afterwards.
         let attachment = unsafe { ManuallyDrop::take(&mut this.0) };
-        // SAFETY: by the invariant.
+        // SAFETY: "the device .. cannot reach it any more, through no cache of translations either": by
+        // the invariant.
         unsafe { attachment.release() }
     }
 }
 
 impl<U: Holder<Target: Region>> Drop for Hold<U> {
     fn drop(&mut self) {
-        // SAFETY: it is taken once: a value is dropped once, and `release` does not drop it.
+        // SAFETY: "the container is not used again": a value is dropped once, and `release` does not
+        // drop it.
         let attachment = unsafe { ManuallyDrop::take(&mut self.0) };
-        // SAFETY: by the invariant.
+        // SAFETY: "the device .. cannot reach it any more, through no cache of translations either": by
+        // the invariant.
         drop(unsafe { attachment.release() });
     }
 }
@@ -186,10 +204,10 @@ impl<'a, U: Holder<Target: Region>> SgTable<'a, U> {
             Ok(attachment) => attachment,
             Err((error, region)) => return Err((error.into(), region)),
         };
-        // Invariant: nothing is mapped for a device before `map`, whose caller speaks for it.
+        // INVARIANT: nothing is mapped for a device before `map`, whose caller promises that it has
+        // finished when the list is unmapped or dropped, after which this is released.
         let hold = Hold(ManuallyDrop::new(attachment));
-        let window = hold.0.region().window(range).map_err(Error::from);
-        match window.and_then(|window| Table::new(device, window)) {
+        match Table::new(device, &**hold.0.region(), range) {
             Ok(table) => Ok(Self { table, hold, device, direction }),
             Err(error) => Err((error, hold.release())),
         }
@@ -216,7 +234,7 @@ impl<'a, U: Holder<Target: Region>> SgTable<'a, U> {
     /// How many entries the table has, for the CPU: `orig_nents`.
     #[must_use]
     pub fn entries(&self) -> u32 {
-        // SAFETY: by its invariant the table is valid.
+        // SAFETY: by its invariant it is a table, which nobody changes but by `&mut` or C's mapping.
         unsafe { (*self.as_raw()).orig_nents }
     }
 
@@ -253,7 +271,7 @@ impl<'a, U: Holder<Target: Region>> SgTable<'a, U> {
         // pages stay pinned, because `self` holds the region.
         let errno = unsafe { bindings::dma_map_sgtable(device, self.as_raw(), direction, 0) };
         match to_result(errno) {
-            // Invariant: it is mapped. That of `Hold` is what the caller promises.
+            // INVARIANT: it is mapped.
             Ok(()) => Ok(DmaList { table: ManuallyDrop::new(self) }),
             Err(error) => Err((error, self)),
         }
@@ -274,8 +292,11 @@ impl<U: Holder<Target: Region>> fmt::Debug for SgTable<'_, U> {
 ///
 /// It borrows the bound device, so it is gone before the driver is unbound. Dropping it unmaps it,
 /// and lets go of the region then; one that is leaked stays mapped, and its region pinned.
+///
+/// # Invariants
+///
+/// `table` is mapped for its device, in its direction, with no attributes.
 pub struct DmaList<'a, U: Holder<Target: Region>> {
-    // Invariant: mapped for its device, in its direction, with no attributes.
     table: ManuallyDrop<SgTable<'a, U>>,
 }
 
@@ -295,7 +316,8 @@ impl<'a, U: Holder<Target: Region>> DmaList<'a, U> {
     /// The segments as the device sees them: at most as many as the table has, because an IOMMU may
     /// make one of several. Their lengths add up to the range that was mapped.
     pub fn iter(&self) -> DmaSegments<'_> {
-        // SAFETY: the table is valid; once it is mapped, its first `nents` entries are mapped.
+        // SAFETY: by its invariant it is a table, and by that of `self` it is mapped.
+        // INVARIANT: the first `nents` entries of a mapped table are mapped.
         let (next, left) = unsafe { ((*self.table.as_raw()).sgl, (*self.table.as_raw()).nents) };
         DmaSegments { next, left, list: PhantomData }
     }
@@ -329,9 +351,10 @@ impl<'a, U: Holder<Target: Region>> DmaList<'a, U> {
     /// Unmaps it, and returns the table, which can be mapped again.
     pub fn unmap(self) -> SgTable<'a, U> {
         let mut this = ManuallyDrop::new(self);
-        // SAFETY: it is mapped by the invariant, and unmapped once: `this` is not dropped.
+        // SAFETY: "called once; the list is not used as one any more": `this` is not dropped, and only
+        // its table is taken out.
         unsafe { this.unmap_raw() };
-        // SAFETY: taken once, as above.
+        // SAFETY: "the container is not used again": `this` is neither used nor dropped afterwards.
         unsafe { ManuallyDrop::take(&mut this.table) }
     }
 
@@ -339,7 +362,8 @@ impl<'a, U: Holder<Target: Region>> DmaList<'a, U> {
     ///
     /// Called once; the list is not used as one any more.
     unsafe fn unmap_raw(&mut self) {
-        // SAFETY: by the invariant it is mapped, for this device and in this direction.
+        // SAFETY: by the invariant it is mapped, for this device and in this direction; and once, as the
+        // caller promises.
         unsafe {
             bindings::dma_unmap_sgtable(
                 raw_device(self.table.device),
@@ -353,9 +377,11 @@ impl<'a, U: Holder<Target: Region>> DmaList<'a, U> {
 
 impl<U: Holder<Target: Region>> Drop for DmaList<'_, U> {
     fn drop(&mut self) {
-        // SAFETY: a value is dropped once, and `unmap` does not drop it.
+        // SAFETY: "called once; the list is not used as one any more": a value is dropped once, and
+        // `unmap` does not drop it.
         unsafe { self.unmap_raw() };
-        // SAFETY: as above. The table is freed, and then the region let go.
+        // SAFETY: "the container is not used again": a value is dropped once, and `unmap` does not drop
+        // it. The table is freed, and then the region let go.
         unsafe { ManuallyDrop::drop(&mut self.table) };
     }
 }
@@ -379,10 +405,14 @@ impl<U: Holder<Target: Region>> fmt::Debug for DmaList<'_, U> {
 }
 
 /// The segments of a [`DmaList`]; made by [`DmaList::iter`].
+///
+/// # Invariants
+///
+/// `next` is an entry of a table of which `left` are mapped from there on; the table stays mapped as long
+/// as it is borrowed.
 #[derive(Clone)]
 #[must_use = "iterators do nothing unless they are walked"]
 pub struct DmaSegments<'b> {
-    // Invariant: an entry of a mapped table, of which `left` are mapped from here on.
     next: *mut bindings::scatterlist,
     left: u32,
     list: PhantomData<&'b Table>,
@@ -396,7 +426,9 @@ impl Iterator for DmaSegments<'_> {
         // SAFETY: by the invariant it is a mapped entry.
         let (addr, len) =
             unsafe { (bindings::sg_dma_address(self.next), bindings::sg_dma_len(self.next)) };
-        // SAFETY: as above. Behind the last one there is null, which is not looked at.
+        // SAFETY: by the invariant it is an entry of a table.
+        // INVARIANT: it is followed by the others that are mapped. Behind the last entry of all there is
+        // null, at which nobody looks, as none is left.
         self.next = unsafe { bindings::sg_next(self.next) };
         Some(DmaSegment { addr: DmaAddr(addr), len })
     }

@@ -13,7 +13,8 @@ use pinned_sgl::{
     granule::SegmentLimits,
     kernel::{DmaList, Pieces, SgTable},
     sgl::Window,
-    umem::Region,
+    umem::{AttachError, Region},
+    MemoryKind, PageRun, Sgl, SglBuilder, UserAddr,
 };
 
 fn raw(device: &device::Device<Bound>) -> *mut bindings::device {
@@ -99,6 +100,53 @@ fn map_and_unmap(
     Ok(())
 }
 
+/// A list of memory that is said to have no page structures.
+struct Mmio(Sgl<Pieces>);
+
+impl Mmio {
+    fn new(region: &Held) -> Result<Self> {
+        let mut list = SglBuilder::new_in(region.sgl().page_size(), Pieces::new(GFP_KERNEL))?;
+        for run in region.sgl().runs() {
+            list.push_run(PageRun::new(run.start(), run.count(), MemoryKind::Mmio)?)?;
+        }
+        Ok(Self(list.finish()?))
+    }
+}
+
+// SAFETY: nothing is attached, and no device is shown the memory. That nobody may look for page structures
+// is the safe side.
+unsafe impl Region for Mmio {
+    type Storage = Pieces;
+
+    fn sgl(&self) -> &Sgl<Pieces> {
+        &self.0
+    }
+
+    fn page_offset(&self) -> u64 {
+        0
+    }
+
+    fn len(&self) -> u64 {
+        self.0.page_count() * self.0.page_size().bytes()
+    }
+
+    fn is_writable(&self) -> bool {
+        false
+    }
+
+    fn user_addr(&self) -> Option<UserAddr> {
+        None
+    }
+
+    fn mark_dirty(&self) {}
+
+    fn attach(&self, _: bool) -> Result<(), AttachError> {
+        Ok(())
+    }
+
+    unsafe fn detach(&self) {}
+}
+
 impl Tester {
     #[inline(never)]
     pub(crate) fn dma(&self, region: Held) -> Result {
@@ -130,6 +178,14 @@ impl Tester {
             } else {
                 check!(result == Err(EPERM));
             }
+        }
+
+        // Memory without page structures, whatever number its frames have.
+        let mmio = Mmio::new(&region)?;
+        let refused = SgTable::new(device, &mmio, 0..len, DataDirection::ToDevice);
+        match refused.err().ok_or(EIO)?.0 {
+            EINVAL => {}
+            error => return Err(error),
         }
 
         // What cannot be: the region comes back.
