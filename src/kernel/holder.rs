@@ -8,17 +8,28 @@ use kernel::sync::{
     Arc,
 };
 
-// SAFETY: all clones of an `Arc` share one value, which lives, where it is, as long as any of them.
+// SAFETY:
+// - "`deref` gives the same value each time, also after the holder was moved": an `Arc` is a pointer that
+//   never changes;
+// - "the value lives, at the same place, at least as long as the holder": it is counted, and nobody has it
+//   by `&mut` while there are clones.
 unsafe impl<T: ?Sized> Holder for Arc<T> {}
 
-// SAFETY: clones of an `Arc` lead to the same value.
+// SAFETY: "a clone leads to the value that the original leads to": it is the same pointer.
 unsafe impl<T: ?Sized> SharedHolder for Arc<T> {}
 
-// SAFETY: all clones of an `ARef` lead to one object, which lives as long as it is counted.
+// SAFETY:
+// - "`deref` gives the same value each time, also after the holder was moved": an `ARef` is a pointer that
+//   never changes;
+// - "the value lives, at the same place, at least as long as the holder": so promises `AlwaysRefCounted` of an
+//   object that is counted, which this one is until the `ARef` is dropped.
 unsafe impl<T: AlwaysRefCounted> Holder for ARef<T> {}
 
-// SAFETY: clones of an `ARef` lead to the same object.
+// SAFETY: "a clone leads to the value that the original leads to": it is the same pointer.
 unsafe impl<T: AlwaysRefCounted> SharedHolder for ARef<T> {}
 
-// SAFETY: a box owns one value, at a place that does not change when the box is moved.
+// SAFETY:
+// - "`deref` gives the same value each time, also after the holder was moved": a box is a pointer, and the
+//   value does not move with it;
+// - "the value lives, at the same place, at least as long as the holder": the box owns it.
 unsafe impl<T: ?Sized> Holder for KBox<T> {}

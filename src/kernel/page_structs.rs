@@ -19,7 +19,8 @@ impl<S: Storage> SglBuilder<S> {
     ///
     /// # Safety
     ///
-    /// Each of them points to a page structure.
+    /// Each of them points to a page structure. (The builder does not hold the pages: see
+    /// [`PinnedPages`](crate::kernel::PinnedPages) for pages that are pinned.)
     pub unsafe fn push_page_structs(
         &mut self,
         pages: &[*mut bindings::page],
@@ -31,12 +32,14 @@ impl<S: Storage> SglBuilder<S> {
             let mut rest = pages;
             while !rest.is_empty() {
                 let index = pages.len().minus(rest.len());
-                // SAFETY: there is one page structure at least, as the caller says.
+                // SAFETY: "there is at least one pointer": `rest` is not empty; "each points to a page
+                // structure": as the caller promises of `pages`, of which it is a part.
                 let run = unsafe { first_run(rest) };
                 builder.push_run(run).map_err(|error| error.behind(index))?;
                 let mut count = usize::try_from(run.count()).unwrap_or(usize::MAX);
                 if run.kind() == MemoryKind::Ram && count == 1 {
-                    // SAFETY: as above.
+                    // SAFETY: "there is at least one pointer": `rest` is not empty; "each points to a page
+                    // structure": as the caller promises of `pages`, of which it is a part.
                     count = builder.push_singles(|room| unsafe { singles(rest, room) }).plus(1);
                 }
                 rest = rest.get(count..).unwrap_or_default();
@@ -53,7 +56,8 @@ impl<S: Storage> SglBuilder<S> {
 /// There is at least one pointer, and each points to a page structure.
 pub(super) unsafe fn first_run(pages: &[*mut bindings::page]) -> PageRun {
     let (mut pfn, mut provider) = (0, 0);
-    // SAFETY: so says the caller; the other pointers are to locals.
+    // SAFETY: "there is at least one pointer, and each points to a page structure": as the caller
+    // promises; the other pointers are to locals.
     let count =
         unsafe { ffi::pinned_sgl_first_run(pages.as_ptr(), pages.len(), &mut pfn, &mut provider) };
     let kind = match provider {
@@ -65,13 +69,14 @@ pub(super) unsafe fn first_run(pages: &[*mut bindings::page]) -> PageRun {
 }
 
 /// Finds the frames of pages behind the first one, as long as none continues the one before, and all
-/// are ordinary memory; tells how many.
+/// are ordinary memory; returns how many.
 ///
 /// # Safety
 ///
 /// There is at least one pointer, and each points to a page structure.
 unsafe fn singles(pages: &[*mut bindings::page], room: &mut [u64]) -> usize {
     let most = room.len().min(pages.len().saturating_sub(1));
-    // SAFETY: so says the caller; there are so many pages behind the first one, and so much room.
+    // SAFETY: "there is at least one pointer, and each points to a page structure": as the caller
+    // promises; there are `most` behind the first one, and there is room for as many numbers.
     unsafe { ffi::pinned_sgl_singles(pages.as_ptr(), most, room.as_mut_ptr()) }
 }

@@ -10,8 +10,11 @@ use kernel::bindings;
 
 /// Pages that `pin_user_pages()` or one of its sisters has pinned, for a [`Pinner`](crate::umem::Pinner) to give to a
 /// batch. Dropping it unpins those that no batch has taken.
+///
+/// # Invariants
+///
+/// Each of `pages` points to the structure of a page with a pin that is ours.
 pub struct PinnedPages<'a> {
-    // Invariant: each of these pages was pinned once, for us.
     pages: &'a mut [*mut bindings::page],
 }
 
@@ -24,6 +27,7 @@ impl<'a> PinnedPages<'a> {
     /// with its pin.
     #[must_use]
     pub const unsafe fn new(pages: &'a mut [*mut bindings::page]) -> Self {
+        // INVARIANT: as the caller promises.
         Self { pages }
     }
 
@@ -39,7 +43,7 @@ impl<'a> PinnedPages<'a> {
         self.pages.is_empty()
     }
 
-    /// Gives them to a batch, as long as it takes them, and tells in how many runs. O(pages).
+    /// Gives them to a batch, as long as it takes them; returns in how many runs. O(pages).
     ///
     /// # Safety
     ///
@@ -48,7 +52,10 @@ impl<'a> PinnedPages<'a> {
     pub unsafe fn give(&mut self, batch: &mut PinBatch<'_>) -> usize {
         let mut runs = 0usize;
         while let Some(run) = self.first_run() {
-            // SAFETY: by the invariant each has a pin; the caller speaks for the rest.
+            // SAFETY: "the frames of these user pages, of the kind that they are, each with a pin that
+            // belongs to the batch from now on": by the invariant each has a pin, and is forgotten
+            // below; its kind was read of its structure; whose pages they are, and that they come in
+            // order, the caller promises.
             if unsafe { batch.push(run) }.is_err() {
                 break;
             }
@@ -68,13 +75,15 @@ impl<'a> PinnedPages<'a> {
         if self.pages.is_empty() {
             return None;
         }
-        // SAFETY: by the invariant these are page structures, and there is one at least.
+        // SAFETY: "there is at least one pointer": it is not empty; "each points to a page structure":
+        // by the invariant.
         Some(unsafe { first_run(self.pages) })
     }
 
     /// The first run has another owner from now on.
     fn forget(&mut self, run: PageRun) {
         let count = usize::try_from(run.count()).unwrap_or(usize::MAX);
+        // INVARIANT: those that are left are some of those that there were.
         self.pages = mem::take(&mut self.pages).get_mut(count..).unwrap_or_default();
     }
 
@@ -85,7 +94,8 @@ impl<'a> PinnedPages<'a> {
     ///
     /// Each of them has a pin of the caller's that nobody relies on any more.
     pub unsafe fn unpin(run: PageRun, dirty: bool) {
-        // SAFETY: so says the caller.
+        // SAFETY: "each of them has a pin of the caller's that nobody relies on any more": so that they
+        // are pages with structures, which it takes.
         unsafe { ffi::pinned_sgl_unpin_run(run.start().get(), run.count(), dirty) };
     }
 }
@@ -93,7 +103,8 @@ impl<'a> PinnedPages<'a> {
 impl Drop for PinnedPages<'_> {
     fn drop(&mut self) {
         if !self.pages.is_empty() {
-            // SAFETY: by the invariant the pins are ours, and nobody was told of the pages.
+            // SAFETY: by the invariant these are page structures with pins that are ours; nobody was shown
+            // the pages, and `self` is dropped once.
             unsafe { ffi::pinned_sgl_unpin_pages(self.pages.as_mut_ptr(), self.pages.len()) };
         }
     }

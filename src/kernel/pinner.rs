@@ -60,7 +60,8 @@ impl MmPinner {
         pages: &'a mut [*mut bindings::page],
     ) -> Result<PinnedPages<'a>, Error> {
         let start = usize::try_from(start.get()).map_err(|_| code::EFAULT)?;
-        // SAFETY: `mm` is held by `self`, and there is room for as many pointers.
+        // SAFETY: `mm` is held by `self`, and there is room for as many pointers. Bits of `flags` that C
+        // does not know it does not look at.
         let pinned = unsafe {
             ffi::pinned_sgl_pin(
                 self.mm.as_raw(),
@@ -77,14 +78,23 @@ impl MmPinner {
             Err(_) => return Err(i32::try_from(pinned).map_or(code::EINVAL, Error::from_errno)),
         };
         let pages = pages.get_mut(..count).ok_or(code::EINVAL)?;
-        // SAFETY: GUP has pinned these pages, each once, for us.
+        // SAFETY: "each of `pages` points to the structure of a page that was pinned once, and is taken
+        // over with its pin": GUP has pinned these `count` pages, for this call.
         Ok(unsafe { PinnedPages::new(pages) })
     }
 }
 
-// SAFETY: GUP tells the pages of the user range in order, each with one pin, which keeps its frame
-// where it is and in use until it is taken back, whatever becomes of the process. `FOLL_WRITE` and
-// `FOLL_LONGTERM` mean what the flags mean. A page whose pin no batch has taken is unpinned here.
+// SAFETY:
+// - "each run that `pin` pushes .. are the frames of the next pages of the user range, in order, of the kind
+//   that they are, and each of its pages carries one pin": GUP returns the pages in order, each with a pin,
+//   and the kind is read of their structures; there are no pages without, which GUP does not pin;
+// - "a pinned page keeps its frame, and the frame is used for nothing else, until it is unpinned as often as
+//   it was pinned": that is what a pin is, whatever becomes of the process or of `self`;
+// - "a page that was pinned with `WRITE` may be written by a device, one that was pinned with `LONGTERM` may
+//   stay pinned for ever": that is what `FOLL_WRITE` and `FOLL_LONGTERM` mean;
+// - "`page_size` never changes": it is a constant;
+// - "runs of `Mmio` have no pins and are never unpinned": there are none;
+// - "`pin` may unwind": it does not. A page whose pin no batch has taken is unpinned by `PinnedPages`.
 unsafe impl Pinner for MmPinner {
     type Error = Error;
 
@@ -105,7 +115,8 @@ unsafe impl Pinner for MmPinner {
             let most = usize::try_from(batch.left()).unwrap_or(usize::MAX).min(most);
             let pages = pointers.get_mut(..most).ok_or(code::EINVAL)?;
             let mut pinned = self.gup(batch.next(), flags, pages)?;
-            // SAFETY: these are the pages of the user pages from `next` on, in order.
+            // SAFETY: "they are what the contract of `Pinner` says: those of the user pages from `next`
+            // on, in order": GUP was asked for those.
             let runs = unsafe { pinned.give(batch) };
             if !pinned.is_empty() {
                 // No room: they are unpinned, and pinned again for the next batch.
@@ -117,7 +128,8 @@ unsafe impl Pinner for MmPinner {
     }
 
     unsafe fn unpin(&self, _: UserAddr, run: PageRun, dirty: bool) {
-        // SAFETY: the caller says that each page has a pin of ours that nobody relies on.
+        // SAFETY: "each of them has a pin of the caller's that nobody relies on any more": as the caller
+        // promises, "its pin has not been taken back; nobody relies on this pin any more".
         unsafe { PinnedPages::unpin(run, dirty) };
     }
 
@@ -134,8 +146,10 @@ impl PageAccess for MmPinner {
         if from.kind == MemoryKind::Mmio {
             return Err(code::EFAULT);
         }
-        // SAFETY: the pages are pinned, as the caller says, so they have page structures and a
-        // mapping; the helper copies as `copy_from_user()` and friends do, without a reference.
+        // SAFETY: "the bytes are those of pages that this pinner has pinned .. and stay pinned for as
+        // long as the call takes": as the caller promises, so that they have page structures, which can
+        // be mapped. There is room for as many bytes in `bytes`. C copies, and Rust makes no reference
+        // to what a device may change.
         unsafe {
             ffi::pinned_sgl_read_phys(from.phys.get(), bytes.as_mut_ptr().cast(), bytes.len());
         }
@@ -146,7 +160,10 @@ impl PageAccess for MmPinner {
         if to.kind == MemoryKind::Mmio {
             return Err(code::EFAULT);
         }
-        // SAFETY: as in `read`; the caller says that the memory may be written.
+        // SAFETY: "the bytes are those of pages that this pinner has pinned, for writing, .. and stay
+        // pinned for as long as the call takes": as the caller promises, so that they have page
+        // structures, which can be mapped. C copies, and Rust makes no reference to what a device may
+        // change.
         unsafe { ffi::pinned_sgl_write_phys(to.phys.get(), bytes.as_ptr().cast(), bytes.len()) };
         Ok(())
     }

@@ -42,7 +42,9 @@ impl<T> PieceSlab<T> {
     }
 }
 
-// SAFETY: every answer is that of the slab inside.
+// SAFETY: "a value stays under the key that `insert` gave until it is removed; no two values have one key at
+// a time", "`get`, `get_mut` and `remove` find the value that is under the key, and nothing if there is none",
+// "`remove` does not allocate": the slab inside promises all of it, and every call goes to it as it is.
 unsafe impl<T> Slab<T> for PieceSlab<T> {
     #[inline]
     fn insert(&mut self, value: T) -> Result<u32, T> {
