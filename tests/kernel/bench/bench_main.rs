@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Building a list and a scatterlist from the same array of pages, in batches of 512, as a driver does
-//! that pins them, and looking bytes up. The fastest of several rounds of each, in turn.
+//! that pins them, and looking bytes up; and where there is an IOMMU, its calls through a `RawDomain` and
+//! by C. The fastest of several rounds of each, in turn.
 
-use core::slice;
-use kernel::bindings::page;
+use core::{pin::pin, ptr::NonNull, slice};
+use kernel::bindings::{self, iommu_domain, page};
 use kernel::prelude::*;
-use pinned_sgl::{kernel::Pieces, PageSize, Sgl, SglBuilder};
+use pinned_sgl::{
+    iommu::{Domain, Prot, ReadDomain},
+    kernel::{Gather, Pieces, RawDomain},
+    Iova, MemoryKind, PageSize, Pfn, PhysAddr, Sgl, SglBuilder,
+};
 
 #[allow(improper_ctypes, reason = "struct page as bindgen sees it, which has members of no size")]
 extern "C" {
@@ -15,12 +20,17 @@ extern "C" {
     fn bench_scatterlist_lookup(lookups: usize, nanoseconds: *mut u64, sum: *mut u64) -> i32;
     fn bench_offset(lookup: usize) -> u64;
     fn bench_now() -> u64;
+    fn bench_domain() -> *mut iommu_domain;
+    fn bench_calls(domain: *mut iommu_domain, iova: u64, calls: usize, ns: *mut [u64; 3]) -> i32;
 }
 
 const ROUNDS: usize = 15;
 const PAGES: usize = 65536;
 const BATCH: usize = 512;
 const LOOKUPS: usize = 1000;
+/// Pages that are mapped one by one, from here on.
+const CALLS: usize = 4096;
+const CALLS_AT: u64 = 1 << 30;
 
 fn now() -> u64 {
     // SAFETY: it has no arguments.
@@ -106,6 +116,80 @@ fn compare(shape: u32, count: usize, name: &str) -> Result {
     Ok(())
 }
 
+/// Nanoseconds of so many calls through a `RawDomain`: to map, to read, to unmap.
+fn calls(domain: &RawDomain) -> Result<[u64; 3]> {
+    let mut builder = SglBuilder::new_in(PageSize::SIZE_4K, Pieces::new(GFP_KERNEL))?;
+    builder.push_page(Pfn::new(1), MemoryKind::Ram)?;
+    let list = builder.finish()?;
+    let tile = list.whole()?.tiles(PageSize::SIZE_4K.into(), Iova::new(CALLS_AT))?.next();
+    let page = tile.ok_or(EINVAL)?;
+    let at = |call: usize| {
+        let mut tile = page;
+        tile.iova = Iova::new(CALLS_AT + ((call as u64) << 12));
+        tile.phys = PhysAddr::new(((call as u64) << 13) + (64 << 20));
+        tile
+    };
+    let start = now();
+    for call in 0..CALLS {
+        // SAFETY: no device is in the domain.
+        unsafe { domain.map(at(call), Prot::READ) }.1?;
+    }
+    let mapped = now();
+    let mut wrong = 0;
+    for call in 0..CALLS {
+        let there = domain.read(at(call).iova);
+        wrong |= there.map_or(1, |there| there.phys.get() ^ at(call).phys.get());
+    }
+    let read = now();
+    let mut gather = pin!(Gather::default());
+    for call in 0..CALLS {
+        // SAFETY: it was mapped above.
+        wrong |= unsafe { domain.unmap(at(call), gather.as_mut()) } ^ 4096;
+    }
+    domain.flush(gather);
+    let unmapped = now();
+    if wrong != 0 {
+        return Err(EIO);
+    }
+    Ok([mapped - start, read - mapped, unmapped - read])
+}
+
+fn compare_calls() -> Result {
+    // SAFETY: it has no arguments.
+    let Some(raw) = NonNull::new(unsafe { bench_domain() }) else {
+        pr_info!("calls: there is no IOMMU\n");
+        return Ok(());
+    };
+    // SAFETY: it is a paging domain without devices, and is freed below; what uses it beside the
+    // `RawDomain` does so in this thread, in turn.
+    let domain = unsafe { RawDomain::new(raw) };
+    let done = domain.and_then(|domain| {
+        let (mut ours, mut theirs) = ([u64::MAX; 3], [u64::MAX; 3]);
+        for _ in 0..ROUNDS {
+            let (mut ns, both) = ([0; 3], calls(&domain)?);
+            // SAFETY: the domain is there, and nothing is mapped; the pointer is to a local.
+            let error = unsafe { bench_calls(raw.as_ptr(), CALLS_AT, CALLS, &mut ns) };
+            kernel::error::to_result(error)?;
+            for kind in 0..3 {
+                ours[kind] = ours[kind].min(both[kind]);
+                theirs[kind] = theirs[kind].min(ns[kind]);
+            }
+        }
+        for (name, kind) in [("map", 0), ("read", 1), ("unmap", 2)] {
+            pr_info!(
+                "calls, {}: {} ns, by C {} ns\n",
+                name,
+                ours[kind] / CALLS as u64,
+                theirs[kind] / CALLS as u64
+            );
+        }
+        Ok(())
+    });
+    // SAFETY: it is ours, and nobody uses it any more.
+    unsafe { bindings::iommu_domain_free(raw.as_ptr()) };
+    done
+}
+
 struct Bench;
 
 impl kernel::Module for Bench {
@@ -113,7 +197,8 @@ impl kernel::Module for Bench {
         let done = compare(0, PAGES, "contiguous")
             .and_then(|()| compare(1, PAGES, "runs of 512"))
             .and_then(|()| compare(1, 64 * PAGES, "many runs of 512"))
-            .and_then(|()| compare(2, PAGES, "every page a run"));
+            .and_then(|()| compare(2, PAGES, "every page a run"))
+            .and_then(|()| compare_calls());
         // SAFETY: nobody uses the array any more.
         unsafe { bench_free() };
         done.map(|()| Self)

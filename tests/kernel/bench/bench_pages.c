@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-/* The array of pages that both lists are built from, and the scatterlist. */
+/* The array of pages that both lists are built from, and the scatterlist; and the calls of an IOMMU. */
+#include <linux/iommu.h>
 #include <linux/ktime.h>
 #include <linux/mm.h>
+#include <linux/pci.h>
 #include <linux/scatterlist.h>
 #include <linux/slab.h>
 
@@ -112,4 +114,40 @@ int bench_scatterlist_lookup(size_t lookups, u64 *nanoseconds, u64 *sum)
 	*sum = all;
 	sg_free_append_table(&table);
 	return error;
+}
+
+struct iommu_domain *bench_domain(void)
+{
+	struct pci_dev *device = pci_get_device(PCI_VENDOR_ID_REDHAT, 0x0005, NULL);
+	struct iommu_domain *domain = device ? iommu_paging_domain_alloc(&device->dev) : NULL;
+
+	pci_dev_put(device);
+	return IS_ERR(domain) ? NULL : domain;
+}
+
+int bench_calls(struct iommu_domain *domain, u64 iova, size_t calls, u64 nanoseconds[3])
+{
+	struct iommu_iotlb_gather gather;
+	u64 start = ktime_get_ns();
+	phys_addr_t all = 0;
+	int error = 0;
+
+	for (size_t i = 0; i < calls && !error; i++)
+		error = iommu_map(domain, iova + i * PAGE_SIZE, i * 2 * PAGE_SIZE + SZ_64M, PAGE_SIZE,
+				  IOMMU_READ, GFP_KERNEL_ACCOUNT);
+	nanoseconds[0] = ktime_get_ns() - start;
+	if (error)
+		return error;
+	start = ktime_get_ns();
+	for (size_t i = 0; i < calls; i++)
+		all ^= iommu_iova_to_phys(domain, iova + i * PAGE_SIZE) ^ (i * 2 * PAGE_SIZE + SZ_64M);
+	nanoseconds[1] = ktime_get_ns() - start;
+	start = ktime_get_ns();
+	iommu_iotlb_gather_init(&gather);
+	for (size_t i = 0; i < calls; i++)
+		if (iommu_unmap_fast(domain, iova + i * PAGE_SIZE, PAGE_SIZE, &gather) != PAGE_SIZE)
+			error = -EIO;
+	iommu_iotlb_sync(domain, &gather);
+	nanoseconds[2] = ktime_get_ns() - start;
+	return all ? -EIO : error;
 }
