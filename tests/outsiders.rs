@@ -8,6 +8,7 @@
     clippy::arithmetic_side_effects,
     clippy::cast_possible_truncation,
     clippy::indexing_slicing,
+    clippy::integer_division,
     clippy::panic,
     clippy::unwrap_used,
     reason = "a test may panic: that is how it fails"
@@ -34,7 +35,7 @@ use pinned_sgl::{
 use rig::{bytes, iova, iovas, Pinned, Rig, P, RO, RW, WRITE_LONG};
 use std::mem;
 use std::num::NonZeroUsize;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -733,8 +734,8 @@ fn a_stream_whose_slots_change() {
 fn trait_objects() {
     type AnyRegion = dyn Region<Storage = Heap>;
     let rig = scattered(8);
-    let pinner: Arc<dyn Pinner<Error = PinFault>> = rig.process.clone();
-    let account: Arc<dyn Accountant> = rig.account.clone();
+    let pinner: Arc<dyn Pinner<Error = PinFault> + Send + Sync> = rig.process.clone();
+    let account: Arc<dyn Accountant + Send + Sync> = rig.account.clone();
     let request = PinRequest::new(bytes(5, 8 * P - 5), WRITE_LONG);
     let umem = Arc::new(Umem::pin(pinner.clone(), account.clone(), request).unwrap());
     let region: Arc<AnyRegion> = umem.clone();
@@ -904,7 +905,8 @@ fn a_region_whose_window_lies_outside() {
     ] {
         let region = Crooked { umem: umem.clone(), page_offset, len };
         assert_eq!(region.whole().err(), Some(error));
-        for part in [0..len, 0..1, 1..0, len..u64::MAX, u64::MAX..u64::MAX, 0..u64::MAX] {
+        let reversed = Range { start: 1, end: 0 };
+        for part in [reversed, 0..len, 0..1, len..u64::MAX, u64::MAX..u64::MAX, 0..u64::MAX] {
             assert!(region.window(part.clone()).is_err());
             let mapped = Mapping::map_range(&region, part.clone(), &*iommu, iova(AT), RW);
             assert!(matches!(mapped.unwrap_err().kind(), MapErrorKind::Window(_)));
