@@ -138,6 +138,35 @@ fn fragmentation_shapes_the_runs() {
     assert!(shape(Fragmentation::Seeded { seed: 3, run_order: 3 }) <= 8);
 }
 
+/// An area costs what is touched of it, however large it is.
+#[test]
+fn an_area_may_have_all_addresses() {
+    let memory = Memory::with_frames(16);
+    let process = Process::new(&memory);
+    let all = UserRange::new(UserAddr::new(0), 1 << 63).unwrap();
+    let rest = UserRange::new(UserAddr::new(1 << 63), (1 << 63) - P).unwrap();
+    process.map(all, Area::read_write()).unwrap();
+    process.map(rest, Area::shared()).unwrap();
+    let last = UserAddr::new((1 << 63) - 3);
+    process.write(last, b"across").unwrap();
+    let child = process.fork().unwrap();
+    let mut bytes = [0; 6];
+    child.read(last, &mut bytes).unwrap();
+    assert_eq!(&bytes, b"across");
+    drop(child);
+    assert_eq!(process.swap_out(all), Ok(1));
+    assert_eq!(process.migrate(rest, Zone::Normal), Ok(0));
+    let end = UserRange::new(UserAddr::new(u64::MAX - P), 2).unwrap();
+    assert_eq!(process.swap_out(end), Err(PinFault::NotMapped(UserAddr::new(u64::MAX - P + 1))));
+    process.protect(all, false).unwrap();
+    process.unmap(all).unwrap();
+    assert_eq!(memory.free_frames(Zone::Normal), 15);
+    drop(process);
+    assert_eq!(memory.free_frames(Zone::Normal), 16);
+    // Nor does a memory.
+    assert_eq!(Memory::with_frames(u64::MAX).pinned_pages(), 0);
+}
+
 #[test]
 fn large_machines_and_large_pages() {
     // 300 GiB, of which 1 GiB is used.

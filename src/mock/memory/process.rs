@@ -2,7 +2,7 @@
 //! [`Process`]: an address space whose pages can be pinned.
 #![forbid(unsafe_code)]
 
-use super::area::{Area, Areas, Backing, Found, Slice};
+use super::area::{Area, Areas, Backing, Slice};
 use super::dma::parts;
 use super::fault::{PinFault, Want};
 use super::folios::{State, Unmoved};
@@ -70,7 +70,7 @@ impl Process {
         &self.memory
     }
 
-    /// Maps whole pages. None of them is in a frame yet.
+    /// Maps whole pages, as many as there are. None of them is in a frame yet, nor costs anything.
     ///
     /// # Errors
     ///
@@ -244,8 +244,8 @@ impl Process {
     /// [`PinFault::Busy`] for the first page that belongs to a pinned folio; those before it are
     /// swapped out.
     pub fn swap_out(&self, range: UserRange) -> Result<u64, PinFault> {
-        self.each_present(range, |state, found, pfn, at| {
-            let out = self.memory.inner.swap_out(state, found, pfn);
+        self.each_present(range, |state, (table, index), pfn, at| {
+            let out = self.memory.inner.swap_out(state, table, index, pfn);
             out.map(|()| 1).map_err(|_| PinFault::Busy(at))
         })
     }
@@ -271,20 +271,32 @@ impl Process {
         })
     }
 
-    /// Does something to each page of the range that is in a frame of its own; the sum.
+    /// Does something to each page of the range that is in a frame of its own, where an entry of a
+    /// page table shows it; the sum.
     fn each_present(
         &self,
         range: UserRange,
-        mut act: impl FnMut(&mut State, &Found, u64, UserAddr) -> Result<u64, PinFault>,
+        mut act: impl FnMut(&mut State, (&Arc<PageTable>, u64), u64, UserAddr) -> Result<u64, PinFault>,
     ) -> Result<u64, PinFault> {
         let areas = lock(&self.areas);
         let mut state = lock(&self.memory.inner.state);
         let mut sum = 0u64;
-        for page in self.pages_of(range) {
-            let at = self.addr_of(page);
-            let found = areas.find(page).ok_or(PinFault::NotMapped(at))?;
-            if let Some(pfn) = found.table.load(found.index).own_pfn() {
-                sum = sum.saturating_add(act(&mut state, &found, pfn, at)?);
+        let mut pages = self.pages_of(range);
+        while !pages.is_empty() {
+            let at = self.addr_of(pages.start);
+            let found = areas.find(pages.start).ok_or(PinFault::NotMapped(at))?;
+            pages.start = found.page.saturating_add(found.left);
+            let end =
+                found.index.saturating_add(found.left.min(pages.end.saturating_sub(found.page)));
+            for (index, entry) in found.table.entries(found.index, end) {
+                let Some(pfn) = entry.own_pfn() else { continue };
+                let page = found.page.saturating_add(index.saturating_sub(found.index));
+                sum = sum.saturating_add(act(
+                    &mut state,
+                    (&found.table, index),
+                    pfn,
+                    self.addr_of(page),
+                )?);
             }
         }
         Ok(sum)
@@ -402,18 +414,24 @@ impl Inner {
         None
     }
 
-    fn swap_out(&self, state: &mut State, found: &Found, pfn: u64) -> Result<(), Unmoved> {
+    fn swap_out(
+        &self,
+        state: &mut State,
+        table: &Arc<PageTable>,
+        index: u64,
+        pfn: u64,
+    ) -> Result<(), Unmoved> {
         let head = self.head_of(pfn).unwrap_or(pfn);
         let folio = self.frame(head).ok_or(Unmoved::Busy)?;
-        let entry = found.table.set(found.index, Entry::MOVING);
+        let entry = table.set(index, Entry::MOVING);
         if !folio.freeze() {
-            found.table.set(found.index, entry);
+            table.set(index, entry);
             return Err(Unmoved::Busy);
         }
         let slot = state.swap_in_place(self.contents.copy(pfn));
-        found.table.set(found.index, Entry::swapped(slot));
+        table.set(index, Entry::swapped(slot));
         folio.thaw();
-        self.drop_map(state, pfn, &found.table, found.index);
+        self.drop_map(state, pfn, table, index);
         Ok(())
     }
 }

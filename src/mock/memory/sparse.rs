@@ -3,63 +3,113 @@
 //! it is read without a lock.
 #![forbid(unsafe_code)]
 
-#[cfg(not(loom))]
 use crate::sync::OnceLock;
 use core::fmt;
-use std::{boxed::Box, vec::Vec};
+use std::boxed::Box;
 
-/// Items that come into being together. The model checker pays for each of them, and has few.
-const CHUNK_SHIFT: u32 = if cfg!(loom) { 0 } else { 9 };
-const CHUNK: u64 = 1 << CHUNK_SHIFT;
+/// A node has at most `2^NODE_BITS` items, or nodes, below it.
+const NODE_BITS: u32 = 9;
+const NODE_MASK: u64 = (1 << NODE_BITS) - 1;
 
-#[cfg(not(loom))]
-type Chunk<T> = OnceLock<Box<[T]>>;
-#[cfg(loom)]
-type Chunk<T> = Box<[T]>;
-
-/// A table of the items with the numbers `first..end`, made in chunks when they are first used.
+/// A table of the items with the numbers `first..end`: a tree, of which a node comes into being when
+/// an item below it is first used.
 pub(super) struct Sparse<T> {
     first: u64,
     end: u64,
-    chunks: Vec<Chunk<T>>,
+    /// The number of the first item of the tree. It is a multiple of the size of a node: an aligned
+    /// block of items is in one of them.
+    base: u64,
+    /// How many bits of a place, which is a number less `base`, the nodes below the root tell apart.
+    shift: u32,
+    root: OnceLock<Node<T>>,
+}
+
+enum Node<T> {
+    Items(Box<[T]>),
+    Nodes(Box<[OnceLock<Node<T>>]>),
+}
+
+impl<T: Default> Node<T> {
+    /// A node for the places up to `last`, of which those below it tell `shift` bits apart.
+    fn new(shift: u32, last: u64) -> Self {
+        let slots = 0..=last.wrapping_shr(shift).min(NODE_MASK);
+        if shift == 0 {
+            Self::Items(slots.map(|_| T::default()).collect())
+        } else {
+            Self::Nodes(slots.map(|_| OnceLock::new()).collect())
+        }
+    }
+}
+
+/// The index, in a node, of what leads to a place.
+fn index(place: u64, shift: u32) -> usize {
+    usize::try_from(place.wrapping_shr(shift) & NODE_MASK).unwrap_or(usize::MAX)
 }
 
 impl<T: Default> Sparse<T> {
     /// A table of untouched items.
     pub(super) fn new(first: u64, end: u64) -> Self {
-        // Chunks begin at multiples of their size: an aligned block of items is in one of them.
-        let chunks = match end.checked_sub(1) {
-            Some(last) if first < end => {
-                chunk_of(last).saturating_sub(chunk_of(first)).saturating_add(1)
-            }
-            _ => 0,
-        };
-        Self { first, end, chunks: (0..chunks).map(|_| empty()).collect() }
+        let base = first & !NODE_MASK;
+        let table = Self { first, end, base, shift: 0, root: OnceLock::new() };
+        let levels = table.last().checked_ilog2().unwrap_or(0).checked_div(NODE_BITS).unwrap_or(0);
+        let table = Self { shift: levels.saturating_mul(NODE_BITS), ..table };
+        // The model checker knows all items from the beginning: they are few.
+        #[cfg(loom)]
+        table.root();
+        table
     }
 
-    fn chunk(&self, number: u64) -> Option<&Chunk<T>> {
-        if number < self.first || number >= self.end {
-            return None;
-        }
-        let chunk = chunk_of(number).checked_sub(chunk_of(self.first))?;
-        self.chunks.get(usize::try_from(chunk).ok()?)
+    /// The place of the last item.
+    fn last(&self) -> u64 {
+        self.end.saturating_sub(1).saturating_sub(self.base)
+    }
+
+    fn place(&self, number: u64) -> Option<u64> {
+        let inside = (self.first..self.end).contains(&number);
+        number.checked_sub(self.base).filter(|_| inside)
+    }
+
+    fn root(&self) -> &Node<T> {
+        self.root.get_or_init(|| Node::new(self.shift, self.last()))
     }
 
     /// The item, which is made if need be; `None` outside of the table.
     #[inline]
     pub(super) fn get(&self, number: u64) -> Option<&T> {
-        #[cfg(not(loom))]
-        let items = self.chunk(number)?.get_or_init(made);
-        #[cfg(loom)]
-        let items = self.chunk(number)?;
-        items.get(place_of(number))
+        let place = self.place(number)?;
+        let (mut node, mut shift) = (self.root(), self.shift);
+        loop {
+            match node {
+                Node::Items(items) => return items.get(index(place, 0)),
+                Node::Nodes(nodes) => {
+                    let slot = nodes.get(index(place, shift))?;
+                    shift = shift.saturating_sub(NODE_BITS);
+                    node = slot.get_or_init(|| Node::new(shift, u64::MAX));
+                }
+            }
+        }
     }
 
     /// The item, if it was made.
     #[inline]
     pub(super) fn peek(&self, number: u64) -> Option<&T> {
-        let items = made_before(self.chunk(number)?)?;
-        items.get(place_of(number))
+        self.find(self.place(number)?).ok()
+    }
+
+    /// The item at a place; or else the last place up to which none was made.
+    fn find(&self, place: u64) -> Result<&T, u64> {
+        let mut shift = self.shift;
+        let mut node = self.root.get().ok_or(u64::MAX)?;
+        loop {
+            match node {
+                Node::Items(items) => return items.get(index(place, 0)).ok_or(place),
+                Node::Nodes(nodes) => {
+                    let below = nodes.get(index(place, shift)).and_then(OnceLock::get);
+                    node = below.ok_or(place | 1u64.wrapping_shl(shift).wrapping_sub(1))?;
+                    shift = shift.saturating_sub(NODE_BITS);
+                }
+            }
+        }
     }
 
     /// The items of `from..to` that were made, with their numbers.
@@ -67,16 +117,13 @@ impl<T: Default> Sparse<T> {
         let to = to.min(self.end);
         let mut next = from.max(self.first);
         core::iter::from_fn(move || loop {
-            if next >= to {
-                return None;
-            }
             let number = next;
-            match self.peek(number) {
-                Some(item) => {
-                    next = next.saturating_add(1);
-                    return Some((number, item));
-                }
-                None => next = next_chunk(number),
+            let place = self.place(number).filter(|_| number < to)?;
+            let found = self.find(place);
+            let last = found.as_ref().err().copied().unwrap_or(place);
+            next = self.base.saturating_add(last).saturating_add(1);
+            if let Ok(item) = found {
+                return Some((number, item));
             }
         })
     }
@@ -85,42 +132,6 @@ impl<T: Default> Sparse<T> {
     pub(super) fn made(&self) -> impl Iterator<Item = (u64, &T)> {
         self.made_in(self.first, self.end)
     }
-}
-
-#[cfg(not(loom))]
-fn empty<T>() -> Chunk<T> {
-    OnceLock::new()
-}
-
-#[cfg(loom)]
-fn empty<T: Default>() -> Chunk<T> {
-    made()
-}
-
-#[cfg(not(loom))]
-fn made_before<T>(chunk: &Chunk<T>) -> Option<&[T]> {
-    chunk.get().map(|items| &**items)
-}
-
-#[cfg(loom)]
-fn made_before<T>(chunk: &Chunk<T>) -> Option<&[T]> {
-    Some(chunk)
-}
-
-fn made<T: Default>() -> Box<[T]> {
-    (0..CHUNK).map(|_| T::default()).collect()
-}
-
-const fn chunk_of(number: u64) -> u64 {
-    number.wrapping_shr(CHUNK_SHIFT)
-}
-
-const fn next_chunk(number: u64) -> u64 {
-    (number | CHUNK.wrapping_sub(1)).saturating_add(1)
-}
-
-fn place_of(number: u64) -> usize {
-    usize::try_from(number & CHUNK.wrapping_sub(1)).unwrap_or(usize::MAX)
 }
 
 impl<T> fmt::Debug for Sparse<T> {
@@ -132,6 +143,7 @@ impl<T> fmt::Debug for Sparse<T> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use std::vec::Vec;
 
     #[test]
     fn only_what_is_touched_is_made() {
@@ -143,5 +155,18 @@ mod tests {
         assert_eq!(table.made().count(), 513);
         assert_eq!(table.made_in(5 << 9, (5 << 9) + 7).count(), 7);
         assert_eq!(Sparse::<u8>::new(3, 3).made().count(), 0);
+    }
+
+    #[test]
+    fn a_table_of_all_numbers_costs_what_is_touched() {
+        let table = Sparse::<u8>::new(1, u64::MAX);
+        let touched = [1, 511, 512, 1 << 40, u64::MAX - 1];
+        touched.iter().for_each(|number| assert!(table.get(*number).is_some()));
+        assert!(table.get(0).is_none() && table.get(u64::MAX).is_none());
+        assert!(table.peek(1 << 40).is_some() && table.peek(1 << 41).is_none());
+        // The items beside them were made with them, but for those that are none.
+        assert_eq!(table.made().count(), 511 + 512 + 512 + 511);
+        let numbers: Vec<_> = table.made().map(|(number, _)| number).collect();
+        assert!(touched.iter().all(|touched| numbers.contains(touched)));
     }
 }
