@@ -16,9 +16,10 @@ pub(crate) use loom::sync::{atomic::AtomicU64, Mutex, MutexGuard};
 #[cfg(all(feature = "mock", not(loom)))]
 pub(crate) use std::sync::{Mutex, MutexGuard};
 
-/// What is made once and never changed: nothing that the model checker would have to know.
+/// What is made once and never changed, and a number that is only shown to people: nothing that the
+/// model checker would have to know.
 #[cfg(feature = "mock")]
-pub(crate) use std::sync::OnceLock;
+pub(crate) use std::sync::{atomic::AtomicU64 as Note, OnceLock};
 
 /// Locks, also where another thread has panicked while it held the lock: what is guarded here is
 /// changed in steps that each leave it whole.

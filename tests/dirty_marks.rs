@@ -15,7 +15,7 @@
 mod rig;
 
 use pinned_sgl::iommu::{HeapIoas, Mapping, Placement, Prot};
-use pinned_sgl::mock::{Area, Fragmentation, Iommu, Step, Violation};
+use pinned_sgl::mock::{Area, Call, Fragmentation, Iommu, Step, Violation, ViolationKind};
 use pinned_sgl::umem::Attachment;
 use pinned_sgl::{Pfn, UserAddr};
 use rig::{bytes, iova, Pinned, Rig, BASE, P, RO, RW};
@@ -136,5 +136,6 @@ fn what_is_lost_is_found_out() {
     let phys = umem.whole().unwrap().phys(0).unwrap();
     pinned_sgl::mock::Bus::write(&rig.memory, phys, b"behind its back").unwrap();
     drop(umem);
-    assert_eq!(rig.witness.take(), [Violation::DirtyLost { pfn: frames[0] }]);
+    let lost = Violation::new(ViolationKind::DirtyLost, Call::Unpin);
+    assert_eq!(rig.witness.take(), [lost.page(frames[0]).user(bytes(0, P).start())]);
 }

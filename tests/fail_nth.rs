@@ -19,7 +19,8 @@ use pinned_sgl::iommu::{
     Placement, Stream,
 };
 use pinned_sgl::mock::{
-    Area, FailingAccountant, FailingSlab, FailingStorage, Fragmentation, Iommu, Mapped, Process,
+    Area, FailingAccountant, FailingSlab, FailingStorage, Fragmentation, Iommu, Mapped, Plan,
+    Process,
 };
 use pinned_sgl::umem::{Account, PinRequest, Umem};
 use pinned_sgl::{Heap, PageSize};
@@ -290,7 +291,7 @@ fn unmap_cutting() {
 #[test]
 fn copy_from_another_address_space() {
     let (rig, account) = setup();
-    let (iommus, source_iommu) = (iommus(&rig), Iommu::new("4K".parse().unwrap()));
+    let (iommus, source_iommu) = (iommus(&rig), rig.config("4K").plan(&Plan::new()).build());
     let calls = each_call_of(&rig, &account, &iommus, |space, umem| {
         // The source is on the heap, and its domain has no plan: nothing of it fails.
         let mut source: HeapIoas<Shared<'_>, &Iommu> = HeapIoas::new();

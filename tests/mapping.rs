@@ -371,14 +371,14 @@ fn pages_of_all_sizes() {
         let all = rig.fill(bytes(0, len), 5);
         let umem = rig.pin(bytes(0, len));
         for sizes in ["512", "4K", "8K|64K", "64K", "4K|64K|2M", "2M"] {
-            let iommu = Iommu::config(sizes.parse().unwrap()).plan(&Plan::new()).build();
+            let iommu = rig.config(sizes).plan(&Plan::new()).build();
             let smallest: u64 = iommu_smallest(sizes);
             let phys = umem.whole().unwrap().phys(0).unwrap().get();
             let fits = phys % smallest == 0 && len % smallest == 0;
             let mapping = Mapping::map(&*umem, &iommu, iova(AT), RO);
             assert_eq!(mapping.is_ok(), fits, "{page:?} in {sizes}");
             if let Ok(mapping) = mapping {
-                let device = pinned_sgl::mock::Device::new(&iommu, rig.memory.clone());
+                let device = rig.memory.device(&iommu);
                 assert!(device.reads_as(iova(AT), &all).unwrap());
                 drop(mapping);
             }

@@ -13,8 +13,8 @@
 use pinned_sgl::granule::BlockError;
 use pinned_sgl::iommu::{IovaRange, Mapping, Prot};
 use pinned_sgl::mock::{
-    Area, Bus, Device, FailingAccountant, FailingStorage, Fragmentation, Iommu, Memory, Nic,
-    NicError, NicFault, Plan, Process, RegionBus, Step, Violation,
+    Area, Bus, Call, FailingAccountant, FailingStorage, Fragmentation, Memory, NicError, NicFault,
+    Plan, Process, RegionBus, Step, Violation, ViolationKind,
 };
 use pinned_sgl::rdma::{Access, BlockLayout, BlockTable, MemoryRegion, RegisterErrorKind};
 use pinned_sgl::umem::{
@@ -74,7 +74,7 @@ fn a_peer_reads_and_writes_what_the_process_has() {
         let start = 0x10_0000 + rng.u64(0..0x8_0000);
         let len = rng.u64(1..0x8_0000);
         let umem = pin(&process, user(start, len), RW);
-        let nic = Arc::new(Nic::new(memory.clone()).with_page_sizes(sizes("4K|16K|64K|1M")));
+        let nic = Arc::new(memory.nic().with_page_sizes(sizes("4K|16K|64K|1M")));
         // Any address will do that lies in its page as the memory does.
         let iova = Iova::new(rng.u64(0..1 << 40) * P + start % P);
         let region = MemoryRegion::register(umem.clone(), nic.clone(), iova, ALL).unwrap();
@@ -274,7 +274,7 @@ fn two_fronts_share_one_pin() {
     let memory = Memory::with_frames(1024);
     let process = process(&memory, Area::read_write());
     let umem = pin(&process, user(0x10_0000, 0x1_0000), RW);
-    let (nic, iommu) = (Nic::new(memory.clone()), Iommu::new(sizes("4K|2M")));
+    let (nic, iommu) = (memory.nic(), memory.iommu(sizes("4K|2M")));
     let access = ALL;
     let region = MemoryRegion::register(umem.clone(), &nic, Iova::new(0), access).unwrap();
     let (iova, prot) = (Iova::new(0x8000_0000), Prot::READ | Prot::WRITE);
@@ -288,7 +288,7 @@ fn two_fronts_share_one_pin() {
     assert_eq!((umem.attachments(), memory.pinned_pages()), (3, 16));
     assert!((0..16).all(|page| process.pins_at(UserAddr::new(0x10_0000 + page * P)) == 1));
 
-    let device = Device::new(&iommu, memory.clone());
+    let device = memory.device(&iommu);
     nic.write(region.key(), Iova::new(0x1200), b"by key").unwrap();
     assert!(device.reads_as(Iova::new(0x8000_1200), b"by key").unwrap());
     device.write(Iova::new(0x8000_1100), b"by address").unwrap();
@@ -325,7 +325,7 @@ fn dropping_invalidates_before_it_unpins() {
     let process = process(&memory, Area::read_write());
     let request = PinRequest::new(user(0x10_0000, 0x3000), RW);
     let umem = Box::new(Umem::pin(process, &Unaccounted, request).unwrap());
-    let nic = Nic::new(memory.clone()).with_witness(memory.witness());
+    let nic = memory.nic();
     // The card is dropped by the region, too: it would tell of a key that is left.
     let region = MemoryRegion::register(umem, Box::new(nic), Iova::new(0), ALL).unwrap();
     assert_eq!(memory.pinned_pages(), 3);
@@ -341,7 +341,7 @@ fn writers_are_refused_read_only_memory() {
     let memory = Memory::with_frames(1024);
     let process = process(&memory, Area::read_write());
     let umem = pin(&process, user(0x10_0000, 0x3000), PinFlags::LONGTERM);
-    let nic = Nic::new(memory.clone());
+    let nic = memory.nic();
     for access in [Access::LOCAL_WRITE, Access::REMOTE_WRITE, Access::REMOTE_ATOMIC] {
         let error = MemoryRegion::register(umem.clone(), &nic, Iova::new(0), access).unwrap_err();
         assert_eq!(*error.kind(), RegisterErrorKind::Attach(AttachError::ReadOnly));
@@ -372,7 +372,7 @@ fn every_failure_gives_everything_back() {
         .unwrap();
     let process = process(&memory, Area::read_write());
     let account = FailingAccountant::new(Account::new(256), plan.clone());
-    let nic = Nic::new(memory.clone()).with_plan(&plan).with_witness(memory.witness());
+    let nic = memory.nic().with_plan(&plan);
     let mut failures = 0;
     for n in 0.. {
         plan.fail_at(n);
@@ -431,7 +431,7 @@ fn a_card_that_does_not_let_go_leaks_the_pins() {
     for by_drop in [false, true] {
         let leaked = memory.leaked_pages();
         let pinned = memory.pinned_pages();
-        let nic = Nic::new(memory.clone());
+        let nic = memory.nic();
         let start = if by_drop { 0x10_0000 } else { 0x11_0000 };
         let request = PinRequest::new(user(start, 0x3000), RW);
         let umem = Arc::new(Umem::pin(process.clone(), &account, request).unwrap());
@@ -458,9 +458,14 @@ fn a_card_that_does_not_let_go_leaks_the_pins() {
         assert_eq!(memory.pinned_pages(), pinned + 3);
         // The peer is still there, and harms nobody.
         nic.write(key, Iova::new(0), b"late").unwrap();
+        memory.witness().assert_clean();
+        drop(nic);
+        assert!(matches!(
+            memory.witness().take()[..],
+            [Violation { kind: ViolationKind::StillMapped, .. }]
+        ));
     }
     assert_eq!(account.charged(), 6);
-    memory.witness().assert_clean();
 }
 
 /// A memory region that is leaked leaks the pins.
@@ -468,7 +473,7 @@ fn a_card_that_does_not_let_go_leaks_the_pins() {
 fn a_leaked_region_leaks_the_pins() {
     let memory = Memory::with_frames(1024);
     let process = process(&memory, Area::read_write());
-    let nic = Nic::new(memory.clone());
+    let nic = memory.nic();
     let umem = pin(&process, user(0x10_0000, 0x3000), RW);
     let region = MemoryRegion::register(umem.clone(), &nic, Iova::new(0), ALL).unwrap();
     let key = region.key();
@@ -477,6 +482,11 @@ fn a_leaked_region_leaks_the_pins() {
     nic.write(key, Iova::new(0), b"still").unwrap();
     assert_eq!(memory.pinned_pages(), 3);
     memory.witness().assert_clean();
+    drop(nic);
+    assert!(matches!(
+        memory.witness().take()[..],
+        [Violation { kind: ViolationKind::StillMapped, .. }]
+    ));
 }
 
 /// A peer that keeps its key after the memory was unpinned would be caught.
@@ -485,14 +495,19 @@ fn a_card_that_lies_is_caught_by_the_memory() {
     let memory = Memory::with_frames(1024);
     let process = process(&memory, Area::read_write());
     let umem = pin(&process, user(0x10_0000, 0x1000), RW);
-    let nic = Nic::new(memory.clone());
+    let nic = memory.nic();
     let block = umem.whole().unwrap().phys(0).unwrap();
     let blocks = [block].into_iter();
     let key = nic.register(Iova::new(0), P, PageSize::SIZE_4K, blocks, true).unwrap();
+    let (pfn, user) = (block.pfn(PageSize::SIZE_4K), UserAddr::new(0x10_0000));
+    let at = |kind, call| Violation::new(kind, call).page(pfn).user(user).iova(Iova::new(0));
     drop(umem);
+    let early = at(ViolationKind::UnpinnedWhileMapped, Call::Unpin);
+    assert_eq!(memory.witness().take(), [early]);
     assert!(nic.write(key, Iova::new(0), b"late").is_err());
-    let pfn = block.pfn(PageSize::SIZE_4K);
-    assert_eq!(memory.witness().take(), [Violation::DmaToUnpinned { pfn, write: true }]);
+    assert_eq!(memory.witness().take(), [at(ViolationKind::DmaToUnpinned, Call::Write)]);
+    drop(nic);
+    assert_eq!(memory.witness().take(), [at(ViolationKind::StillMapped, Call::Drop)]);
 }
 
 /// Two regions on one bus, found by their physical addresses; a gap between them is no memory.

@@ -14,8 +14,8 @@ use pinned_sgl::iommu::{
     Cuts, DirtyDomain, Domain, Entry, IovaRange, Prot, RangeGather, ReadDomain, Slab,
 };
 use pinned_sgl::mock::{
-    Bus, BusError, BusErrorReason, Device, DmaFault, FailingSlab, Iommu, Key, Lie, MapFault, Nic,
-    NicError, NicFault, Plan, Step, Violation, Witness,
+    Bus, BusError, BusErrorReason, Call, Device, DmaFault, FailingSlab, Iommu, Key, Lie, MapFault,
+    Nic, NicError, NicFault, Plan, Step, Violation, ViolationKind,
 };
 use pinned_sgl::{
     Iova, MemoryKind, PageRun, PageSize, PageSizes, Pfn, PhysAddr, SglBuilder, Tile, Window,
@@ -128,6 +128,16 @@ fn lie(iommu: &Iommu, lie: Lie) {
 
 fn iova(iova: u64) -> Iova {
     Iova::new(iova)
+}
+
+fn seen(kind: ViolationKind, call: Call, at: u64) -> Violation {
+    Violation::new(kind, call).iova(iova(at))
+}
+
+fn is_bad_call(seen: &[Violation], call: Call, at: u64) -> bool {
+    let [seen] = seen else { return false };
+    matches!(seen.kind, ViolationKind::BadCall { .. })
+        && (seen.call, seen.iova) == (call, Some(iova(at)))
 }
 
 /// Random maps and unmaps, honest ones, against a table of the smallest pages.
@@ -263,7 +273,7 @@ fn nothing_is_mapped_over_a_mapping() {
         ] {
             let expected = (done, Err(MapFault::Exists { iova: iova(at) }));
             assert_eq!(map_as(&iommu, tile, RW), expected, "{tile:?}");
-            let violation = Violation::MapOverMap { iova: iova(at) };
+            let violation = seen(ViolationKind::MapOverMap, Call::Map, at);
             assert_eq!(iommu.witness().take(), vec![violation; usize::from(strict)]);
             if done > 0 {
                 assert_eq!(unmap(&iommu, tile.iova.get(), done), done);
@@ -287,7 +297,8 @@ fn nothing_is_mapped_over_a_mapping() {
 #[test]
 fn cuts_without_splitting() {
     let iommu = Iommu::new(sizes("4K|2M"));
-    let cut = |at| vec![Violation::UnmapCuts { iova: iova(at) }];
+    let cut = |at| vec![seen(ViolationKind::UnmapCuts, Call::Unmap, at)];
+    let hole = |at| seen(ViolationKind::UnmapOfNothing, Call::Unmap, at);
     map(&iommu, 0, 0, 3 * M2);
     // It begins inside an entry: nothing happens, not even to what follows.
     assert_eq!(unmap(&iommu, M2 + K4, 2 * M2 - K4), 0);
@@ -300,9 +311,9 @@ fn cuts_without_splitting() {
     // A hole ends it.
     map(&iommu, M2 - K4, 0, K4);
     assert_eq!(unmap(&iommu, M2 - K4, 2 * M2), K4);
-    assert_eq!(iommu.witness().take(), [Violation::UnmapOfNothing { iova: iova(M2) }]);
+    assert_eq!(iommu.witness().take(), [hole(M2)]);
     assert_eq!(unmap(&iommu, 0, K4), 0);
-    assert_eq!(iommu.witness().take(), [Violation::UnmapOfNothing { iova: iova(0) }]);
+    assert_eq!(iommu.witness().take(), [hole(0)]);
     assert_eq!(unmap(&iommu, 2 * M2, M2), M2);
 }
 
@@ -333,7 +344,7 @@ fn cuts_with_splitting() {
     // Below the smallest pages there is nothing to split into.
     map(&iommu, 0, 0, K4);
     assert_eq!(unmap(&iommu, 0, K4 / 2), 0);
-    assert!(matches!(iommu.witness().take()[..], [Violation::BadCall { .. }]));
+    assert!(is_bad_call(&iommu.witness().take()[..], Call::Unmap, 0));
     assert_eq!(unmap(&iommu, 0, K4), K4);
 }
 
@@ -410,8 +421,7 @@ fn edges_of_the_address_space() {
 
     let bad = |tile: Tile, iommu: &Iommu| {
         assert_eq!(map_as(iommu, tile, RW), (0, Err(MapFault::BadCall)), "{tile:?}");
-        let seen = iommu.witness().take();
-        assert!(matches!(seen[..], [Violation::BadCall { iova, .. }] if iova == tile.iova));
+        assert!(is_bad_call(&iommu.witness().take(), Call::Map, tile.iova.get()));
         let mut gather = RangeGather::default();
         // SAFETY: memory that exists in this test only.
         assert_eq!(unsafe { iommu.unmap(tile, Pin::new(&mut gather)) }, 0);
@@ -706,13 +716,15 @@ fn tile_like(iova: u64, phys: u64) -> Tile {
 
 #[test]
 fn what_stays_mapped_is_told() {
-    let witness = Witness::new();
-    let iommu = Iommu::config(sizes("4K|2M")).witness(&witness).build();
+    let iommu = Iommu::new(sizes("4K|2M"));
+    let witness = iommu.witness().clone();
     map(&iommu, 3 * M2, 0, M2);
     map(&iommu, 7 * M2 - K4, 0, K4);
     drop(iommu);
-    assert_eq!(witness.take(), [Violation::StillMapped { iova: iova(3 * M2) }]);
-    drop(Iommu::config(sizes("4K")).witness(&witness).build());
+    assert_eq!(witness.take(), [seen(ViolationKind::StillMapped, Call::Drop, 3 * M2)]);
+    let iommu = Iommu::new(sizes("4K"));
+    let witness = iommu.witness().clone();
+    drop(iommu);
     witness.assert_clean();
 }
 
@@ -790,10 +802,9 @@ fn a_domain_is_shared_between_threads() {
 
 #[test]
 fn a_card_checks_every_byte() {
-    let (plan, witness) = (Plan::new(), Witness::new());
-    let bus = Bytes::new(0x9000);
-    let nic =
-        Nic::new(&bus).with_plan(&plan).with_witness(&witness).with_page_sizes(sizes("4K|64K"));
+    let (plan, bus) = (Plan::new(), Bytes::new(0x9000));
+    let nic = Nic::new(&bus).with_plan(&plan).with_page_sizes(sizes("4K|64K"));
+    let witness = nic.witness().clone();
     let p = PageSize::SIZE_4K;
     let block = |at: u64| PhysAddr::new(at);
     let three = || [0x8000, 0x2000, 0x5000].map(PhysAddr::new).into_iter();
@@ -845,8 +856,9 @@ fn a_card_checks_every_byte() {
     ] {
         assert_eq!(result, Err(why));
     }
-    let seen = witness.take();
-    assert!(seen.len() == 7 && seen.iter().all(|v| matches!(v, Violation::BadCall { .. })));
+    let bad = witness.take();
+    assert_eq!(bad.len(), 7);
+    assert!(bad.iter().all(|violation| matches!(violation.kind, ViolationKind::BadCall { .. })));
     plan.fail_step_at(Step::Map, 0, 0);
     assert_eq!(register(0, 1, K4, &[0]), Err(NicError::Injected));
     assert_eq!((nic.regions(), nic.blocks()), (2, 4));
@@ -859,7 +871,7 @@ fn a_card_checks_every_byte() {
     assert_eq!(witness.take().len(), 1);
     nic.invalidate(read_only).unwrap();
     drop(nic);
-    assert_eq!(witness.take(), [Violation::StillMapped { iova: iova(first) }]);
+    assert_eq!(witness.take(), [seen(ViolationKind::StillMapped, Call::Drop, first)]);
 }
 
 /// A slab that never fails.

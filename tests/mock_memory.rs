@@ -13,8 +13,8 @@
 )]
 
 use pinned_sgl::mock::{
-    Area, Bus, BusErrorReason, FailingAccountant, FailingStorage, Fragmentation, MapError, Memory,
-    MemoryError, PinFault, Plan, Process, Step, Violation, Witness, Zone,
+    Area, Bus, BusErrorReason, Call, FailingAccountant, FailingStorage, Fragmentation, MapError,
+    Memory, MemoryError, PinFault, Plan, Process, Step, Violation, ViolationKind, Witness, Zone,
 };
 use pinned_sgl::umem::{Account, Accountant, PinFlags, PinnedBatch, Pinner, RunSlot, UserRange};
 use pinned_sgl::{
@@ -550,8 +550,8 @@ fn a_device_that_uses_a_page_without_a_pin_is_found() {
     let error = Bus::write(&memory, place, b"x").unwrap_err();
     assert_eq!((error.phys, error.reason), (place, BusErrorReason::NotPinned));
     assert!(Bus::read(&memory, place, &mut [0]).is_err());
-    let write = |write| Violation::DmaToUnpinned { pfn, write };
-    assert_eq!(memory.witness().take(), [write(true), write(false)]);
+    let dma = |call| Violation::new(ViolationKind::DmaToUnpinned, call).page(pfn).user(at(0));
+    assert_eq!(memory.witness().take(), [dma(Call::Write), dma(Call::Read)]);
     let mut bytes = [1];
     memory.peek(place, &mut bytes).unwrap();
     assert_eq!(bytes, [0], "nothing was written");
@@ -574,7 +574,8 @@ fn dirt_that_is_lost_is_found() {
         assert!(memory.is_written(pfn(&process)));
         unpin(&process, &first, told);
         unpin(&process, &second, false);
-        let lost = Violation::DirtyLost { pfn: pfn(&process) };
+        let lost = Violation::new(ViolationKind::DirtyLost, Call::Unpin);
+        let lost = lost.page(pfn(&process)).user(at(0));
         assert_eq!(memory.witness().take(), if told { vec![] } else { vec![lost] });
         assert_eq!(memory.is_dirty(pfn(&process)), told);
     }
@@ -588,10 +589,11 @@ fn unpinning_twice_is_found() {
     let runs = pin(&process, range(0, 2), WRITE).unwrap();
     let three = PageRun::ram(runs[0].start(), 3).unwrap();
     unpin(&process, &[three], false);
-    let third = Violation::UnpinnedTwice { pfn: Pfn::new(three.end().get() - 1) };
-    assert_eq!(memory.witness().take(), [third]);
+    let not_pinned = |call, pfn| Violation::new(ViolationKind::NotPinned, call).page(Pfn::new(pfn));
+    let third = three.end().get() - 1;
+    assert_eq!(memory.witness().take(), [not_pinned(Call::Unpin, third)]);
     unpin(&process, &[PageRun::ram(Pfn::new(7), 1).unwrap()], false);
-    assert_eq!(memory.witness().take(), [Violation::UnpinnedTwice { pfn: Pfn::new(7) }]);
+    assert_eq!(memory.witness().take(), [not_pinned(Call::Unpin, 7)]);
     // The count of the folio has not suffered: it can be moved, and pinned.
     assert_eq!(memory.compact(), 4);
 }
@@ -604,7 +606,8 @@ fn leaks_are_found() {
     process.leaked(at(0), runs[0]);
     drop(process);
     assert_eq!((memory.leaked_pages(), memory.check_leaks()), (2, 2));
-    let leak = |page: u64| Violation::Leak { pfn: Pfn::new(0x1000 + page), pins: 1 };
+    let leak = Violation::new(ViolationKind::Leak { pins: 1 }, Call::Check);
+    let leak = |page: u64| leak.page(Pfn::new(0x1000 + page)).user(at(page));
     assert_eq!(memory.witness().take(), [leak(0), leak(1)]);
     let caught = std::panic::catch_unwind(|| memory.assert_no_leak());
     assert!(caught.is_err());
@@ -709,7 +712,7 @@ fn a_machine_that_cannot_be_is_refused() {
     let witness = Witness::new();
     let plan = Plan::new();
     let memory = Memory::builder().witness(witness.clone()).plan(plan.clone()).build().unwrap();
-    memory.witness().saw(Violation::UnpinnedTwice { pfn: Pfn::new(0) });
+    memory.witness().saw(Violation::new(ViolationKind::NotPinned, Call::Unpin));
     plan.fail_at(0);
     assert!(!witness.is_clean() && memory.plan().is_pending());
 }

@@ -317,8 +317,8 @@ impl World {
             .unwrap();
         let process = Arc::new(Process::new(&memory));
         process.map(Self::range(0, 512), Area::read_write()).unwrap();
-        let iommu = || Arc::new(Iommu::config(PageSizes::SIZE_4K).plan(memory.plan()).build());
-        let (iommus, nic) = ([iommu(), iommu()], Arc::new(Nic::new(memory.clone())));
+        let iommu = || Arc::new(memory.iommu(PageSizes::SIZE_4K));
+        let (iommus, nic) = ([iommu(), iommu()], Arc::new(memory.nic()));
         let account = Arc::new(Account::unlimited());
         Self { fuse: Fuse::new(), memory, process, account, iommus, nic }
     }

@@ -1,103 +1,194 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`Witness`]: what the mocks have seen that must never happen.
 
-use crate::addr::{Iova, Pfn};
+use crate::addr::{Iova, Pfn, UserAddr};
 use crate::sync::{lock, Mutex};
 use core::fmt;
 use std::{format, string::String, sync::Arc, vec::Vec};
 
-/// Something that must never happen.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Something that must never happen: what, in which call, and where, as far as it is known.
+///
+/// ```
+/// use pinned_sgl::mock::{Call, Violation, ViolationKind};
+/// use pinned_sgl::{Iova, Pfn, UserAddr};
+/// let violation = Violation::new(ViolationKind::UnpinnedWhileMapped, Call::Unpin)
+///     .user(UserAddr::new(0x7000))
+///     .page(Pfn::new(0x1003))
+///     .iova(Iova::new(0x8000_0000));
+/// assert_eq!(
+///     violation.to_string(),
+///     "unpin: a page was unpinned while a device could reach it through what is mapped \
+///      (user address 0x7000, page 0x1003, IOVA 0x80000000)"
+/// );
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Violation {
-    /// A page was unpinned that was not pinned.
-    UnpinnedTwice {
-        /// The page.
-        pfn: Pfn,
-    },
-    /// A page is still pinned when nobody should hold it.
-    Leak {
-        /// The page.
-        pfn: Pfn,
-        /// How often it is pinned.
-        pins: u64,
-    },
-    /// A device accessed a page that is not pinned: it was unpinned too early, or a flush is missing.
-    DmaToUnpinned {
-        /// The page.
-        pfn: Pfn,
-        /// Whether the device wrote.
-        write: bool,
-    },
-    /// A kernel accessed a page on behalf of a device, and the page is not pinned.
-    AccessToUnpinned {
-        /// The page.
-        pfn: Pfn,
-        /// Whether it wrote.
-        write: bool,
-    },
-    /// A page was written through a pin, and its last pin was taken back without marking it dirty.
-    DirtyLost {
-        /// The page.
-        pfn: Pfn,
-    },
-    /// An address was mapped that is mapped already.
-    MapOverMap {
-        /// The address.
-        iova: Iova,
-    },
-    /// An address was unmapped where nothing is mapped.
-    UnmapOfNothing {
-        /// The address.
-        iova: Iova,
-    },
-    /// The edge of an unmapped range lies inside a page table entry.
-    UnmapCuts {
-        /// The edge.
-        iova: Iova,
-    },
-    /// A call had arguments that its contract rules out.
-    BadCall {
-        /// What is wrong.
-        what: &'static str,
-        /// Where.
-        iova: Iova,
-    },
-    /// A domain was dropped with pages still mapped.
-    StillMapped {
-        /// The first address of them.
-        iova: Iova,
-    },
+pub struct Violation {
+    /// What has happened.
+    pub kind: ViolationKind,
+    /// The call in which it did.
+    pub call: Call,
+    /// The user address under which the page was pinned last.
+    pub user: Option<UserAddr>,
+    /// The page.
+    pub pfn: Option<Pfn>,
+    /// What the call was about, or an address at which a device can reach the page.
+    pub iova: Option<Iova>,
+}
+
+impl Violation {
+    /// A violation that nobody knows the place of.
+    #[must_use]
+    pub const fn new(kind: ViolationKind, call: Call) -> Self {
+        Self { kind, call, user: None, pfn: None, iova: None }
+    }
+
+    /// The same, at a user address.
+    #[must_use]
+    pub const fn user(mut self, user: UserAddr) -> Self {
+        self.user = Some(user);
+        self
+    }
+
+    /// The same, about a page.
+    #[must_use]
+    pub const fn page(mut self, pfn: Pfn) -> Self {
+        self.pfn = Some(pfn);
+        self
+    }
+
+    /// The same, at an address of a device.
+    #[must_use]
+    pub const fn iova(mut self, iova: Iova) -> Self {
+        self.iova = Some(iova);
+        self
+    }
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::UnpinnedTwice { pfn } => write!(f, "page {pfn} was unpinned and is not pinned"),
-            Self::Leak { pfn, pins } => write!(f, "page {pfn} is still pinned {pins} times"),
-            Self::DmaToUnpinned { pfn, write } => {
-                let did = if *write { "wrote to" } else { "read" };
-                write!(f, "a device {did} page {pfn}, which is not pinned")
-            }
-            Self::AccessToUnpinned { pfn, write } => {
-                let did = if *write { "wrote to" } else { "read" };
-                write!(f, "a kernel {did} page {pfn} for a device, which is not pinned")
-            }
-            Self::DirtyLost { pfn } => {
-                write!(f, "page {pfn} was written for a device, and then unpinned as clean")
-            }
-            Self::MapOverMap { iova } => write!(f, "IOVA {iova} was mapped over a mapping"),
-            Self::UnmapOfNothing { iova } => {
-                write!(f, "IOVA {iova} was unmapped where nothing is mapped")
-            }
-            Self::UnmapCuts { iova } => {
-                write!(f, "an unmapped range ends at IOVA {iova}, inside a page table entry")
-            }
-            Self::BadCall { what, iova } => write!(f, "{what}, at IOVA {iova}"),
-            Self::StillMapped { iova } => {
-                write!(f, "a domain was dropped with IOVA {iova} still mapped")
-            }
+        write!(f, "{}: {}", self.call, self.kind)?;
+        let places = [
+            ("user address", self.user.map(UserAddr::get)),
+            ("page", self.pfn.map(Pfn::get)),
+            ("IOVA", self.iova.map(Iova::get)),
+        ];
+        let known = places.into_iter().filter_map(|(what, number)| Some((what, number?)));
+        for (index, (what, number)) in known.enumerate() {
+            write!(f, "{}{what} {number:#x}", if index == 0 { " (" } else { ", " })?;
         }
+        f.write_str(if places.iter().any(|(_, number)| number.is_some()) { ")" } else { "" })
+    }
+}
+
+/// What must never happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ViolationKind {
+    /// The last pin of a page was taken back, and a page table, or a table of blocks, still leads to
+    /// it: a device could reach it. Whether one does, makes no difference.
+    UnpinnedWhileMapped,
+    /// The last pin of a page was taken back, and what led to it was unmapped, but not flushed: the
+    /// hardware may remember it. Whether it does, makes no difference.
+    UnpinnedBeforeFlush,
+    /// A page was mapped, or registered, that is not pinned.
+    MappedUnpinned,
+    /// A page was unpinned that is not pinned.
+    NotPinned,
+    /// A page is still pinned when nobody should hold it.
+    Leak {
+        /// How often it is pinned.
+        pins: u64,
+    },
+    /// A device accessed a page that is not pinned.
+    DmaToUnpinned,
+    /// A kernel accessed a page on behalf of a device, and the page is not pinned.
+    AccessToUnpinned,
+    /// A page was written through a pin, and its last pin was taken back without marking it dirty.
+    DirtyLost,
+    /// An address was mapped that is mapped already.
+    MapOverMap,
+    /// An address was unmapped where nothing is mapped.
+    UnmapOfNothing,
+    /// The edge of an unmapped range lies inside a page table entry.
+    UnmapCuts,
+    /// A call had arguments that its contract rules out.
+    BadCall {
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// A domain, or a card, was dropped with something mapped in it.
+    StillMapped,
+    /// A domain was dropped before all that was unmapped in it had been flushed.
+    NotFlushed,
+}
+
+impl fmt::Display for ViolationKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::UnpinnedWhileMapped => {
+                "a page was unpinned while a device could reach it through what is mapped"
+            }
+            Self::UnpinnedBeforeFlush => {
+                "a page was unpinned while a device could reach it through what was not flushed"
+            }
+            Self::MappedUnpinned => "a page was mapped that is not pinned",
+            Self::NotPinned => "a page was unpinned that is not pinned",
+            Self::Leak { pins } => return write!(f, "a page is still pinned {pins} times"),
+            Self::DmaToUnpinned => "a device accessed a page that is not pinned",
+            Self::AccessToUnpinned => "a kernel accessed a page for a device that is not pinned",
+            Self::DirtyLost => "a page was written for a device, and then unpinned as clean",
+            Self::MapOverMap => "something is mapped there already",
+            Self::UnmapOfNothing => "nothing is mapped there",
+            Self::UnmapCuts => "an unmapped range ends there, inside a page table entry",
+            Self::BadCall { what } => what,
+            Self::StillMapped => "something is still mapped",
+            Self::NotFlushed => "something that was unmapped has not been flushed",
+        })
+    }
+}
+
+/// In which call something happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Call {
+    /// [`Pinner::unpin`](crate::umem::Pinner::unpin).
+    Unpin,
+    /// [`Domain::map`](crate::iommu::Domain::map).
+    Map,
+    /// [`Domain::sync_map`](crate::iommu::Domain::sync_map).
+    SyncMap,
+    /// [`Domain::unmap`](crate::iommu::Domain::unmap), or
+    /// [`unmap_range`](crate::iommu::Domain::unmap_range).
+    Unmap,
+    /// [`BlockTable::register`](crate::rdma::BlockTable::register).
+    Register,
+    /// [`BlockTable::invalidate`](crate::rdma::BlockTable::invalidate).
+    Invalidate,
+    /// Memory was read, by a device or for one.
+    Read,
+    /// Memory was written, by a device or for one.
+    Write,
+    /// A domain or a card was dropped.
+    Drop,
+    /// A test has asked: [`Memory::check_leaks`](super::Memory::check_leaks).
+    Check,
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unpin => "unpin",
+            Self::Map => "map",
+            Self::SyncMap => "sync_map",
+            Self::Unmap => "unmap",
+            Self::Register => "register",
+            Self::Invalidate => "invalidate",
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Drop => "drop",
+            Self::Check => "check",
+        })
     }
 }
 
@@ -118,7 +209,15 @@ impl Witness {
 
     /// Remembers a violation. Called by the mocks, and by whatever else watches.
     pub fn saw(&self, violation: Violation) {
-        lock(&self.seen).push(violation);
+        self.saw_all([violation]);
+    }
+
+    /// Remembers violations that one call has brought about.
+    pub(super) fn saw_all(&self, violations: impl IntoIterator<Item = Violation>) {
+        let mut violations = violations.into_iter().peekable();
+        if violations.peek().is_some() {
+            lock(&self.seen).extend(violations);
+        }
     }
 
     /// All that was seen so far, in order.

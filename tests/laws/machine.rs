@@ -68,7 +68,7 @@ pub fn iommu(u: &mut Unstructured<'_>, first: u64, memory: &Memory) -> Result<Ar
         _ => whole,
     };
     let config = Iommu::config(page_sizes(u)?).aperture(aperture).cuts(cuts(u)?);
-    Ok(Arc::new(config.plan(memory.plan()).witness(memory.witness()).build()))
+    Ok(Arc::new(config.memory(memory).build()))
 }
 
 /// Where the used IOVAs begin: at zero, or so that they end with the last one there is.

@@ -100,7 +100,7 @@ impl Rig {
     }
 
     pub fn config(&self, sizes: &str) -> IommuConfig {
-        Iommu::config(sizes.parse().unwrap()).plan(&self.plan).witness(&self.witness)
+        Iommu::config(sizes.parse().unwrap()).memory(&self.memory)
     }
 
     pub fn iommu(&self, sizes: &str) -> Arc<Iommu> {
@@ -108,7 +108,7 @@ impl Rig {
     }
 
     pub fn device(&self, iommu: &Arc<Iommu>) -> Device<Arc<Iommu>, Memory> {
-        Device::new(iommu.clone(), self.memory.clone())
+        self.memory.device(iommu.clone())
     }
 
     /// Fills bytes by the CPU, each page with other ones.

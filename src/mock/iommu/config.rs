@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::iommu::{Cuts, IovaRange};
-use crate::mock::{Plan, Witness};
+use crate::mock::{Memory, Plan, Witness};
 use crate::page_size::PageSizes;
 
 /// What an [`Iommu`](super::Iommu) can do; made by [`Iommu::config`](super::Iommu::config).
@@ -17,6 +17,7 @@ pub struct IommuConfig {
     pub(super) tlb_entries: Option<usize>,
     pub(super) plan: Plan,
     pub(super) witness: Witness,
+    pub(super) memory: Option<Memory>,
 }
 
 impl IommuConfig {
@@ -30,6 +31,7 @@ impl IommuConfig {
             tlb_entries: None,
             plan: Plan::new(),
             witness: Witness::new(),
+            memory: None,
         }
     }
 
@@ -50,10 +52,10 @@ impl IommuConfig {
         self
     }
 
-    /// Whether mapping over a mapping is a [`Violation::MapOverMap`] beside being refused: by
+    /// Whether mapping over a mapping is a [`MapOverMap`] beside being refused: by
     /// default not, as that is how some find out that a range is taken.
     ///
-    /// [`Violation::MapOverMap`]: crate::mock::Violation::MapOverMap
+    /// [`MapOverMap`]: crate::mock::ViolationKind::MapOverMap
     pub const fn strict_overlap(mut self, strict: bool) -> Self {
         self.strict_overlap = strict;
         self
@@ -66,15 +68,18 @@ impl IommuConfig {
         self
     }
 
+    /// Makes the domain a part of a machine: of that which has `memory`. Calls fail by its plan,
+    /// violations are reported to its witness, and what the domain leads to may not be unpinned. By
+    /// default it stands by itself, with a plan and a witness of its own.
+    pub fn memory(mut self, memory: &Memory) -> Self {
+        self.memory = Some(memory.clone());
+        self.witness = memory.witness().clone();
+        self.plan(memory.plan())
+    }
+
     /// Which calls fail: by default none.
     pub fn plan(mut self, plan: &Plan) -> Self {
         self.plan = plan.clone();
-        self
-    }
-
-    /// Who is told of violations: by default a witness of its own.
-    pub fn witness(mut self, witness: &Witness) -> Self {
-        self.witness = witness.clone();
         self
     }
 }

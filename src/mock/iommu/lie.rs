@@ -24,11 +24,11 @@ pub enum Lie {
     UnmapsNothing,
     /// A read of the page table finds nothing.
     ReadsNothing,
-    /// A read of the page table tells the page behind the right one.
+    /// A read of the page table returns the page behind the right one.
     ReadsElsewhere,
-    /// A read of the page table tells an entry without bytes.
+    /// A read of the page table returns an entry without bytes.
     ReadsEmpty,
-    /// A read of the page table tells an entry that does not end.
+    /// A read of the page table returns an entry that does not end.
     ReadsTooLong,
 }
 

@@ -11,7 +11,8 @@
 
 use crate::addr::{Iova, PhysAddr};
 use crate::iommu::IovaRange;
-use crate::mock::{Bus, BusError, Plan, Step, Violation, Witness};
+use crate::mock::memory::{Block, Reacher};
+use crate::mock::{Bus, BusError, Call, Memory, Plan, Step, Violation, ViolationKind, Witness};
 use crate::page_size::{PageSize, PageSizes};
 use crate::rdma::{Access, BlockLayout, BlockTable};
 use crate::sync::{lock, Mutex};
@@ -22,7 +23,11 @@ use std::{collections::BTreeMap, vec::Vec};
 ///
 /// Blocks may reach past the region that they belong to; accesses are checked byte by byte, so that
 /// nobody reaches what lies there. What is wrong with a registration is an error and a
-/// [`Violation::BadCall`].
+/// [`ViolationKind::BadCall`].
+///
+/// One that is made by [`Memory::nic`] belongs to a machine: the bytes of its regions must be pinned
+/// until they are invalidated, whether or not a peer goes there. If not, that is what it is with an
+/// [`Iommu`](super::Iommu): [`ViolationKind::UnpinnedWhileMapped`], for example.
 ///
 /// It is shared by reference or in an `Arc`, between threads too. The card is locked while the bus is
 /// accessed: an invalidation waits for accesses under way, and a bus must not call the card.
@@ -61,6 +66,7 @@ pub struct Nic<B> {
     sizes: PageSizes,
     plan: Plan,
     witness: Witness,
+    memory: Option<Memory>,
     state: Mutex<State>,
 }
 
@@ -75,6 +81,8 @@ struct State {
 struct Region {
     layout: BlockLayout,
     blocks: Vec<PhysAddr>,
+    /// What the memory of the machine knows it by.
+    reacher: Option<Reacher>,
 }
 
 /// The key of a registered region. No key is ever given twice by one card.
@@ -96,12 +104,20 @@ impl Key {
 }
 
 impl<B> Nic<B> {
-    /// A card on `bus`, which takes blocks of any size.
+    /// A card on `bus`, in no machine, which takes blocks of any size.
     #[must_use]
     pub fn new(bus: B) -> Self {
         let (plan, witness) = (Plan::new(), Witness::new());
         let sizes = PageSizes::all();
-        Self { bus, sizes, plan, witness, state: Mutex::new(State::default()) }
+        Self { bus, sizes, plan, witness, memory: None, state: Mutex::new(State::default()) }
+    }
+
+    /// The same, in the machine that has `memory`: registrations fail by its plan, violations
+    /// are reported to its witness, and what is registered may not be unpinned.
+    pub(in crate::mock) fn with_memory(mut self, memory: &Memory) -> Self {
+        self.memory = Some(memory.clone());
+        self.witness = memory.witness().clone();
+        self.with_plan(memory.plan())
     }
 
     /// The same, with blocks of these sizes only.
@@ -118,20 +134,13 @@ impl<B> Nic<B> {
         self
     }
 
-    /// The same, with `witness` being told of violations.
-    #[must_use]
-    pub fn with_witness(mut self, witness: &Witness) -> Self {
-        self.witness = witness.clone();
-        self
-    }
-
     /// Which registrations fail.
     #[must_use]
     pub const fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// Who is told of violations.
+    /// Where violations are reported.
     #[must_use]
     pub const fn witness(&self) -> &Witness {
         &self.witness
@@ -189,7 +198,7 @@ impl<B: Bus> Nic<B> {
         self.add(iova, layout.map_err(|_| NicError::Range), blocks)
     }
 
-    /// Registers a region that begins at `iova`; a layout that is none is told to the witness.
+    /// Registers a region that begins at `iova`; a layout that is none is reported to the witness.
     fn add(
         &self,
         iova: Iova,
@@ -198,13 +207,17 @@ impl<B: Bus> Nic<B> {
     ) -> Result<Key, NicError> {
         let region = layout.and_then(|layout| self.region(layout, blocks));
         let region = region.inspect_err(|error| {
-            self.witness.saw(Violation::BadCall { what: error.what(), iova });
+            let kind = ViolationKind::BadCall { what: error.what() };
+            self.witness.saw(Violation::new(kind, Call::Register).iova(iova));
         })?;
         self.plan.step(Step::Map).map_err(|_| NicError::Injected)?;
         let mut state = lock(&self.state);
         let key = Key(state.next_key);
         state.next_key = state.next_key.checked_add(1).ok_or(NicError::NoKeys)?;
+        let seen = region.reach();
         state.regions.insert(key, region);
+        drop(state);
+        self.witness.saw_all(seen);
         Ok(key)
     }
 
@@ -231,14 +244,15 @@ impl<B: Bus> Nic<B> {
         if u64::try_from(checked.len()) != Ok(needs) {
             return Err(NicError::BlockCount { needs });
         }
-        Ok(Region { layout, blocks: checked })
+        let reacher = self.memory.as_ref().map(Reacher::new);
+        Ok(Region { layout, blocks: checked, reacher })
     }
 
     /// Takes a region away from all peers, when the accesses under way are done.
     ///
     /// # Errors
     ///
-    /// [`NicFault::NoRegion`], and a [`Violation::BadCall`], if there is none under the key;
+    /// [`NicFault::NoRegion`], and a [`ViolationKind::BadCall`], if there is none under the key;
     /// [`NicFault::Stuck`] if it [was to fail](Self::fail_next_invalidation).
     pub fn invalidate(&self, key: Key) -> Result<(), NicFault> {
         let gone = {
@@ -246,14 +260,14 @@ impl<B: Bus> Nic<B> {
             if core::mem::take(&mut state.breaks) {
                 return Err(NicFault::Stuck { key });
             }
-            state.regions.remove(&key)
+            state.regions.remove(&key).map(|region| region.forget())
         };
-        if gone.is_none() {
+        gone.ok_or_else(|| {
             let what = "a key was invalidated that is not registered";
-            self.witness.saw(Violation::BadCall { what, iova: Iova::new(0) });
-            return Err(NicFault::NoRegion { key });
-        }
-        Ok(())
+            let kind = ViolationKind::BadCall { what };
+            self.witness.saw(Violation::new(kind, Call::Invalidate));
+            NicFault::NoRegion { key }
+        })
     }
 
     /// Reads bytes of a region for a peer. Reading none succeeds wherever the region may be read.
@@ -297,6 +311,36 @@ impl<B: Bus> Nic<B> {
 }
 
 impl Region {
+    /// What the card translates with each of its entries.
+    fn blocks(&self) -> impl Iterator<Item = Block> + '_ {
+        let size = self.layout.page_size;
+        let first = self.layout.range.first().align_down(size);
+        let mut iova = Some(first);
+        self.blocks.iter().map_while(move |phys| {
+            let here = iova?;
+            iova = here.checked_add(size.bytes());
+            Some(Block { size, iova: here, phys: *phys })
+        })
+    }
+
+    /// Records in the memory what peers can reach; returns the first page that is not pinned.
+    fn reach(&self) -> Option<Violation> {
+        let reacher = self.reacher.as_ref()?;
+        let mut first = None;
+        for block in self.blocks() {
+            let seen = reacher.map(Call::Register, block, self.layout.range);
+            first = first.or(seen);
+        }
+        first
+    }
+
+    /// Records in the memory that nobody can reach it here any more.
+    fn forget(&self) {
+        if let Some(reacher) = &self.reacher {
+            self.blocks().for_each(|block| reacher.forget(block));
+        }
+    }
+
     /// Whether peers may do that, and all of the bytes belong to the region: none of what its blocks
     /// have beside it.
     fn check(&self, iova: Iova, len: usize, access: Access) -> Result<(), NicFault> {
@@ -356,15 +400,22 @@ fn further(iova: Iova, done: usize) -> Iova {
 }
 
 impl<B> Drop for Nic<B> {
-    /// Regions that are still registered are a [`Violation::StillMapped`].
+    /// Regions that are still registered are a [`ViolationKind::StillMapped`].
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            return;
-        }
-        let first =
-            lock(&self.state).regions.values().next().map(|region| region.layout.range.first());
-        if let Some(iova) = first {
-            self.witness.saw(Violation::StillMapped { iova });
+        let state = lock(&self.state);
+        state.regions.values().for_each(Region::forget);
+        let left = state.regions.values().next().map(|region| {
+            let (iova, kind) = (region.layout.range.first(), ViolationKind::StillMapped);
+            let phys = region.blocks().next().and_then(|block| block.at(iova));
+            match (&region.reacher, phys) {
+                (Some(reacher), Some(phys)) => reacher.about(kind, Call::Drop, iova, phys),
+                _ => Violation::new(kind, Call::Drop).iova(iova),
+            }
+        });
+        drop(state);
+        // What a test that has failed leaves behind is no news.
+        if !std::thread::panicking() {
+            self.witness.saw_all(left);
         }
     }
 }

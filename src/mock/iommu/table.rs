@@ -19,6 +19,7 @@
 
 use crate::addr::{Iova, PhysAddr};
 use crate::iommu::{IovaRange, Prot};
+use crate::mock::memory::Block;
 use crate::page_size::{PageSize, PageSizes};
 use core::ops::ControlFlow;
 use std::{boxed::Box, vec::Vec};
@@ -73,6 +74,11 @@ pub(super) struct Found<'a> {
 }
 
 impl Found<'_> {
+    /// What the leaf translates.
+    pub(super) const fn block(&self) -> Block {
+        Block { size: self.size, iova: self.first, phys: self.leaf.phys }
+    }
+
     /// The addresses that the leaf translates.
     pub(super) fn range(&self) -> IovaRange {
         // A leaf lies on a multiple of its size, so its last address does not wrap.
@@ -231,9 +237,15 @@ impl Table {
     }
 
     /// Unmaps a range of whole smallest pages. A leaf that the range cuts is split where `split`
-    /// says so; otherwise it stays if the range begins in it, and goes if the range ends in it.
-    pub(super) fn unmap(&mut self, range: IovaRange, split: bool) -> Unmapped {
-        let mut job = Unmap { split, done: Unmapped::default(), counts: &mut self.counts };
+    /// says so; otherwise it stays if the range begins in it, and goes if the range ends in it. Calls
+    /// `gone` for each leaf that goes.
+    pub(super) fn unmap(
+        &mut self,
+        range: IovaRange,
+        split: bool,
+        gone: impl FnMut(Block),
+    ) -> Unmapped {
+        let mut job = Unmap { split, done: Unmapped::default(), counts: &mut self.counts, gone };
         let (first, last) = (range.first().get(), range.last().get());
         job.done.stop = job.node(&mut self.root, &self.levels, first, last).err();
         job.done
@@ -362,13 +374,14 @@ impl Map<'_> {
     }
 }
 
-struct Unmap<'a> {
+struct Unmap<'a, F> {
     split: bool,
     done: Unmapped,
     counts: &'a mut Counts,
+    gone: F,
 }
 
-impl Unmap<'_> {
+impl<F: FnMut(Block)> Unmap<'_, F> {
     fn node(
         &mut self,
         node: &mut Node,
@@ -395,7 +408,10 @@ impl Unmap<'_> {
                 Slot::Leaf(_) if piece.first != piece.slot => {
                     return Err(Stop::Cut(Iova::new(piece.first)));
                 }
-                Slot::Leaf(_) => {
+                Slot::Leaf(leaf) => {
+                    if let Some(size) = PageSize::from_shift(level.shift) {
+                        (self.gone)(Block { size, iova: Iova::new(piece.slot), phys: leaf.phys });
+                    }
                     *slot = Slot::Empty;
                     let bytes = piece.slot_last.wrapping_sub(piece.slot).wrapping_add(1);
                     self.done.bytes = self.done.bytes.saturating_add(bytes);

@@ -8,7 +8,9 @@
 
 use crate::addr::{Iova, PhysAddr};
 use crate::iommu::{IovaRange, Prot};
+use crate::mock::memory::Block;
 use crate::page_size::{PageSize, PageSizes};
+use core::ops::Range;
 use std::{collections::BTreeMap, vec::Vec};
 
 pub(super) struct Tlb {
@@ -19,6 +21,8 @@ pub(super) struct Tlb {
     by_age: BTreeMap<u64, (PageSize, Iova)>,
     next_age: u64,
     capacity: Option<usize>,
+    /// What was unmapped and not flushed: hardware may remember it, whether or not it stands above.
+    unflushed: Vec<Extent>,
 }
 
 struct Page {
@@ -41,11 +45,50 @@ pub(super) struct Hit<'a> {
     pub(super) cached: &'a mut Cached,
 }
 
+/// Pages of one size that follow each other, in the addresses of the device and in memory.
+struct Extent {
+    first: Block,
+    count: u64,
+}
+
+impl Extent {
+    /// Some of its pages.
+    fn blocks(&self, indices: Range<u64>) -> impl Iterator<Item = Block> {
+        let Block { size, iova, phys } = self.first;
+        indices.map_while(move |index| {
+            let offset = index.wrapping_shl(size.shift());
+            Some(Block { size, iova: iova.checked_add(offset)?, phys: phys.checked_add(offset)? })
+        })
+    }
+
+    /// Whether a page follows the last one.
+    fn ends_at(&self, block: Block) -> bool {
+        block.size == self.first.size && self.blocks(self.count..u64::MAX).next() == Some(block)
+    }
+
+    /// Which of its pages have all of their addresses in `range`.
+    fn inside(&self, range: IovaRange) -> Range<u64> {
+        let Block { size, iova, .. } = self.first;
+        let count = |bytes: u64| bytes.wrapping_shr(size.shift());
+        let before = range.first().checked_offset_from(iova).unwrap_or(0);
+        let first = count(before).saturating_add(u64::from(before & size.mask() != 0));
+        let last = range.last().checked_offset_from(iova);
+        let last = last.and_then(|last| last.checked_sub(size.mask())).map(count);
+        let end = last.map_or(0, |last| last.saturating_add(1)).min(self.count);
+        first.min(end)..end
+    }
+}
+
 impl Tlb {
     /// A cache of at most `capacity` entries, or of any number of them.
     pub(super) fn new(sizes: PageSizes, capacity: Option<usize>) -> Self {
-        let sizes = sizes.sizes().map(|size| (size, BTreeMap::new())).collect();
-        Self { sizes, by_age: BTreeMap::new(), next_age: 0, capacity }
+        Self {
+            sizes: sizes.sizes().map(|size| (size, BTreeMap::new())).collect(),
+            by_age: BTreeMap::new(),
+            next_age: 0,
+            capacity,
+            unflushed: Vec::new(),
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -80,8 +123,31 @@ impl Tlb {
         }
     }
 
-    /// Forgets all pages that have an address of `range`.
-    pub(super) fn flush(&mut self, range: IovaRange) {
+    /// Says that a page was unmapped.
+    pub(super) fn unmap(&mut self, block: Block) {
+        match self.unflushed.last_mut() {
+            Some(last) if last.ends_at(block) => last.count = last.count.saturating_add(1),
+            _ => self.unflushed.push(Extent { first: block, count: 1 }),
+        }
+    }
+
+    /// The pages that were unmapped and not flushed.
+    pub(super) fn unflushed(&self) -> impl Iterator<Item = Block> + '_ {
+        self.unflushed.iter().flat_map(|extent| extent.blocks(0..extent.count))
+    }
+
+    /// Forgets all pages that have an address of `range`. Calls `flushed` for each of those that were
+    /// unmapped, and of which all addresses are flushed now: no hardware remembers it.
+    pub(super) fn flush(&mut self, range: IovaRange, mut flushed: impl FnMut(Block)) {
+        for extent in core::mem::take(&mut self.unflushed) {
+            let inside = extent.inside(range);
+            extent.blocks(inside.clone()).for_each(&mut flushed);
+            for rest in [0..inside.start, inside.end..extent.count] {
+                let count = rest.end.saturating_sub(rest.start);
+                let first = extent.blocks(rest).next();
+                self.unflushed.extend(first.map(|first| Extent { first, count }));
+            }
+        }
         for (size, pages) in &mut self.sizes {
             // The pages of one size that a range touches follow each other.
             let touched = range.first().align_down(*size)..=range.last();
@@ -92,10 +158,5 @@ impl Tlb {
                 self.by_age.remove(&age);
             }
         }
-    }
-
-    /// Forgets everything.
-    pub(super) fn flush_all(&mut self) {
-        self.flush(IovaRange::ALL);
     }
 }

@@ -14,24 +14,36 @@ use super::{DmaFault, IommuConfig, Lie};
 use crate::addr::{Iova, PhysAddr};
 use crate::granule::Tile;
 use crate::iommu::{Cuts, DirtyDomain, Domain, Entry, IovaRange, Prot, RangeGather, ReadDomain};
-use crate::mock::{Plan, Step, Violation, Witness};
+use crate::mock::memory::{Block, Reacher};
+use crate::mock::{Call, Plan, Step, Violation, ViolationKind, Witness};
 use crate::page_size::{PageSize, PageSizes};
 use crate::sync::{lock, Mutex};
 use core::{fmt, ops::ControlFlow, pin::Pin};
 use std::vec::Vec;
 
 /// An IOMMU domain for tests: it translates for [`Device`](super::Device)s as hardware would, and
-/// tells its [`Witness`] of every call that breaks the contract of [`Domain`].
+/// reports every call that breaks the contract of [`Domain`] to its [`Witness`].
 ///
 /// | what happens | what it does |
 /// |---|---|
-/// | a call with arguments that no IOMMU takes | [`Violation::BadCall`]; nothing is done |
-/// | something is in the way of a tile | [`MapFault::Exists`]; with [`IommuConfig::strict_overlap`] also [`Violation::MapOverMap`] |
-/// | unmapping where nothing is mapped | [`Violation::UnmapOfNothing`]; it stops there |
-/// | an unmapped range begins inside a page table entry | [`Violation::UnmapCuts`]; it stops there |
-/// | an unmapped range ends inside a page table entry | [`Violation::UnmapCuts`]; all of the entry goes, and more is reported than was asked for |
+/// | a call with arguments that no IOMMU takes | [`BadCall`]; nothing is done |
+/// | something is in the way of a tile | [`MapFault::Exists`]; with [`IommuConfig::strict_overlap`] also [`MapOverMap`] |
+/// | unmapping where nothing is mapped | [`UnmapOfNothing`]; it stops there |
+/// | an unmapped range begins inside a page table entry | [`UnmapCuts`]; it stops there |
+/// | an unmapped range ends inside a page table entry | [`UnmapCuts`]; all of the entry goes, and more is reported than was asked for |
 /// | a missing flush | devices go on reaching what the IOTLB remembers |
-/// | the domain is dropped with pages mapped | [`Violation::StillMapped`] |
+/// | the domain is dropped with pages mapped | [`StillMapped`] |
+/// | the domain is dropped before a flush | [`NotFlushed`] |
+///
+/// One that is made by [`Memory::iommu`](crate::mock::Memory::iommu), or described with
+/// [`IommuConfig::memory`], belongs to a machine: what it leads to, or may lead to because a flush is
+/// missing, must be pinned, whether or not a device goes there:
+///
+/// | what happens | what it is |
+/// |---|---|
+/// | the last pin of a page is taken back while it is mapped | [`UnpinnedWhileMapped`] |
+/// | the last pin of a page is taken back before the flush | [`UnpinnedBeforeFlush`] |
+/// | a page is mapped that is not pinned | [`MappedUnpinned`] |
 ///
 /// With [`Cuts::Anywhere`] an entry that is cut becomes as many smaller ones as it takes; then
 /// only a cut through one of the smallest pages is a mistake.
@@ -39,9 +51,19 @@ use std::vec::Vec;
 /// It is shared by reference or in an `Arc`, between threads too. A call to it or an access of a
 /// device behind it waits for all others: a flush returns when accesses under way are done.
 ///
+/// [`BadCall`]: ViolationKind::BadCall
+/// [`MapOverMap`]: ViolationKind::MapOverMap
+/// [`UnmapOfNothing`]: ViolationKind::UnmapOfNothing
+/// [`UnmapCuts`]: ViolationKind::UnmapCuts
+/// [`StillMapped`]: ViolationKind::StillMapped
+/// [`NotFlushed`]: ViolationKind::NotFlushed
+/// [`UnpinnedWhileMapped`]: ViolationKind::UnpinnedWhileMapped
+/// [`UnpinnedBeforeFlush`]: ViolationKind::UnpinnedBeforeFlush
+/// [`MappedUnpinned`]: ViolationKind::MappedUnpinned
+///
 /// ```
 /// use pinned_sgl::iommu::{Domain, IovaRange, Prot, RangeGather};
-/// use pinned_sgl::mock::{Iommu, Violation};
+/// use pinned_sgl::mock::{Iommu, ViolationKind};
 /// use pinned_sgl::{Iova, PageRun, PageSize, PageSizes, Pfn, PhysAddr, SglBuilder};
 /// use std::pin::Pin;
 ///
@@ -64,12 +86,15 @@ use std::vec::Vec;
 /// // SAFETY: as above.
 /// let bytes = unsafe { iommu.unmap_range(half, std::iter::empty(), Pin::new(&mut gather)) };
 /// assert_eq!(bytes, 2 << 20);
-/// let edge = Violation::UnmapCuts { iova: Iova::new(0x30_0000) };
-/// assert_eq!(iommu.witness().take(), [edge]);
+/// let seen = iommu.witness().take()[0];
+/// assert_eq!((seen.kind, seen.iova), (ViolationKind::UnmapCuts, Some(Iova::new(0x30_0000))));
+/// iommu.flush(Pin::new(&mut gather));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Iommu {
     config: IommuConfig,
+    /// What the memory of its machine knows it by.
+    reacher: Option<Reacher>,
     state: Mutex<State>,
 }
 
@@ -161,12 +186,13 @@ impl IommuConfig {
             lie: None,
             stats: IommuStats::default(),
         };
-        Iommu { config: self, state: Mutex::new(state) }
+        let reacher = self.memory.as_ref().map(Reacher::new);
+        Iommu { config: self, reacher, state: Mutex::new(state) }
     }
 }
 
 impl Iommu {
-    /// A domain with pages of `sizes`, that translates all addresses of 64 bits; see
+    /// A domain with pages of `sizes`, that translates all addresses of 64 bits, in no machine; see
     /// [`config`](Self::config) for others.
     #[must_use]
     pub fn new(sizes: PageSizes) -> Self {
@@ -185,7 +211,7 @@ impl Iommu {
         &self.config.plan
     }
 
-    /// Who is told of violations.
+    /// Where violations are reported.
     #[must_use]
     pub const fn witness(&self) -> &Witness {
         &self.config.witness
@@ -255,7 +281,15 @@ impl Iommu {
     /// Makes the hardware forget everything, as if the domain had been attached anew. Not counted
     /// as a flush.
     pub fn forget_all(&self) {
-        lock(&self.state).tlb.flush_all();
+        self.forget(&mut lock(&self.state), IovaRange::ALL);
+    }
+
+    fn forget(&self, state: &mut State, range: IovaRange) {
+        state.tlb.flush(range, |block| {
+            if let Some(reacher) = &self.reacher {
+                reacher.flush(block);
+            }
+        });
     }
 
     /// Translates an address for a device, and lets it access memory: what is mapped at `iova`
@@ -276,8 +310,23 @@ impl Iommu {
     }
 
     /// Remembers a call that no IOMMU takes.
-    fn bad_call(&self, what: &'static str, iova: Iova) {
-        self.config.witness.saw(Violation::BadCall { what, iova });
+    fn bad_call(&self, call: Call, what: &'static str, iova: Iova) {
+        let kind = ViolationKind::BadCall { what };
+        self.config.witness.saw(Violation::new(kind, call).iova(iova));
+    }
+
+    /// A violation at an address, which leads to memory, or does not.
+    fn about(
+        &self,
+        kind: ViolationKind,
+        call: Call,
+        iova: Iova,
+        phys: Option<PhysAddr>,
+    ) -> Violation {
+        match (&self.reacher, phys) {
+            (Some(reacher), Some(phys)) => reacher.about(kind, call, iova, phys),
+            _ => Violation::new(kind, call).iova(iova),
+        }
     }
 
     /// What is wrong with a tile, wherever it comes from.
@@ -304,30 +353,45 @@ impl Iommu {
         }
     }
 
-    /// Unmaps a range, and tells how much; reports what is wrong with it.
+    /// Unmaps a range, and returns how much; reports what is wrong with it.
     fn remove(&self, range: IovaRange, gather: Pin<&mut RangeGather>) -> u64 {
-        let mut state = lock(&self.state);
+        let mut guard = lock(&self.state);
+        let state = &mut *guard;
         let lie = state.lie.take_if(|lie| !lie.is_of_map() && !lie.is_of_read());
         if lie == Some(Lie::UnmapsNothing) {
             return 0;
         }
         if self.config.cuts == Cuts::Never {
-            if let Some(iova) = state.cut_call(range) {
-                drop(state);
-                self.config.witness.saw(Violation::UnmapCuts { iova });
+            if let Some(at) = state.cut_call(range) {
+                let phys = state.table.find(at).and_then(|found| found.block().at(at));
+                let seen = self.about(ViolationKind::UnmapCuts, Call::Unmap, at, phys);
+                drop(guard);
+                self.config.witness.saw(seen);
                 return 0;
             }
             let gone = |call: &IovaRange| range.covers(call);
             state.calls.retain(|call| !gone(call));
         }
-        let done = state.table.unmap(range, self.config.cuts == Cuts::Anywhere);
+        let mut last = None;
+        let done = state.table.unmap(range, self.config.cuts == Cuts::Anywhere, |block| {
+            last = Some(block);
+            state.tlb.unmap(block);
+            if let Some(reacher) = &self.reacher {
+                reacher.unmap(block);
+            }
+        });
         state.stats.pages_unmapped = state.stats.pages_unmapped.wrapping_add(done.leaves);
-        drop(state);
-        match done.stop {
-            Some(Stop::Hole(iova)) => self.config.witness.saw(Violation::UnmapOfNothing { iova }),
-            Some(Stop::Cut(iova)) => self.config.witness.saw(Violation::UnmapCuts { iova }),
-            None => {}
-        }
+        let seen = done.stop.map(|stop| {
+            let (kind, at) = match stop {
+                Stop::Hole(at) => (ViolationKind::UnmapOfNothing, at),
+                Stop::Cut(at) => (ViolationKind::UnmapCuts, at),
+            };
+            // What is cut is there still, or was the last to go.
+            let here = state.table.find(at).map(|found| found.block()).or(last);
+            self.about(kind, Call::Unmap, at, here.and_then(|block| block.at(at)))
+        });
+        drop(guard);
+        self.config.witness.saw_all(seen);
         if let Ok(gone) = IovaRange::new(range.first(), done.bytes) {
             gather.get_mut().add(gone);
         }
@@ -417,18 +481,19 @@ unsafe impl Domain for Iommu {
     }
 
     unsafe fn map(&self, tile: Tile, prot: Prot) -> (u64, Result<(), MapFault>) {
-        let mut state = lock(&self.state);
+        let mut guard = lock(&self.state);
+        let state = &mut *guard;
         state.stats.map_calls = state.stats.map_calls.wrapping_add(1);
         if let Err(what) = self.check(&tile) {
-            self.bad_call(what, tile.iova);
+            self.bad_call(Call::Map, what, tile.iova);
             return (0, Err(MapFault::BadCall));
         }
         if !prot.intersects(Prot::READ | Prot::WRITE) {
-            self.bad_call("a tile may be neither read nor written", tile.iova);
+            self.bad_call(Call::Map, "a tile may be neither read nor written", tile.iova);
             return (0, Err(MapFault::BadCall));
         }
-        let lie = state.lie.take_if(|lie| lie.is_of_map());
         let page = tile.page_size.bytes();
+        let lie = state.lie.take_if(|lie| lie.is_of_map());
         if lie == Some(Lie::FailsWithMore) {
             return (tile.len().saturating_add(page), Err(MapFault::Injected));
         }
@@ -442,19 +507,22 @@ unsafe impl Domain for Iommu {
             match mapped {
                 Ok(call) if pages == tile.count => state.calls.push(call),
                 Ok(part) => {
-                    state.table.unmap(part, false);
+                    state.table.unmap(part, false, |_| {});
                     pages = 0;
                 }
                 Err(_) => {}
             }
         }
         state.stats.pages_mapped = state.stats.pages_mapped.wrapping_add(pages);
-        drop(state);
+        let unpinned = self.reach(&tile, pages);
+        let over = in_the_way.filter(|_| self.config.strict_overlap).map(|iova| {
+            let phys = state.table.find(iova).and_then(|found| found.block().at(iova));
+            self.about(ViolationKind::MapOverMap, Call::Map, iova, phys)
+        });
+        drop(guard);
+        self.config.witness.saw_all(unpinned.into_iter().chain(over));
         let bytes = pages.wrapping_shl(tile.page_size.shift());
         if let Some(iova) = in_the_way {
-            if self.config.strict_overlap {
-                self.config.witness.saw(Violation::MapOverMap { iova });
-            }
             return (bytes, Err(MapFault::Exists { iova }));
         }
         if failure.is_some() {
@@ -473,7 +541,8 @@ unsafe impl Domain for Iommu {
         state.stats.sync_calls = state.stats.sync_calls.wrapping_add(1);
         drop(state);
         if !self.config.aperture.covers(&range) {
-            self.bad_call("a range to be synced lies outside the aperture", range.first());
+            let what = "a range to be synced lies outside the aperture";
+            self.bad_call(Call::SyncMap, what, range.first());
             return Err(MapFault::BadCall);
         }
         self.config.plan.step(Step::SyncMap).map_err(|_| MapFault::Injected)
@@ -484,7 +553,7 @@ unsafe impl Domain for Iommu {
         match self.check(&tile) {
             Ok(range) => self.remove(range, gather),
             Err(what) => {
-                self.bad_call(what, tile.iova);
+                self.bad_call(Call::Unmap, what, tile.iova);
                 0
             }
         }
@@ -500,37 +569,52 @@ unsafe impl Domain for Iommu {
         let inside = self.config.sizes.smallest().map_or(0, PageSize::mask);
         let is_whole = range.first().get() & inside == 0 && !range.last().get() & inside == 0;
         if !self.config.aperture.covers(&range) {
-            self.bad_call("an unmapped range lies outside the aperture", range.first());
+            let what = "an unmapped range lies outside the aperture";
+            self.bad_call(Call::Unmap, what, range.first());
             return 0;
         }
         if !is_whole {
-            self.bad_call("an unmapped range is not made of whole pages", range.first());
+            let what = "an unmapped range is not made of whole pages";
+            self.bad_call(Call::Unmap, what, range.first());
             return 0;
         }
         self.remove(range, gather)
     }
 
     fn flush(&self, gather: Pin<&mut RangeGather>) {
-        if let Some(range) = gather.get_mut().take() {
-            let mut state = lock(&self.state);
-            state.stats.flushes = state.stats.flushes.wrapping_add(1);
-            state.tlb.flush(range);
-        }
+        let Some(range) = gather.get_mut().take() else { return };
+        let mut state = lock(&self.state);
+        state.stats.flushes = state.stats.flushes.wrapping_add(1);
+        self.forget(&mut state, range);
     }
 }
 
 impl Iommu {
+    /// Records in the memory what was mapped of a tile; returns the first page that is not pinned.
+    fn reach(&self, tile: &Tile, pages: u64) -> Option<Violation> {
+        let (reacher, size) = (self.reacher.as_ref()?, tile.page_size);
+        let mut first = None;
+        for page in 0..pages {
+            let offset = page.wrapping_shl(size.shift());
+            let (iova, phys) = (tile.iova.checked_add(offset)?, tile.phys.checked_add(offset)?);
+            let block = Block { size, iova, phys };
+            first = first.or(reacher.map(Call::Map, block, IovaRange::ALL));
+        }
+        first
+    }
+
     fn count_unmap(&self) {
         let mut state = lock(&self.state);
         state.stats.unmap_calls = state.stats.unmap_calls.wrapping_add(1);
     }
 }
 
-// SAFETY: it tells the leaf that a device without an IOTLB would find; what an IOTLB remembers
+// SAFETY: it returns the leaf that a device without an IOTLB would find; what an IOTLB remembers
 // instead was unmapped and not flushed. Lies are as harmless as those of a `Domain`.
 unsafe impl ReadDomain for Iommu {
     fn read(&self, iova: Iova) -> Option<Entry> {
-        let mut state = lock(&self.state);
+        let mut guard = lock(&self.state);
+        let state = &mut *guard;
         state.stats.reads = state.stats.reads.wrapping_add(1);
         let lie = state.lie.take_if(|lie| lie.is_of_read());
         let found = state.table.find(iova)?;
@@ -557,7 +641,7 @@ unsafe impl DirtyDomain for Iommu {
         Ok(())
     }
 
-    /// Where the plan lets it fail, it tells `after_pages` entries that were written, then fails.
+    /// Where the plan lets it fail, it reports `after_pages` entries that were written, then fails.
     fn read_dirty(
         &self,
         range: IovaRange,
@@ -592,18 +676,27 @@ unsafe impl DirtyDomain for Iommu {
 
 impl Drop for Iommu {
     fn drop(&mut self) {
+        let mut state = lock(&self.state);
+        let mut mapped = None;
+        state.table.visit(IovaRange::ALL, |found| {
+            mapped = Some(found.block());
+            ControlFlow::Break(())
+        });
+        let unflushed = state.tlb.unflushed().next();
+        drop(state);
+        let reaches = mapped.is_some() || unflushed.is_some();
+        if let Some(reacher) = self.reacher.as_ref().filter(|_| reaches) {
+            reacher.forget_all();
+        }
         // What a test that has failed leaves behind is no news.
         if std::thread::panicking() {
             return;
         }
-        let mut first = None;
-        lock(&self.state).table.visit(IovaRange::ALL, |found| {
-            first = Some(found.first);
-            ControlFlow::Break(())
-        });
-        if let Some(iova) = first {
-            self.config.witness.saw(Violation::StillMapped { iova });
-        }
+        let left = [(ViolationKind::StillMapped, mapped), (ViolationKind::NotFlushed, unflushed)];
+        let left = left.into_iter().filter_map(|(kind, block)| Some((kind, block?)));
+        self.config.witness.saw_all(
+            left.map(|(kind, block)| self.about(kind, Call::Drop, block.iova, Some(block.phys))),
+        );
     }
 }
 

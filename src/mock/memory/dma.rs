@@ -3,7 +3,7 @@
 //! behalf of one. Both need pinned pages, and both are found out where there are none.
 
 use super::super::bus::{Bus, BusError, BusErrorReason};
-use super::super::witness::Violation;
+use super::super::witness::{Call, Violation, ViolationKind};
 use super::machine::{Inner, Memory};
 use super::process::Process;
 use crate::addr::{Pfn, PhysAddr};
@@ -46,12 +46,9 @@ impl Inner {
         if pinned {
             return Ok(());
         }
-        let (pfn, write) = (Pfn::new(pfn), access.write);
-        self.witness.saw(if access.device {
-            Violation::DmaToUnpinned { pfn, write }
-        } else {
-            Violation::AccessToUnpinned { pfn, write }
-        });
+        let call = if access.write { Call::Write } else { Call::Read };
+        let seen = self.about(access.unpinned, call, Pfn::new(pfn));
+        self.witness.saw(Violation { iova: self.iova_of(phys), ..seen });
         Err(BusError::new(phys, BusErrorReason::NotPinned))
     }
 
@@ -85,17 +82,20 @@ impl Inner {
 /// Who accesses memory, and how.
 #[derive(Clone, Copy)]
 struct Access {
-    device: bool,
     write: bool,
     checked: bool,
+    /// What it is where a page is not pinned.
+    unpinned: ViolationKind,
 }
 
 impl Access {
-    const DMA_READ: Self = Self { device: true, write: false, checked: true };
-    const DMA_WRITE: Self = Self { device: true, write: true, checked: true };
-    const CPU_READ: Self = Self { device: false, write: false, checked: true };
-    const CPU_WRITE: Self = Self { device: false, write: true, checked: true };
-    const PEEK: Self = Self { device: false, write: false, checked: false };
+    const DMA_READ: Self =
+        Self { write: false, checked: true, unpinned: ViolationKind::DmaToUnpinned };
+    const DMA_WRITE: Self = Self { write: true, ..Self::DMA_READ };
+    const CPU_READ: Self =
+        Self { write: false, checked: true, unpinned: ViolationKind::AccessToUnpinned };
+    const CPU_WRITE: Self = Self { write: true, ..Self::CPU_READ };
+    const PEEK: Self = Self { checked: false, ..Self::CPU_READ };
 }
 
 type Part = (u64, usize, Range<usize>);
@@ -119,8 +119,8 @@ impl Memory {
     }
 }
 
-/// A device. Each page must be pinned: if not, the witness is told ([`Violation::DmaToUnpinned`]),
-/// and nothing is written.
+/// A device. Each page must be pinned: if not, it is reported to the witness
+/// ([`ViolationKind::DmaToUnpinned`]), and nothing is written.
 impl Bus for Memory {
     fn read(&self, phys: PhysAddr, bytes: &mut [u8]) -> Result<(), BusError> {
         self.inner.read(phys, bytes, Access::DMA_READ)
@@ -133,7 +133,7 @@ impl Bus for Memory {
 
 /// A kernel, on behalf of a device, so that an [`Umem`](crate::umem::Umem) of a process can be read and
 /// written. Each page must be pinned: if not, it is reported to the witness
-/// ([`Violation::AccessToUnpinned`]), and nothing is written. What is written must be marked dirty, as
+/// ([`ViolationKind::AccessToUnpinned`]), and nothing is written. What is written must be marked dirty, as
 /// if a device had done it.
 impl PageAccess for Process {
     type AccessError = BusError;
@@ -189,13 +189,15 @@ mod tests {
                 && PageAccess::read(&process, place, &mut [0]).is_err()
         };
         assert!(refused && &bytes == b"kernel");
-        assert_eq!(
-            memory.witness().take(),
-            [
-                Violation::DirtyLost { pfn },
-                Violation::AccessToUnpinned { pfn, write: true },
-                Violation::AccessToUnpinned { pfn, write: false },
-            ]
-        );
+        let user = Some(range.start());
+        let seen = memory.witness().take().into_iter().map(|violation| {
+            assert_eq!((violation.pfn, violation.user), (Some(pfn), user));
+            (violation.kind, violation.call)
+        });
+        assert!(seen.eq([
+            (ViolationKind::DirtyLost, Call::Unpin),
+            (ViolationKind::AccessToUnpinned, Call::Write),
+            (ViolationKind::AccessToUnpinned, Call::Read),
+        ]));
     }
 }

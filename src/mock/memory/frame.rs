@@ -23,7 +23,8 @@
 //! sees it: either the freeze fails, or the pin fails, or the second look finds another entry.
 #![forbid(unsafe_code)]
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::addr::UserAddr;
+use crate::sync::{AtomicU64, Note, Ordering};
 
 /// Nobody may pin the folio: it is free, on the move, or not the first frame of a folio.
 const FROZEN: u64 = 1 << 63;
@@ -43,17 +44,19 @@ const ORDER: u64 = 0xff << ORDER_SHIFT;
 const PIN: u64 = 1 << 16;
 const PIN_SHIFT: u32 = 16;
 
-/// The record of one page frame: 16 bytes.
+/// The record of one page frame: 24 bytes.
 #[derive(Debug)]
 pub(crate) struct Frame {
     folio: AtomicU64,
     page: AtomicU64,
+    /// One more than the user address under which the page was pinned last; zero if it never was.
+    user: Note,
 }
 
 impl Default for Frame {
     /// A free frame.
     fn default() -> Self {
-        Self { folio: AtomicU64::new(FROZEN), page: AtomicU64::new(0) }
+        Self { folio: AtomicU64::new(FROZEN), page: AtomicU64::new(0), user: Note::new(0) }
     }
 }
 
@@ -130,9 +133,16 @@ impl Frame {
         self.page.store(0, Ordering::Release);
     }
 
-    /// Counts a pin of the page; that of the folio has been counted.
-    pub(crate) fn add_pin(&self) {
+    /// Counts a pin of the page; that of the folio has been counted. The page is at `user`, which is
+    /// a multiple of its size.
+    pub(crate) fn add_pin(&self, user: UserAddr) {
+        self.user.store(user.get().saturating_add(1), Ordering::Relaxed);
         self.page.fetch_add(PIN, Ordering::AcqRel);
+    }
+
+    /// The user address under which the page was pinned last.
+    pub(crate) fn user(&self) -> Option<UserAddr> {
+        self.user.load(Ordering::Relaxed).checked_sub(1).map(UserAddr::new)
     }
 
     /// Takes a pin of the page back; that of the folio is to follow. The answer is whether this was
@@ -227,8 +237,10 @@ mod tests {
         let frame = Frame::default();
         frame.take(9);
         assert!(!frame.is_free() && frame.order() == 9 && !frame.note_write());
-        frame.add_pin();
-        frame.add_pin();
+        assert_eq!(frame.user(), None);
+        frame.add_pin(UserAddr::new(0));
+        frame.add_pin(UserAddr::new(0x7000));
+        assert_eq!(frame.user(), Some(UserAddr::new(0x7000)));
         assert!(frame.note_write() && frame.is_written());
         assert_eq!(frame.drop_pin(true), Ok(false));
         assert!(frame.is_dirty() && !frame.is_written());

@@ -2,18 +2,23 @@
 //! [`Memory`]: the physical memory of a machine, for tests.
 
 use super::super::plan::Plan;
-use super::super::witness::{Violation, Witness};
+use super::super::witness::{Call, ViolationKind, Witness};
+use super::super::{Device, Iommu, Nic};
 use super::contents::Contents;
 use super::folios::{State, Unmoved};
 use super::fragmentation::Fragmentation;
 use super::frame::Frame;
 use super::page_table::MAX_PFN;
+use super::reach::Reach;
 use super::zone::{Frames, Zone};
 use crate::addr::Pfn;
-use crate::page_size::PageSize;
+use crate::page_size::{PageSize, PageSizes};
 use crate::sgl::MemoryKind;
-use crate::sync::{lock, AtomicU64, Mutex, Ordering};
-use core::{fmt, ops::Range};
+use crate::sync::{lock, AtomicU64, Mutex, OnceLock, Ordering};
+use core::{
+    fmt,
+    ops::{Deref, Range, RangeInclusive},
+};
 use std::{sync::Arc, vec::Vec};
 
 /// The physical memory of a machine: page frames that know who pins them.
@@ -24,8 +29,9 @@ use std::{sync::Arc, vec::Vec};
 ///                            └─────────────────────────────────────────┘       (`Bus`)
 /// ```
 ///
-/// Clones are the same memory. What must never happen is told to its [`Witness`]; what is to fail is
-/// decided by its [`Plan`]. Frames cost nothing until they are used.
+/// Clones are the same memory. What must never happen is reported to its [`Witness`]; what is to fail is
+/// decided by its [`Plan`]. Both are those of the whole machine: of its processes, and of the IOMMUs
+/// and the devices that it makes. Frames cost nothing until they are used.
 ///
 /// ```
 /// use pinned_sgl::mock::{Area, Memory, Process};
@@ -66,6 +72,9 @@ pub(super) struct Inner {
     pub(super) witness: Witness,
     pub(super) plan: Plan,
     pub(super) leaked: AtomicU64,
+    /// What devices can reach, when there is one. Its lock is taken after that of the device, and
+    /// before that of the memory.
+    pub(super) reach: OnceLock<Mutex<Reach>>,
 }
 
 impl Memory {
@@ -84,13 +93,33 @@ impl Memory {
         builder.made(PageSize::SIZE_4K)
     }
 
+    /// An IOMMU of this machine, with pages of `sizes`: see [`IommuConfig::memory`] for others.
+    ///
+    /// [`IommuConfig::memory`]: crate::mock::IommuConfig::memory
+    #[must_use]
+    pub fn iommu(&self, sizes: PageSizes) -> Iommu {
+        Iommu::config(sizes).memory(self).build()
+    }
+
+    /// A device of this machine, behind one of its IOMMUs.
+    #[must_use]
+    pub fn device<H: Deref<Target = Iommu>>(&self, iommu: H) -> Device<H, Self> {
+        Device::new(iommu, self.clone())
+    }
+
+    /// A network card of this machine.
+    #[must_use]
+    pub fn nic(&self) -> Nic<Self> {
+        Nic::new(self.clone()).with_memory(self)
+    }
+
     /// The size of a frame.
     #[must_use]
     pub fn page_size(&self) -> PageSize {
         self.inner.page
     }
 
-    /// Who is told of what must never happen.
+    /// Where it is reported what must never happen.
     #[must_use]
     pub fn witness(&self) -> &Witness {
         &self.inner.witness
@@ -180,14 +209,19 @@ impl Memory {
         self.inner.leaked.load(Ordering::Relaxed)
     }
 
-    /// Tells the witness of every page that is still pinned ([`Violation::Leak`]); how many pages.
+    /// Reports every page that is still pinned to the witness ([`ViolationKind::Leak`]); returns how many
+    /// there are.
     pub fn check_leaks(&self) -> u64 {
-        let mut leaks = 0u64;
-        for (pfn, frame) in self.inner.used().filter(|(_, frame)| frame.pins() != 0) {
-            self.inner.witness.saw(Violation::Leak { pfn: Pfn::new(pfn), pins: frame.pins() });
-            leaks = leaks.saturating_add(1);
-        }
-        leaks
+        let pinned = self.inner.used().filter(|(_, frame)| frame.pins() != 0);
+        let leaks: Vec<_> = pinned
+            .map(|(pfn, frame)| {
+                let kind = ViolationKind::Leak { pins: frame.pins() };
+                self.inner.about(kind, Call::Check, Pfn::new(pfn))
+            })
+            .collect();
+        let count = leaks.len() as u64;
+        self.inner.witness.saw_all(leaks);
+        count
     }
 
     /// Panics if a page is still pinned. For the end of a test.
@@ -201,7 +235,9 @@ impl Memory {
         let mut pinned = self.inner.used().filter(|(_, frame)| frame.pins() != 0);
         if let Some((pfn, frame)) = pinned.next() {
             let (pins, others) = (frame.pins(), pinned.count());
-            panic!("page {pfn:#x} is still pinned {pins} times, and so are {others} others");
+            let kind = ViolationKind::Leak { pins };
+            let leak = self.inner.about(kind, Call::Check, Pfn::new(pfn));
+            panic!("{leak}; and so are {others} others");
         }
     }
 }
@@ -231,6 +267,12 @@ impl Inner {
     /// The record of a frame; `None` also if the frame was never used.
     pub(super) fn peek(&self, pfn: u64) -> Option<&Frame> {
         self.part(pfn)?.frames.peek(pfn)
+    }
+
+    /// The numbers of a range that are those of frames.
+    pub(super) fn frames_in(&self, pages: RangeInclusive<u64>) -> impl Iterator<Item = u64> + '_ {
+        let (first, end) = (*pages.start(), pages.end().saturating_add(1));
+        self.zones.iter().flat_map(move |part| part.start.max(first)..part.end.min(end))
     }
 
     /// The records of all frames that were ever used.
@@ -305,7 +347,7 @@ impl MemoryBuilder {
         self
     }
 
-    /// Who is told of what must never happen: one of its own unless said otherwise.
+    /// Where it is reported what must never happen: a witness of its own unless said otherwise.
     pub fn witness(mut self, witness: Witness) -> Self {
         self.witness = witness;
         self
@@ -357,6 +399,7 @@ impl MemoryBuilder {
             witness: self.witness,
             plan: self.plan,
             leaked: AtomicU64::new(0),
+            reach: OnceLock::new(),
         };
         Memory { inner: Arc::new(inner) }
     }

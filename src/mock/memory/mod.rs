@@ -18,6 +18,7 @@ mod machine;
 mod page_table;
 mod pin;
 mod process;
+mod reach;
 mod sparse;
 mod zone;
 
@@ -29,4 +30,5 @@ pub use fault::PinFault;
 pub use fragmentation::Fragmentation;
 pub use machine::{Memory, MemoryBuilder, MemoryError};
 pub use process::{MapError, Process};
+pub(super) use reach::{Block, Reacher};
 pub use zone::Zone;

@@ -9,7 +9,7 @@
 //! ```
 
 use super::super::plan::Step;
-use super::super::witness::Violation;
+use super::super::witness::{Call, ViolationKind};
 use super::area::Found;
 use super::fault::{PinFault, Want};
 use super::frame::{Frame, NotPinned};
@@ -21,6 +21,7 @@ use crate::page_size::PageSize;
 use crate::sgl::PageRun;
 use crate::sync::{lock, Ordering};
 use crate::umem::{PinBatch, PinFlags, Pinner};
+use std::vec::Vec;
 
 // SAFETY: a run is pushed after the pages were counted as pinned, for entries that still showed
 // them then. A folio that is counted is neither moved nor freed, whatever becomes of the process:
@@ -125,7 +126,7 @@ impl Inner {
             self.unpin_folio(head, folio, pages);
             return None;
         }
-        self.count_pins(pfn, pages)
+        self.count_pins(found, pfn, pages)
     }
 
     /// Pins a page and those that follow it in its folio, under the lock of the memory: nothing
@@ -134,7 +135,7 @@ impl Inner {
         let (pfn, frame) = self.frame_of(entry)?;
         let (head, pages) = pages_in_folio(found, entry, pfn, frame.order(), max)?;
         self.frame(head).filter(|folio| folio.try_pin(pages))?;
-        self.count_pins(pfn, pages)
+        self.count_pins(found, pfn, pages)
     }
 
     fn frame_of(&self, entry: Entry) -> Option<(u64, &Frame)> {
@@ -143,9 +144,10 @@ impl Inner {
     }
 
     /// Counts the pins of single pages; those of the folio have been counted.
-    fn count_pins(&self, pfn: u64, pages: u64) -> Option<PageRun> {
-        for pfn in pfn..pfn.saturating_add(pages) {
-            self.frame(pfn)?.add_pin();
+    fn count_pins(&self, found: &Found, pfn: u64, pages: u64) -> Option<PageRun> {
+        for (pfn, page) in (pfn..pfn.saturating_add(pages)).zip(found.page..) {
+            let user = UserAddr::new(page.wrapping_shl(self.page.shift()));
+            self.frame(pfn)?.add_pin(user);
         }
         PageRun::new(Pfn::new(pfn), pages, self.kind_of(pfn)).ok()
     }
@@ -156,33 +158,44 @@ impl Inner {
         }
     }
 
-    /// Takes one pin of each page back, and tells the witness of what is wrong with that.
+    /// Takes one pin of each page back, and reports what is wrong with that.
     fn unpin_run(&self, run: PageRun, dirty: bool) {
-        let (mut pfn, end) = (run.start().get(), run.end().get());
-        while pfn < end {
+        // Held to the end: nothing is mapped, unmapped or flushed while pages lose their pins.
+        let reach = self.reach.get().map(lock);
+        let pages = run.start().get()..run.end().get();
+        let mut seen = Vec::new();
+        let mut not_pinned = Vec::new();
+        let mut saw = |pfn, kind| seen.push(self.about(kind, Call::Unpin, Pfn::new(pfn)));
+        for pfn in pages.clone() {
+            match self.peek(pfn).map_or(Err(NotPinned), |frame| frame.drop_pin(dirty)) {
+                Ok(false) => {}
+                Ok(true) => saw(pfn, ViolationKind::DirtyLost),
+                Err(NotPinned) => {
+                    saw(pfn, ViolationKind::NotPinned);
+                    not_pinned.push(pfn);
+                }
+            }
+        }
+        if let Some(reach) = &reach {
+            seen.extend(self.unpinned_too_early(reach, run));
+        }
+        // Only now may a frame be somebody else's.
+        let mut left = pages;
+        while !left.is_empty() {
             // A folio at a time. A page that is not pinned may belong to none.
-            let order = self.order_of(pfn);
-            let size = 1u64.checked_shl(order).unwrap_or(1);
-            let head = pfn & !size.wrapping_sub(1);
-            let stop = head.saturating_add(size).min(end);
-            let pinned = (pfn..stop).filter(|pfn| self.unpin_page(*pfn, dirty)).count() as u64;
+            let size = 1u64.checked_shl(self.order_of(left.start)).unwrap_or(1);
+            let head = left.start & !size.wrapping_sub(1);
+            let stop = head.saturating_add(size).min(left.end);
+            let pinned = (left.start..stop)
+                .filter(|pfn| not_pinned.binary_search(pfn).is_err())
+                .count() as u64;
             if let Some(folio) = self.frame(head).filter(|_| pinned != 0) {
                 self.unpin_folio(head, folio, pinned);
             }
-            pfn = stop;
+            left.start = stop;
         }
-    }
-
-    /// Takes a pin of a page back; whether it had one.
-    fn unpin_page(&self, pfn: u64, dirty: bool) -> bool {
-        let lost = self.peek(pfn).map_or(Err(NotPinned), |frame| frame.drop_pin(dirty));
-        let pfn = Pfn::new(pfn);
-        match lost {
-            Ok(false) => {}
-            Ok(true) => self.witness.saw(Violation::DirtyLost { pfn }),
-            Err(NotPinned) => self.witness.saw(Violation::UnpinnedTwice { pfn }),
-        }
-        lost.is_ok()
+        drop(reach);
+        self.witness.saw_all(seen);
     }
 }
 
