@@ -11,11 +11,14 @@
     reason = "a test may panic: that is how it fails"
 )]
 
-use pinned_sgl::iommu::{Cuts, Domain, IovaRange, Prot, RangeGather};
-use pinned_sgl::mock::{Area, Call, Iommu, Memory, Nic, Process, Violation, ViolationKind};
-use pinned_sgl::umem::{PinFlags, PinnedBatch, Pinner, RunSlot, UserRange};
+use pinned_sgl::iommu::{Cuts, Domain, IovaRange, Mapping, Prot, RangeGather};
+use pinned_sgl::mock::{Area, Call, Iommu, Memory, Nic, Process, Violation, ViolationKind, Zone};
+use pinned_sgl::umem::{
+    PinFlags, PinRequest, PinnedBatch, Pinner, RunSlot, Umem, Unaccounted, UserRange,
+};
 use pinned_sgl::{Iova, PageRun, PageSize, PageSizes, Pfn, PhysAddr, SglBuilder, Tile, UserAddr};
 use std::collections::BTreeMap;
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -394,6 +397,54 @@ fn an_access_says_where_it_went() {
     assert_eq!(memory.witness().take(), [violation(kind, Call::Write, 1, 0x8000)]);
     unmap(&iommu, 0x7000, 2 * P);
     unpin(&process, 0, 1);
+    memory.witness().assert_clean();
+}
+
+fn umem(process: &Arc<Process>) -> Umem<Arc<Process>, &'static Unaccounted, pinned_sgl::Heap> {
+    let request = PinRequest::new(pages(0, 4), WRITE | PinFlags::LONGTERM);
+    Umem::pin(process.clone(), &Unaccounted, request).unwrap()
+}
+
+/// The call that is to blame panics when it is done; a thread that panics already goes on.
+#[test]
+fn a_culprit_panics_if_it_is_told_to() {
+    let memory = Memory::builder().zone(Zone::Normal, FIRST..FIRST + 64).panic_on_violation();
+    let (memory, process) = on(memory.build().unwrap());
+    let iommu = memory.iommu(PageSizes::SIZE_4K);
+    pin(&process, 0, 4, WRITE);
+    map_pages(&iommu, 0, 0, 4);
+    let message = |panicked: Result<(), Box<dyn std::any::Any + Send>>| {
+        *panicked.unwrap_err().downcast::<String>().unwrap()
+    };
+    let caught = catch_unwind(AssertUnwindSafe(|| unpin(&process, 0, 2)));
+    let expected = "unpin: a page was unpinned while a device could reach it through what is \
+                    mapped (user address 0x7f0000000000, page 0x1000, IOVA 0x0)";
+    assert_eq!(message(caught), expected);
+    // It has done all it was to do.
+    assert_eq!((memory.pinned_pages(), memory.witness().take().len()), (2, 2));
+    let caught = catch_unwind(AssertUnwindSafe(|| {
+        struct OnDrop<F: FnMut()>(F);
+        impl<F: FnMut()> Drop for OnDrop<F> {
+            fn drop(&mut self) {
+                (self.0)();
+            }
+        }
+        let _late = OnDrop(|| unpin(&process, 2, 1));
+        unpin(&process, 7, 1);
+    }));
+    assert!(
+        message(caught).starts_with("unpin: a page was unpinned that is not pinned (page 0x1007)")
+    );
+    assert_eq!(memory.witness().take().len(), 2);
+    memory.witness().panic_on_violation(false);
+    unpin(&process, 3, 1);
+    assert_eq!(memory.witness().take().len(), 1);
+    memory.witness().panic_on_violation(true);
+    unmap(&iommu, 0, 4 * P);
+    // Silent where all is well.
+    let umem = Arc::new(umem(&process));
+    drop(Mapping::map(umem, &iommu, Iova::new(0), RW).unwrap());
+    drop(iommu);
     memory.witness().assert_clean();
 }
 

@@ -194,10 +194,17 @@ impl fmt::Display for Call {
 
 /// Remembers every [`Violation`]: clones are the same witness.
 ///
-/// The mocks go on after a violation as hardware would, so that a test sees all that follows from it.
+/// The mocks go on after a violation as hardware would, so that a test sees all that follows from it;
+/// or the call that is to blame [panics](Self::panic_on_violation).
 #[derive(Clone, Debug, Default)]
 pub struct Witness {
-    seen: Arc<Mutex<Vec<Violation>>>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    seen: Vec<Violation>,
+    panics: bool,
 }
 
 impl Witness {
@@ -207,35 +214,53 @@ impl Witness {
         Self::default()
     }
 
+    /// Lets each call that does what must never happen panic when it has done it, so that a backtrace
+    /// shows where it comes from; or lets it return again. In a thread that panics already, it returns.
+    /// It is for looking, not for going on: what unwinds, in the middle of a map or an unpin, has broken
+    /// a contract.
+    pub fn panic_on_violation(&self, panics: bool) {
+        lock(&self.state).panics = panics;
+    }
+
     /// Remembers a violation. Called by the mocks, and by whatever else watches.
+    ///
+    /// # Panics
+    ///
+    /// Where that [was asked for](Self::panic_on_violation).
     pub fn saw(&self, violation: Violation) {
         self.saw_all([violation]);
     }
 
     /// Remembers violations that one call has brought about.
+    #[expect(clippy::panic, reason = "an assertion for tests")]
     pub(super) fn saw_all(&self, violations: impl IntoIterator<Item = Violation>) {
         let mut violations = violations.into_iter().peekable();
-        if violations.peek().is_some() {
-            lock(&self.seen).extend(violations);
+        let Some(first) = violations.peek().copied() else { return };
+        let mut state = lock(&self.state);
+        state.seen.extend(violations);
+        let panics = state.panics;
+        drop(state);
+        if panics && !std::thread::panicking() {
+            panic!("{first}");
         }
     }
 
     /// All that was seen so far, in order.
     #[must_use]
     pub fn seen(&self) -> Vec<Violation> {
-        lock(&self.seen).clone()
+        lock(&self.state).seen.clone()
     }
 
     /// All that was seen so far; it is forgotten then. For tests that provoke a violation.
     #[must_use]
     pub fn take(&self) -> Vec<Violation> {
-        core::mem::take(&mut *lock(&self.seen))
+        core::mem::take(&mut lock(&self.state).seen)
     }
 
     /// Whether nothing was seen.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        lock(&self.seen).is_empty()
+        lock(&self.state).seen.is_empty()
     }
 
     /// Panics, with a line for each violation, if anything was seen.

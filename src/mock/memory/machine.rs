@@ -325,6 +325,7 @@ pub struct MemoryBuilder {
     zones: Vec<(Zone, Range<u64>)>,
     fragmentation: Fragmentation,
     witness: Witness,
+    panics: bool,
     plan: Plan,
 }
 
@@ -350,6 +351,12 @@ impl MemoryBuilder {
     /// Where it is reported what must never happen: a witness of its own unless said otherwise.
     pub fn witness(mut self, witness: Witness) -> Self {
         self.witness = witness;
+        self
+    }
+
+    /// Lets the call that does what must never happen panic: see [`Witness::panic_on_violation`].
+    pub fn panic_on_violation(mut self) -> Self {
+        self.panics = true;
         self
     }
 
@@ -387,6 +394,9 @@ impl MemoryBuilder {
     }
 
     fn made(self, page: PageSize) -> Memory {
+        if self.panics {
+            self.witness.panic_on_violation(true);
+        }
         let parts = self.zones.into_iter();
         let parts = parts.map(|(zone, part)| Frames::new(zone, part.start, part.end));
         let (zones, pools) = parts.unzip();
