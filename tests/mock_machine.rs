@@ -11,8 +11,10 @@
     reason = "a test may panic: that is how it fails"
 )]
 
-use pinned_sgl::iommu::{Cuts, Domain, IovaRange, Mapping, Prot, RangeGather};
-use pinned_sgl::mock::{Area, Call, Iommu, Memory, Nic, Process, Violation, ViolationKind, Zone};
+use pinned_sgl::iommu::{Cuts, Domain, IovaRange, Mapping, Prot, RangeGather, ReadDomain};
+use pinned_sgl::mock::{
+    Area, Call, Iommu, Lie, Memory, Nic, Process, Violation, ViolationKind, Zone,
+};
 use pinned_sgl::umem::{
     PinFlags, PinRequest, PinnedBatch, Pinner, RunSlot, Umem, Unaccounted, UserRange,
 };
@@ -403,6 +405,60 @@ fn an_access_says_where_it_went() {
 fn umem(process: &Arc<Process>) -> Umem<Arc<Process>, &'static Unaccounted, pinned_sgl::Heap> {
     let request = PinRequest::new(pages(0, 4), WRITE | PinFlags::LONGTERM);
     Umem::pin(process.clone(), &Unaccounted, request).unwrap()
+}
+
+/// Lies that no honest caller can see through.
+#[test]
+fn a_domain_that_pretends_is_caught_by_the_memory() {
+    for (lie, kind) in [(Lie::PretendsToUnmap, MAPPED), (Lie::PretendsToFlush, UNFLUSHED)] {
+        let (memory, process) = machine();
+        let iommu = memory.iommu(PageSizes::SIZE_4K);
+        let mapping = Mapping::map(umem(&process).into(), &iommu, Iova::new(0), RW);
+        let mapping: Mapping<Arc<_>, &Iommu> = mapping.unwrap();
+        // SAFETY: memory that exists in this test only.
+        unsafe { iommu.lie(lie) };
+        assert!(iommu.is_lie_pending());
+        assert!(mapping.unmap().is_ok() && !iommu.is_lie_pending());
+        let seen = memory.witness().take();
+        let expected = (0..4).map(|page| violation(kind, Call::Unpin, page, page * P));
+        assert!(seen.into_iter().eq(expected), "{lie:?}");
+        std::mem::forget(iommu);
+    }
+}
+
+/// A lie is kept until there is something to lie about.
+#[test]
+fn a_lie_is_told_or_pending() {
+    let iommu = Iommu::new(PageSizes::SIZE_4K);
+    let lie = |lie| {
+        // SAFETY: memory that exists in this test only.
+        unsafe { iommu.lie(lie) };
+    };
+    let tile = tiles(PageSizes::SIZE_4K, 0, 0, P)[0];
+    // SAFETY: memory that exists in this test only.
+    let map = || unsafe { iommu.map(tile, RW) };
+    map_pages(&iommu, 0, 0, 1);
+    // Something is in the way, which is the truth.
+    lie(Lie::MapsMore);
+    assert_eq!(map().0, 0);
+    assert!(iommu.is_lie_pending());
+    unmap(&iommu, 0, P);
+    assert_eq!(map(), (2 * P, Ok(())));
+    assert!(!iommu.is_lie_pending());
+    unmap(&iommu, 0, P);
+    lie(Lie::UnmapsLess);
+    let mut gather = RangeGather::default();
+    let hole = iovas(0, P);
+    // SAFETY: as above.
+    let bytes = unsafe { iommu.unmap_range(hole, std::iter::empty(), Pin::new(&mut gather)) };
+    assert!(bytes == 0 && iommu.is_lie_pending());
+    assert_eq!(iommu.witness().take()[0].kind, ViolationKind::UnmapOfNothing);
+    lie(Lie::ReadsElsewhere);
+    assert!(iommu.read(Iova::new(0)).is_none() && iommu.is_lie_pending());
+    assert_eq!(map(), (P, Ok(())));
+    assert_eq!(iommu.read(Iova::new(0)).unwrap().phys, PhysAddr::new(P));
+    assert!(!iommu.is_lie_pending());
+    unmap(&iommu, 0, P);
 }
 
 /// The call that is to blame panics when it is done; a thread that panics already goes on.

@@ -22,6 +22,10 @@ pub enum Lie {
     UnmapsPartOfPage,
     /// An unmap call unmaps nothing, and says so.
     UnmapsNothing,
+    /// An unmap call unmaps nothing, and reports all: nobody can find out who does not look.
+    PretendsToUnmap,
+    /// A flush does nothing: nobody can find out who does not look.
+    PretendsToFlush,
     /// A read of the page table finds nothing.
     ReadsNothing,
     /// A read of the page table returns the page behind the right one.
@@ -32,15 +36,31 @@ pub enum Lie {
     ReadsTooLong,
 }
 
-impl Lie {
-    pub(super) const fn is_of_map(self) -> bool {
-        matches!(self, Self::MapsMore | Self::MapsLess | Self::MapsPartOfPage | Self::FailsWithMore)
-    }
+/// The calls that can lie.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Liar {
+    Map,
+    Unmap,
+    Flush,
+    Read,
+}
 
-    pub(super) const fn is_of_read(self) -> bool {
-        matches!(
-            self,
-            Self::ReadsNothing | Self::ReadsElsewhere | Self::ReadsEmpty | Self::ReadsTooLong
-        )
+impl Lie {
+    /// Which call tells it.
+    pub(super) const fn liar(self) -> Liar {
+        match self {
+            Self::MapsMore | Self::MapsLess | Self::MapsPartOfPage | Self::FailsWithMore => {
+                Liar::Map
+            }
+            Self::UnmapsMore
+            | Self::UnmapsLess
+            | Self::UnmapsPartOfPage
+            | Self::UnmapsNothing
+            | Self::PretendsToUnmap => Liar::Unmap,
+            Self::PretendsToFlush => Liar::Flush,
+            Self::ReadsNothing | Self::ReadsElsewhere | Self::ReadsEmpty | Self::ReadsTooLong => {
+                Liar::Read
+            }
+        }
     }
 }

@@ -8,6 +8,7 @@
 //!                      stale until flushed
 //! ```
 
+use super::lie::Liar;
 use super::table::{Leaf, Stop, Table};
 use super::tlb::{Cached, Tlb};
 use super::{DmaFault, IommuConfig, Lie};
@@ -217,8 +218,8 @@ impl Iommu {
         &self.config.witness
     }
 
-    /// Lets the next call of one kind report what is not so, once; then it is honest again. A lie
-    /// that has not been told is forgotten for the new one.
+    /// Lets the next call of one kind that can do so report what is not so, once; then it is honest
+    /// again. A lie that has not been told is forgotten for the new one.
     ///
     /// # Safety
     ///
@@ -226,6 +227,12 @@ impl Iommu {
     /// until that is unmapped, it must be memory that may be lost, as that of the mocks.
     pub unsafe fn lie(&self, lie: Lie) {
         lock(&self.state).lie = Some(lie);
+    }
+
+    /// Whether a lie is still to be told.
+    #[must_use]
+    pub fn is_lie_pending(&self) -> bool {
+        lock(&self.state).lie.is_some()
     }
 
     /// What it has done.
@@ -357,9 +364,16 @@ impl Iommu {
     fn remove(&self, range: IovaRange, gather: Pin<&mut RangeGather>) -> u64 {
         let mut guard = lock(&self.state);
         let state = &mut *guard;
-        let lie = state.lie.take_if(|lie| !lie.is_of_map() && !lie.is_of_read());
-        if lie == Some(Lie::UnmapsNothing) {
-            return 0;
+        match state.lie {
+            Some(Lie::UnmapsNothing) => {
+                state.lie = None;
+                return 0;
+            }
+            Some(Lie::PretendsToUnmap) => {
+                state.lie = None;
+                return range.len().unwrap_or(u64::MAX);
+            }
+            _ => {}
         }
         if self.config.cuts == Cuts::Never {
             if let Some(at) = state.cut_call(range) {
@@ -381,6 +395,7 @@ impl Iommu {
             }
         });
         state.stats.pages_unmapped = state.stats.pages_unmapped.wrapping_add(done.leaves);
+        let lie = state.lie.take_if(|lie| lie.liar() == Liar::Unmap && done.bytes != 0);
         let seen = done.stop.map(|stop| {
             let (kind, at) = match stop {
                 Stop::Hole(at) => (ViolationKind::UnmapOfNothing, at),
@@ -493,8 +508,8 @@ unsafe impl Domain for Iommu {
             return (0, Err(MapFault::BadCall));
         }
         let page = tile.page_size.bytes();
-        let lie = state.lie.take_if(|lie| lie.is_of_map());
-        if lie == Some(Lie::FailsWithMore) {
+        if state.lie == Some(Lie::FailsWithMore) {
+            state.lie = None;
             return (tile.len().saturating_add(page), Err(MapFault::Injected));
         }
         let failure = self.config.plan.step(Step::Map).err();
@@ -519,6 +534,8 @@ unsafe impl Domain for Iommu {
             let phys = state.table.find(iova).and_then(|found| found.block().at(iova));
             self.about(ViolationKind::MapOverMap, Call::Map, iova, phys)
         });
+        let honest = in_the_way.is_some() || failure.is_some();
+        let lie = state.lie.take_if(|lie| lie.liar() == Liar::Map && !honest);
         drop(guard);
         self.config.witness.saw_all(unpinned.into_iter().chain(over));
         let bytes = pages.wrapping_shl(tile.page_size.shift());
@@ -585,7 +602,11 @@ unsafe impl Domain for Iommu {
         let Some(range) = gather.get_mut().take() else { return };
         let mut state = lock(&self.state);
         state.stats.flushes = state.stats.flushes.wrapping_add(1);
-        self.forget(&mut state, range);
+        if state.lie == Some(Lie::PretendsToFlush) {
+            state.lie = None;
+        } else {
+            self.forget(&mut state, range);
+        }
     }
 }
 
@@ -616,8 +637,8 @@ unsafe impl ReadDomain for Iommu {
         let mut guard = lock(&self.state);
         let state = &mut *guard;
         state.stats.reads = state.stats.reads.wrapping_add(1);
-        let lie = state.lie.take_if(|lie| lie.is_of_read());
         let found = state.table.find(iova)?;
+        let lie = state.lie.take_if(|lie| lie.liar() == Liar::Read);
         let (phys, len) = within(found.leaf.phys, iova, found.size);
         match lie {
             Some(Lie::ReadsNothing) => None,
