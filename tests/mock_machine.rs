@@ -13,7 +13,7 @@
 
 use pinned_sgl::iommu::{Cuts, Domain, IovaRange, Mapping, Prot, RangeGather, ReadDomain};
 use pinned_sgl::mock::{
-    Area, Call, Iommu, Lie, Memory, Nic, Process, Violation, ViolationKind, Zone,
+    Area, Bus, Call, Iommu, Lie, Memory, Nic, Process, Violation, ViolationKind, Zone,
 };
 use pinned_sgl::umem::{
     PinFlags, PinRequest, PinnedBatch, Pinner, RunSlot, Umem, Unaccounted, UserRange,
@@ -28,6 +28,7 @@ const P: u64 = 4096;
 const BASE: u64 = 0x7f00_0000_0000;
 const RW: Prot = Prot::READ.union(Prot::WRITE);
 const WRITE: PinFlags = PinFlags::WRITE;
+const READ: PinFlags = PinFlags::empty();
 /// The frame of the first page.
 const FIRST: u64 = 0x1000;
 
@@ -260,6 +261,46 @@ fn what_is_mapped_must_be_pinned() {
     map(&iommu, 0, 0x4000_0000, 4 * P, RW);
     unmap(&iommu, 0, 4 * P);
     unpin(&process, 0, 2);
+    memory.witness().assert_clean();
+}
+
+#[test]
+fn what_may_be_written_must_be_pinned_for_that() {
+    let (memory, process) = machine();
+    let (iommu, nic) = (memory.iommu(PageSizes::SIZE_4K), memory.nic());
+    let kind = ViolationKind::WritablePinnedToRead;
+    let phys = |page: u64| PhysAddr::new((FIRST + page) * P);
+    pin(&process, 0, 4, READ);
+    pin(&process, 2, 2, WRITE);
+    map(&iommu, 0, FIRST * P, 4 * P, Prot::READ);
+    let key =
+        nic.register(Iova::new(0), 4 * P, PageSize::SIZE_4K, (0..4).map(phys), false).unwrap();
+    memory.device(&iommu).read(Iova::new(0), &mut [0]).unwrap();
+    nic.read(key, Iova::new(0), &mut [0]).unwrap();
+    map_pages(&iommu, 0x10_2000, 2, 2);
+    memory.device(&iommu).write(Iova::new(0x10_2000), &[1]).unwrap();
+    memory.witness().assert_clean();
+
+    map_pages(&iommu, 0x20_0000, 1, 2);
+    assert_eq!(memory.witness().take(), [violation(kind, Call::Map, 1, 0x20_0000)]);
+    let write =
+        nic.register(Iova::new(8), P, PageSize::SIZE_4K, [phys(0), phys(1)].into_iter(), true);
+    assert_eq!(memory.witness().take(), [violation(kind, Call::Register, 0, 8)]);
+    Bus::write(&memory, phys(1), &[1]).unwrap();
+    let seen = memory.witness().take()[0];
+    assert_eq!((seen.kind, seen.call, seen.user), (kind, Call::Write, Some(user(1))));
+    // It is the pin that counts, not the page: the next one may write.
+    nic.invalidate(key).unwrap();
+    nic.invalidate(write.unwrap()).unwrap();
+    unmap(&iommu, 0, 4 * P);
+    unmap(&iommu, 0x10_2000, 2 * P);
+    unmap(&iommu, 0x20_0000, 2 * P);
+    unpin(&process, 0, 4);
+    unpin(&process, 2, 2);
+    pin(&process, 0, 4, WRITE);
+    map_pages(&iommu, 0, 0, 4);
+    unmap(&iommu, 0, 4 * P);
+    unpin(&process, 0, 4);
     memory.witness().assert_clean();
 }
 

@@ -30,6 +30,7 @@
 //! | a page is unpinned that is not pinned | `unpin` | [`NotPinned`] |
 //! | what a device has written is not marked dirty | `unpin` | [`DirtyLost`] |
 //! | a page is mapped or registered that is not pinned | `map`, `register` | [`MappedUnpinned`] |
+//! | a page that is pinned to be read can be written, or is | `map`, `register`, `write` | [`WritablePinnedToRead`] |
 //! | something is mapped over a mapping, where [that counts](IommuConfig::strict_overlap) | `map` | [`MapOverMap`] |
 //! | something is unmapped that is not mapped, or cut | `unmap` | [`UnmapOfNothing`], [`UnmapCuts`] |
 //! | a domain or a card is dropped with something mapped, or not flushed | `drop` | [`StillMapped`], [`NotFlushed`] |
@@ -91,6 +92,7 @@
 //! [`NotPinned`]: ViolationKind::NotPinned
 //! [`DirtyLost`]: ViolationKind::DirtyLost
 //! [`MappedUnpinned`]: ViolationKind::MappedUnpinned
+//! [`WritablePinnedToRead`]: ViolationKind::WritablePinnedToRead
 //! [`MapOverMap`]: ViolationKind::MapOverMap
 //! [`UnmapOfNothing`]: ViolationKind::UnmapOfNothing
 //! [`UnmapCuts`]: ViolationKind::UnmapCuts

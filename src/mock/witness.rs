@@ -93,6 +93,9 @@ pub enum ViolationKind {
     UnpinnedBeforeFlush,
     /// A page was mapped, or registered, that is not pinned.
     MappedUnpinned,
+    /// A page was mapped, or registered, to be written, or was written, and all of its pins are for
+    /// reading.
+    WritablePinnedToRead,
     /// A page was unpinned that is not pinned.
     NotPinned,
     /// A page is still pinned when nobody should hold it.
@@ -133,6 +136,7 @@ impl fmt::Display for ViolationKind {
                 "a page was unpinned while a device could reach it through what was not flushed"
             }
             Self::MappedUnpinned => "a page was mapped that is not pinned",
+            Self::WritablePinnedToRead => "a page that is pinned to be read can be written",
             Self::NotPinned => "a page was unpinned that is not pinned",
             Self::Leak { pins } => return write!(f, "a page is still pinned {pins} times"),
             Self::DmaToUnpinned => "a device accessed a page that is not pinned",

@@ -323,12 +323,13 @@ impl Region {
         })
     }
 
-    /// Records in the memory what peers can reach; returns the first page that is not pinned.
+    /// Records in the memory what peers can reach; returns the first page whose pins are not as they
+    /// should be.
     fn reach(&self) -> Option<Violation> {
-        let reacher = self.reacher.as_ref()?;
+        let (reacher, writable) = (self.reacher.as_ref()?, self.layout.access.is_writable());
         let mut first = None;
         for block in self.blocks() {
-            let seen = reacher.map(Call::Register, block, self.layout.range);
+            let seen = reacher.map(Call::Register, block, self.layout.range, writable);
             first = first.or(seen);
         }
         first

@@ -45,6 +45,7 @@ use std::vec::Vec;
 /// | the last pin of a page is taken back while it is mapped | [`UnpinnedWhileMapped`] |
 /// | the last pin of a page is taken back before the flush | [`UnpinnedBeforeFlush`] |
 /// | a page is mapped that is not pinned | [`MappedUnpinned`] |
+/// | a page is mapped to be written that is pinned to be read | [`WritablePinnedToRead`] |
 ///
 /// With [`Cuts::Anywhere`] an entry that is cut becomes as many smaller ones as it takes; then
 /// only a cut through one of the smallest pages is a mistake.
@@ -61,6 +62,7 @@ use std::vec::Vec;
 /// [`UnpinnedWhileMapped`]: ViolationKind::UnpinnedWhileMapped
 /// [`UnpinnedBeforeFlush`]: ViolationKind::UnpinnedBeforeFlush
 /// [`MappedUnpinned`]: ViolationKind::MappedUnpinned
+/// [`WritablePinnedToRead`]: ViolationKind::WritablePinnedToRead
 ///
 /// ```
 /// use pinned_sgl::iommu::{Domain, IovaRange, Prot, RangeGather};
@@ -529,7 +531,7 @@ unsafe impl Domain for Iommu {
             }
         }
         state.stats.pages_mapped = state.stats.pages_mapped.wrapping_add(pages);
-        let unpinned = self.reach(&tile, pages);
+        let badly_pinned = self.reach(&tile, pages, prot);
         let over = in_the_way.filter(|_| self.config.strict_overlap).map(|iova| {
             let phys = state.table.find(iova).and_then(|found| found.block().at(iova));
             self.about(ViolationKind::MapOverMap, Call::Map, iova, phys)
@@ -537,7 +539,7 @@ unsafe impl Domain for Iommu {
         let honest = in_the_way.is_some() || failure.is_some();
         let lie = state.lie.take_if(|lie| lie.liar() == Liar::Map && !honest);
         drop(guard);
-        self.config.witness.saw_all(unpinned.into_iter().chain(over));
+        self.config.witness.saw_all(badly_pinned.into_iter().chain(over));
         let bytes = pages.wrapping_shl(tile.page_size.shift());
         if let Some(iova) = in_the_way {
             return (bytes, Err(MapFault::Exists { iova }));
@@ -611,15 +613,17 @@ unsafe impl Domain for Iommu {
 }
 
 impl Iommu {
-    /// Records in the memory what was mapped of a tile; returns the first page that is not pinned.
-    fn reach(&self, tile: &Tile, pages: u64) -> Option<Violation> {
+    /// Records in the memory what was mapped of a tile; returns the first page whose pins are not as
+    /// they should be.
+    fn reach(&self, tile: &Tile, pages: u64, prot: Prot) -> Option<Violation> {
         let (reacher, size) = (self.reacher.as_ref()?, tile.page_size);
         let mut first = None;
         for page in 0..pages {
             let offset = page.wrapping_shl(size.shift());
             let (iova, phys) = (tile.iova.checked_add(offset)?, tile.phys.checked_add(offset)?);
             let block = Block { size, iova, phys };
-            first = first.or(reacher.map(Call::Map, block, IovaRange::ALL));
+            let writable = prot.contains(Prot::WRITE);
+            first = first.or(reacher.map(Call::Map, block, IovaRange::ALL, writable));
         }
         first
     }

@@ -39,16 +39,24 @@ impl Inner {
         if self.zone_of(pfn).is_none() {
             return Err(BusError::new(phys, BusErrorReason::NoMemory));
         }
-        let pinned = self.peek(pfn).is_some_and(|frame| match access.write {
+        let frame = self.peek(pfn);
+        let pinned = frame.is_some_and(|frame| match access.write {
             true => frame.note_write(),
             false => frame.pins() != 0,
         });
+        let kind = if !pinned {
+            access.unpinned
+        } else if access.write && frame.is_some_and(|frame| !frame.is_writable()) {
+            ViolationKind::WritablePinnedToRead
+        } else {
+            return Ok(());
+        };
+        let call = if access.write { Call::Write } else { Call::Read };
+        let seen = self.about(kind, call, Pfn::new(pfn));
+        self.witness.saw(Violation { iova: self.iova_of(phys), ..seen });
         if pinned {
             return Ok(());
         }
-        let call = if access.write { Call::Write } else { Call::Read };
-        let seen = self.about(access.unpinned, call, Pfn::new(pfn));
-        self.witness.saw(Violation { iova: self.iova_of(phys), ..seen });
         Err(BusError::new(phys, BusErrorReason::NotPinned))
     }
 

@@ -3,12 +3,12 @@
 //! each other without a lock, as in Linux.
 //!
 //! ```text
-//! the word of a folio, in its first frame:         the word of a page, in each frame:
+//! the word of a folio, in its first frame:  the word of a page, in each frame:
 //!
-//!   63      62      61             0                 63       16 15    8    2       1       0
-//!  ┌───────┬───────┬────────────────┐               ┌───────────┬───────┬───────┬───────┬───────┐
-//!  │FROZEN │ORPHAN │ pins, all pages│               │ pins      │ order │IN_USE │WRITTEN│ DIRTY │
-//!  └───────┴───────┴────────────────┘               └───────────┴───────┴───────┴───────┴───────┘
+//!   63     62     61             0      63     16 15    8  3        2      1       0
+//!  ┌──────┬──────┬────────────────┐    ┌─────────┬───────┬────────┬──────┬───────┬───────┐
+//!  │FROZEN│ORPHAN│ pins, all pages│    │ pins    │ order │WRITABLE│IN_USE│WRITTEN│ DIRTY │
+//!  └──────┴──────┴────────────────┘    └─────────┴───────┴────────┴──────┴───────┴───────┘
 //!
 //!      thaw        try_pin                 orphan
 //!  FROZEN ──► 0 ◄──────────► n pins ──────────────────► ORPHAN + n pins
@@ -38,6 +38,8 @@ const DIRTY: u64 = 1;
 const WRITTEN: u64 = 2;
 /// The page belongs to a folio that is not free.
 const IN_USE: u64 = 4;
+/// Among the pins of the page is one for writing, or was one since it was not pinned at all.
+const WRITABLE: u64 = 8;
 const ORDER_SHIFT: u32 = 8;
 const ORDER: u64 = 0xff << ORDER_SHIFT;
 /// One pin.
@@ -135,14 +137,22 @@ impl Frame {
 
     /// Counts a pin of the page; that of the folio has been counted. The page is at `user`, which is
     /// a multiple of its size.
-    pub(crate) fn add_pin(&self, user: UserAddr) {
+    pub(crate) fn add_pin(&self, user: UserAddr, writable: bool) {
         self.user.store(user.get().saturating_add(1), Ordering::Relaxed);
-        self.page.fetch_add(PIN, Ordering::AcqRel);
+        let before = self.page.fetch_add(PIN, Ordering::AcqRel);
+        if writable && before & WRITABLE == 0 {
+            self.page.fetch_or(WRITABLE, Ordering::AcqRel);
+        }
     }
 
     /// The user address under which the page was pinned last.
     pub(crate) fn user(&self) -> Option<UserAddr> {
         self.user.load(Ordering::Relaxed).checked_sub(1).map(UserAddr::new)
+    }
+
+    /// Whether the page was pinned to be written, by somebody, as long as it has been pinned.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.page.load(Ordering::Acquire) & WRITABLE != 0
     }
 
     /// Takes a pin of the page back; that of the folio is to follow. The answer is whether this was
@@ -155,8 +165,8 @@ impl Frame {
                 next = (next | DIRTY) & !WRITTEN;
             }
             let lost = next < PIN && next & WRITTEN != 0;
-            if lost {
-                next &= !WRITTEN;
+            if next < PIN {
+                next &= !(WRITTEN | WRITABLE);
             }
             match self.page.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return Ok(lost),
@@ -238,14 +248,16 @@ mod tests {
         frame.take(9);
         assert!(!frame.is_free() && frame.order() == 9 && !frame.note_write());
         assert_eq!(frame.user(), None);
-        frame.add_pin(UserAddr::new(0));
-        frame.add_pin(UserAddr::new(0x7000));
-        assert_eq!(frame.user(), Some(UserAddr::new(0x7000)));
+        frame.add_pin(UserAddr::new(0), true);
+        frame.add_pin(UserAddr::new(0x7000), false);
+        assert_eq!((frame.user(), frame.is_writable()), (Some(UserAddr::new(0x7000)), true));
         assert!(frame.note_write() && frame.is_written());
         assert_eq!(frame.drop_pin(true), Ok(false));
         assert!(frame.is_dirty() && !frame.is_written());
         assert!(frame.note_write());
         assert_eq!((frame.drop_pin(false), frame.drop_pin(false)), (Ok(true), Err(NotPinned)));
         assert_eq!((frame.pins(), frame.clean(), frame.clean()), (0, true, false));
+        frame.add_pin(UserAddr::new(0x7000), false);
+        assert!(!frame.is_writable());
     }
 }

@@ -101,7 +101,7 @@ impl Process {
         // Somebody may have unmapped it meanwhile.
         let found = areas.find(page).ok_or(PinFault::NotMapped(at))?;
         let entry = inner.make_ready(&mut state, &found, want, at)?;
-        inner.pin_entry(&found, entry, max).ok_or(PinFault::Busy(at))
+        inner.pin_entry(&found, entry, want, max).ok_or(PinFault::Busy(at))
     }
 }
 
@@ -126,16 +126,16 @@ impl Inner {
             self.unpin_folio(head, folio, pages);
             return None;
         }
-        self.count_pins(found, pfn, pages)
+        self.count_pins(found, pfn, pages, want)
     }
 
     /// Pins a page and those that follow it in its folio, under the lock of the memory: nothing
     /// changes meanwhile.
-    fn pin_entry(&self, found: &Found, entry: Entry, max: u64) -> Option<PageRun> {
+    fn pin_entry(&self, found: &Found, entry: Entry, want: Want, max: u64) -> Option<PageRun> {
         let (pfn, frame) = self.frame_of(entry)?;
         let (head, pages) = pages_in_folio(found, entry, pfn, frame.order(), max)?;
         self.frame(head).filter(|folio| folio.try_pin(pages))?;
-        self.count_pins(found, pfn, pages)
+        self.count_pins(found, pfn, pages, want)
     }
 
     fn frame_of(&self, entry: Entry) -> Option<(u64, &Frame)> {
@@ -144,10 +144,10 @@ impl Inner {
     }
 
     /// Counts the pins of single pages; those of the folio have been counted.
-    fn count_pins(&self, found: &Found, pfn: u64, pages: u64) -> Option<PageRun> {
+    fn count_pins(&self, found: &Found, pfn: u64, pages: u64, want: Want) -> Option<PageRun> {
         for (pfn, page) in (pfn..pfn.saturating_add(pages)).zip(found.page..) {
             let user = UserAddr::new(page.wrapping_shl(self.page.shift()));
-            self.frame(pfn)?.add_pin(user);
+            self.frame(pfn)?.add_pin(user, want.write);
         }
         PageRun::new(Pfn::new(pfn), pages, self.kind_of(pfn)).ok()
     }

@@ -168,13 +168,14 @@ impl Reacher {
         Self { memory: memory.clone(), number }
     }
 
-    /// Reaches those bytes of a block that have an address of `within`; the first page that
-    /// is not pinned.
+    /// Reaches those bytes of a block that have an address of `within`; what is wrong with the pins
+    /// of its pages.
     pub(in super::super) fn map(
         &self,
         call: Call,
         block: Block,
         within: IovaRange,
+        writable: bool,
     ) -> Option<Violation> {
         let mut way = block.way();
         let before = within.first().checked_offset_from(block.iova).unwrap_or(0);
@@ -185,7 +186,7 @@ impl Reacher {
         // Under the lock: what takes the last pin of a page back looks before, or sees the block.
         let mut reach = reach_of(&self.memory);
         reach.add(self.number, block, way);
-        self.memory.inner.unpinned(call, block, way)
+        self.memory.inner.badly_pinned(call, block, way, writable)
     }
 
     /// Reaches a block that was mapped, or a part of it, only by what hardware remembers.
@@ -232,14 +233,26 @@ impl Inner {
         Violation { user: self.peek(pfn.get()).and_then(Frame::user), ..violation }
     }
 
-    /// The first page of a block that is not pinned.
-    fn unpinned(&self, call: Call, block: Block, way: Way) -> Option<Violation> {
+    /// The first page of a block that is not pinned, or not to be written.
+    fn badly_pinned(
+        &self,
+        call: Call,
+        block: Block,
+        way: Way,
+        writable: bool,
+    ) -> Option<Violation> {
         let pages = way.first.pfn(self.page).get()..=way.last.pfn(self.page).get();
-        let unpinned = |pfn: &u64| self.peek(*pfn).is_none_or(|frame| frame.pins() == 0);
-        let pfn = Pfn::new(self.frames_in(pages).find(unpinned)?);
-        let at = pfn.phys(self.page)?.max(way.first);
+        let (pfn, kind) = self.frames_in(pages).find_map(|pfn| {
+            let frame = self.peek(pfn);
+            if frame.is_none_or(|frame| frame.pins() == 0) {
+                return Some((pfn, ViolationKind::MappedUnpinned));
+            }
+            let to_read = writable && frame.is_some_and(|frame| !frame.is_writable());
+            to_read.then_some((pfn, ViolationKind::WritablePinnedToRead))
+        })?;
+        let at = Pfn::new(pfn).phys(self.page)?.max(way.first);
         let iova = block.iova.checked_add(at.checked_offset_from(block.phys)?)?;
-        Some(self.about(ViolationKind::MappedUnpinned, call, pfn).iova(iova))
+        Some(self.about(kind, call, Pfn::new(pfn)).iova(iova))
     }
 
     /// The pages of a run that have no pin left, although something leads to them: the first one for
