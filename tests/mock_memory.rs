@@ -41,20 +41,37 @@ fn with(memory: &Memory, pages: u64, area: Area) -> Process {
     process
 }
 
+/// Runs of pages that follow each other from a user address on.
+#[derive(Debug, PartialEq, Eq)]
+struct Pins {
+    at: UserAddr,
+    runs: Vec<PageRun>,
+}
+
+impl std::ops::Deref for Pins {
+    type Target = [PageRun];
+
+    fn deref(&self) -> &[PageRun] {
+        &self.runs
+    }
+}
+
 /// Pins a whole range; the runs, whose pins are the caller's.
-fn pin(process: &Process, range: UserRange, flags: PinFlags) -> Result<Vec<PageRun>, PinFault> {
+fn pin(process: &Process, range: UserRange, flags: PinFlags) -> Result<Pins, PinFault> {
     let mut slots: Vec<RunSlot> = vec![None; 2048];
     let mut batch = PinnedBatch::new(process, range, flags, &mut slots);
     while batch.left() != 0 {
         batch.fill()?;
     }
-    batch.accept(|batch| Ok(batch.runs().collect()))
+    batch.accept(|batch| Ok(Pins { at: range.start(), runs: batch.runs().collect() }))
 }
 
-fn unpin(process: &Process, runs: &[PageRun], dirty: bool) {
-    for run in runs {
+fn unpin(process: &Process, pins: &Pins, dirty: bool) {
+    let mut at = pins.at.get();
+    for run in pins.iter() {
         // SAFETY: a mock finds out what is wrong, and some of these tests are.
-        unsafe { process.unpin(UserAddr::new(0), *run, dirty) };
+        unsafe { process.unpin(UserAddr::new(at), *run, dirty) };
+        at += run.count() * process.page_size().bytes();
     }
 }
 
@@ -74,7 +91,7 @@ fn pages_are_pinned_and_unpinned() {
     let process = with(&memory, 8, Area::read_write());
     assert_eq!(process.frame_at(at(0)), None);
     let runs = pin(&process, range(1, 3), WRITE).unwrap();
-    assert_eq!(runs, [PageRun::ram(Pfn::new(0x1000), 3).unwrap()]);
+    assert_eq!(*runs, [PageRun::ram(Pfn::new(0x1000), 3).unwrap()]);
     let again = pin(&process, range(2, 1), PinFlags::empty()).unwrap();
     assert_eq!((0..5).map(|page| process.pins_at(at(page))).collect::<Vec<_>>(), [0, 1, 2, 1, 0]);
     assert_eq!((memory.pinned_pages(), memory.pins(Pfn::new(0x1001))), (4, 2));
@@ -105,10 +122,11 @@ fn a_huge_page_is_one_run() {
     let part = pin(&process, range(500, 600), WRITE).unwrap();
     assert_eq!(part.iter().map(PageRun::count).collect::<Vec<_>>(), [12, 512, 76]);
     unpin(&process, &part, false);
-    for run in runs {
+    for (run, at) in runs.iter().zip((0..).step_by(512).map(at)) {
         let first = PageRun::ram(run.start(), 100).unwrap();
         let rest = PageRun::ram(Pfn::new(run.start().get() + 100), 412).unwrap();
-        unpin(&process, &[rest, first], false);
+        unpin(&process, &Pins { at: UserAddr::new(at.get() + 100 * P), runs: vec![rest] }, false);
+        unpin(&process, &Pins { at, runs: vec![first] }, false);
     }
     memory.assert_no_leak();
     // What is not aligned, or not free, is single pages.
@@ -189,7 +207,7 @@ fn large_machines_and_large_pages() {
         process.map(mapped, Area::read_write()).unwrap();
         process.write(start, b"ab").unwrap();
         let runs = pin(&process, UserRange::new(start, 2).unwrap(), WRITE).unwrap();
-        assert_eq!(runs, [PageRun::ram(Pfn::new(1), 2).unwrap()]);
+        assert_eq!(*runs, [PageRun::ram(Pfn::new(1), 2).unwrap()]);
         let mut bytes = [0; 2];
         Bus::read(&memory, PhysAddr::new(2 * page.bytes() - 1), &mut bytes).unwrap();
         assert_eq!(&bytes, b"ab");
@@ -403,7 +421,7 @@ fn absent_pages_for_a_long_pin_are_not_movable() {
         .unwrap();
     let process = with(&memory, 6, Area::read_write().zone(Zone::Movable));
     let long = pin(&process, range(0, 2), LONG).unwrap();
-    assert_eq!(long, [PageRun::ram(Pfn::new(0x100), 2).unwrap()]);
+    assert_eq!(*long, [PageRun::ram(Pfn::new(0x100), 2).unwrap()]);
     assert_eq!(pin(&process, range(2, 1), LONG), Err(PinFault::NoMemory(at(2))));
     unpin(&process, &long, false);
     process.unmap(range(0, 2)).unwrap();
@@ -588,14 +606,41 @@ fn unpinning_twice_is_found() {
     let process = with(&memory, 4, Area::read_write().huge(2));
     let runs = pin(&process, range(0, 2), WRITE).unwrap();
     let three = PageRun::ram(runs[0].start(), 3).unwrap();
-    unpin(&process, &[three], false);
+    unpin(&process, &Pins { at: at(0), runs: vec![three] }, false);
     let not_pinned = |call, pfn| Violation::new(ViolationKind::NotPinned, call).page(Pfn::new(pfn));
     let third = three.end().get() - 1;
     assert_eq!(memory.witness().take(), [not_pinned(Call::Unpin, third)]);
-    unpin(&process, &[PageRun::ram(Pfn::new(7), 1).unwrap()], false);
+    let nowhere = PageRun::ram(Pfn::new(7), 1).unwrap();
+    unpin(&process, &Pins { at: at(0), runs: vec![nowhere] }, false);
     assert_eq!(memory.witness().take(), [not_pinned(Call::Unpin, 7)]);
     // The count of the folio has not suffered: it can be moved, and pinned.
     assert_eq!(memory.compact(), 4);
+}
+
+/// Pages that are unpinned under the address of others.
+#[test]
+fn unpinning_elsewhere_is_found() {
+    let memory = Memory::with_frames(8);
+    let process = with(&memory, 4, Area::read_write());
+    let pins = pin(&process, range(0, 3), WRITE).unwrap();
+    unpin(&process, &Pins { at: at(1), runs: pins.runs }, false);
+    let elsewhere = |page| {
+        let kind = ViolationKind::UnpinnedElsewhere { at: at(page + 1) };
+        let seen = Violation::new(kind, Call::Unpin).page(Pfn::new(0x1000 + page));
+        seen.user(at(page))
+    };
+    assert_eq!(memory.witness().take(), [0, 1, 2].map(elsewhere));
+    // A frame that was pinned under two addresses may be unpinned under them in any order.
+    let zeros = with(&memory, 2, Area::copy_on_write());
+    let one = pin(&zeros, range(0, 1), PinFlags::empty()).unwrap();
+    let two = pin(&zeros, range(1, 1), PinFlags::empty()).unwrap();
+    assert_eq!(*one, *two);
+    unpin(&zeros, &two, false);
+    unpin(&zeros, &one, false);
+    // The address of any byte of the page is its address.
+    let pins = pin(&process, range(2, 2), WRITE).unwrap();
+    unpin(&process, &Pins { at: UserAddr::new(at(2).get() + 5), ..pins }, false);
+    memory.witness().assert_clean();
 }
 
 #[test]

@@ -28,6 +28,7 @@
 //! |---|---|---|
 //! | a page is unpinned while a device could reach it | `unpin` | [`UnpinnedWhileMapped`], or [`UnpinnedBeforeFlush`] |
 //! | a page is unpinned that is not pinned | `unpin` | [`NotPinned`] |
+//! | a page is unpinned under another address | `unpin` | [`UnpinnedElsewhere`] |
 //! | what a device has written is not marked dirty | `unpin` | [`DirtyLost`] |
 //! | a page is mapped or registered that is not pinned | `map`, `register` | [`MappedUnpinned`] |
 //! | a page that is pinned to be read can be written, or is | `map`, `register`, `write` | [`WritablePinnedToRead`] |
@@ -90,6 +91,7 @@
 //! [`UnpinnedWhileMapped`]: ViolationKind::UnpinnedWhileMapped
 //! [`UnpinnedBeforeFlush`]: ViolationKind::UnpinnedBeforeFlush
 //! [`NotPinned`]: ViolationKind::NotPinned
+//! [`UnpinnedElsewhere`]: ViolationKind::UnpinnedElsewhere
 //! [`DirtyLost`]: ViolationKind::DirtyLost
 //! [`MappedUnpinned`]: ViolationKind::MappedUnpinned
 //! [`WritablePinnedToRead`]: ViolationKind::WritablePinnedToRead

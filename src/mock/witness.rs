@@ -98,6 +98,12 @@ pub enum ViolationKind {
     WritablePinnedToRead,
     /// A page was unpinned that is not pinned.
     NotPinned,
+    /// A page was unpinned under another user address than the one under which it was pinned. It is
+    /// found out where the page was pinned once.
+    UnpinnedElsewhere {
+        /// The address.
+        at: UserAddr,
+    },
     /// A page is still pinned when nobody should hold it.
     Leak {
         /// How often it is pinned.
@@ -138,6 +144,9 @@ impl fmt::Display for ViolationKind {
             Self::MappedUnpinned => "a page was mapped that is not pinned",
             Self::WritablePinnedToRead => "a page that is pinned to be read can be written",
             Self::NotPinned => "a page was unpinned that is not pinned",
+            Self::UnpinnedElsewhere { at } => {
+                return write!(f, "a page was unpinned under the user address {at:#x}");
+            }
             Self::Leak { pins } => return write!(f, "a page is still pinned {pins} times"),
             Self::DmaToUnpinned => "a device accessed a page that is not pinned",
             Self::AccessToUnpinned => "a kernel accessed a page for a device that is not pinned",

@@ -5,10 +5,10 @@
 //! ```text
 //! the word of a folio, in its first frame:  the word of a page, in each frame:
 //!
-//!   63     62     61             0      63     16 15    8  3        2      1       0
-//!  ┌──────┬──────┬────────────────┐    ┌─────────┬───────┬────────┬──────┬───────┬───────┐
-//!  │FROZEN│ORPHAN│ pins, all pages│    │ pins    │ order │WRITABLE│IN_USE│WRITTEN│ DIRTY │
-//!  └──────┴──────┴────────────────┘    └─────────┴───────┴────────┴──────┴───────┴───────┘
+//!   63     62     61             0      63     16 15    8  4    3        2      1       0
+//!  ┌──────┬──────┬────────────────┐    ┌─────────┬───────┬────┬────────┬──────┬───────┬───────┐
+//!  │FROZEN│ORPHAN│ pins, all pages│    │ pins    │ order │MANY│WRITABLE│IN_USE│WRITTEN│ DIRTY │
+//!  └──────┴──────┴────────────────┘    └─────────┴───────┴────┴────────┴──────┴───────┴───────┘
 //!
 //!      thaw        try_pin                 orphan
 //!  FROZEN ──► 0 ◄──────────► n pins ──────────────────► ORPHAN + n pins
@@ -40,6 +40,8 @@ const WRITTEN: u64 = 2;
 const IN_USE: u64 = 4;
 /// Among the pins of the page is one for writing, or was one since it was not pinned at all.
 const WRITABLE: u64 = 8;
+/// The page has had more than one pin since it was not pinned at all.
+const MANY: u64 = 16;
 const ORDER_SHIFT: u32 = 8;
 const ORDER: u64 = 0xff << ORDER_SHIFT;
 /// One pin.
@@ -65,6 +67,15 @@ impl Default for Frame {
 /// A page was to be unpinned that is not pinned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NotPinned;
+
+/// What is wrong with the last pin of a page, which was taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) struct Last {
+    /// The page was written through a pin, and nobody has said so.
+    pub(crate) lost: bool,
+    /// The page has had one pin only, and was pinned at another user address.
+    pub(crate) elsewhere: bool,
+}
 
 /// The word of a folio: to be called on its first frame.
 impl Frame {
@@ -138,11 +149,14 @@ impl Frame {
     /// Counts a pin of the page; that of the folio has been counted. The page is at `user`, which is
     /// a multiple of its size.
     pub(crate) fn add_pin(&self, user: UserAddr, writable: bool) {
-        self.user.store(user.get().saturating_add(1), Ordering::Relaxed);
         let before = self.page.fetch_add(PIN, Ordering::AcqRel);
-        if writable && before & WRITABLE == 0 {
-            self.page.fetch_or(WRITABLE, Ordering::AcqRel);
+        let many = if before < PIN { 0 } else { MANY };
+        let bits = if writable { many | WRITABLE } else { many };
+        if bits & !before != 0 {
+            self.page.fetch_or(bits, Ordering::AcqRel);
         }
+        // Behind the pin: who takes the only one back has seen no later address.
+        self.user.store(user.get().saturating_add(1), Ordering::Relaxed);
     }
 
     /// The user address under which the page was pinned last.
@@ -155,21 +169,24 @@ impl Frame {
         self.page.load(Ordering::Acquire) & WRITABLE != 0
     }
 
-    /// Takes a pin of the page back; that of the folio is to follow. The answer is whether this was
-    /// the last one and nobody has told that the page was written through a pin.
-    pub(crate) fn drop_pin(&self, dirty: bool) -> Result<bool, NotPinned> {
+    /// Takes a pin of the page back, which is at `user`; that of the folio is to follow. The answer
+    /// is what is wrong, if this was the last one.
+    pub(crate) fn drop_pin(&self, user: UserAddr, dirty: bool) -> Result<Last, NotPinned> {
         let mut word = self.page.load(Ordering::Acquire);
         loop {
+            let known = self.user();
             let mut next = word.checked_sub(PIN).ok_or(NotPinned)?;
             if dirty {
                 next = (next | DIRTY) & !WRITTEN;
             }
-            let lost = next < PIN && next & WRITTEN != 0;
+            let mut last = Last::default();
             if next < PIN {
-                next &= !(WRITTEN | WRITABLE);
+                last.lost = next & WRITTEN != 0;
+                last.elsewhere = next & MANY == 0 && known != Some(user);
+                next &= !(WRITTEN | WRITABLE | MANY);
             }
             match self.page.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return Ok(lost),
+                Ok(_) => return Ok(last),
                 Err(other) => word = other,
             }
         }
@@ -252,12 +269,19 @@ mod tests {
         frame.add_pin(UserAddr::new(0x7000), false);
         assert_eq!((frame.user(), frame.is_writable()), (Some(UserAddr::new(0x7000)), true));
         assert!(frame.note_write() && frame.is_written());
-        assert_eq!(frame.drop_pin(true), Ok(false));
+        let (at, fine) = (UserAddr::new(0x7000), Ok(Last::default()));
+        assert_eq!(frame.drop_pin(at, true), fine);
         assert!(frame.is_dirty() && !frame.is_written());
         assert!(frame.note_write());
-        assert_eq!((frame.drop_pin(false), frame.drop_pin(false)), (Ok(true), Err(NotPinned)));
+        // With two pins nobody knows which of them is taken back.
+        let lost = Ok(Last { lost: true, elsewhere: false });
+        assert_eq!((frame.drop_pin(at, false), frame.drop_pin(at, false)), (lost, Err(NotPinned)));
         assert_eq!((frame.pins(), frame.clean(), frame.clean()), (0, true, false));
-        frame.add_pin(UserAddr::new(0x7000), false);
+        frame.add_pin(at, false);
         assert!(!frame.is_writable());
+        let elsewhere = Ok(Last { lost: false, elsewhere: true });
+        assert_eq!(frame.drop_pin(UserAddr::new(0), false), elsewhere);
+        frame.add_pin(at, false);
+        assert_eq!(frame.drop_pin(at, false), fine);
     }
 }

@@ -67,15 +67,15 @@ unsafe impl Pinner for Process {
             left = left.saturating_sub(run.count());
             // SAFETY: the frames of the pages from `at` on, each of which has just got a pin.
             if unsafe { batch.push(run) }.is_err() {
-                self.memory.inner.unpin_run(run, false);
+                self.memory.inner.unpin_run(at, run, false);
                 break;
             }
         }
         fault.map_or(Ok(()), |fault| Err(fault(batch.next())))
     }
 
-    unsafe fn unpin(&self, _: UserAddr, run: PageRun, dirty: bool) {
-        self.memory.inner.unpin_run(run, dirty);
+    unsafe fn unpin(&self, at: UserAddr, run: PageRun, dirty: bool) {
+        self.memory.inner.unpin_run(at, run, dirty);
     }
 
     /// Counts the pages: see [`Memory::leaked_pages`](super::Memory::leaked_pages). It is no
@@ -159,17 +159,25 @@ impl Inner {
     }
 
     /// Takes one pin of each page back, and reports what is wrong with that.
-    fn unpin_run(&self, run: PageRun, dirty: bool) {
+    fn unpin_run(&self, at: UserAddr, run: PageRun, dirty: bool) {
         // Held to the end: nothing is mapped, unmapped or flushed while pages lose their pins.
         let reach = self.reach.get().map(lock);
         let pages = run.start().get()..run.end().get();
         let mut seen = Vec::new();
         let mut not_pinned = Vec::new();
         let mut saw = |pfn, kind| seen.push(self.about(kind, Call::Unpin, Pfn::new(pfn)));
-        for pfn in pages.clone() {
-            match self.peek(pfn).map_or(Err(NotPinned), |frame| frame.drop_pin(dirty)) {
-                Ok(false) => {}
-                Ok(true) => saw(pfn, ViolationKind::DirtyLost),
+        let first = at.get().wrapping_shr(self.page.shift());
+        for (pfn, page) in pages.clone().zip(first..) {
+            let at = UserAddr::new(page.wrapping_shl(self.page.shift()));
+            match self.peek(pfn).map_or(Err(NotPinned), |frame| frame.drop_pin(at, dirty)) {
+                Ok(last) => {
+                    if last.lost {
+                        saw(pfn, ViolationKind::DirtyLost);
+                    }
+                    if last.elsewhere {
+                        saw(pfn, ViolationKind::UnpinnedElsewhere { at });
+                    }
+                }
                 Err(NotPinned) => {
                     saw(pfn, ViolationKind::NotPinned);
                     not_pinned.push(pfn);
