@@ -214,7 +214,7 @@ fn a_storage_that_takes_nothing_back_is_refused() {
 #[test]
 fn unknown_flags_are_refused_everywhere() {
     let rig = scattered(4);
-    let (iommu, nic) = (rig.iommu("4K"), Nic::new(rig.memory.clone()).with_witness(&rig.witness));
+    let (iommu, nic) = (rig.iommu("4K"), rig.memory.nic());
     let range = bytes(0, 4 * P);
     let read_only = rig.pin_as(range, PinFlags::LONGTERM);
     let mut space = Space::new();
@@ -331,7 +331,7 @@ fn a_slab_in_memory_of_a_forgotten_address_space() {
 #[test]
 fn names_of_others_lead_nowhere() {
     let (a, b) = (scattered(4), scattered(4));
-    let nic = |rig: &Rig| Nic::new(rig.memory.clone()).with_witness(&rig.witness);
+    let nic = |rig: &Rig| rig.memory.nic();
     let (nic_a, nic_b) = (nic(&a), nic(&b));
     let access = Access::REMOTE_WRITE | Access::LOCAL_WRITE;
     let umem = a.pin(bytes(0, 4 * P));
@@ -745,7 +745,7 @@ fn trait_objects() {
     let mut space = HeapIoas::<Arc<AnyRegion>, _>::new();
     space.attach(two.clone()).unwrap();
     space.map(Placement::At(iova(AT)), region.clone(), RW).unwrap();
-    let nic = Nic::new(rig.memory.clone()).with_witness(&rig.witness);
+    let nic = rig.memory.nic();
     let access = Access::REMOTE_WRITE | Access::LOCAL_WRITE;
     let registered = MemoryRegion::register(region.clone(), &nic, iova(5), access).unwrap();
     let boxed: Box<AnyRegion> = Box::new(Umem::pin(pinner, account, request).unwrap());
