@@ -16,6 +16,7 @@ use pinned_sgl::umem::{
 };
 use pinned_sgl::{Iova, MemoryKind, PageRun, PageSize, Pfn, UserAddr};
 use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 const BAR: u64 = 0x1_0000_0000;
@@ -78,7 +79,7 @@ fn request(first: u64, pages: u64) -> PinRequest {
 fn a_bar_is_not_charged() {
     let (account, bar) = (Account::new(LIMIT), Process::new(Some(0)));
     // 64 MiB do not count against 8; mapped or not.
-    let umem = Arc::new(Umem::pin(&bar, &account, request(BAR, 0x4000)).unwrap());
+    let umem = Rc::new(Umem::pin(&bar, &account, request(BAR, 0x4000)).unwrap());
     assert_eq!((account.charged(), umem.charge().pages(), bar.pins.get()), (0, 0, 0));
     let mut space: HeapIoas<_, Arc<Iommu>> = HeapIoas::new();
     space.attach(Arc::new(Iommu::new("4K|2M".parse().unwrap()))).unwrap();

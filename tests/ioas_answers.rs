@@ -394,7 +394,8 @@ fn reservations_leave_no_pieces() {
         assert!(space.unreserve(all).is_ok());
         assert_eq!(space.reserved().count(), 0);
         // All places are free again.
-        let pages = (0..places / 2).map(|at| space.reserve(iovas(2 * at * P, P)).is_ok());
-        assert!(pages.eq((0..places / 2).map(|_| true)));
+        for at in 0..2 {
+            assert!(space.reserve(iovas(2 * at * P, P)).is_ok());
+        }
     }
 }

@@ -12,7 +12,7 @@ use super::error::IoasError;
 use super::space::{DomainError, Ioas};
 use super::written::Written;
 use crate::umem::{Holder, Region};
-use core::pin::pin;
+use core::{ops::Deref, pin::pin};
 
 impl<U, D, M, N> Ioas<U, D, M, N>
 where
@@ -171,8 +171,11 @@ where
 /// known of them once a session has started, and needed where any domain will do.
 pub(super) struct Tracking<D: Holder<Target: Domain>> {
     pub(super) start: fn(&D::Target) -> Result<(), DomainError<D>>,
-    read: fn(&D::Target, IovaRange, &mut Written) -> Result<(), DomainError<D>>,
+    read: Read<D>,
 }
+
+/// Adds what a domain has noted in a range.
+type Read<D> = fn(&<D as Deref>::Target, IovaRange, &mut Written) -> Result<(), DomainError<D>>;
 
 /// What of `part` lies before `inner`; all of it, if there is no inner part.
 fn before(part: IovaRange, inner: Option<IovaRange>) -> Option<IovaRange> {
