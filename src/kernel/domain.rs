@@ -37,7 +37,7 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// `raw` is a paging domain that is there as long as this is, and its page table is changed and walked
+/// `raw` is a paging domain that is there as long as this is used, and its page table is changed and walked
 /// through this value only, under `lock`.
 pub struct RawDomain {
     raw: NonNull<bindings::iommu_domain>,
@@ -59,7 +59,7 @@ impl RawDomain {
     ///
     /// # Safety
     ///
-    /// - It is a paging domain, and is freed only after this was dropped;
+    /// - It is a paging domain, and is freed when this is used no more: to drop this does not touch it;
     /// - before this is dropped, no device is in it any more;
     /// - until then, nobody else maps or unmaps in it, or reads its page table.
     pub unsafe fn new(raw: NonNull<bindings::iommu_domain>) -> Result<Self> {
