@@ -50,4 +50,5 @@ laws! {
     segment_law: 6000,
     ioas_ops: 400,
     umem_ops: 400,
+    outsider_ops: 800,
 }

@@ -36,6 +36,8 @@ pub mod iterators;
 pub mod machine;
 pub mod merge_law;
 pub mod oracle;
+#[cfg(feature = "mock")]
+pub mod outsider_ops;
 pub mod packed_roundtrip;
 pub mod segment_law;
 pub mod storage;
@@ -62,4 +64,6 @@ pub const LAWS: &[(&str, Law)] = &[
     ("ioas_ops", ioas_ops::from_bytes),
     #[cfg(feature = "mock")]
     ("umem_ops", umem_ops::from_bytes),
+    #[cfg(feature = "mock")]
+    ("outsider_ops", outsider_ops::from_bytes),
 ];
