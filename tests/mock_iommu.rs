@@ -348,6 +348,21 @@ fn cuts_with_splitting() {
     assert_eq!(unmap(&iommu, 0, K4), K4);
 }
 
+#[test]
+fn what_would_be_too_many_entries_is_not_split() {
+    for (text, splits) in [("4K|1G", true), ("4K|2G", false), ("4K|1G|8E", false)] {
+        let iommu = Iommu::config(sizes(text)).cuts(Cuts::Anywhere).build();
+        assert_eq!(iommu.cuts() == Cuts::Anywhere, splits, "{text}");
+    }
+    let iommu = Iommu::config(sizes("4K|8E")).cuts(Cuts::Anywhere).build();
+    assert_eq!(map_as(&iommu, tile(0, 0, 1 << 63, 1), RW), (1 << 63, Ok(())));
+    assert_eq!(unmap(&iommu, K4, K4), 0);
+    let cut = seen(ViolationKind::UnmapCuts, Call::Unmap, K4);
+    assert_eq!(iommu.witness().take(), [cut]);
+    assert_eq!(unmap(&iommu, 0, 1 << 63), 1 << 63);
+    drop(iommu);
+}
+
 /// What a device writes, where it does not matter who it is.
 trait BusWrite {
     fn bus_write(&self, at: u64, byte: u8);
@@ -859,6 +874,10 @@ fn a_card_checks_every_byte() {
     let bad = witness.take();
     assert_eq!(bad.len(), 7);
     assert!(bad.iter().all(|violation| matches!(violation.kind, ViolationKind::BadCall { .. })));
+    // As many blocks as anybody likes, which nobody has room for.
+    let endless = std::iter::repeat(block(0));
+    let many = nic.register(iova(0), 1 << 63, p, endless, true);
+    assert_eq!(many, Err(NicError::TooManyBlocks));
     plan.fail_step_at(Step::Map, 0, 0);
     assert_eq!(register(0, 1, K4, &[0]), Err(NicError::Injected));
     assert_eq!((nic.regions(), nic.blocks()), (2, 4));

@@ -44,7 +44,8 @@ impl IommuConfig {
     /// Where memory that was mapped can be cut: by default at page table entries.
     ///
     /// Where that is anywhere, the rest of an entry that is cut stays as entries of the next smaller
-    /// page size, all of which are made at once. Where it is nowhere, what one call of
+    /// page size, all of which are made at once; where that could be more than 2^18 for one page, as
+    /// with 1 TiB and 4 KiB, it is at entries after all. Where it is nowhere, what one call of
     /// [`map`](crate::iommu::Domain::map) has mapped is unmapped whole, and a call that fails maps
     /// nothing.
     pub const fn cuts(mut self, cuts: Cuts) -> Self {

@@ -70,6 +70,9 @@ pub struct Nic<B> {
     state: Mutex<State>,
 }
 
+/// Blocks of one region.
+const MAX_BLOCKS: u64 = 1 << 24;
+
 #[derive(Default)]
 struct State {
     regions: BTreeMap<Key, Region>,
@@ -205,6 +208,9 @@ impl<B: Bus> Nic<B> {
         layout: Result<BlockLayout, NicError>,
         blocks: impl Iterator<Item = PhysAddr>,
     ) -> Result<Key, NicError> {
+        if layout.is_ok_and(|layout| layout.block_count() > MAX_BLOCKS) {
+            return Err(NicError::TooManyBlocks);
+        }
         let region = layout.and_then(|layout| self.region(layout, blocks));
         let region = region.inspect_err(|error| {
             let kind = ViolationKind::BadCall { what: error.what() };
@@ -448,6 +454,8 @@ pub enum NicError {
         /// The block.
         block: PhysAddr,
     },
+    /// A region would have more than 2^24 blocks.
+    TooManyBlocks,
     /// All keys have been given.
     NoKeys,
     /// The plan said so.
@@ -461,6 +469,7 @@ impl NicError {
             Self::PageSize { .. } => "a region has blocks of a size that the card does not have",
             Self::BlockCount { .. } => "a region has more or fewer blocks than it needs",
             Self::Misaligned { .. } => "a block lies at no multiple of its size",
+            Self::TooManyBlocks => "a region has more than 2^24 blocks",
             Self::NoKeys => "all keys have been given",
             Self::Injected => "the plan lets it fail",
         }
@@ -474,7 +483,7 @@ impl fmt::Display for NicError {
             Self::PageSize { page_size } => write!(f, ": {page_size}"),
             Self::BlockCount { needs } => write!(f, ": {needs}"),
             Self::Misaligned { block } => write!(f, ": {block}"),
-            Self::Range | Self::NoKeys | Self::Injected => Ok(()),
+            Self::Range | Self::TooManyBlocks | Self::NoKeys | Self::Injected => Ok(()),
         }
     }
 }

@@ -177,10 +177,18 @@ impl fmt::Display for MapFault {
 
 impl core::error::Error for MapFault {}
 
+/// An entry is split into `2^MAX_SPLIT_BITS` at most.
+const MAX_SPLIT_BITS: u32 = 18;
+
 impl IommuConfig {
     /// Makes the domain.
     #[must_use]
-    pub fn build(self) -> Iommu {
+    pub fn build(mut self) -> Iommu {
+        let gap = |(size, larger): (PageSize, PageSize)| larger.shift().abs_diff(size.shift());
+        let neighbours = self.sizes.sizes().zip(self.sizes.sizes().skip(1));
+        if self.cuts == Cuts::Anywhere && neighbours.map(gap).any(|bits| bits > MAX_SPLIT_BITS) {
+            self.cuts = Cuts::Entries;
+        }
         let state = State {
             table: Table::new(self.sizes, self.aperture.last()),
             calls: Vec::new(),
