@@ -4,6 +4,7 @@
 
 use super::bus::{Bus, BusError, BusErrorReason};
 use crate::addr::PhysAddr;
+use crate::exact::Exact as _;
 use crate::sgl::Storage;
 use crate::umem::{Accountant, Holder, PageAccess, Region, RegionExt as _, Umem};
 use core::{fmt, ops::Range};
@@ -101,10 +102,10 @@ fn find<U: Holder<Target: Region>>(holder: &U, phys: PhysAddr) -> Option<(&U::Ta
     for run in holder.whole().ok()?.iter() {
         if let Some(inside) = phys.checked_offset_from(run.phys).filter(|inside| *inside < run.len)
         {
-            let left = run.len.wrapping_sub(inside);
-            return Some((&**holder, offset.wrapping_add(inside), left));
+            let left = run.len.minus(inside);
+            return Some((&**holder, offset.plus(inside), left));
         }
-        offset = offset.wrapping_add(run.len);
+        offset = offset.plus(run.len);
     }
     None
 }

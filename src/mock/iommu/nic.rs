@@ -10,6 +10,7 @@
 //! ```
 
 use crate::addr::{Iova, PhysAddr};
+use crate::exact::Exact as _;
 use crate::iommu::IovaRange;
 use crate::mock::memory::{Block, Reacher};
 use crate::mock::{Bus, BusError, Call, Memory, Plan, Step, Violation, ViolationKind, Witness};
@@ -175,7 +176,7 @@ impl<B> Nic<B> {
     #[must_use]
     pub fn blocks(&self) -> usize {
         let state = lock(&self.state);
-        state.regions.values().fold(0, |sum, region| sum.wrapping_add(region.blocks.len()))
+        state.regions.values().fold(0, |sum, region| sum.plus(region.blocks.len()))
     }
 }
 
@@ -370,9 +371,9 @@ impl Region {
         let (index, offset) = self.layout.locate(iova).ok_or(outside)?;
         let block = usize::try_from(index).ok().and_then(|index| self.blocks.get(index));
         let block = block.ok_or(outside)?;
-        let left = self.layout.page_size.bytes().wrapping_sub(offset);
+        let left = self.layout.page_size.bytes().minus(offset);
         let len = usize::try_from(left).map_or(most, |left| left.min(most));
-        Ok((PhysAddr::new(block.get().wrapping_add(offset)), len))
+        Ok((PhysAddr::new(block.get().plus(offset)), len))
     }
 }
 

@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 use crate::addr::{Iova, PhysAddr};
+use crate::exact::{self, Exact as _};
 use crate::iommu::{IovaRange, Prot};
 use crate::mock::memory::Block;
 use crate::page_size::{PageSize, PageSizes};
@@ -118,7 +119,7 @@ const fn mask(bits: u32) -> u64 {
     if bits == 0 {
         0
     } else {
-        u64::MAX.wrapping_shr(64u32.saturating_sub(bits))
+        exact::u64::shifted_down(u64::MAX, exact::u32::minus(u64::BITS, bits))
     }
 }
 
@@ -133,14 +134,14 @@ struct Piece {
 
 impl Level {
     const fn index(self, address: u64) -> u64 {
-        address.wrapping_shr(self.shift) & mask(self.bits)
+        exact::u64::shifted_down(address, self.shift) & mask(self.bits)
     }
 
     /// The slots that a range of one table lies in.
     fn pieces(self, first: u64, last: u64) -> impl Iterator<Item = Piece> {
-        let base = first & !mask(self.shift.wrapping_add(self.bits));
+        let base = first & !mask(self.shift.plus(self.bits));
         (self.index(first)..=self.index(last)).map(move |index| {
-            let slot = base | index.wrapping_shl(self.shift);
+            let slot = base | index.shifted_up(self.shift);
             let slot_last = slot | mask(self.shift);
             Piece {
                 index: usize::try_from(index).unwrap_or(usize::MAX),
@@ -157,9 +158,9 @@ impl Node {
     /// A table of the highest of `levels`, without entries.
     fn new(levels: &[Level], counts: &mut Counts) -> Self {
         let slots: Box<[Slot]> = levels.last().map_or_else(Box::default, |level| {
-            (0..1u32.wrapping_shl(level.bits)).map(|_| Slot::Empty).collect()
+            (0..1u32.shifted_up(level.bits)).map(|_| Slot::Empty).collect()
         });
-        counts.slots = counts.slots.wrapping_add(len(&slots));
+        counts.slots = counts.slots.plus(len(&slots));
         Self { slots, used: 0 }
     }
 
@@ -168,20 +169,19 @@ impl Node {
         let Some((level, below)) = levels.split_last() else {
             return Self::default();
         };
-        let mut phys = whole.phys.get();
-        let entries = 1u32.wrapping_shl(level.bits);
+        let entries = 1u32.shifted_up(level.bits);
         let mut slots = Vec::new();
-        for _ in 0..entries {
-            let part = Leaf { phys: PhysAddr::new(phys), ..whole };
+        for index in 0..entries {
+            let offset = u64::from(index).shifted_up(level.shift);
+            let part = Leaf { phys: PhysAddr::new(whole.phys.get().plus(offset)), ..whole };
             slots.push(if level.has_leaves {
-                counts.leaves = counts.leaves.wrapping_add(1);
+                counts.leaves = counts.leaves.plus(1);
                 Slot::Leaf(part)
             } else {
                 Slot::Table(Box::new(Self::split(below, part, counts)))
             });
-            phys = phys.wrapping_add(1u64.wrapping_shl(level.shift));
         }
-        counts.slots = counts.slots.wrapping_add(len(&slots));
+        counts.slots = counts.slots.plus(len(&slots));
         Self { slots: slots.into(), used: entries }
     }
 }
@@ -201,7 +201,7 @@ impl Table {
 
     /// What the tables take in the memory of hardware.
     pub(super) const fn bytes(&self) -> u64 {
-        self.counts.slots.wrapping_mul(ENTRY_BYTES)
+        exact::u64::times(self.counts.slots, ENTRY_BYTES)
     }
 
     pub(super) const fn leaves(&self) -> u64 {
@@ -221,7 +221,7 @@ impl Table {
         count: u64,
         first: Leaf,
     ) -> (u64, Option<Iova>) {
-        let Some(more) = count.wrapping_shl(size.shift()).checked_sub(1) else {
+        let Some(more) = count.shifted_up(size.shift()).checked_sub(1) else {
             return (0, None);
         };
         let mut job = Map {
@@ -231,7 +231,7 @@ impl Table {
             pages: 0,
             counts: &mut self.counts,
         };
-        let last = iova.get().wrapping_add(more);
+        let last = iova.get().plus(more);
         let blocked = job.node(&mut self.root, &self.levels, iova.get(), last).err();
         (job.pages, blocked.map(Iova::new))
     }
@@ -287,7 +287,7 @@ impl Table {
 
 /// The last address that a table of these levels can translate.
 fn reach(levels: &[Level]) -> u64 {
-    levels.last().map_or(0, |top| mask(top.shift.wrapping_add(top.bits)))
+    levels.last().map_or(0, |top| mask(top.shift.plus(top.bits)))
 }
 
 fn levels(sizes: PageSizes, last: Iova) -> Vec<Level> {
@@ -295,21 +295,21 @@ fn levels(sizes: PageSizes, last: Iova) -> Vec<Level> {
     let Some(smallest) = sizes.smallest() else {
         return levels;
     };
-    let needed = 64u32.wrapping_sub(last.get().leading_zeros());
+    let needed = u64::BITS.minus(last.get().leading_zeros());
     // A page may be as large as all addresses together: it needs an entry, too.
     let as_large = PageSize::from_shift(needed).is_some_and(|size| sizes.has(size));
-    let reach = needed.wrapping_add(u32::from(as_large));
+    let reach = needed.plus(u32::from(as_large));
     let mut shift = smallest.shift();
     while shift < reach {
-        let larger = PageSize::from_shift(shift.wrapping_add(1));
+        let larger = PageSize::from_shift(shift.plus(1));
         let next = larger
             .and_then(|larger| sizes.at_least(larger).smallest())
             .map_or(reach, PageSize::shift)
             .min(reach);
-        let bits = next.wrapping_sub(shift).min(MAX_BITS);
+        let bits = next.minus(shift).min(MAX_BITS);
         let has_leaves = PageSize::from_shift(shift).is_some_and(|size| sizes.has(size));
         levels.push(Level { shift, bits, has_leaves });
-        shift = shift.wrapping_add(bits);
+        shift = shift.plus(bits);
     }
     levels
 }
@@ -317,7 +317,7 @@ fn levels(sizes: PageSizes, last: Iova) -> Vec<Level> {
 struct Map<'a> {
     /// The level of the leaves.
     shift: u32,
-    /// From an IOVA to the memory that it shall lead to.
+    /// From an IOVA to the memory that it shall lead to, modulo 2^64.
     distance: u64,
     like: Leaf,
     pages: u64,
@@ -353,12 +353,11 @@ impl Map<'_> {
                 }
                 Slot::Table(table) => self.node(table, below, piece.first, piece.last)?,
                 Slot::Empty => {
-                    node.used = node.used.wrapping_add(1);
+                    node.used = node.used.plus(1);
                     *slot = if is_here {
-                        self.pages = self.pages.wrapping_add(1);
-                        self.counts.leaves = self.counts.leaves.wrapping_add(1);
-                        self.counts.bytes =
-                            self.counts.bytes.wrapping_add(1u128.wrapping_shl(level.shift));
+                        self.pages = self.pages.plus(1);
+                        self.counts.leaves = self.counts.leaves.plus(1);
+                        self.counts.bytes = self.counts.bytes.saturating_add(1 << level.shift);
                         let phys = PhysAddr::new(piece.first.wrapping_add(self.distance));
                         Slot::Leaf(Leaf { phys, ..self.like })
                     } else {
@@ -399,7 +398,7 @@ impl<F: FnMut(Block)> Unmap<'_, F> {
             if let Slot::Leaf(leaf) = *slot {
                 let is_cut = piece.first != piece.slot || piece.last != piece.slot_last;
                 if is_cut && self.split && !below.is_empty() {
-                    self.counts.leaves = self.counts.leaves.wrapping_sub(1);
+                    self.counts.leaves = self.counts.leaves.minus(1);
                     *slot = Slot::Table(Box::new(Node::split(below, leaf, self.counts)));
                 }
             }
@@ -413,30 +412,29 @@ impl<F: FnMut(Block)> Unmap<'_, F> {
                         (self.gone)(Block { size, iova: Iova::new(piece.slot), phys: leaf.phys });
                     }
                     *slot = Slot::Empty;
-                    let bytes = piece.slot_last.wrapping_sub(piece.slot).wrapping_add(1);
+                    let bytes = piece.slot_last.minus(piece.slot).plus(1);
                     self.done.bytes = self.done.bytes.saturating_add(bytes);
-                    self.done.leaves = self.done.leaves.wrapping_add(1);
-                    self.counts.leaves = self.counts.leaves.wrapping_sub(1);
-                    self.counts.bytes = self.counts.bytes.wrapping_sub(u128::from(bytes));
+                    self.done.leaves = self.done.leaves.plus(1);
+                    self.counts.leaves = self.counts.leaves.minus(1);
+                    self.counts.bytes = self.counts.bytes.saturating_sub(u128::from(bytes));
                     // Whoever unmaps the head of a leaf has unmapped its tail, too.
-                    let edge = Iova::new(piece.last.wrapping_add(1));
                     if piece.last == piece.slot_last {
                         Ok(())
                     } else {
-                        Err(Stop::Cut(edge))
+                        Err(Stop::Cut(Iova::new(piece.last.plus(1))))
                     }
                 }
                 Slot::Table(table) => {
                     let stop = self.node(table, below, piece.first, piece.last);
                     if table.used == 0 {
-                        self.counts.slots = self.counts.slots.wrapping_sub(len(&table.slots));
+                        self.counts.slots = self.counts.slots.minus(len(&table.slots));
                         *slot = Slot::Empty;
                     }
                     stop
                 }
             };
             if matches!(slot, Slot::Empty) {
-                node.used = node.used.wrapping_sub(1);
+                node.used = node.used.minus(1);
             }
             stop?;
         }

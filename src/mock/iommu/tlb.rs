@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 use crate::addr::{Iova, PhysAddr};
+use crate::exact::Exact as _;
 use crate::iommu::{IovaRange, Prot};
 use crate::mock::memory::Block;
 use crate::page_size::{PageSize, PageSizes};
@@ -56,7 +57,7 @@ impl Extent {
     fn blocks(&self, indices: Range<u64>) -> impl Iterator<Item = Block> {
         let Block { size, iova, phys } = self.first;
         indices.map_while(move |index| {
-            let offset = index.wrapping_shl(size.shift());
+            let offset = index.checked_mul(size.bytes())?;
             Some(Block { size, iova: iova.checked_add(offset)?, phys: phys.checked_add(offset)? })
         })
     }
@@ -69,7 +70,7 @@ impl Extent {
     /// Which of its pages have all of their addresses in `range`.
     fn inside(&self, range: IovaRange) -> Range<u64> {
         let Block { size, iova, .. } = self.first;
-        let count = |bytes: u64| bytes.wrapping_shr(size.shift());
+        let count = |bytes: u64| bytes.shifted_down(size.shift());
         let before = range.first().checked_offset_from(iova).unwrap_or(0);
         let first = count(before).saturating_add(u64::from(before & size.mask() != 0));
         let last = range.last().checked_offset_from(iova);
@@ -117,7 +118,7 @@ impl Tlb {
         }
         if let Some((_, pages)) = self.sizes.iter_mut().find(|(of, _)| *of == size) {
             let age = self.next_age;
-            self.next_age = age.wrapping_add(1);
+            self.next_age = age.plus(1);
             pages.insert(first, Page { cached, age });
             self.by_age.insert(age, (size, first));
         }

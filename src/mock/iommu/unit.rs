@@ -13,6 +13,7 @@ use super::table::{Leaf, Stop, Table};
 use super::tlb::{Cached, Tlb};
 use super::{DmaFault, IommuConfig, Lie};
 use crate::addr::{Iova, PhysAddr};
+use crate::exact::{self, Exact as _};
 use crate::granule::Tile;
 use crate::iommu::{Cuts, DirtyDomain, Domain, Entry, IovaRange, Prot, RangeGather, ReadDomain};
 use crate::mock::memory::{Block, Reacher};
@@ -355,13 +356,13 @@ impl Iommu {
         if tile.count == 0 {
             return Err("a tile has no pages");
         }
-        if tile.count > u64::MAX.wrapping_shr(size.shift()) {
+        if tile.count > u64::MAX.shifted_down(size.shift()) {
             return Err("a tile has more bytes than 64 bits can count");
         }
         if !tile.iova.is_aligned(size) || !tile.phys.is_aligned(size) {
             return Err("a tile lies at no multiple of its page size");
         }
-        if tile.phys.checked_add(tile.len().wrapping_sub(1)).is_none() {
+        if tile.phys.checked_add(tile.len().minus(1)).is_none() {
             return Err("the memory of a tile wraps");
         }
         match IovaRange::new(tile.iova, tile.len()) {
@@ -404,7 +405,7 @@ impl Iommu {
                 reacher.unmap(block);
             }
         });
-        state.stats.pages_unmapped = state.stats.pages_unmapped.wrapping_add(done.leaves);
+        state.stats.pages_unmapped = state.stats.pages_unmapped.plus(done.leaves);
         let lie = state.lie.take_if(|lie| lie.liar() == Liar::Unmap && done.bytes != 0);
         let seen = done.stop.map(|stop| {
             let (kind, at) = match stop {
@@ -446,7 +447,7 @@ impl State {
         let notes = write && self.tracks_dirty;
         let denied = DmaFault::NotPermitted { iova, write };
         if let Some(hit) = self.tlb.find(iova) {
-            self.stats.tlb_hits = self.stats.tlb_hits.wrapping_add(1);
+            self.stats.tlb_hits = self.stats.tlb_hits.plus(1);
             if !hit.cached.prot.contains(needs) {
                 return Err(denied);
             }
@@ -460,7 +461,7 @@ impl State {
             }
             return Ok(within(hit.cached.phys, iova, hit.size));
         }
-        self.stats.tlb_misses = self.stats.tlb_misses.wrapping_add(1);
+        self.stats.tlb_misses = self.stats.tlb_misses.plus(1);
         let found = self.table.find(iova).ok_or(DmaFault::NotMapped { iova })?;
         if !found.leaf.prot.contains(needs) {
             return Err(denied);
@@ -475,7 +476,7 @@ impl State {
 /// Where `iova` leads in a page at `phys`, and the bytes from there to the end of the page.
 const fn within(phys: PhysAddr, iova: Iova, size: PageSize) -> (PhysAddr, u64) {
     let offset = iova.offset_in(size);
-    (PhysAddr::new(phys.get().wrapping_add(offset)), size.bytes().wrapping_sub(offset))
+    (PhysAddr::new(exact::u64::plus(phys.get(), offset)), exact::u64::minus(size.bytes(), offset))
 }
 
 impl Mapped {
@@ -508,7 +509,7 @@ unsafe impl Domain for Iommu {
     unsafe fn map(&self, tile: Tile, prot: Prot) -> (u64, Result<(), MapFault>) {
         let mut guard = lock(&self.state);
         let state = &mut *guard;
-        state.stats.map_calls = state.stats.map_calls.wrapping_add(1);
+        state.stats.map_calls = state.stats.map_calls.plus(1);
         if let Err(what) = self.check(&tile) {
             self.bad_call(Call::Map, what, tile.iova);
             return (0, Err(MapFault::BadCall));
@@ -528,7 +529,7 @@ unsafe impl Domain for Iommu {
         let leaf = Leaf { phys: tile.phys, prot, dirty: false };
         let (mut pages, in_the_way) = state.table.map(tile.iova, tile.page_size, count, leaf);
         if self.config.cuts == Cuts::Never {
-            let mapped = IovaRange::new(tile.iova, pages.wrapping_shl(tile.page_size.shift()));
+            let mapped = IovaRange::new(tile.iova, pages.shifted_up(tile.page_size.shift()));
             match mapped {
                 Ok(call) if pages == tile.count => state.calls.push(call),
                 Ok(part) => {
@@ -538,7 +539,7 @@ unsafe impl Domain for Iommu {
                 Err(_) => {}
             }
         }
-        state.stats.pages_mapped = state.stats.pages_mapped.wrapping_add(pages);
+        state.stats.pages_mapped = state.stats.pages_mapped.plus(pages);
         let badly_pinned = self.reach(&tile, pages, prot);
         let over = in_the_way.filter(|_| self.config.strict_overlap).map(|iova| {
             let phys = state.table.find(iova).and_then(|found| found.block().at(iova));
@@ -548,7 +549,7 @@ unsafe impl Domain for Iommu {
         let lie = state.lie.take_if(|lie| lie.liar() == Liar::Map && !honest);
         drop(guard);
         self.config.witness.saw_all(badly_pinned.into_iter().chain(over));
-        let bytes = pages.wrapping_shl(tile.page_size.shift());
+        let bytes = pages.shifted_up(tile.page_size.shift());
         if let Some(iova) = in_the_way {
             return (bytes, Err(MapFault::Exists { iova }));
         }
@@ -565,7 +566,7 @@ unsafe impl Domain for Iommu {
 
     fn sync_map(&self, range: IovaRange) -> Result<(), MapFault> {
         let mut state = lock(&self.state);
-        state.stats.sync_calls = state.stats.sync_calls.wrapping_add(1);
+        state.stats.sync_calls = state.stats.sync_calls.plus(1);
         drop(state);
         if !self.config.aperture.covers(&range) {
             let what = "a range to be synced lies outside the aperture";
@@ -611,7 +612,7 @@ unsafe impl Domain for Iommu {
     fn flush(&self, gather: Pin<&mut RangeGather>) {
         let Some(range) = gather.get_mut().take() else { return };
         let mut state = lock(&self.state);
-        state.stats.flushes = state.stats.flushes.wrapping_add(1);
+        state.stats.flushes = state.stats.flushes.plus(1);
         if state.lie == Some(Lie::PretendsToFlush) {
             state.lie = None;
         } else {
@@ -627,8 +628,9 @@ impl Iommu {
         let (reacher, size) = (self.reacher.as_ref()?, tile.page_size);
         let mut first = None;
         for page in 0..pages {
-            let offset = page.wrapping_shl(size.shift());
-            let (iova, phys) = (tile.iova.checked_add(offset)?, tile.phys.checked_add(offset)?);
+            let offset = page.shifted_up(size.shift());
+            let iova = Iova::new(tile.iova.get().plus(offset));
+            let phys = PhysAddr::new(tile.phys.get().plus(offset));
             let block = Block { size, iova, phys };
             let writable = prot.contains(Prot::WRITE);
             first = first.or(reacher.map(Call::Map, block, IovaRange::ALL, writable));
@@ -638,7 +640,7 @@ impl Iommu {
 
     fn count_unmap(&self) {
         let mut state = lock(&self.state);
-        state.stats.unmap_calls = state.stats.unmap_calls.wrapping_add(1);
+        state.stats.unmap_calls = state.stats.unmap_calls.plus(1);
     }
 }
 
@@ -648,13 +650,14 @@ unsafe impl ReadDomain for Iommu {
     fn read(&self, iova: Iova) -> Option<Entry> {
         let mut guard = lock(&self.state);
         let state = &mut *guard;
-        state.stats.reads = state.stats.reads.wrapping_add(1);
+        state.stats.reads = state.stats.reads.plus(1);
         let found = state.table.find(iova)?;
         let lie = state.lie.take_if(|lie| lie.liar() == Liar::Read);
         let (phys, len) = within(found.leaf.phys, iova, found.size);
         match lie {
             Some(Lie::ReadsNothing) => None,
             Some(Lie::ReadsElsewhere) => {
+                // There may be none: it is a lie anyway.
                 let next = phys.get().wrapping_add(found.size.bytes());
                 Some(Entry::new(PhysAddr::new(next), len))
             }
@@ -692,7 +695,7 @@ unsafe impl DirtyDomain for Iommu {
                 if most == Some(told) {
                     return ControlFlow::Break(());
                 }
-                told = told.wrapping_add(1);
+                told = told.plus(1);
                 dirty.push(found.range());
                 if clear && range.covers(&found.range()) {
                     gather.add(found.range());

@@ -7,6 +7,7 @@ use super::super::witness::{Call, Violation, ViolationKind};
 use super::machine::{Inner, Memory};
 use super::process::Process;
 use crate::addr::{Pfn, PhysAddr};
+use crate::exact::Exact as _;
 use crate::umem::{PageAccess, Place};
 use core::ops::Range;
 
@@ -17,16 +18,16 @@ pub(super) fn parts(
     len: usize,
     shift: u32,
 ) -> impl Iterator<Item = Option<(u64, usize, Range<usize>)>> {
-    let bytes = 1u64.wrapping_shl(shift);
+    let bytes = 1u64.shifted_up(shift);
     let mut done = 0usize;
     core::iter::from_fn(move || {
         let left = len.checked_sub(done).filter(|left| *left != 0)?;
         let part = (|| {
             let at = start.checked_add(done as u64)?;
-            let offset = at & bytes.wrapping_sub(1);
-            let here = usize::try_from(bytes.wrapping_sub(offset)).ok()?.min(left);
+            let offset = at & bytes.minus(1);
+            let here = usize::try_from(bytes.minus(offset)).ok()?.min(left);
             let range = done..done.checked_add(here)?;
-            Some((at.wrapping_shr(shift), usize::try_from(offset).ok()?, range))
+            Some((at.shifted_down(shift), usize::try_from(offset).ok()?, range))
         })();
         done = part.as_ref().map_or(len, |(_, _, range)| range.end);
         Some(part)

@@ -13,6 +13,7 @@ use super::machine::Inner;
 use super::page_table::Entry;
 use super::zone::Zone;
 use crate::addr::UserAddr;
+use crate::exact::Exact as _;
 use crate::umem::PinFlags;
 use core::fmt;
 
@@ -207,7 +208,7 @@ impl Inner {
     fn fault_in_huge(&self, state: &mut State, found: &Found, want: Want) -> Option<()> {
         let order = found.area.order;
         let pages = 1u64.checked_shl(order).filter(|_| order != 0)?;
-        let before = found.page & pages.wrapping_sub(1);
+        let before = found.page & pages.minus(1);
         let after = pages.checked_sub(before)?;
         if before > found.before || after > found.left {
             return None;

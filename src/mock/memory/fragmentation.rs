@@ -10,6 +10,8 @@
 //! ```
 #![forbid(unsafe_code)]
 
+use crate::exact::{self, Exact as _};
+
 /// The order in which the free frames of a zone are handed out.
 ///
 /// It applies to folios of any size: the second folio of order 9 lies behind the first one, before
@@ -56,16 +58,16 @@ impl Fragmentation {
             Self::None => place,
             Self::Reverse => last.checked_sub(place)?,
             Self::Alternate => {
-                let even = last.wrapping_shr(1).saturating_add(1);
+                let even = last.shifted_down(1).saturating_add(1);
                 match place.checked_sub(even) {
-                    None => place.wrapping_shl(1),
-                    Some(odd) => odd.wrapping_shl(1).saturating_add(1),
+                    None => place.shifted_up(1),
+                    Some(odd) => odd.shifted_up(1).saturating_add(1),
                 }
             }
             Self::Seeded { seed, run_order } => {
                 let together = together(run_order, order);
-                let group = shuffled(place.wrapping_shr(together), groups(blocks, together), seed);
-                group.wrapping_shl(together) | place & mask(together)
+                let group = shuffled(place.shifted_down(together), groups(blocks, together), seed);
+                group.shifted_up(together) | place & mask(together)
             }
         };
         (block <= last).then_some(block)
@@ -78,17 +80,17 @@ fn together(run_order: u32, order: u32) -> u32 {
 }
 
 fn groups(blocks: u64, together: u32) -> u64 {
-    blocks.saturating_add(mask(together)).wrapping_shr(together)
+    blocks.saturating_add(mask(together)).shifted_down(together)
 }
 
 const fn mask(bits: u32) -> u64 {
-    1u64.wrapping_shl(bits).wrapping_sub(1)
+    exact::u64::minus(exact::u64::shifted_up(1, bits), 1)
 }
 
 /// Where `number`, below `count`, goes in a shuffle of all the numbers below `count`.
 fn shuffled(number: u64, count: u64, seed: u64) -> u64 {
     let bits = 64u32.saturating_sub(count.saturating_sub(1).leading_zeros()).max(1);
-    let half = bits.wrapping_shr(1).max(1);
+    let half = (bits >> 1).max(1);
     let mask = mask(bits.min(63));
     let keys = [0, 1, 2].map(|index| split_mix(seed.wrapping_add(index)));
     let mut number = number & mask;
@@ -96,10 +98,10 @@ fn shuffled(number: u64, count: u64, seed: u64) -> u64 {
     // beyond the count is shuffled again; it must come back, for it came from below the count.
     loop {
         for key in keys {
-            number = number.wrapping_add(key.wrapping_shr(32)) & mask;
-            number ^= number.wrapping_shr(half);
+            number = number.wrapping_add(key >> 32) & mask;
+            number ^= number.shifted_down(half);
             number = number.wrapping_mul(key | 1) & mask;
-            number ^= number.wrapping_shr(half);
+            number ^= number.shifted_down(half);
         }
         if number < count {
             return number;

@@ -24,13 +24,14 @@
 #![forbid(unsafe_code)]
 
 use crate::addr::UserAddr;
+use crate::exact::Exact as _;
 use crate::sync::{AtomicU64, Note, Ordering};
 
 /// Nobody may pin the folio: it is free, on the move, or not the first frame of a folio.
 const FROZEN: u64 = 1 << 63;
 /// Nobody maps the folio any more: the last unpin frees it.
 const ORPHAN: u64 = 1 << 62;
-const COUNT: u64 = ORPHAN.wrapping_sub(1);
+const COUNT: u64 = ORPHAN - 1;
 
 /// The page is to be written back: somebody has said so.
 const DIRTY: u64 = 1;
@@ -132,12 +133,12 @@ impl Frame {
     /// The order of the folio that the frame belongs to.
     pub(crate) fn order(&self) -> u32 {
         let order = self.page.load(Ordering::Acquire) & ORDER;
-        order.wrapping_shr(ORDER_SHIFT).try_into().unwrap_or(0)
+        (order >> ORDER_SHIFT).try_into().unwrap_or(0)
     }
 
     /// Makes the frame a page of a folio. It is frozen still.
     pub(crate) fn take(&self, order: u32) {
-        let order = u64::from(order).wrapping_shl(ORDER_SHIFT) & ORDER;
+        let order = u64::from(order).shifted_up(ORDER_SHIFT) & ORDER;
         self.page.store(IN_USE | order, Ordering::Release);
     }
 
@@ -194,7 +195,7 @@ impl Frame {
 
     /// How often the page is pinned.
     pub(crate) fn pins(&self) -> u64 {
-        self.page.load(Ordering::Acquire).wrapping_shr(PIN_SHIFT)
+        self.page.load(Ordering::Acquire) >> PIN_SHIFT
     }
 
     /// Remembers that the page is written through a pin; false if it is not pinned.

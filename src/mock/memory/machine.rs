@@ -12,6 +12,7 @@ use super::page_table::MAX_PFN;
 use super::reach::Reach;
 use super::zone::{Frames, Zone};
 use crate::addr::Pfn;
+use crate::exact::Exact as _;
 use crate::page_size::{PageSize, PageSizes};
 use crate::sgl::MemoryKind;
 use crate::sync::{lock, AtomicU64, Mutex, OnceLock, Ordering};
@@ -295,7 +296,7 @@ impl Inner {
     /// The first frame of the folio: folios are aligned to their size.
     pub(super) fn head_of(&self, pfn: u64) -> Option<u64> {
         let order = self.peek(pfn)?.order();
-        Some(pfn.checked_shr(order)?.wrapping_shl(order))
+        Some(pfn.checked_shr(order)?.shifted_up(order))
     }
 }
 

@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 use super::sparse::Sparse;
+use crate::exact;
 use crate::sync::{AtomicU64, Ordering};
 use core::fmt;
 
@@ -37,17 +38,17 @@ impl Entry {
     /// who should not.
     pub(super) const fn present(pfn: u64, exclusive: bool) -> Self {
         let exclusive = if exclusive { EXCLUSIVE } else { 0 };
-        Self(pfn.wrapping_shl(NUMBER_SHIFT) | PRESENT | exclusive)
+        Self(exact::u64::shifted_up(pfn, NUMBER_SHIFT) | PRESENT | exclusive)
     }
 
     /// A page that was never written: the one frame of zeros.
     pub(super) const fn zero(pfn: u64) -> Self {
-        Self(pfn.wrapping_shl(NUMBER_SHIFT) | PRESENT | ZERO)
+        Self(exact::u64::shifted_up(pfn, NUMBER_SHIFT) | PRESENT | ZERO)
     }
 
     /// A page whose contents are kept elsewhere.
     pub(super) const fn swapped(slot: u64) -> Self {
-        Self(slot.wrapping_shl(NUMBER_SHIFT) | SWAPPED)
+        Self(exact::u64::shifted_up(slot, NUMBER_SHIFT) | SWAPPED)
     }
 
     pub(super) const fn is_present(self) -> bool {
@@ -90,13 +91,13 @@ impl Entry {
     }
 
     const fn number(self) -> u64 {
-        self.0.wrapping_shr(NUMBER_SHIFT)
+        self.0 >> NUMBER_SHIFT
     }
 
     /// The same, in another frame.
     pub(super) const fn moved_to(self, pfn: u64) -> Self {
-        let low = 1u64.wrapping_shl(NUMBER_SHIFT).wrapping_sub(1);
-        Self(pfn.wrapping_shl(NUMBER_SHIFT) | self.0 & low)
+        let low = (1 << NUMBER_SHIFT) - 1;
+        Self(exact::u64::shifted_up(pfn, NUMBER_SHIFT) | self.0 & low)
     }
 
     /// The same frame, exclusive or not.
@@ -110,7 +111,7 @@ impl Entry {
 
     /// What the entry of the page `pages` further up is, if the frames are neighbours.
     const fn further(self, pages: u64) -> Self {
-        Self(self.0.wrapping_add(pages.wrapping_shl(NUMBER_SHIFT)))
+        Self(exact::u64::plus(self.0, exact::u64::shifted_up(pages, NUMBER_SHIFT)))
     }
 }
 

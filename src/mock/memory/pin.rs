@@ -17,6 +17,7 @@ use super::machine::Inner;
 use super::page_table::Entry;
 use super::process::Process;
 use crate::addr::{Pfn, UserAddr};
+use crate::exact::Exact as _;
 use crate::page_size::PageSize;
 use crate::sgl::PageRun;
 use crate::sync::{lock, Ordering};
@@ -146,7 +147,7 @@ impl Inner {
     /// Counts the pins of single pages; those of the folio have been counted.
     fn count_pins(&self, found: &Found, pfn: u64, pages: u64, want: Want) -> Option<PageRun> {
         for (pfn, page) in (pfn..pfn.saturating_add(pages)).zip(found.page..) {
-            let user = UserAddr::new(page.wrapping_shl(self.page.shift()));
+            let user = UserAddr::new(page.shifted_up(self.page.shift()));
             self.frame(pfn)?.add_pin(user, want.write);
         }
         PageRun::new(Pfn::new(pfn), pages, self.kind_of(pfn)).ok()
@@ -166,9 +167,11 @@ impl Inner {
         let mut seen = Vec::new();
         let mut not_pinned = Vec::new();
         let mut saw = |pfn, kind| seen.push(self.about(kind, Call::Unpin, Pfn::new(pfn)));
-        let first = at.get().wrapping_shr(self.page.shift());
-        for (pfn, page) in pages.clone().zip(first..) {
-            let at = UserAddr::new(page.wrapping_shl(self.page.shift()));
+        let mut next = at.align_down(self.page);
+        for pfn in pages.clone() {
+            let at = next;
+            // A wrong address may wrap: it is found out.
+            next = UserAddr::new(at.get().wrapping_add(self.page.bytes()));
             match self.peek(pfn).map_or(Err(NotPinned), |frame| frame.drop_pin(at, dirty)) {
                 Ok(last) => {
                     if last.lost {
@@ -192,7 +195,7 @@ impl Inner {
         while !left.is_empty() {
             // A folio at a time. A page that is not pinned may belong to none.
             let size = 1u64.checked_shl(self.order_of(left.start)).unwrap_or(1);
-            let head = left.start & !size.wrapping_sub(1);
+            let head = left.start & !size.minus(1);
             let stop = head.saturating_add(size).min(left.end);
             let pinned = (left.start..stop)
                 .filter(|pfn| not_pinned.binary_search(pfn).is_err())
@@ -217,7 +220,7 @@ fn pages_in_folio(
     max: u64,
 ) -> Option<(u64, u64)> {
     let size = 1u64.checked_shl(order)?;
-    let inside = pfn & size.wrapping_sub(1);
+    let inside = pfn & size.minus(1);
     let max = max.min(found.left).min(size.checked_sub(inside)?);
     let pages = found.table.matching(found.index, entry, max);
     (pages != 0).then_some((pfn.checked_sub(inside)?, pages))

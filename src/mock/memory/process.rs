@@ -11,6 +11,7 @@ use super::machine::{Inner, Memory};
 use super::page_table::{Entry, PageTable};
 use super::zone::Zone;
 use crate::addr::{Pfn, UserAddr};
+use crate::exact::Exact as _;
 use crate::sync::{lock, AtomicU64, Mutex, Ordering};
 use crate::umem::UserRange;
 use core::{fmt, ops::Range};
@@ -341,11 +342,11 @@ impl Process {
     }
 
     pub(super) fn page_number(&self, at: UserAddr) -> u64 {
-        at.get().wrapping_shr(self.shift())
+        at.get().shifted_down(self.shift())
     }
 
     fn addr_of(&self, page: u64) -> UserAddr {
-        UserAddr::new(page.wrapping_shl(self.shift()))
+        UserAddr::new(page.shifted_up(self.shift()))
     }
 
     /// The numbers of the pages that hold a byte of the range.
@@ -402,7 +403,7 @@ impl Inner {
                     state.add_map(copy, copy, child, to);
                     Entry::present(copy, true)
                 } else {
-                    let base = to.wrapping_sub(pfn.wrapping_sub(head));
+                    let base = to.wrapping_sub(pfn.minus(head));
                     state.add_maps(head, child, base, 1);
                     shared
                 }

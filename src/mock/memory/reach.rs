@@ -17,6 +17,7 @@ use super::super::witness::{Call, Violation, ViolationKind};
 use super::frame::Frame;
 use super::machine::{Inner, Memory};
 use crate::addr::{Iova, Pfn, PhysAddr};
+use crate::exact::Exact as _;
 use crate::iommu::IovaRange;
 use crate::page_size::PageSize;
 use crate::sgl::PageRun;
@@ -162,7 +163,7 @@ impl Reacher {
     /// Somebody new, who reaches nothing.
     pub(in super::super) fn new(memory: &Memory) -> Self {
         let mut reach = reach_of(memory);
-        reach.reachers = reach.reachers.saturating_add(1);
+        reach.reachers = reach.reachers.plus(1);
         let number = reach.reachers;
         drop(reach);
         Self { memory: memory.clone(), number }

@@ -3,6 +3,7 @@
 //! it is read without a lock.
 #![forbid(unsafe_code)]
 
+use crate::exact::Exact as _;
 use crate::sync::OnceLock;
 use core::fmt;
 use std::boxed::Box;
@@ -32,7 +33,7 @@ enum Node<T> {
 impl<T: Default> Node<T> {
     /// A node for the places up to `last`, of which those below it tell `shift` bits apart.
     fn new(shift: u32, last: u64) -> Self {
-        let slots = 0..=last.wrapping_shr(shift).min(NODE_MASK);
+        let slots = 0..=last.shifted_down(shift).min(NODE_MASK);
         if shift == 0 {
             Self::Items(slots.map(|_| T::default()).collect())
         } else {
@@ -43,7 +44,7 @@ impl<T: Default> Node<T> {
 
 /// The index, in a node, of what leads to a place.
 fn index(place: u64, shift: u32) -> usize {
-    usize::try_from(place.wrapping_shr(shift) & NODE_MASK).unwrap_or(usize::MAX)
+    usize::try_from(place.shifted_down(shift) & NODE_MASK).unwrap_or(usize::MAX)
 }
 
 impl<T: Default> Sparse<T> {
@@ -105,7 +106,7 @@ impl<T: Default> Sparse<T> {
                 Node::Items(items) => return items.get(index(place, 0)).ok_or(place),
                 Node::Nodes(nodes) => {
                     let below = nodes.get(index(place, shift)).and_then(OnceLock::get);
-                    node = below.ok_or(place | 1u64.wrapping_shl(shift).wrapping_sub(1))?;
+                    node = below.ok_or(place | 1u64.shifted_up(shift).minus(1))?;
                     shift = shift.saturating_sub(NODE_BITS);
                 }
             }
