@@ -32,7 +32,7 @@ type RegionStorage<U> = <<U as Deref>::Target as Region>::Storage;
 ///
 /// ```
 /// use pinned_sgl::iommu::{Mapping, Prot};
-/// use pinned_sgl::mock::{Area, Device, Iommu, Memory, Process};
+/// use pinned_sgl::mock::{Area, Memory, Process};
 /// use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted, UserRange};
 /// use pinned_sgl::{Iova, PageSizes, UserAddr};
 /// use std::sync::Arc;
@@ -44,10 +44,10 @@ type RegionStorage<U> = <<U as Deref>::Target as Region>::Storage;
 /// let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
 /// let umem = Arc::new(Umem::pin(process, &Unaccounted, request)?);
 ///
-/// let iommu = Arc::new(Iommu::new(PageSizes::SIZE_4K));
+/// let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
 /// let (iova, prot) = (Iova::new(0x8000_0000), Prot::READ | Prot::WRITE);
 /// let mapping = Mapping::map(umem.clone(), iommu.clone(), iova, prot)?;
-/// let device = Device::new(iommu, memory.clone());
+/// let device = memory.device(iommu);
 /// device.write(Iova::new(0x8000_2000), b"from the device")?;
 /// let mut bytes = [0; 15];
 /// umem.read(0x2000, &mut bytes)?;

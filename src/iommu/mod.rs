@@ -40,7 +40,7 @@
 //!
 //! ```
 //! use pinned_sgl::iommu::{Mapping, Prot};
-//! use pinned_sgl::mock::{Area, Device, DmaFault, Iommu, Memory, Process};
+//! use pinned_sgl::mock::{Area, DmaFault, Memory, Process};
 //! use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted, UserRange};
 //! use pinned_sgl::{Iova, PageSizes, UserAddr};
 //! use std::sync::Arc;
@@ -55,15 +55,15 @@
 //!
 //! // Mapped for two devices: one call with two large pages for each; the pages are pinned once.
 //! let sizes = PageSizes::SIZE_4K | PageSizes::SIZE_2M;
-//! let (one, two) = (Arc::new(Iommu::new(sizes)), Arc::new(Iommu::new(sizes)));
+//! let (one, two) = (Arc::new(memory.iommu(sizes)), Arc::new(memory.iommu(sizes)));
 //! let first = Mapping::map(umem.clone(), one.clone(), Iova::new(0), Prot::READ | Prot::WRITE)?;
 //! let second = Mapping::map(umem.clone(), two.clone(), Iova::new(0x8000_0000), Prot::READ)?;
 //! assert_eq!((one.stats().map_calls, one.stats().pages_mapped), (1, 2));
 //! assert_eq!(process.pins_at(range.start()), 1);
 //!
 //! // What one device writes, the other reads; it may not write.
-//! let writer = Device::new(one.clone(), memory.clone());
-//! let reader = Device::new(two.clone(), memory.clone());
+//! let writer = memory.device(one.clone());
+//! let reader = memory.device(two.clone());
 //! writer.write(Iova::new(0x1f_fffe), b"over the border of a page")?;
 //! assert!(reader.reads_as(Iova::new(0x801f_fffe), b"over the border of a page")?);
 //! let iova = Iova::new(0x8000_0000);

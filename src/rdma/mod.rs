@@ -39,7 +39,7 @@
 //! # From the pin to the unpin
 //!
 //! ```
-//! use pinned_sgl::mock::{Area, Memory, Nic, NicFault, Process};
+//! use pinned_sgl::mock::{Area, Memory, NicFault, Process};
 //! use pinned_sgl::rdma::{Access, MemoryRegion, RegisterErrorKind};
 //! use pinned_sgl::umem::{Account, PinFlags, PinRequest, Umem, UserRange};
 //! use pinned_sgl::{Iova, PageSize, PageSizes, UserAddr};
@@ -56,7 +56,7 @@
 //!
 //! // Registered at the address of the process: two blocks of 64K do.
 //! let sizes = PageSizes::SIZE_4K | PageSizes::SIZE_64K;
-//! let nic = Arc::new(Nic::new(memory.clone()).with_page_sizes(sizes));
+//! let nic = Arc::new(memory.nic().with_page_sizes(sizes));
 //! let (iova, access) = (Iova::new(0x10_0040), Access::REMOTE_READ | Access::REMOTE_WRITE);
 //! let region = MemoryRegion::register(umem.clone(), nic.clone(), iova, access)?;
 //! assert_eq!((region.page_size(), region.block_count()), (PageSize::SIZE_64K, 2));

@@ -37,7 +37,7 @@ type TableError<N> = <<N as Deref>::Target as BlockTable>::Error;
 /// [`Domain`](crate::iommu::Domain), at the same time.
 ///
 /// ```
-/// use pinned_sgl::mock::{Area, Memory, Nic, Process};
+/// use pinned_sgl::mock::{Area, Memory, Process};
 /// use pinned_sgl::rdma::{Access, MemoryRegion};
 /// use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted, UserRange};
 /// use pinned_sgl::{Iova, PageSizes, UserAddr};
@@ -53,7 +53,7 @@ type TableError<N> = <<N as Deref>::Target as BlockTable>::Error;
 ///
 /// // Peers see it where it lies in the process.
 /// let sizes = PageSizes::SIZE_4K | PageSizes::SIZE_64K;
-/// let nic = Arc::new(Nic::new(memory.clone()).with_page_sizes(sizes));
+/// let nic = Arc::new(memory.nic().with_page_sizes(sizes));
 /// let access = Access::LOCAL_WRITE | Access::REMOTE_WRITE | Access::REMOTE_READ;
 /// let region = MemoryRegion::register(umem, nic.clone(), Iova::new(0x12_3456), access)?;
 /// nic.write(region.key(), Iova::new(0x12_8000), b"from afar")?;

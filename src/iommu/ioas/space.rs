@@ -35,7 +35,7 @@ pub(super) type DomainError<D> = <<D as Deref>::Target as Domain>::Error;
 ///
 /// ```
 /// use pinned_sgl::iommu::{HeapIoas, IovaRange, Placement, Prot};
-/// use pinned_sgl::mock::{Area, Device, Iommu, Memory, Process};
+/// use pinned_sgl::mock::{Area, Memory, Process};
 /// use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted, UserRange};
 /// use pinned_sgl::{Iova, PageSizes, UserAddr};
 /// use std::sync::Arc;
@@ -48,7 +48,7 @@ pub(super) type DomainError<D> = <<D as Deref>::Target as Domain>::Error;
 /// let umem = Arc::new(Umem::pin(process, &Unaccounted, request)?);
 ///
 /// let mut space = HeapIoas::new();
-/// let first = Arc::new(Iommu::new(PageSizes::SIZE_4K | PageSizes::SIZE_64K));
+/// let first = Arc::new(memory.iommu(PageSizes::SIZE_4K | PageSizes::SIZE_64K));
 /// space.attach(first.clone())?;
 /// let interrupts = space.reserve(IovaRange::new(Iova::new(0xfee0_0000), 0x10_0000)?)?;
 /// let prot = Prot::READ | Prot::WRITE;
@@ -57,10 +57,10 @@ pub(super) type DomainError<D> = <<D as Deref>::Target as Domain>::Error;
 /// assert_eq!(space.translate(fixed.first()), space.translate(anywhere.first()));
 ///
 /// // A domain that comes later gets all that is mapped.
-/// let second = Arc::new(Iommu::new(PageSizes::SIZE_4K));
+/// let second = Arc::new(memory.iommu(PageSizes::SIZE_4K));
 /// let id = space.attach(second.clone())?;
-/// Device::new(second, memory.clone()).write(Iova::new(0x4000_1000), b"shared")?;
-/// assert!(Device::new(first, memory.clone()).reads_as(Iova::new(0x4000_1000), b"shared")?);
+/// memory.device(second).write(Iova::new(0x4000_1000), b"shared")?;
+/// assert!(memory.device(first).reads_as(Iova::new(0x4000_1000), b"shared")?);
 ///
 /// // Gaps do not matter, but no mapping may be cut.
 /// assert!(space.unmap(IovaRange::new(fixed.first(), 0x1000)?).is_err());

@@ -39,7 +39,7 @@ pub use error::{StreamError, StreamErrorKind, StreamUnmapError};
 ///
 /// ```
 /// use pinned_sgl::iommu::{Prot, Stream};
-/// use pinned_sgl::mock::{Area, Device, Iommu, Memory, Process};
+/// use pinned_sgl::mock::{Area, Memory, Process};
 /// use pinned_sgl::umem::{PinFlags, PinRequest, Unaccounted, UserRange};
 /// use pinned_sgl::{Iova, PageSizes, UserAddr};
 /// use std::sync::Arc;
@@ -51,11 +51,11 @@ pub use error::{StreamError, StreamErrorKind, StreamUnmapError};
 /// let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
 ///
 /// // A batch of 16 runs is all the memory that it takes.
-/// let iommu = Arc::new(Iommu::new(PageSizes::SIZE_4K | PageSizes::SIZE_64K));
+/// let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K | PageSizes::SIZE_64K));
 /// let (slots, iova, prot) = ([None; 16], Iova::new(0x8000_0000), Prot::READ | Prot::WRITE);
 /// let stream =
 ///     Stream::map(process.clone(), &Unaccounted, iommu.clone(), slots, request, iova, prot)?;
-/// Device::new(iommu, memory.clone()).write(Iova::new(0x8000_1000), b"streamed")?;
+/// memory.device(iommu).write(Iova::new(0x8000_1000), b"streamed")?;
 /// let mut bytes = [0; 8];
 /// process.read(UserAddr::new(0x10_1000), &mut bytes)?;
 /// assert_eq!(&bytes, b"streamed");
