@@ -158,7 +158,7 @@ impl World {
             iommus.push(machine::iommu(u, 0, of)?);
         }
         let card = || {
-            let nic = Nic::new(memory.clone()).with_plan(&plan).with_witness(&witness);
+            let nic = Nic::new(memory.clone()).with_plan(&plan);
             Arc::new(nic)
         };
         let cards = vec![card(), card()];
@@ -375,7 +375,17 @@ impl World {
             9 => drop(space.unmap(range)),
             10 => drop(space.unmap_cutting(range)),
             11 => drop(space.split(iova)),
-            12 => drop((space.reserve(range), space.unreserve(within[0]))),
+            12 => {
+                let mine = space.reserve(range);
+                let back = mine.map(|mine| {
+                    if place == Placement::Anywhere {
+                        Ok(())
+                    } else {
+                        space.unreserve(mine)
+                    }
+                });
+                assert!(back.is_err() || back.is_ok_and(|back| back.is_ok()));
+            }
             13 => {
                 let _ = space.write(iova, &machine::data(u)?);
                 let _ = space.read(iova, &mut machine::data(u)?);
@@ -496,6 +506,7 @@ impl World {
 
     fn check(&self) {
         self.witness.assert_clean();
+        self.cards.iter().for_each(|card| card.witness().assert_clean());
         let mut reached = BTreeSet::new();
         for entry in self.iommus.iter().flat_map(|iommu| iommu.mapped(IovaRange::ALL)) {
             let last = entry.phys.get() + (entry.range.len().unwrap() - 1);
@@ -535,6 +546,7 @@ impl World {
         self.memory.0.iter().for_each(Memory::assert_no_leak);
         assert!(self.payers.iter().all(|payer| payer.inner().charged() == 0));
         self.witness.assert_clean();
+        self.cards.iter().for_each(|card| card.witness().assert_clean());
         Ok(())
     }
 }
