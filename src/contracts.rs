@@ -94,7 +94,7 @@
 //!
 //! | [`DirtyDomain`] promises | on which relies | shown by |
 //! |---|---|---|
-//! | a page that was written since it was last cleared is reported | [`Ioas::read_dirty`], and who moves a virtual machine by it; no pin does | `ioas_dirty`, `laws/ioas_ops` |
+//! | a page that was written since it was last cleared is reported | [`Ioas::read_dirty`] and [`Ioas::detach`], and who moves a virtual machine by it; no pin does | `ioas_dirty`, `laws/ioas_ops` |
 //!
 //! # Cards
 //!
@@ -116,6 +116,7 @@
 //! [`Ioas::split`]: crate::iommu::Ioas::split
 //! [`Ioas::copy_from`]: crate::iommu::Ioas::copy_from
 //! [`Ioas::read_dirty`]: crate::iommu::Ioas::read_dirty
+//! [`Ioas::detach`]: crate::iommu::Ioas::detach
 //! [`Mapping`]: crate::iommu::Mapping
 //! [`Mapping::split_at`]: crate::iommu::Mapping::split_at
 //! [`Stream`]: crate::iommu::Stream

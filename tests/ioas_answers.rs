@@ -14,7 +14,7 @@
 mod rig;
 
 use pinned_sgl::iommu::{
-    HeapIoas, Ioas, IoasError, IovaRange, MapErrorKind, Placement, SlabPool, SlabSlot,
+    HeapIoas, Ioas, IoasError, IovaRange, MapErrorKind, Mapping, Placement, SlabPool, SlabSlot,
 };
 use pinned_sgl::mock::{Area, Fragmentation, Iommu, Lie, MapFault, Step};
 use pinned_sgl::PageSize;
@@ -398,4 +398,17 @@ fn reservations_leave_no_pieces() {
             assert!(space.reserve(iovas(2 * at * P, P)).is_ok());
         }
     }
+}
+
+/// A range without bytes is none, wherever it lies: also inside a page that cannot be cut.
+#[test]
+fn nothing_is_no_part_of_a_mapping() {
+    let (rig, umem) = setup();
+    for (start, end) in [(P, P), (2 * P, P), (0, 0), (5 * HUGE, HUGE)] {
+        let mapping = Mapping::map(umem.clone(), rig.iommu("4K|2M"), iova(HUGE), RW).unwrap();
+        let error = mapping.unmap_range(start..end).unwrap_err();
+        assert_eq!(error.to_string(), "not a place inside a mapping of 0x400000 bytes");
+    }
+    drop(umem);
+    rig.assert_idle();
 }

@@ -304,7 +304,7 @@ where
             self.cut_fault(offset)
         });
         let empty = (range.start >= range.end).then_some(CutErrorKind::Outside { len: self.len });
-        if let Some(kind) = fault.or(empty) {
+        if let Some(kind) = empty.or(fault) {
             return Err(UnmapRangeError::Cut(CutError { kind, mapping: self }));
         }
         let (head, rest) = match range.start {

@@ -28,7 +28,8 @@
 //! | collect what is to be flushed | [`Domain::Gather`]; one for a range: [`RangeGather`] |
 //! | say what a device may do | [`Prot`] |
 //! | say which addresses | [`IovaRange`] |
-//! | know what devices have written | [`Ioas::read_dirty`], [`DirtyBitmap`] |
+//! | know what was written, by devices or the CPU | [`Ioas::read_dirty`], [`DirtyBitmap`] |
+//! | keep addresses free of mappings | [`Ioas::reserve`] |
 //! | unmap a part | [`Mapping::unmap_range`], [`Ioas::unmap_cutting`]; where it can be cut: [`Edges`] |
 //! | do without a heap | [`Slab`], [`SlabPool`] |
 //!

@@ -30,6 +30,9 @@ pub(super) type DomainError<D> = <<D as Deref>::Target as Domain>::Error;
 /// Methods take `&mut self`: threads that share an address space put it behind a lock of their own.
 /// What they map may be shared freely.
 ///
+/// A place that is [chosen](super::Placement) is one at which every domain can map. As long as there is no
+/// domain, addresses and lengths are multiples of a [granule](Self::set_granule).
+///
 /// When it is dropped, everything is unmapped and flushed in every domain, then the regions are let
 /// go. What a domain did not unmap, against its contract, stays pinned for ever.
 ///

@@ -38,7 +38,7 @@ impl Written {
                 *place = None;
             }
         }
-        self.put(whole);
+        self.lay(Some(whole));
     }
 
     /// Removes the addresses of `range`; some may stay if that makes one range two, and there is no place
@@ -57,28 +57,20 @@ impl Written {
             // Only a range around the other one leaves two.
             behind = behind.or(head.and(tail));
         }
-        match behind {
-            Some(behind) => self.put(behind),
-            None => self.sort(),
-        }
+        self.lay(behind);
     }
 
-    /// Puts a range that touches no other into the free place that there is.
-    fn put(&mut self, range: IovaRange) {
-        if let Some(free) = self.ranges.iter_mut().find(|place| place.is_none()) {
-            *free = Some(range);
-        }
-        self.sort();
+    /// Lays the ranges in order again, with one more that touches none of them.
+    fn lay(&mut self, more: Option<IovaRange>) {
+        let old = core::mem::replace(&mut self.ranges, [None; MOST]);
+        let known = || old.iter().flatten();
+        let below = known().filter(|it| more.is_none_or(|more| it.first() < more.first()));
+        let above = known().filter(|it| more.is_some_and(|more| it.first() > more.first()));
+        let all = below.chain(&more).chain(above);
+        self.ranges.iter_mut().zip(all).for_each(|(place, range)| *place = Some(*range));
         if self.ranges.iter().all(Option::is_some) {
             self.join_nearest();
         }
-    }
-
-    fn sort(&mut self) {
-        // Free places last; a range that begins with the last address comes before them.
-        let key =
-            |place: &Option<IovaRange>| place.map_or((1, u64::MAX), |it| (0, it.first().get()));
-        self.ranges.sort_unstable_by_key(key);
     }
 
     /// Makes one range of the two between which there are the fewest addresses.
@@ -87,14 +79,14 @@ impl Written {
             [Some(one), Some(next)] => next.first().checked_offset_from(one.last()),
             _ => None,
         };
-        let pairs = self.ranges.windows(2).enumerate();
-        let nearest = pairs.filter_map(|(at, pair)| Some((between(pair)?, at))).min();
+        let pairs = self.ranges.windows(2).zip(0..MOST);
+        let nearest = pairs.filter_map(|(pair, at)| Some((between(pair)?, at))).min();
         let pair = nearest.and_then(|(_, at)| self.ranges.get_mut(at..)?.first_chunk_mut::<2>());
         if let Some([first @ Some(_), second @ Some(_)]) = pair {
             let ends = first.zip(*second).map(|(one, next)| (one.first(), next.last()));
             *first = ends.and_then(|(first, last)| IovaRange::inclusive(first, last).ok());
             *second = None;
-            self.sort();
+            self.lay(None);
         }
     }
 }
