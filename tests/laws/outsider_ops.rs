@@ -158,7 +158,7 @@ impl World {
             iommus.push(machine::iommu(u, 0, of)?);
         }
         let card = || {
-            let nic = Nic::new(memory.clone()).with_plan(&plan);
+            let nic = Nic::new(memory.clone()).with_memory(one);
             Arc::new(nic)
         };
         let cards = vec![card(), card()];
@@ -506,7 +506,6 @@ impl World {
 
     fn check(&self) {
         self.witness.assert_clean();
-        self.cards.iter().for_each(|card| card.witness().assert_clean());
         let mut reached = BTreeSet::new();
         for entry in self.iommus.iter().flat_map(|iommu| iommu.mapped(IovaRange::ALL)) {
             let last = entry.phys.get() + (entry.range.len().unwrap() - 1);
@@ -546,7 +545,6 @@ impl World {
         self.memory.0.iter().for_each(Memory::assert_no_leak);
         assert!(self.payers.iter().all(|payer| payer.inner().charged() == 0));
         self.witness.assert_clean();
-        self.cards.iter().for_each(|card| card.witness().assert_clean());
         Ok(())
     }
 }

@@ -116,9 +116,11 @@ impl<B> Nic<B> {
         Self { bus, sizes, plan, witness, memory: None, state: Mutex::new(State::default()) }
     }
 
-    /// The same, in the machine that has `memory`: registrations fail by its plan, violations
-    /// are reported to its witness, and what is registered may not be unpinned.
-    pub(in crate::mock) fn with_memory(mut self, memory: &Memory) -> Self {
+    /// The same, in the machine that has `memory`, as by [`Memory::nic`]: registrations fail by its
+    /// plan, violations are reported to its witness, and what is registered may not be unpinned. For
+    /// cards on a bus that has more than this memory.
+    #[must_use]
+    pub fn with_memory(mut self, memory: &Memory) -> Self {
         self.memory = Some(memory.clone());
         self.witness = memory.witness().clone();
         self.with_plan(memory.plan())
