@@ -225,10 +225,11 @@ impl<S: Storage> SglBuilder<S> {
     /// [`FinishError`], with the builder, unchanged, if there is no memory for the last runs.
     #[expect(clippy::result_large_err, reason = "a box would need the very memory that is missing")]
     pub fn finish(mut self) -> Result<Sgl<S>, FinishError<S>> {
-        match self.flush() {
-            Ok(()) => Ok(self.into_packed()),
-            Err(AllocError) => Err(FinishError { builder: self }),
+        let (page, runs, pages) = (self.page, self.run_count(), self.pages);
+        if self.flush().is_err() {
+            return Err(FinishError { builder: self });
         }
+        Ok(Sgl { leaves: self.leaves, page, runs, pages })
     }
 
     /// The list of what is packed: of everything, behind a [`flush`](Self::flush).

@@ -41,10 +41,16 @@ impl GroupDomain {
         // SAFETY: vfio keeps the group while it is attached.
         let raw = from_err_ptr(unsafe { ffi::vfio_type1_domain_alloc(group.0) })?;
         let raw = NonNull::new(raw).ok_or(ENODEV)?;
-        // SAFETY: it is a paging domain, and it is freed when this is dropped; the container has
-        // detached all groups by then.
-        let raw = unsafe { RawDomain::new(raw) };
-        Ok(Self { raw, coherent: false })
+        // SAFETY: it is a paging domain that nobody else knows, and it is freed when this is dropped; the
+        // container has detached all groups by then.
+        match unsafe { RawDomain::new(raw) } {
+            Ok(raw) => Ok(Self { raw, coherent: false }),
+            Err(error) => {
+                // SAFETY: it is ours, and no device is in it.
+                unsafe { bindings::iommu_domain_free(raw.as_ptr()) };
+                Err(error)
+            }
+        }
     }
 
     /// Makes all accesses coherent, where the IOMMU can.
