@@ -111,8 +111,10 @@ where
             let here = part.len().and_then(|len| usize::try_from(len).ok()).unwrap_or(usize::MAX);
             let end = done.saturating_add(here);
             copy(&**mapping.region(), offset, done..end).map_err(|error| {
-                let distance = error.offset.minus(offset);
-                let at = Iova::new(part.first().get().plus(distance));
+                // Anybody may write a region that can be copied: its offset may be any number.
+                let distance = error.offset.checked_sub(offset);
+                let at = distance.and_then(|distance| part.first().checked_add(distance));
+                let at = at.filter(|at| part.contains(*at)).unwrap_or(part.first());
                 IoasAccessError { iova: at, kind: IoasAccessErrorKind::Access(error.kind) }
             })?;
             done = end;

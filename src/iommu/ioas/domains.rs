@@ -112,13 +112,16 @@ where
             return Err(failed(IoasError::Domain(error), None, domain));
         }
         if let Err((range, NotMapped { kind, breach, .. })) = self.replay(&*domain) {
+            // Books first: neither the domain nor the end of the region must be relied on to come back.
+            let mut leaked = None;
+            if breach {
+                self.areas.for_each_mut(range, |_, area| leaked = area.poison());
+            }
             let kind = match self.withdraw_before(&*domain, range) {
                 Ok(()) => kind.into(),
                 Err(breach) => IoasError::Breach(breach),
             };
-            if breach {
-                self.areas.for_each_mut(range, |_, area| drop(area.poison()));
-            }
+            drop(leaked);
             return Err(failed(kind, Some(range), domain));
         }
         self.domains.push(domain).map_err(|domain| {
@@ -320,21 +323,24 @@ where
     M: Slab<Node<Area<U>>>,
 {
     let guard = PoisonOnUnwind { areas, range };
-    let mut gather = pin!(D::Gather::default());
     let mut first = Ok(());
-    guard.areas.for_each_mut(range, |whole, area| {
-        let (Some(mapped), Some(part)) = (area.memory(), whole.intersection(&range)) else {
-            return;
-        };
-        // SAFETY: "it was installed in the domain, and has not been removed since; alone, or as a part
-        // of what the domain can cut where the part begins and ends": as the caller promises of the
-        // areas and of the ends of the range.
-        if let Err(breach) = unsafe { remove(domain, whole, part, mapped, gather.as_mut()) } {
-            drop(area.poison());
-            first = first.and(Err(breach));
-        }
-    });
-    domain.flush(gather);
+    {
+        // Its end is the domain's code, too, and may unwind.
+        let mut gather = pin!(D::Gather::default());
+        guard.areas.for_each_mut(range, |whole, area| {
+            let (Some(mapped), Some(part)) = (area.memory(), whole.intersection(&range)) else {
+                return;
+            };
+            // SAFETY: "it was installed in the domain, and has not been removed since; alone, or as a part
+            // of what the domain can cut where the part begins and ends": as the caller promises of the
+            // areas and of the ends of the range.
+            if let Err(breach) = unsafe { remove(domain, whole, part, mapped, gather.as_mut()) } {
+                drop(area.poison());
+                first = first.and(Err(breach));
+            }
+        });
+        domain.flush(gather);
+    }
     guard.defuse();
     first
 }
