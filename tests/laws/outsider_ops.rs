@@ -8,10 +8,11 @@
 //!  machine 1 ── processes ──► regions, streams ──┘    attachments, registrations    of both machines
 //! ```
 
-use super::machine::{self, IOVAS, PAGE};
+use super::machine::{self, IOVAS, PAGE, STEP};
 use arbitrary::{Result, Unstructured};
 use pinned_sgl::iommu::{
-    DirtyBitmap, DomainId, HeapIoas, IovaRange, Mapping, Placement, Prot, Stream, UnmapRangeError,
+    Cuts, DirtyBitmap, DomainId, HeapIoas, IovaRange, Mapping, Placement, Prot, Stream,
+    UnmapRangeError,
 };
 use pinned_sgl::mock::{
     Area, Bus, BusError, Device, FailingAccountant, FailingStorage, Fragmentation, Iommu, Memory,
@@ -21,8 +22,14 @@ use pinned_sgl::rdma::{Access, MemoryRegion};
 use pinned_sgl::umem::{
     Account, Attachment, PinFlags, PinRequest, PinnedBatch, RunSlot, Umem, UserRange,
 };
-use pinned_sgl::{Heap, Iova, PageSize, Pfn, PhysAddr, Storage, UserAddr};
-use std::{collections::BTreeSet, mem, num::NonZeroUsize, ops::ControlFlow, sync::Arc};
+use pinned_sgl::{Heap, Iova, PageSize, PageSizes, Pfn, PhysAddr, Storage, UserAddr};
+use std::{
+    collections::BTreeSet,
+    mem,
+    num::NonZeroUsize,
+    ops::{ControlFlow, Range},
+    sync::Arc,
+};
 
 type Payer = Arc<FailingAccountant<Account>>;
 type Pinned = Umem<Arc<Process>, Payer, FailingStorage<Heap>>;
@@ -75,6 +82,8 @@ struct World {
     cards: Vec<Card>,
     regions: Vec<Arc<Pinned>>,
     attachments: Vec<Attachment<Arc<Pinned>>>,
+    /// The pages of attachments that were leaked: they stay pinned.
+    leaked: Vec<Pfn>,
     mappings: Vec<Mapping<Arc<Pinned>, Arc<Iommu>>>,
     spaces: Vec<Space>,
     /// Numbers that some space has given, some of them long ago.
@@ -92,32 +101,58 @@ fn any<T>(u: &mut Unstructured<'_>, values: &mut Vec<T>) -> Result<Option<T>> {
     })
 }
 
+/// Whole pages of the first `most`, most of the time.
+fn pages(u: &mut Unstructured<'_>, most: u64) -> Result<Range<u64>> {
+    let [first, more, odd] = u.arbitrary::<[u8; 3]>()?.map(u64::from);
+    if odd < 16 {
+        return machine::part(u, most * PAGE);
+    }
+    let first = first % most;
+    let count = 1 + more % (most - first).min(8);
+    Ok(first * PAGE..(first + count) * PAGE)
+}
+
+/// Bytes of a region, most of the time.
+fn part(u: &mut Unstructured<'_>, region: &Pinned) -> Result<Range<u64>> {
+    pages(u, (region.len() / PAGE).max(1))
+}
+
 fn at(u: &mut Unstructured<'_>) -> Result<Iova> {
-    Ok(Iova::new(machine::offset(u, IOVAS)?))
+    Ok(Iova::new(pages(u, IOVAS / PAGE)?.start))
 }
 
 fn iovas(u: &mut Unstructured<'_>) -> Result<IovaRange> {
-    let first = at(u)?;
-    let len = machine::offset(u, IOVAS)?.max(1);
-    Ok(if u.ratio(1, 8)? { IovaRange::ALL } else { IovaRange::new(first, len).unwrap() })
+    let range = pages(u, IOVAS / PAGE)?;
+    let some = IovaRange::new(Iova::new(range.start), range.end.saturating_sub(range.start));
+    Ok(some.unwrap_or(IovaRange::ALL))
 }
 
 /// Flags of pages, some of which are none.
 fn flags(u: &mut Unstructured<'_>) -> Result<PinFlags> {
-    Ok(match u.int_in_range(0..=9)? {
-        0 => PinFlags::from_bits_retain(1 << u.int_in_range(0..=31)?),
-        1 => PinFlags::LONGTERM,
-        2 => PinFlags::empty(),
+    Ok(match u.arbitrary::<u8>()? {
+        bit @ 0..32 => PinFlags::from_bits_retain(1 << bit),
+        32..50 => PinFlags::LONGTERM,
         _ => PinFlags::WRITE | PinFlags::LONGTERM,
     })
 }
 
 fn prot(u: &mut Unstructured<'_>) -> Result<Prot> {
-    Ok(match u.int_in_range(0..=9)? {
-        0 => Prot::from_bits_retain(u.arbitrary()?),
-        1 | 2 => Prot::READ,
+    Ok(match u.arbitrary::<u8>()? {
+        bit @ 0..32 => Prot::from_bits_retain(1 << bit),
+        32..60 => Prot::READ,
         _ => Prot::READ | Prot::WRITE,
     })
+}
+
+/// A domain of one of the machines, in which most of what is pinned can be mapped.
+fn iommu(u: &mut Unstructured<'_>, memory: &Memory) -> Result<Arc<Iommu>> {
+    if u.ratio(1, 8)? {
+        return machine::iommu(u, 0, memory);
+    }
+    let sizes = *u.choose(&[0x400, 0x600, 0x1400, 0xc00, 0x1e00])?;
+    let cuts = *u.choose(&[Cuts::Anywhere, Cuts::Entries, Cuts::Never])?;
+    let config = Iommu::config(PageSizes::from_bits_retain(sizes)).cuts(cuts);
+    Ok(Arc::new(config.memory(memory).build()))
 }
 
 /// A storage that holds something already, as often as not.
@@ -155,7 +190,7 @@ impl World {
         });
         let mut iommus = vec![];
         for of in [one, one, two, two] {
-            iommus.push(machine::iommu(u, 0, of)?);
+            iommus.push(iommu(u, of)?);
         }
         let card = || {
             let nic = Nic::new(memory.clone()).with_memory(one);
@@ -172,6 +207,7 @@ impl World {
             memory,
             regions: vec![],
             attachments: vec![],
+            leaked: vec![],
             mappings: vec![],
             spaces: vec![Space::new(), Space::new()],
             ids: vec![],
@@ -204,9 +240,9 @@ impl World {
 
     /// Some bytes of a process, not all of them mapped.
     fn user(&self, u: &mut Unstructured<'_>) -> Result<UserRange> {
-        let first = machine::offset(u, PAGES * PAGE)?;
-        let len = machine::offset(u, 12 * PAGE)?.max(1);
-        Ok(UserRange::new(UserAddr::new(BASE + first), len).unwrap())
+        let part = pages(u, PAGES)?;
+        let len = part.end.saturating_sub(part.start).max(1);
+        Ok(UserRange::new(UserAddr::new(BASE + part.start), len).unwrap())
     }
 
     /// What a process does to its memory, whether or not it is pinned.
@@ -215,7 +251,7 @@ impl World {
         let first = u.int_in_range(0..=PAGES - 1)?;
         let pages = u.int_in_range(1..=PAGES - first)?;
         let range = UserRange::new(UserAddr::new(BASE + first * PAGE), pages * PAGE).unwrap();
-        match u.int_in_range(0..=8)? {
+        match u.int_in_range(0..=12)? {
             0 => drop(process.unmap(range)),
             1 => drop(process.protect(range, u.arbitrary()?)),
             2 => drop(process.swap_out(range)),
@@ -233,7 +269,7 @@ impl World {
         let (process, payer) = (self.process(u)?, self.payer(u)?);
         let request = PinRequest::new(self.user(u)?, flags(u)?);
         let storage = storage(u, &self.plan)?;
-        let mut slots = vec![None; u.int_in_range(0..=9)?];
+        let mut slots = vec![None; usize::from(u.arbitrary::<u8>()? % 16)];
         let other = self.process(u)?;
         let (range, deed) = (self.user(u)?, u.int_in_range(0..=7)?);
         // The callback does what it likes, to the same process as often as not.
@@ -295,6 +331,7 @@ impl World {
             4 => {
                 if let Some(attachment) = any(u, &mut self.attachments)? {
                     self.forgotten = true;
+                    self.leaked.extend(attachment.region().whole().unwrap().pages());
                     if u.arbitrary()? {
                         self.regions.push(attachment.leak());
                     }
@@ -313,7 +350,7 @@ impl World {
 
     fn map(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
         let (Some(region), iommu) = (self.region(u)?, self.iommu(u)?) else { return Ok(()) };
-        let (part, iova) = (machine::part(u, region.len())?, at(u)?);
+        let (part, iova) = (part(u, &region)?, at(u)?);
         match Mapping::map_range(region, part, iommu, iova, prot(u)?) {
             Ok(mapping) => self.mappings.push(mapping),
             Err(error) => drop(error.into_parts()),
@@ -323,7 +360,7 @@ impl World {
 
     fn cut(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
         let Some(mapping) = any(u, &mut self.mappings)? else { return Ok(()) };
-        let part = machine::part(u, mapping.len())?;
+        let part = pages(u, (mapping.len() / PAGE).max(1))?;
         match u.int_in_range(0..=5)? {
             0 => drop(mapping.unmap()),
             1 => {
@@ -367,7 +404,7 @@ impl World {
             }
             3..=6 => {
                 if let Some(region) = region {
-                    let part = machine::part(u, region.len())?;
+                    let part = part(u, &region)?;
                     let _ = space.map_range(place, region, part, prot);
                 }
             }
@@ -422,7 +459,7 @@ impl World {
             _ => {
                 let (process, payer, iommu) = (self.process(u)?, self.payer(u)?, self.iommu(u)?);
                 let request = PinRequest::new(self.user(u)?, flags(u)?);
-                let slots = vec![None; u.int_in_range(0..=6)?];
+                let slots = vec![None; usize::from(u.arbitrary::<u8>()? % 16)];
                 let (iova, prot) = (at(u)?, prot(u)?);
                 self.streams.extend(Stream::map(process, payer, iommu, slots, request, iova, prot));
             }
@@ -449,7 +486,7 @@ impl World {
             _ => {
                 if let Some(region) = self.region(u)? {
                     let access = Access::from_bits_retain(u.arbitrary::<u32>()? & 0x3f);
-                    let (part, iova) = (machine::part(u, region.len())?, at(u)?);
+                    let (part, iova) = (part(u, &region)?, at(u)?);
                     let region = MemoryRegion::register_range(region, part, card, iova, access);
                     self.registrations.extend(region);
                 }
@@ -511,9 +548,19 @@ impl World {
             let last = entry.phys.get() + (entry.range.len().unwrap() - 1);
             reached.extend(entry.phys.get() / PAGE..=last / PAGE);
         }
-        for pfn in reached.into_iter().map(Pfn::new) {
-            assert_ne!(self.memory.of(pfn).pins(pfn), 0, "a device reaches {pfn}, unpinned");
+        let held = self.attachments.iter().flat_map(|held| held.region().whole().unwrap().pages());
+        let held = held.chain(self.leaked.iter().copied());
+        for pfn in reached.into_iter().map(Pfn::new).chain(held) {
+            assert_ne!(self.memory.of(pfn).pins(pfn), 0, "{pfn} is held, and not pinned");
         }
+        // Wherever a device gets, also by what it remembers.
+        for iommu in &self.iommus {
+            let device = Device::new(&**iommu, self.memory.clone());
+            for iova in (0..IOVAS).step_by(STEP as usize) {
+                let _ = device.read(Iova::new(iova), &mut [0]);
+            }
+        }
+        self.witness.assert_clean();
     }
 
     /// Everything ends, in some order.
