@@ -49,7 +49,7 @@ fn runs<U: Region>(umem: &U) -> Vec<PageRun> {
 #[test]
 fn whole_or_not_at_all() {
     for fragmentation in ORDERS {
-        for hole in 0..8 {
+        for hole in (0..8).step_by(if cfg!(miri) { 3 } else { 1 }) {
             let rig = Rig::new(fragmentation);
             rig.buffer(0, hole.max(1), Area::read_write());
             rig.buffer(hole + 1, 8, Area::read_write());

@@ -17,16 +17,17 @@ use crate::sgl::{MemoryKind, PageRun};
 use core::{fmt, mem::size_of};
 use static_assertions::const_assert;
 
-/// A place for a run in the memory of a batch: 32 bytes, so that a page of 4 KiB has 128.
+/// A place for a run in the memory of a batch: at most 32 bytes, so that a page of 4 KiB has 128.
 pub type RunSlot = Option<PageRun>;
 
-const_assert!(size_of::<RunSlot>() == 32);
+// The kind, and behind its padding a provider, a start and a count.
+const_assert!(size_of::<RunSlot>() == size_of::<(u8, [u64; 3])>());
 
 /// The memory of a batch, from the heap: a page of 4 KiB; `None` if there is none.
 #[cfg(feature = "alloc")]
 pub(super) fn slots_on_the_heap() -> Option<alloc::vec::Vec<RunSlot>> {
     const SLOTS: usize = 128;
-    const_assert!(size_of::<[RunSlot; SLOTS]>() == 4096);
+    const_assert!(size_of::<[RunSlot; SLOTS]>() <= 4096);
     let mut slots = alloc::vec::Vec::new();
     slots.try_reserve_exact(SLOTS).ok()?;
     slots.resize(SLOTS, None);

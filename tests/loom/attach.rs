@@ -4,7 +4,7 @@
 
 use crate::check;
 use crate::frames::{Frames, Region};
-use loom::{sync::Arc as Shared, thread};
+use crate::threads::{sync::Arc as Shared, thread};
 use pinned_sgl::umem::Attachment;
 
 fn let_go(attachment: Attachment<Shared<Region>>) -> Shared<Region> {
@@ -104,6 +104,7 @@ fn who_sees_no_attachment_sees_what_the_device_did() {
 }
 
 #[test]
+#[cfg(any(loom, races))]
 #[should_panic(expected = "Causality violation")]
 fn a_device_that_writes_when_it_is_detached_is_found() {
     who_counts_sees(true);

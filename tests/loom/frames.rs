@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`Frames`]: a few pages that can be pinned, as small as a model checker likes them.
 
-use loom::cell::UnsafeCell;
-use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use loom::sync::Arc as Shared;
+use crate::threads::cell::UnsafeCell;
+use crate::threads::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use crate::threads::sync::Arc as Shared;
 use pinned_sgl::mock::{Bus, BusError};
 use pinned_sgl::umem::{PinBatch, PinFlags, PinRequest, Pinner, Umem, Unaccounted, UserRange};
 use pinned_sgl::{Heap, PageRun, PageSize, Pfn, PhysAddr, UserAddr};

@@ -2,7 +2,7 @@
 //! [`Hardware`]: a mock IOMMU, which may forget to flush.
 
 use crate::frames::{Frames, OURS};
-use loom::sync::Arc as Shared;
+use crate::threads::sync::Arc as Shared;
 use pinned_sgl::iommu::{Domain, IovaRange, Prot, RangeGather};
 use pinned_sgl::mock::{Device, DmaFault, Iommu, MapFault};
 use pinned_sgl::{Iova, PageSizes, Tile};
@@ -27,6 +27,7 @@ impl Hardware {
     }
 
     /// One that breaks the contract of its trait: what was unmapped stays in the IOTLB.
+    #[cfg(any(loom, races))]
     pub(crate) fn that_never_flushes() -> Shared<Self> {
         Shared::new(Self { iommu: Iommu::new(PageSizes::SIZE_4K), flushes: false })
     }

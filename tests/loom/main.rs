@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What several threads do at a time, in every order that the memory model allows: models for the
-//! checker `loom`, run by `tests/run loom`.
+//! checker `loom`, run by `tests/run loom`. Elsewhere they run with real threads, for the sanitizers
+//! and Miri to watch.
 //!
 //! | model | shows |
 //! |---|---|
@@ -11,12 +12,12 @@
 //! | [`attach`] | the last holder sees every attachment, and that a device wrote |
 //!
 //! Beside each model there are some with a mistake, which the checker must find: they must panic.
+//! Those that are a race exist with `--cfg races`, too: Miri and ThreadSanitizer must find them.
 //! That the protocol of page frames holds is shown beside it, in `src/mock/memory/models.rs`.
 //!
 //! Threads are preempted at most `LOOM_MAX_PREEMPTIONS` times in one execution, by default 4. Nothing
 //! here synchronises but the crate: counters are relaxed, and the bytes of a page are a cell that
 //! reports a race.
-#![cfg(loom)]
 #![allow(
     missing_docs,
     clippy::arithmetic_side_effects,
@@ -34,12 +35,7 @@ mod domain;
 mod frames;
 mod hardware;
 mod moving;
+mod threads;
 mod unpin;
 
-/// Runs a model in all orders.
-fn check(model: impl Fn() + Send + Sync + 'static) {
-    let mut checker = loom::model::Builder::new();
-    checker.preemption_bound = checker.preemption_bound.or(Some(4));
-    checker.max_branches = checker.max_branches.max(10_000);
-    checker.check(model);
-}
+use threads::check;

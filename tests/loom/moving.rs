@@ -3,7 +3,7 @@
 //! child: what is pinned stays where it is and holds what belongs there.
 
 use crate::check;
-use loom::{sync::Arc as Shared, thread};
+use crate::threads::{sync::Arc as Shared, thread};
 use pinned_sgl::mock::{Area, Bus, Memory, Process, Zone};
 use pinned_sgl::umem::{PinFlags, PinnedBatch, Pinner, UserRange};
 use pinned_sgl::{PageRun, UserAddr};

@@ -38,12 +38,16 @@ pub const WRITE_LONG: PinFlags = PinFlags::WRITE.union(PinFlags::LONGTERM);
 /// Pages of half the size of the machine's, and huge ones.
 pub const HALF_AND_HUGE: &str = "2K|1M";
 /// All orders in which frames are handed out.
+#[cfg(not(miri))]
 pub const ORDERS: [Fragmentation; 4] = [
     Fragmentation::None,
     Fragmentation::Reverse,
     Fragmentation::Alternate,
     Fragmentation::Seeded { seed: 5, run_order: 1 },
 ];
+/// An interpreter has the time for one.
+#[cfg(miri)]
+pub const ORDERS: [Fragmentation; 1] = [Fragmentation::Alternate];
 
 pub type Pinned = Umem<Arc<Process>, Arc<Account>, Heap>;
 
@@ -155,7 +159,15 @@ pub fn iovas(first: u64, len: u64) -> IovaRange {
 /// Bytes that look random: the same for the same seed.
 pub fn pattern(len: u64, seed: u64) -> Vec<u8> {
     let mut rng = fastrand::Rng::with_seed(seed);
-    std::iter::repeat_with(|| rng.u8(..)).take(len as usize).collect()
+    // An interpreter takes its time: it draws few bytes of each page, and repeats them.
+    let drawn = if cfg!(miri) { 16 } else { P };
+    let page = |_| {
+        let bytes: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take(drawn as usize).collect();
+        bytes.repeat((P / drawn) as usize)
+    };
+    let mut bytes: Vec<u8> = (0..len.div_ceil(P)).flat_map(page).collect();
+    bytes.truncate(len as usize);
+    bytes
 }
 
 /// What a [`Watched`] pinner was asked.
