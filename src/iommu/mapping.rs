@@ -272,7 +272,7 @@ where
     /// # Errors
     ///
     /// [`CutError`], with the mapping, if the offset lies inside a page table entry and the domain
-    /// cannot split it, or is not inside the mapping.
+    /// cannot cut there, or is not inside the mapping.
     pub fn split_at(self, offset: u64) -> Result<(Self, Self), CutError<Self>> {
         let kind = match self.cut_fault(offset) {
             Some(kind) => kind,

@@ -74,7 +74,7 @@
 //! let error = first.unmap_range(0..0x1000).unwrap_err();
 //! assert_eq!(
 //!     error.to_string(),
-//!     "inside a page of the IOMMU, which it cannot split; \
+//!     "inside a page of the IOMMU, which it cannot cut there; \
 //!      the nearest edges are at 0x0 and 0x200000",
 //! );
 //!
