@@ -27,3 +27,10 @@ pub(crate) use std::sync::{atomic::AtomicU64 as Note, OnceLock};
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
+
+/// Whether a model has failed. The model checker's locks do not survive a panic, so that destructors
+/// leave them alone; elsewhere they do: see [`lock`].
+#[cfg(feature = "mock")]
+pub(crate) fn has_failed() -> bool {
+    cfg!(loom) && std::thread::panicking()
+}

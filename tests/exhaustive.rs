@@ -9,7 +9,7 @@ use laws::exhaustive;
 const LONGEST: usize = if cfg!(miri) {
     2
 } else if cfg!(any(target_pointer_width = "32", target_endian = "big")) {
-    5
+    4
 } else {
     7
 };

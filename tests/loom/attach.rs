@@ -104,7 +104,7 @@ fn who_sees_no_attachment_sees_what_the_device_did() {
 }
 
 #[test]
-#[cfg(any(loom, races))]
+#[cfg(any(loom, all(races, not(miri))))]
 #[should_panic(expected = "Causality violation")]
 fn a_device_that_writes_when_it_is_detached_is_found() {
     who_counts_sees(true);

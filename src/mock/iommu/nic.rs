@@ -16,7 +16,7 @@ use crate::mock::memory::{Block, Reacher};
 use crate::mock::{Bus, BusError, Call, Memory, Plan, Step, Violation, ViolationKind, Witness};
 use crate::page_size::{PageSize, PageSizes};
 use crate::rdma::{Access, BlockLayout, BlockTable};
-use crate::sync::{lock, Mutex};
+use crate::sync::{has_failed, lock, Mutex};
 use core::fmt;
 use std::{collections::BTreeMap, vec::Vec};
 
@@ -412,6 +412,9 @@ fn further(iova: Iova, done: usize) -> Iova {
 impl<B> Drop for Nic<B> {
     /// Regions that are still registered are a [`ViolationKind::StillMapped`].
     fn drop(&mut self) {
+        if has_failed() {
+            return;
+        }
         let state = lock(&self.state);
         state.regions.values().for_each(Region::forget);
         let left = state.regions.values().next().map(|region| {

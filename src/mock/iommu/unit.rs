@@ -19,7 +19,7 @@ use crate::iommu::{Cuts, DirtyDomain, Domain, Entry, IovaRange, Prot, RangeGathe
 use crate::mock::memory::{Block, Reacher};
 use crate::mock::{Call, Plan, Step, Violation, ViolationKind, Witness};
 use crate::page_size::{PageSize, PageSizes};
-use crate::sync::{lock, Mutex};
+use crate::sync::{has_failed, lock, Mutex};
 use core::{fmt, ops::ControlFlow, pin::Pin};
 use std::vec::Vec;
 
@@ -712,6 +712,9 @@ unsafe impl DirtyDomain for Iommu {
 
 impl Drop for Iommu {
     fn drop(&mut self) {
+        if has_failed() {
+            return;
+        }
         let mut state = lock(&self.state);
         let mut mapped = None;
         state.table.visit(IovaRange::ALL, |found| {

@@ -12,7 +12,7 @@ use super::page_table::{Entry, PageTable};
 use super::zone::Zone;
 use crate::addr::{Pfn, UserAddr};
 use crate::exact::Exact as _;
-use crate::sync::{lock, AtomicU64, Mutex, Ordering};
+use crate::sync::{has_failed, lock, AtomicU64, Mutex, Ordering};
 use crate::umem::UserRange;
 use core::{fmt, ops::Range};
 use std::{sync::Arc, vec::Vec};
@@ -367,7 +367,9 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.exit();
+        if !has_failed() {
+            self.exit();
+        }
     }
 }
 
