@@ -8,7 +8,8 @@
 //! crate relies on.
 //!
 //! The tests are files of the repository: `tests/outsiders.rs` calls everything that is safe with stale
-//! and foreign parts, `tests/unwind.rs` lets foreign code panic at each of its calls, `tests/breach.rs`
+//! and foreign parts, as do `tests/outsiders_ioas.rs` for address spaces and `tests/outsiders_real.rs` on
+//! real memory, `tests/unwind.rs` lets foreign code panic at each of its calls, `tests/breach.rs`
 //! has domains that lie, `tests/fail_nth.rs` lets each call fail, `tests/compile_fail` has what must not
 //! compile, `tests/laws` are properties that fuzzers check as well, `tests/loom` tries every order of
 //! threads, and `tests/kernel` is a real kernel.
@@ -48,9 +49,9 @@
 //!
 //! | asks its caller | who keeps it | shown by |
 //! |---|---|---|
-//! | [`PinBatch::push`]: the run is what the contract of the pinner says | the pinner; no other can have the batch, which only a [`PinnedBatch`] of its own lends to it | `compile_fail/batch_of_another_pinner`, `outsiders` |
+//! | [`PinBatch::push`]: the run is what the contract of the pinner says | the pinner; no other can have the batch, which only a [`PinnedBatch`] of its own lends to it | `compile_fail/batch_of_another`, `compile_fail/batches_swapped`, `outsiders` |
 //! | [`Pinner::unpin`]: these pages were pushed for these addresses, are unpinned once, and no device reaches them | [`PinnedBatch`], [`Umem`], [`Stream`], each on its end | `umem_pin`, `laws/umem_ops`, `unwind`; the witness of the mock |
-//! | [`PageAccess::read`], [`PageAccess::write`]: the bytes are those of pages that this pinner has pinned, for writing | [`Umem`], which holds both; an address space reads through its regions ([`CpuRegion`]) | `compile_fail/access_of_another_machine`, `descriptors` |
+//! | [`PageAccess::read`], [`PageAccess::write`]: the bytes are those of pages that this pinner has pinned, for writing | [`Umem`], which holds both; an address space reads through its regions ([`CpuRegion`]) | `compile_fail/access_of_another`, `descriptors` |
 //!
 //! [`Accountant`] is a safe trait: nothing relies on it but the count.
 //!
