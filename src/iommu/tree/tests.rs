@@ -469,7 +469,7 @@ fn the_beginning_of_an_entry_moves() {
     let mut oracle = Oracle::default();
     entries.for_each(|range| insert(&mut tree, &mut oracle, range, 0));
     let mut random = Random(11);
-    for _ in 0..400 {
+    for _ in 0..if cfg!(miri) { 12 } else { 400 } {
         let at = random.below(40) as usize;
         let Entry { range: old, key, .. } = oracle.0[at];
         let first = Iova::new((old.first().get() + random.below(8)).saturating_sub(1));
