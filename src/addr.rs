@@ -4,7 +4,7 @@
 //! Each is a `u64` underneath. There is no arithmetic between them and none that can wrap: a sum
 //! that leaves 64 bits is `None`. A frame number becomes a byte address only with a page size,
 //! because the page size is a value that is chosen at run time.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 use crate::exact;
 use crate::page_size::PageSize;
@@ -165,6 +165,23 @@ byte_address!(Iova);
 byte_address!(UserAddr);
 
 impl Pfn {
+    /// Takes numbers for frame numbers, without a copy.
+    ///
+    /// ```
+    /// use pinned_sgl::Pfn;
+    /// assert_eq!(Pfn::from_slice(&[7, 8]), [Pfn::new(7), Pfn::new(8)]);
+    /// ```
+    #[must_use]
+    #[expect(unsafe_code, reason = "a slice of one type cannot be seen as one of another without")]
+    pub const fn from_slice(numbers: &[u64]) -> &[Self] {
+        // SAFETY: "`data` is valid for reads for `len * size_of::<T>()` bytes, which are one allocation":
+        // they are those of `numbers`, as `Pfn` is `repr(transparent)` over `u64`. "`data` is aligned, and
+        // points to `len` initialised values of type `T`": for the same reason, and any number is a frame
+        // number. "The memory is not mutated for the lifetime 'a": it is borrowed for as long. "The size
+        // is no larger than `isize::MAX`": it is that of `numbers`.
+        unsafe { core::slice::from_raw_parts(numbers.as_ptr().cast(), numbers.len()) }
+    }
+
     /// The address of the first byte of the frame, or `None` if it needs more than 64 bits.
     ///
     /// ```

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::addr::PhysAddr;
-use crate::exact::Exact as _;
+use crate::exact::{self, Exact as _};
 use crate::few::Few;
 use crate::sgl::{Iter, Segment, Storage, Window};
 use core::{fmt, iter::FusedIterator, num::NonZeroU64};
@@ -27,21 +27,28 @@ pub struct SegmentLimits {
     max_segments: Option<u64>,
     /// Invariant: `2^n - 1`.
     addr_mask: Option<u64>,
+    /// The granularity less one. Invariant: below `max_len` and `boundary`.
+    granularity_mask: u64,
 }
 
 impl SegmentLimits {
     /// No limits: a segment is a maximal run.
-    pub const NONE: Self =
-        Self { max_len: None, boundary: None, max_segments: None, addr_mask: None };
+    pub const NONE: Self = Self {
+        max_len: None,
+        boundary: None,
+        max_segments: None,
+        addr_mask: None,
+        granularity_mask: 0,
+    };
 
     /// No segment has more than `bytes` bytes: any number, which is not rounded to pages.
     ///
     /// # Errors
     ///
-    /// [`LimitError::ZeroLength`] for zero.
+    /// [`LimitError::ZeroLength`] for zero, [`LimitError::FinerThanGranularity`].
     pub const fn max_len(self, bytes: u64) -> Result<Self, LimitError> {
         match NonZeroU64::new(bytes) {
-            Some(bytes) => Ok(Self { max_len: Some(bytes), ..self }),
+            Some(bytes) => Self { max_len: Some(bytes), ..self }.checked(),
             None => Err(LimitError::ZeroLength),
         }
     }
@@ -50,12 +57,51 @@ impl SegmentLimits {
     ///
     /// # Errors
     ///
-    /// [`LimitError::BoundaryNotAPowerOfTwo`] if it is none.
+    /// [`LimitError::BoundaryNotAPowerOfTwo`] if it is none, [`LimitError::FinerThanGranularity`].
     pub const fn boundary(self, bytes: u64) -> Result<Self, LimitError> {
         match NonZeroU64::new(bytes) {
-            Some(bytes) if bytes.is_power_of_two() => Ok(Self { boundary: Some(bytes), ..self }),
+            Some(bytes) if bytes.is_power_of_two() => {
+                Self { boundary: Some(bytes), ..self }.checked()
+            }
             _ => Err(LimitError::BoundaryNotAPowerOfTwo { boundary: bytes }),
         }
+    }
+
+    /// Contiguous memory is cut at multiples of `bytes` alone: of a disk's sectors, or of pages. What
+    /// begins or ends between two such multiples still does.
+    ///
+    /// ```
+    /// use pinned_sgl::{MemoryKind::Ram, PageRun, PageSize, Pfn, SegmentLimits, Sgl};
+    /// let sgl = Sgl::from_runs(PageSize::SIZE_4K, [PageRun::ram(Pfn::new(0x10), 16)?])?;
+    /// let limits = SegmentLimits::NONE.max_len(10_000)?.granularity(512)?;
+    /// let lens: Vec<_> = sgl.window(0x100, 30_000)?.segments(&limits)?.map(|s| s.len).collect();
+    /// assert_eq!(lens, [9_984, 9_728, 9_728, 560]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`LimitError::GranularityNotAPowerOfTwo`] if it is none, [`LimitError::FinerThanGranularity`] if
+    /// the greatest length or the boundary is below it, so that memory could not be cut.
+    pub const fn granularity(self, bytes: u64) -> Result<Self, LimitError> {
+        if !bytes.is_power_of_two() {
+            return Err(LimitError::GranularityNotAPowerOfTwo { granularity: bytes });
+        }
+        Self { granularity_mask: exact::u64::minus(bytes, 1), ..self }.checked()
+    }
+
+    const fn checked(self) -> Result<Self, LimitError> {
+        let finest = match (self.max_len, self.boundary) {
+            (Some(len), Some(boundary)) if len.get() < boundary.get() => len.get(),
+            (_, Some(boundary)) => boundary.get(),
+            (Some(len), None) => len.get(),
+            (None, None) => return Ok(self),
+        };
+        if finest <= self.granularity_mask {
+            let granularity = exact::u64::plus(self.granularity_mask, 1);
+            return Err(LimitError::FinerThanGranularity { bytes: finest, granularity });
+        }
+        Ok(self)
     }
 
     /// No more than `count` segments.
@@ -76,10 +122,20 @@ impl SegmentLimits {
         Ok(Self { addr_mask: Some(mask), ..self })
     }
 
+    /// How long a segment is that begins at `phys` and that its length alone ends, not its memory.
+    #[inline]
+    const fn cut_len(&self, phys: PhysAddr, max: NonZeroU64) -> u64 {
+        let end = exact::u64::plus(phys.get(), max.get());
+        exact::u64::minus(max.get(), end & self.granularity_mask)
+    }
+
     /// How much of contiguous bytes from `phys` on the next segment takes.
     #[inline]
     fn take(&self, phys: PhysAddr, len: u64) -> u64 {
-        let mut taken = self.max_len.map_or(len, |max| len.min(max.get()));
+        let mut taken = match self.max_len {
+            Some(max) if max.get() < len => self.cut_len(phys, max),
+            _ => len,
+        };
         if let Some(boundary) = self.boundary {
             let inside = boundary.get().minus(1);
             let to_boundary = boundary.get().minus(phys.get() & inside);
@@ -147,19 +203,25 @@ impl SegmentLimits {
     /// and those behind the last.
     #[inline]
     fn count_in(&self, run: Segment) -> u64 {
-        let in_one = |bytes| match self.max_len {
-            Some(max) => div_ceil(bytes, max),
-            None => u64::from(bytes > 0),
+        // Of bytes without a boundary inside: those that are cut off, and the last one.
+        let cut_into = |phys, bytes: u64| match self.max_len {
+            Some(max) if max.get() < bytes => {
+                let rest = bytes.minus(self.cut_len(phys, max));
+                let each = NonZeroU64::new(max.get() & !self.granularity_mask).unwrap_or(max);
+                div_ceil(rest.saturating_sub(max.get()), each).plus(2)
+            }
+            _ => u64::from(bytes > 0),
         };
+        let in_one = |bytes| cut_into(PhysAddr::new(0), bytes);
         let Some(boundary) = self.boundary.map(NonZeroU64::get) else {
-            return in_one(run.len);
+            return cut_into(run.phys, run.len);
         };
         let inside = boundary.minus(1);
         let head = run.len.min(boundary.minus(run.phys.get() & inside));
         let rest = run.len.minus(head);
         let whole = rest.shifted_down(boundary.trailing_zeros());
         let between = if whole > 0 { whole.times(in_one(boundary)) } else { 0 };
-        in_one(head).plus(between).plus(in_one(rest & inside))
+        cut_into(run.phys, head).plus(between).plus(in_one(rest & inside))
     }
 
     /// Cuts the first segment off a run; the second part is what is left.
@@ -261,6 +323,18 @@ pub enum LimitError {
         /// What was given.
         boundary: u64,
     },
+    /// A granularity is a power of two.
+    GranularityNotAPowerOfTwo {
+        /// What was given.
+        granularity: u64,
+    },
+    /// The greatest length or the boundary is below the granularity.
+    FinerThanGranularity {
+        /// The smaller of the two.
+        bytes: u64,
+        /// The granularity.
+        granularity: u64,
+    },
     /// A mask has all its ones at the bottom.
     MaskNotContiguous {
         /// What was given.
@@ -274,6 +348,15 @@ impl fmt::Display for LimitError {
             Self::ZeroLength => f.write_str("a maximum segment length of zero bytes"),
             Self::BoundaryNotAPowerOfTwo { boundary } => {
                 write!(f, "a boundary is a power of two, not {boundary:#x}")
+            }
+            Self::GranularityNotAPowerOfTwo { granularity } => {
+                write!(f, "a granularity is a power of two, not {granularity:#x}")
+            }
+            Self::FinerThanGranularity { bytes, granularity } => {
+                write!(
+                    f,
+                    "segments of {bytes:#x} bytes cannot end at multiples of {granularity:#x}"
+                )
             }
             Self::MaskNotContiguous { mask } => {
                 write!(f, "an address mask is of the form 2^n - 1, not {mask:#x}")

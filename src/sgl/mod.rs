@@ -12,6 +12,8 @@
 
 mod builder;
 #[cfg(feature = "alloc")]
+mod collect;
+#[cfg(feature = "alloc")]
 mod heap;
 mod leaves;
 mod list;

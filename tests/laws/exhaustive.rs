@@ -97,8 +97,12 @@ pub fn every_window_in_segments(longest: usize) {
         windows(pages.len(), &mut |offset, len| {
             for max_len in [None, Some(HALF), Some(3 * HALF), Some(4 * HALF), Some(7 * HALF)] {
                 for boundary in [None, Some(HALF), Some(2 * HALF), Some(4 * HALF)] {
-                    let case = segment_law::Case { offset, len, max_len, boundary };
-                    segment_law::check(PAGE, pages, case);
+                    let most = max_len.unwrap_or(u64::MAX).min(boundary.unwrap_or(u64::MAX));
+                    for granularity in [1, HALF, 2 * HALF].into_iter().filter(|g| *g <= most) {
+                        let case =
+                            segment_law::Case { offset, len, max_len, boundary, granularity };
+                        segment_law::check(PAGE, pages, case);
+                    }
                 }
             }
         });

@@ -107,27 +107,31 @@ impl Atoms {
         (more as u64 + 1) * self.step
     }
 
-    /// Segments: an atom starts one where it does not continue the one before, where the segment is
-    /// as long as may be, and at every multiple of the boundary.
+    /// Segments: each goes on as far as the memory does, up to a multiple of the boundary or the
+    /// greatest length; where the length alone ends it, it ends at the last multiple of the granularity.
     pub fn segments(
         &self,
         max_len: Option<u64>,
         boundary: Option<u64>,
+        granularity: u64,
     ) -> Vec<(u64, u64, MemoryKind)> {
-        let mut segments: Vec<(u64, u64, MemoryKind)> = Vec::new();
-        for (index, atom) in self.atoms.iter().enumerate() {
-            let begins = match segments.last() {
-                None => true,
-                Some((_, len, _)) => {
-                    !self.continues(index)
-                        || max_len == Some(*len)
-                        || boundary.is_some_and(|boundary| atom.phys % boundary == 0)
-                }
-            };
-            if begins {
-                segments.push((atom.phys, 0, atom.kind));
+        let goes_on = |index: usize| {
+            let atom = self.atoms.get(index);
+            let at_boundary = |phys| boundary.is_some_and(|boundary| phys % boundary == 0);
+            atom.is_some_and(|atom| self.continues(index) && !at_boundary(atom.phys))
+        };
+        let mut segments = Vec::new();
+        let mut first = 0;
+        while let Some(atom) = self.atoms.get(first) {
+            let mut end = first + 1;
+            while goes_on(end) && max_len != Some((end - first) as u64 * self.step) {
+                end += 1;
             }
-            segments.last_mut().unwrap().1 += self.step;
+            while goes_on(end) && self.atoms[end].phys % granularity != 0 {
+                end -= 1;
+            }
+            segments.push((atom.phys, (end - first) as u64 * self.step, atom.kind));
+            first = end;
         }
         segments
     }

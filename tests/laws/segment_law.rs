@@ -18,6 +18,8 @@ pub struct Case {
     pub len: u64,
     pub max_len: Option<u64>,
     pub boundary: Option<u64>,
+    /// At most the other two.
+    pub granularity: u64,
 }
 
 pub fn plain(segment: Segment) -> (u64, u64, MemoryKind) {
@@ -25,12 +27,12 @@ pub fn plain(segment: Segment) -> (u64, u64, MemoryKind) {
 }
 
 pub fn check(page: PageSize, pages: &[Page], case: Case) {
-    let Case { offset, len, max_len, boundary } = case;
-    let numbers = [max_len.unwrap_or(0), boundary.unwrap_or(0)];
+    let Case { offset, len, max_len, boundary, granularity } = case;
+    let numbers = [max_len.unwrap_or(0), boundary.unwrap_or(0), granularity];
     let Some(atoms) = Atoms::of(pages, page, offset, len, 0, &numbers) else {
         return;
     };
-    let expected = atoms.segments(max_len, boundary);
+    let expected = atoms.segments(max_len, boundary, granularity);
 
     let sgl = input::build(page, pages);
     let window = sgl.window(offset, len).unwrap();
@@ -41,6 +43,7 @@ pub fn check(page: PageSize, pages: &[Page], case: Case) {
     if let Some(boundary) = boundary {
         limits = limits.boundary(boundary).unwrap();
     }
+    limits = limits.granularity(granularity).unwrap();
     let segments = window.segments(&limits).unwrap();
     let all: Vec<_> = segments.clone().map(plain).collect();
     assert_eq!(all, expected, "{pages:?} {case:?}");
@@ -81,6 +84,11 @@ pub fn from_bytes(u: &mut Unstructured<'_>) -> Result<()> {
         1 => Some(1 << u.int_in_range(0..=63)?),
         _ => Some(1 << (step + u.int_in_range(0..=10)?)),
     };
-    check(page, &pages, Case { offset, len, max_len, boundary });
+    let most = max_len.unwrap_or(u64::MAX).min(boundary.unwrap_or(u64::MAX)).ilog2();
+    let granularity = match u.arbitrary::<u8>()? % 2 {
+        0 => 1,
+        _ => 1 << u.int_in_range(step.saturating_sub(2)..=step + 10)?.min(most),
+    };
+    check(page, &pages, Case { offset, len, max_len, boundary, granularity });
     Ok(())
 }
