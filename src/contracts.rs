@@ -86,7 +86,7 @@
 //!
 //! | asks its caller | who keeps it | shown by |
 //! |---|---|---|
-//! | [`Domain::map`]: the memory stays what it is until it was unmapped and flushed; for ever after a breach or if the call unwinds | the attachment, or the pins, that [`Mapping`], [`Ioas`] and [`Stream`] hold | `unwind`, `breach`, the witness of the mock |
+//! | [`Domain::map`], [`Domain::map_tiles`]: the memory stays what it is until it was unmapped and flushed; for ever after a breach or if the call unwinds | the attachment, or the pins, that [`Mapping`], [`Ioas`] and [`Stream`] hold | `unwind`, `breach`, the witness of the mock |
 //! | [`Domain::unmap`], [`Domain::unmap_range`]: the caller's own bytes, reported by `map`, cut where the domain can | the same: each knows what it mapped, and asks for the [`Cuts`] before it cuts | `cutting`, `laws/ioas_ops` |
 //!
 //! | [`ReadDomain`] promises | on which relies | shown by |
@@ -123,6 +123,7 @@
 //! [`Stream`]: crate::iommu::Stream
 //! [`Domain`]: crate::iommu::Domain
 //! [`Domain::map`]: crate::iommu::Domain::map
+//! [`Domain::map_tiles`]: crate::iommu::Domain::map_tiles
 //! [`Domain::unmap`]: crate::iommu::Domain::unmap
 //! [`Domain::unmap_range`]: crate::iommu::Domain::unmap_range
 //! [`ReadDomain`]: crate::iommu::ReadDomain

@@ -15,12 +15,12 @@
 mod rig;
 
 use pinned_sgl::iommu::{
-    HeapIoas, IoasError, IovaRange, MapErrorKind, Mapping, Placement, UnmapRangeError,
+    Domain, HeapIoas, IoasError, IovaRange, MapErrorKind, Mapping, Placement, Prot, UnmapRangeError,
 };
-use pinned_sgl::mock::{Area, Call, Fragmentation, Iommu, Lie, ViolationKind};
-use pinned_sgl::Iova;
+use pinned_sgl::mock::{Area, Call, Fragmentation, Iommu, Lie, MapFault, ViolationKind};
+use pinned_sgl::{Iova, PageSizes, Tile};
 use rig::{bytes, iova, iovas, Pinned, Rig, P, RW};
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
 const AT: u64 = 0x4000_0000;
 const MAP_LIES: [Lie; 4] = [Lie::MapsMore, Lie::MapsLess, Lie::MapsPartOfPage, Lie::FailsWithMore];
@@ -73,6 +73,84 @@ fn lies_of_map() {
         assert_eq!((umem.attachments(), umem.is_dirty()), (1, true));
         drop(umem);
         assert_leaked(&rig, iommu);
+    }
+}
+
+/// A domain that maps tiles by batches of its own, and what it says of the second of them.
+struct Batches(Arc<Iommu>, fn(u64) -> (u64, Result<(), MapFault>), usize);
+
+// SAFETY: what is mapped, and what is unmapped, is reported as the domain inside does; but for what the
+// test is about, for which memory is never freed.
+unsafe impl Domain for Batches {
+    type Error = MapFault;
+    type Gather = <Iommu as Domain>::Gather;
+
+    fn page_sizes(&self) -> PageSizes {
+        self.0.page_sizes()
+    }
+
+    fn aperture(&self) -> IovaRange {
+        self.0.aperture()
+    }
+
+    unsafe fn map(&self, tile: Tile, prot: Prot) -> (u64, Result<(), MapFault>) {
+        // SAFETY: that of the caller.
+        unsafe { self.0.map(tile, prot) }
+    }
+
+    unsafe fn map_tiles(
+        &self,
+        tiles: impl Iterator<Item = Tile>,
+        prot: Prot,
+    ) -> (u64, Result<(), MapFault>) {
+        // SAFETY: that of the caller.
+        let (mapped, _) = unsafe { self.0.map_tiles(tiles.take(self.2), prot) };
+        (self.1)(mapped)
+    }
+
+    unsafe fn unmap(&self, tile: Tile, gather: Pin<&mut Self::Gather>) -> u64 {
+        // SAFETY: that of the caller.
+        unsafe { self.0.unmap(tile, gather) }
+    }
+
+    fn flush(&self, gather: Pin<&mut Self::Gather>) {
+        self.0.flush(gather);
+    }
+}
+
+/// Numbers that no batch can have: each is a breach, of the last tile that was taken, or of all addresses.
+#[test]
+fn lies_of_map_tiles() {
+    type Said = fn(u64) -> (u64, Result<(), MapFault>);
+    let lies: [(usize, Said); 7] = [
+        (3, |mapped| (mapped, Ok(()))),
+        (8, |mapped| (mapped - P, Ok(()))),
+        (8, |mapped| (mapped + P, Ok(()))),
+        (3, |mapped| (mapped + P, Err(MapFault::Injected))),
+        (3, |mapped| (mapped - 1, Err(MapFault::Injected))),
+        (3, |mapped| (mapped - 2 * P, Err(MapFault::Injected))),
+        (0, |_| (P, Err(MapFault::Injected))),
+    ];
+    for (index, (taken, said)) in lies.into_iter().enumerate() {
+        let (rig, umem, iommu) = setup();
+        let domain = Batches(iommu.clone(), said, taken);
+        let error = Mapping::map(umem, &domain, iova(AT), RW).unwrap_err();
+        let MapErrorKind::Breach(breach) = error.kind() else { panic!("{index}: {error:?}") };
+        let last =
+            taken.checked_sub(1).map_or(IovaRange::ALL, |last| iovas(AT + last as u64 * P, P));
+        assert_eq!(breach.range, last, "{index}");
+        drop(error);
+        drop(domain);
+        assert_leaked(&rig, iommu);
+    }
+    // One that stops between two tiles may say so: what it mapped is unmapped again.
+    for taken in 1..8 {
+        let (rig, umem, iommu) = setup();
+        let domain = Batches(iommu, |mapped| (mapped, Err(MapFault::Injected)), taken);
+        let error = Mapping::map(umem, &domain, iova(AT), RW).unwrap_err();
+        assert!(matches!(error.kind(), MapErrorKind::Domain(MapFault::Injected)));
+        assert_eq!((error.mapped(), domain.0.mapped_bytes()), (taken as u64 * P, 0));
+        assert!(error.into_parts().0.attachments() == 0 && rig.witness.is_clean());
     }
 }
 

@@ -41,7 +41,7 @@ use core::{fmt, pin::Pin};
 ///
 /// # Safety
 ///
-/// `map`, `unmap` and `unmap_range` have contracts; a `Mapping` and an
+/// `map`, `unmap`, and what does either for several tiles, have contracts; a `Mapping` and an
 /// `Ioas` keep them.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no domain",
@@ -77,6 +77,34 @@ pub unsafe trait Domain {
     /// that were reported have been unmapped and flushed; for ever, if the call unwinds or reports what
     /// it cannot have mapped.
     unsafe fn map(&self, tile: Tile, prot: Prot) -> (u64, Result<(), Self::Error>);
+
+    /// Maps tiles in turn until one fails; reports how many bytes of all of them are mapped now. A domain
+    /// that has something to do once for many tiles, as to take a lock, does it here.
+    ///
+    /// A tile is taken only when those before it are mapped whole. A success reports all bytes of all
+    /// tiles; a failure those before the last tile that was taken, and of that one as many as
+    /// [`map`](Self::map) reports where it fails, or all if the next one was not begun.
+    ///
+    /// # Safety
+    ///
+    /// That of [`map`](Self::map), for all of the tiles.
+    unsafe fn map_tiles(
+        &self,
+        tiles: impl Iterator<Item = Tile>,
+        prot: Prot,
+    ) -> (u64, Result<(), Self::Error>) {
+        let mut done = 0u64;
+        for tile in tiles {
+            // SAFETY: "the memory of the tile stays what it is, and may be accessed as `prot` says, until
+            // ..": as the caller promises for all of the tiles.
+            let (bytes, outcome) = unsafe { self.map(tile, prot) };
+            done = done.saturating_add(bytes);
+            if outcome.is_err() || bytes != tile.len() {
+                return (done, outcome);
+            }
+        }
+        (done, Ok(()))
+    }
 
     /// Called once behind the last `map` of a mapping, for hardware that may remember that there was
     /// nothing.

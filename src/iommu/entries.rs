@@ -156,26 +156,36 @@ pub(super) unsafe fn map_tiles<D: Domain + ?Sized>(
     prot: Prot,
     mapped: &mut u64,
 ) -> Result<(), TileFault<D::Error>> {
-    for tile in tiles {
-        // SAFETY: "the memory of the tile stays what it is, and may be accessed as `prot` says, until
-        // the bytes that were reported have been unmapped and flushed; for ever, if the call unwinds or
-        // reports what it cannot have mapped": the caller promises it for all of the tiles.
-        let (bytes, outcome) = unsafe { domain.map(tile, prot) };
-        let honest = match (&outcome, domain.cuts()) {
-            (Ok(()), _) => bytes == tile.len(),
-            (Err(_), Cuts::Never) => bytes == 0,
-            (Err(_), Cuts::Anywhere | Cuts::Entries) => {
-                bytes <= tile.len() && bytes & tile.page_size.mask() == 0
-            }
-        };
-        if !honest {
-            let range = IovaRange::new(tile.iova, tile.len()).unwrap_or(IovaRange::ALL);
-            return Err(TileFault::Breach(Breach { range, reported: bytes }));
-        }
-        *mapped = mapped.plus(bytes);
-        outcome.map_err(TileFault::Domain)?;
+    let mut tiles = tiles.fuse();
+    // The tile that was taken last, and the bytes of those before it.
+    let (mut last, mut before) = (None, 0u64);
+    let taken = tiles.by_ref().inspect(|tile| {
+        before = before.plus(last.replace(*tile).map_or(0, |done| done.len()));
+    });
+    // SAFETY: "the memory of the tiles stays what it is, and may be accessed as `prot` says, until the
+    // bytes that were reported have been unmapped and flushed; for ever, if the call unwinds or reports
+    // what it cannot have mapped": as the caller promises.
+    let (reported, outcome) = unsafe { domain.map_tiles(taken, prot) };
+    let Some(last) = last else {
+        let honest = reported == 0 && (outcome.is_err() || tiles.next().is_none());
+        let breach = TileFault::Breach(Breach { range: IovaRange::ALL, reported });
+        return if honest { outcome.map_err(TileFault::Domain) } else { Err(breach) };
+    };
+    let of_last = reported.checked_sub(before).filter(|bytes| *bytes <= last.len());
+    let honest = match (of_last, &outcome, domain.cuts()) {
+        (Some(bytes), Ok(()), _) => bytes == last.len() && tiles.next().is_none(),
+        (Some(bytes), Err(_), Cuts::Never) => bytes == 0 || bytes == last.len(),
+        (Some(bytes), Err(_), Cuts::Anywhere | Cuts::Entries) => bytes & last.page_size.mask() == 0,
+        (None, ..) => false,
+    };
+    if !honest {
+        *mapped = mapped.plus(before);
+        let range = IovaRange::new(last.iova, last.len()).unwrap_or(IovaRange::ALL);
+        let reported = reported.saturating_sub(before);
+        return Err(TileFault::Breach(Breach { range, reported }));
     }
-    Ok(())
+    *mapped = mapped.plus(reported);
+    outcome.map_err(TileFault::Domain)
 }
 
 /// Unmaps and flushes the first `mapped` bytes of a window.

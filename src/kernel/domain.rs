@@ -212,6 +212,9 @@ impl fmt::Debug for Gather {
     }
 }
 
+/// Tiles that are mapped before others have their turn.
+const IN_A_TURN: usize = 64;
+
 // SAFETY:
 // - "`map` .. never replaces an entry that is there, and reports no byte that this call did not map; of
 //   two calls that want one address, at most one gets it": calls take turns by the lock, and
@@ -250,24 +253,41 @@ unsafe impl Domain for RawDomain {
     }
 
     unsafe fn map(&self, tile: Tile, prot: Prot) -> (u64, Result<()>) {
-        let (iova, len) = (usize::try_from(tile.iova.get()), usize::try_from(tile.len()));
-        let (Ok(iova), Ok(len)) = (iova, len) else {
-            return (0, Err(code::ERANGE));
-        };
+        // SAFETY: "that of `map`, for all of the tiles": as the caller promises for this one.
+        unsafe { self.map_tiles([tile].into_iter(), prot) }
+    }
+
+    unsafe fn map_tiles(
+        &self,
+        mut tiles: impl Iterator<Item = Tile>,
+        prot: Prot,
+    ) -> (u64, Result<()>) {
         if !Prot::all().contains(prot) {
             return (0, Err(code::EINVAL));
         }
-        let _guard = self.lock.lock();
-        // SAFETY: by the invariant the domain is there, and it is locked. "The memory of the tile stays
-        // what it is, and may be accessed as `prot` says, until the bytes that were reported have been
-        // unmapped and flushed": as the caller promises.
-        let errno = unsafe {
-            ffi::pinned_sgl_map(self.raw.as_ptr(), iova, tile.phys.get(), len, prot.bits())
-        };
-        match to_result(errno) {
-            Ok(()) => (tile.len(), Ok(())),
-            // What was mapped of the range was unmapped again.
-            Err(error) => (0, Err(error)),
+        let mut done = 0u64;
+        loop {
+            let _guard = self.lock.lock();
+            for _ in 0..IN_A_TURN {
+                let Some(tile) = tiles.next() else {
+                    return (done, Ok(()));
+                };
+                let (iova, len) = (usize::try_from(tile.iova.get()), usize::try_from(tile.len()));
+                let (Ok(iova), Ok(len)) = (iova, len) else {
+                    return (done, Err(code::ERANGE));
+                };
+                // SAFETY: by the invariant the domain is there, and it is locked. "The memory of the tile
+                // stays what it is, and may be accessed as `prot` says, until the bytes that were reported
+                // have been unmapped and flushed": as the caller promises for all of the tiles.
+                let errno = unsafe {
+                    ffi::pinned_sgl_map(self.raw.as_ptr(), iova, tile.phys.get(), len, prot.bits())
+                };
+                // Where it fails, what was mapped of the tile was unmapped again.
+                if let Err(error) = to_result(errno) {
+                    return (done, Err(error));
+                }
+                done = done.plus(tile.len());
+            }
         }
     }
 
@@ -355,6 +375,12 @@ unsafe impl Domain for PagingDomain<'_> {
         // the bytes that were reported have been unmapped and flushed": as the caller promises; how
         // the caches take part changes nothing of that.
         unsafe { self.domain.map(tile, prot | Prot::CACHE) }
+    }
+
+    unsafe fn map_tiles(&self, tiles: impl Iterator<Item = Tile>, prot: Prot) -> (u64, Result<()>) {
+        // SAFETY: "that of `map`, for all of the tiles": as the caller promises; how the caches take part
+        // changes nothing of that.
+        unsafe { self.domain.map_tiles(tiles, prot | Prot::CACHE) }
     }
 
     unsafe fn unmap(&self, tile: Tile, gather: Pin<&mut Gather>) -> u64 {

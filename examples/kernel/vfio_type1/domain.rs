@@ -184,6 +184,43 @@ unsafe impl Domain for GroupDomain {
         (if undone == done { 0 } else { tile.len() }, Err(failed))
     }
 
+    unsafe fn map_tiles(
+        &self,
+        mut tiles: impl Iterator<Item = Tile>,
+        prot: Prot,
+    ) -> (u64, Result<()>) {
+        let mut done = 0u64;
+        loop {
+            if ffi::vfio_type1_killed() {
+                return (done, Err(EINTR));
+            }
+            let (mut most, mut large) = (AT_ONCE, None);
+            let single = !ffi::vfio_type1_huge_pages();
+            let small = iter::from_fn(|| {
+                let tile = if most == 0 { None } else { tiles.next() }?;
+                most = most.saturating_sub(tile.count);
+                large = (single || tile.count > AT_ONCE).then_some(tile);
+                large.is_none().then_some(tile)
+            });
+            // SAFETY: "that of `map`, for all of the tiles": as the caller promises.
+            let (bytes, mapped) = unsafe { self.raw.map_tiles(small, prot) };
+            done = done.saturating_add(bytes);
+            if mapped.is_err() {
+                return (done, mapped);
+            }
+            if let Some(tile) = large {
+                // SAFETY: that of `map`: as the caller promises for all of the tiles.
+                let (bytes, mapped) = unsafe { self.map(tile, prot) };
+                done = done.saturating_add(bytes);
+                if mapped.is_err() {
+                    return (done, mapped);
+                }
+            } else if most > 0 {
+                return (done, Ok(()));
+            }
+        }
+    }
+
     unsafe fn unmap(&self, tile: Tile, gather: Pin<&mut Gather>) -> u64 {
         // SAFETY: "the bytes of the tile were reported by `map` to the caller", by calls of `RawDomain`, "and
         // have not been unmapped since; and what is unmapped begins and ends where the domain can cut": the
