@@ -13,12 +13,12 @@
     reason = "a test may panic: that is how it fails"
 )]
 
-use pinned_sgl::linux::{Buffer, PageMap, Pages, PinFault};
+use pinned_sgl::linux::{Buffer, BufferError, PageMap, Pages, PinFault};
 use pinned_sgl::umem::{PinFlags, PinnedBatch, Pinner, RunSlot, UserRange};
 use pinned_sgl::{PageRun, Pfn, UserAddr};
 use std::ops::Range;
 use std::sync::{Barrier, Mutex, MutexGuard, PoisonError};
-use std::{fs, mem, thread};
+use std::{fs, mem, ptr, thread};
 
 const MIB: u64 = 1 << 20;
 const FLAGS: PinFlags = PinFlags::WRITE.union(PinFlags::LONGTERM);
@@ -343,4 +343,45 @@ fn threads_read_and_write_at_the_same_time() {
             });
         }
     });
+}
+
+/// Memory that is there already, at an address that is no multiple of a huge page; it is
+/// pinned where it is, read and written, and still there when the buffer is gone.
+#[test]
+fn memory_of_the_caller() {
+    let _alone = alone();
+    let memory = Buffer::new(8 * MIB, Pages::Base).unwrap();
+    let (page, before) = (memory.page_size(), vm_pin());
+    memory.write(page.bytes() * 3, b"before").unwrap();
+    let at = memory.user_addr().get() + page.bytes() * 3;
+    let start = ptr::with_exposed_provenance_mut::<u8>(at as usize);
+    let start = ptr::NonNull::new(start).unwrap();
+    let parts = |skip: usize, len| {
+        let start = ptr::NonNull::new(start.as_ptr().wrapping_add(skip)).unwrap();
+        // SAFETY: the memory is that of `memory`, which is dropped last and not touched meanwhile.
+        unsafe { Buffer::from_raw_parts(start, len, Pages::Base) }
+    };
+    assert!(matches!(parts(0, 0), Err(BufferError::Empty)));
+    assert!(matches!(parts(0, 100), Err(BufferError::NotAMultiple { len: 100, .. })));
+    let error = parts(8, MIB).unwrap_err();
+    let to = UserAddr::new(at + 8);
+    assert!(matches!(error, BufferError::Misaligned { at, page: of } if at == to && of == page));
+    assert!(matches!(parts(0, 1 << 63), Err(BufferError::TooLarge { .. })));
+
+    let buffer = parts(0, 4 * MIB).unwrap();
+    let mut bytes = [0; 6];
+    buffer.read(0, &mut bytes).unwrap();
+    assert_eq!(&bytes, b"before");
+    let pins = Pins::take(&buffer, 0..4 * MIB, 16).unwrap();
+    assert_eq!(vm_pin() - before, 4 * MIB);
+    let mut frames = vec![Pfn::default(); (4 * MIB) as usize >> page.shift()];
+    PageMap::open().unwrap().read(buffer.user_addr(), &mut frames).unwrap();
+    let listed = pins.runs.iter().flat_map(|run| (0..run.count()).map(|n| run.start().get() + n));
+    assert!(frames.iter().map(|pfn| pfn.get()).eq(listed));
+    buffer.write(0, b"during").unwrap();
+    pins.give_back();
+    drop(buffer);
+    assert_eq!(vm_pin(), before);
+    memory.read(page.bytes() * 3, &mut bytes).unwrap();
+    assert_eq!(&bytes, b"during");
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! [`Buffer`]: anonymous memory of this process with pages of a chosen kind.
+//! [`Buffer`]: memory of this process that can be pinned, its own or the caller's.
 
 use super::clock::Clock;
 use super::pagemap::PageMap;
@@ -15,7 +15,8 @@ use std::io;
 // Locks around system calls: there is no kernel in a model checker, so these are the real ones.
 use std::sync::{OnceLock, RwLock};
 
-/// Page-aligned anonymous memory of this process, which can be pinned; unmapped when dropped.
+/// Page-aligned memory of this process, which can be pinned: anonymous memory of its own, which is
+/// unmapped when it is dropped, or [memory that is there already](Self::from_raw_parts), which stays.
 ///
 /// It is the [`Pinner`](crate::umem::Pinner) of its own pages, however many callers and threads pin
 /// them at a time. Dropping it while somebody holds a pin, which takes a leaked value, leaks the
@@ -24,14 +25,14 @@ use std::sync::{OnceLock, RwLock};
 /// A device may write to pinned memory at any time, so there is no `&[u8]` of it:
 /// [`read`](Self::read) and [`write`](Self::write) copy, volatile.
 ///
-/// A child process does not inherit the memory (`MADV_DONTFORK`). A child that drops a copy of the
+/// A child process does not inherit memory of its own (`MADV_DONTFORK`). A child that drops a copy of the
 /// value unmaps whatever it has mapped there since, and unpins what its parent has pinned, as both
 /// have the same rings: after a `fork` without `exec`, forget it.
 pub struct Buffer {
-    // Invariant: `map..map + map_len` is a mapping that is readable, writable and ours alone, and
-    // `start..start + len` lies in it; `range` is the latter.
-    map: NonNull<u8>,
-    map_len: usize,
+    // Invariant: `start..start + len` is mapped, readable and writable, and no reference to it exists, as
+    // long as this does and for ever if pins are leaked; it lies in `map`, a mapping that is ours alone, if
+    // there is one. `range` are its addresses.
+    map: Option<(NonNull<u8>, usize)>,
     start: NonNull<u8>,
     len: usize,
     range: UserRange,
@@ -66,22 +67,7 @@ impl Buffer {
     /// [`Pages::Huge2M`] and [`Pages::Huge1G`], otherwise that of a base page), if the pool has not
     /// enough huge pages, or if the kernel has no memory to give.
     pub fn new(len: u64, pages: Pages) -> Result<Self, BufferError> {
-        let page = base_page_size().map_err(|source| BufferError::Map { len, source })?;
-        let huge = match pages {
-            Pages::Base => page,
-            Pages::Transparent => {
-                transparent_page_size().ok_or(BufferError::NoTransparentHugePages)?
-            }
-            Pages::Huge2M => PageSize::SIZE_2M,
-            Pages::Huge1G => PageSize::SIZE_1G,
-        };
-        let unit = pages.huge_page_size().unwrap_or(page);
-        if len == 0 {
-            return Err(BufferError::Empty);
-        }
-        if len & unit.mask() != 0 {
-            return Err(BufferError::NotAMultiple { len, page: unit });
-        }
+        let (page, huge) = sizes(len, pages)?;
         // Room to begin at a huge page; what is left over is never touched.
         let slack = if pages == Pages::Transparent { huge.bytes() } else { 0 };
         let too_large = BufferError::TooLarge { len };
@@ -104,8 +90,7 @@ impl Buffer {
             return Err(too_large);
         };
         let buffer = Self {
-            map,
-            map_len,
+            map: Some((map, map_len)),
             start,
             len: bytes,
             range,
@@ -119,6 +104,55 @@ impl Buffer {
         };
         buffer.advise()?;
         Ok(buffer)
+    }
+
+    /// Memory that is mapped already, as that of a guest: `len` bytes from `start` on, made of `pages`. It
+    /// is not unmapped when the value is dropped.
+    ///
+    /// The kernel pins anonymous memory, memory of `memfd_create` and `shmem`, and that of hugetlbfs.
+    ///
+    /// # Errors
+    ///
+    /// [`BufferError`] if `len` is zero, or `start` or `len` not a multiple of the page size (the huge
+    /// page size for [`Pages::Huge2M`] and [`Pages::Huge1G`], otherwise that of a base page).
+    ///
+    /// # Safety
+    ///
+    /// As long as the value exists, and for ever if it is dropped while pins are held, which takes a
+    /// leaked value:
+    ///
+    /// - the memory is mapped, readable and writable, and stays what it is: it is not unmapped, moved,
+    ///   discarded (`MADV_DONTNEED`, a hole in its file) or mapped over;
+    /// - no reference to it exists, and what other code reads and writes through pointers, a guest or a
+    ///   device among it, keeps out of the copies of [`read`](Self::read) and [`write`](Self::write), or
+    ///   is atomic or volatile.
+    pub unsafe fn from_raw_parts(
+        start: NonNull<u8>,
+        len: u64,
+        pages: Pages,
+    ) -> Result<Self, BufferError> {
+        let (page, huge) = sizes(len, pages)?;
+        let unit = pages.huge_page_size().unwrap_or(page);
+        let user = UserAddr::new(start.addr().get() as u64);
+        if !user.is_aligned(unit) {
+            return Err(BufferError::Misaligned { at: user, page: unit });
+        }
+        let too_large = || BufferError::TooLarge { len };
+        let bytes = isize::try_from(len).map_err(|_| too_large())?.unsigned_abs();
+        let range = UserRange::new(user, len).map_err(|_| too_large())?;
+        Ok(Self {
+            map: None,
+            start,
+            len: bytes,
+            range,
+            pages,
+            page,
+            huge,
+            copies: RwLock::default(),
+            slots: Slots::default(),
+            map_of_pages: OnceLock::new(),
+            clock: Clock::default(),
+        })
     }
 
     /// Tells the kernel which pages to use, and to keep children out.
@@ -173,7 +207,8 @@ impl Buffer {
         self.huge
     }
 
-    /// The address of the first byte: a multiple of [`huge_page_size`](Self::huge_page_size).
+    /// The address of the first byte: a multiple of [`huge_page_size`](Self::huge_page_size), where the
+    /// memory is the buffer's own.
     #[must_use]
     pub const fn user_addr(&self) -> UserAddr {
         self.range.start()
@@ -199,9 +234,11 @@ impl Drop for Buffer {
             mem::forget(mem::take(&mut self.slots));
             return;
         }
-        // SAFETY: the mapping is ours alone and no reference into it was ever handed out. Nobody
-        // holds a pin in it. Rings that have not been closed yet have nothing registered.
-        unsafe { libc::munmap(self.map.as_ptr().cast(), self.map_len) };
+        if let Some((map, len)) = self.map {
+            // SAFETY: the mapping is ours alone and no reference into it was ever handed out. Nobody
+            // holds a pin in it. Rings that have not been closed yet have nothing registered.
+            unsafe { libc::munmap(map.as_ptr().cast(), len) };
+        }
     }
 }
 
@@ -213,6 +250,25 @@ impl fmt::Debug for Buffer {
             .field("pages", &self.pages)
             .finish()
     }
+}
+
+/// The sizes of a base page and of a huge page of `pages`, for a buffer of `len` bytes.
+fn sizes(len: u64, pages: Pages) -> Result<(PageSize, PageSize), BufferError> {
+    let page = base_page_size().map_err(|source| BufferError::Map { len, source })?;
+    let huge = match pages {
+        Pages::Base => page,
+        Pages::Transparent => transparent_page_size().ok_or(BufferError::NoTransparentHugePages)?,
+        Pages::Huge2M => PageSize::SIZE_2M,
+        Pages::Huge1G => PageSize::SIZE_1G,
+    };
+    let unit = pages.huge_page_size().unwrap_or(page);
+    if len == 0 {
+        return Err(BufferError::Empty);
+    }
+    if len & unit.mask() != 0 {
+        return Err(BufferError::NotAMultiple { len, page: unit });
+    }
+    Ok((page, huge))
 }
 
 /// How many bytes after `place` the next huge page begins: less than one.
@@ -267,6 +323,13 @@ pub enum BufferError {
         /// The size of the pages.
         page: PageSize,
     },
+    /// The memory does not begin where a page does.
+    Misaligned {
+        /// Where it begins.
+        at: UserAddr,
+        /// The size of the pages.
+        page: PageSize,
+    },
     /// More than an address space can hold.
     TooLarge {
         /// The bytes that were asked for.
@@ -310,6 +373,9 @@ impl fmt::Display for BufferError {
             Self::Empty => f.write_str("a buffer of zero bytes"),
             Self::NotAMultiple { len, page } => {
                 write!(f, "{len} bytes are not a multiple of the page size, {page}")
+            }
+            Self::Misaligned { at, page } => {
+                write!(f, "the memory at {at} does not begin at a multiple of {page}")
             }
             Self::TooLarge { len } => write!(f, "{len:#x} bytes do not fit an address space"),
             Self::NoTransparentHugePages => {

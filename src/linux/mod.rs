@@ -7,7 +7,8 @@
 //!                   └─────── unpin ────────┘      drop: unpin, then munmap
 //! ```
 //!
-//! 1. A [`Buffer`] is anonymous memory with pages of the kind that was asked for: see [`Pages`].
+//! 1. A [`Buffer`] is anonymous memory with pages of the kind that was asked for: see [`Pages`]; or memory
+//!    that is there already, as that of a guest: [`Buffer::from_raw_parts`].
 //! 2. It is the [`Pinner`](crate::umem::Pinner) of its own pages, so that an [`Umem`](crate::umem::Umem)
 //!    can hold them. It registers them with an io_uring as fixed buffers: the kernel faults every page
 //!    in and holds it with `FOLL_LONGTERM | FOLL_WRITE`, the very pins a driver would take. The

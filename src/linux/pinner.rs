@@ -36,8 +36,8 @@ const FEW_FRAMES: usize = 64;
 // SAFETY: the runs that `pin` pushes are what the page map tells of the next pages of the range, in
 // order, read while a slot that has these pages is registered with an io_uring. Registered memory is
 // pinned by the kernel (`FOLL_LONGTERM | FOLL_WRITE`): it keeps its frame until it is unregistered,
-// and anything may be written to it. The page map tells the frame that is pinned, as the mapping is
-// the buffer's own, and nothing but the drop of the buffer changes it. Each page that was pushed
+// and anything may be written to it. The page map tells the frame that is pinned, as nothing but
+// the drop of the buffer changes the mapping, by its invariant. Each page that was pushed
 // counts in its slot, and `unpin` alone takes that back; a slot is unregistered when its count is
 // zero, and a buffer that is dropped before keeps its rings and its mapping for ever. So does one
 // that is leaked. The page size is a field that nobody writes, and all runs are RAM.
@@ -65,8 +65,10 @@ unsafe impl Pinner for Buffer {
         // Without the privilege to know frames there is no point in pinning anything.
         let map = self.page_map().map_err(PinFault::Frames)?;
         let slot = SLOT_BYTES.max(self.huge_page_size().bytes()).min(MAX_SLOT_BYTES);
-        // The buffer begins where a huge page does, so this is where one ends.
-        let cut = (wanted.start | slot.minus(1)).saturating_add(1);
+        // Where a huge page ends, whether or not the buffer begins with one.
+        let before = self.user_addr().offset_in(self.huge_page_size());
+        let last = wanted.start.saturating_add(before) | slot.minus(1);
+        let cut = last.minus(before).saturating_add(1);
         let held = self.slots.hold(wanted, cut, |ring, index, range| {
             let started = Instant::now();
             let offset = range.start;
@@ -74,8 +76,8 @@ unsafe impl Pinner for Buffer {
             let (Ok(from), Ok(bytes)) = (usize::try_from(offset), usize::try_from(len)) else {
                 return Err(PinFault::NotInBuffer { at: batch.next() });
             };
-            // SAFETY: the bytes lie in the mapping of the buffer, which is there for as long as the
-            // ring: see the drop of the buffer. Nobody ever borrows the bytes of a buffer.
+            // SAFETY: the bytes lie in the buffer, which is mapped for as long as the ring is there: see the
+            // drop of the buffer. By its invariant there are no references to them.
             let pinned = unsafe { ring.pin(index, self.at(from), bytes) };
             self.clock.pinned(started);
             pinned.map_err(|source| why(offset, len, source))
