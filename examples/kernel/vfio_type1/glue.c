@@ -198,14 +198,22 @@ static long follow_device(struct mm_struct *mm, unsigned long start, unsigned lo
 	return done;
 }
 
-/* Pages of which the first one says whether all of them are reserved: those of one folio, in order. */
+/*
+ * Pages of which the first one says whether all of them are reserved: those of one folio, in order; or
+ * single ones that are not, as they come by the million.
+ */
 static long alike(struct page **pages, long count)
 {
+	const unsigned long other = BIT(PG_reserved) | BIT(PG_head);
 	struct folio *folio = page_folio(pages[0]);
-	long some;
+	long some = 1;
 
-	if (!folio_test_large(folio))
-		return 1;
+	if (!folio_test_large(folio)) {
+		if (!PageReserved(pages[0]))
+			while (some < count && !(READ_ONCE(pages[some]->flags.f) & other))
+				some++;
+		return some;
+	}
 	some = min_t(long, folio_nr_pages(folio) - folio_page_idx(folio, pages[0]), count);
 	return pages[some - 1] == pages[0] + some - 1 ? some : 1;
 }
