@@ -11,7 +11,7 @@
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::integer_division,
-    reason = "numbers that the command line has checked"
+    reason = "numbers that fit a machine"
 )]
 
 mod support;
@@ -21,15 +21,14 @@ use pinned_sgl::rdma::{Access, MemoryRegion};
 use pinned_sgl::umem::{Account, PinFlags, PinRequest, Umem, UserRange};
 use pinned_sgl::{Iova, PageSizes, UserAddr};
 use std::{process::ExitCode, sync::Arc};
-use support::{count, mib, say, Args, Outcome, Pinned, Source, UserMemory};
+use support::{count, mib, say, Outcome, Pinned, Source, UserMemory};
 
 fn main() -> ExitCode {
-    let about = "Registers pinned memory with a network card, for peers to read and write by key";
-    support::finish(run(&support::args(about)))
+    support::finish(run())
 }
 
-fn run(args: &Args) -> Outcome {
-    match support::memory(args)? {
+fn run() -> Outcome {
+    match support::memory()? {
         Source::Real(buffer, range) => memory_regions(&buffer, range),
         Source::Mock(process, range) => {
             memory_regions(&process, range)?;

@@ -11,7 +11,7 @@
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::integer_division,
-    reason = "numbers that the command line has checked"
+    reason = "numbers that fit a machine"
 )]
 
 mod support;
@@ -21,19 +21,18 @@ use pinned_sgl::mock::{Device, Iommu, RegionBus};
 use pinned_sgl::umem::{Account, PinFlags, PinRequest, Umem, UserRange};
 use pinned_sgl::{Iova, PageSize, PageSizes, UserAddr};
 use std::{process::ExitCode, sync::Arc};
-use support::{count, mib, say, Args, Outcome, Pinned, Source, UserMemory};
+use support::{count, mib, say, Outcome, Pinned, Source, UserMemory};
 
 /// Where the guest has the second half of its memory: behind the hole for devices, below 4 GiB.
 const HIGH: Iova = Iova::new(1 << 32);
 const READ_WRITE: Prot = Prot::READ.union(Prot::WRITE);
 
 fn main() -> ExitCode {
-    let about = "Shows pinned memory to two devices of a virtual machine, as vfio does";
-    support::finish(run(&support::args(about)))
+    support::finish(run())
 }
 
-fn run(args: &Args) -> Outcome {
-    match support::memory(args)? {
+fn run() -> Outcome {
+    match support::memory()? {
         Source::Real(buffer, range) => container(&buffer, range),
         Source::Mock(process, range) => {
             container(&process, range)?;

@@ -1,48 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the examples of devices share: the command line, and memory that can be pinned.
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::integer_division,
-    reason = "numbers for people, about memory that fits a machine"
-)]
+//! What the examples share: the command line, and memory that can be pinned.
 
-mod number;
-
-use clap::{CommandFactory, FromArgMatches, Parser};
 use pinned_sgl::linux::{Buffer, Pages};
 use pinned_sgl::mock::{Area, Memory, Process};
 use pinned_sgl::umem::{Account, PageAccess, Umem, UserRange};
 use pinned_sgl::{Heap, UserAddr};
 use std::io::{self, Write};
-use std::{error::Error, process::ExitCode, sync::Arc};
+use std::{env, error::Error, process::ExitCode, sync::Arc};
 
 /// Anything that can go wrong.
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
-/// The command line of an example.
-#[derive(Debug, Parser)]
-#[command(max_term_width = 100)]
-pub(crate) struct Args {
-    /// Bytes of memory, a multiple of 4M from 8M to 1G
-    #[arg(long, value_name = "BYTES", default_value = "8M", value_parser = bytes, allow_negative_numbers = true)]
-    pub(crate) size: u64,
-
-    /// Really pin memory of this process: takes root, to know where it lies
-    #[arg(long)]
-    pub(crate) real: bool,
-}
-
-/// Reads the command line of an example that does what `about` says.
-pub(crate) fn args(about: &'static str) -> Args {
-    let matches = Args::command().about(about).get_matches();
-    Args::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
-}
-
-fn bytes(text: &str) -> Result<u64, Box<dyn Error + Send + Sync>> {
-    let bytes = number::parse(text)?;
-    let fits = bytes % (4 << 20) == 0 && (8 << 20..=1 << 30).contains(&bytes);
-    fits.then_some(bytes).ok_or("it is a multiple of 4M, from 8M to 1G".into())
-}
+/// Bytes of memory.
+const SIZE: u64 = 8 << 20;
 
 /// Memory of a process that can be pinned, and that the CPU can copy from and to.
 pub(crate) trait UserMemory:
@@ -66,17 +36,21 @@ pub(crate) enum Source {
     Real(Arc<Buffer>, UserRange),
 }
 
-/// Makes the memory that `args` ask for, of huge pages; nothing is pinned yet.
-pub(crate) fn memory(args: &Args) -> Outcome<Source> {
-    if args.real {
-        let buffer = Arc::new(Buffer::new(args.size, Pages::Transparent)?);
-        let range = buffer.user_range();
-        return Ok(Source::Real(buffer, range));
+/// Makes the memory that the command line asks for, of huge pages; nothing is pinned yet.
+pub(crate) fn memory() -> Outcome<Source> {
+    match env::args().nth(1).as_deref() {
+        None => {}
+        Some("--real") => {
+            let buffer = Arc::new(Buffer::new(SIZE, Pages::Transparent)?);
+            let range = buffer.user_range();
+            return Ok(Source::Real(buffer, range));
+        }
+        Some(_) => return Err("the only argument is --real: really pin memory, as root".into()),
     }
     // A machine with twice as much.
-    let machine = Memory::with_frames(args.size / 4096 * 2);
+    let machine = Memory::with_frames(2 * (SIZE >> 12));
     let process = Arc::new(Process::new(&machine));
-    let range = UserRange::new(UserAddr::new(0x7f00_0000_0000), args.size)?;
+    let range = UserRange::new(UserAddr::new(0x7f00_0000_0000), SIZE)?;
     process.map(range, Area::read_write().huge(9))?;
     Ok(Source::Mock(process, range))
 }

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The planner, `examples/plan`, run as its users run it: as a process.
-#![cfg(feature = "alloc")]
+//! The planner, `plan`, run as its users run it: as a process.
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
@@ -20,19 +19,11 @@ mod vectors;
 
 use serde_json::Value;
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 
-/// The planner, which cargo builds with the tests, unless it is told to build this test alone.
 fn program() -> Command {
-    let test = std::env::current_exe().unwrap();
-    // target/<profile>/deps/<this test> and target/<profile>/examples/plan
-    let profile = test.ancestors().nth(2).unwrap();
-    let name = format!("plan{}", std::env::consts::EXE_SUFFIX);
-    let path: PathBuf = profile.join("examples").join(name);
-    assert!(path.exists(), "{} is missing: cargo build --example plan", path.display());
-    Command::new(path)
+    Command::new(env!("CARGO_BIN_EXE_plan"))
 }
 
 /// What a run of the planner leaves behind.

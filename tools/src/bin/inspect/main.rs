@@ -2,9 +2,9 @@
 //! Pins a buffer and shows where its pages lie in physical memory.
 //!
 //! ```text
-//! cargo run --release --example inspect
-//! cargo run --release --example inspect -- --pages 4k --threads 2 --svg layout.svg
-//! cargo run --release --example inspect -- --mock --size 300G --json
+//! inspect
+//! inspect --pages 4k --threads 2 --svg layout.svg
+//! inspect --mock --size 300G --json
 //! ```
 #![allow(
     clippy::arithmetic_side_effects,
@@ -21,7 +21,7 @@ mod bands;
 mod facts;
 mod memory;
 mod mock;
-#[path = "../support/number.rs"]
+#[path = "../../number.rs"]
 mod number;
 mod picture;
 mod privilege;

@@ -2,7 +2,7 @@
 //! What a device would see of a page list that comes from a driver's log.
 //!
 //! ```text
-//! $ printf '10+4\n20\n' | cargo run --release --example plan -- --json -
+//! $ printf '10+4\n20\n' | plan --json -
 //! {"page_shift":12,"pages":5,"runs":[[16,4,"ram"],[32,1,"ram"]],"offset":0,"length":20480, ...}
 //! ```
 //!
@@ -15,7 +15,7 @@ mod input;
 mod json;
 mod lines;
 mod notation;
-#[path = "../support/number.rs"]
+#[path = "../../number.rs"]
 mod number;
 mod request;
 mod table;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `examples/inspect`, run as its users run it: as a process. What it says about real memory takes
+//! `inspect`, run as its users run it: as a process. What it says about real memory takes
 //! root, as frame numbers are hidden from everybody else.
-#![cfg(all(target_os = "linux", feature = "linux"))]
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::cast_possible_truncation,
@@ -14,12 +13,12 @@
 )]
 
 mod bad_input;
-#[path = "../../examples/inspect/bands.rs"]
+#[path = "../../src/bin/inspect/bands.rs"]
 #[allow(dead_code, reason = "the program uses the rest")]
 mod bands;
 mod made_up;
 mod picture;
-#[path = "../../examples/inspect/privilege.rs"]
+#[path = "../../src/bin/inspect/privilege.rs"]
 #[allow(dead_code, reason = "the program uses the rest")]
 mod privilege;
 mod privileges;
@@ -28,13 +27,8 @@ use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::{env, fs::File, os::fd::OwnedFd, path::PathBuf};
 
-/// The program, which cargo builds with the tests, unless it is told to build this test alone.
 fn program() -> Command {
-    let test = env::current_exe().unwrap();
-    // target/<profile>/deps/<this test> and target/<profile>/examples/inspect
-    let path = test.ancestors().nth(2).unwrap().join("examples/inspect");
-    assert!(path.exists(), "{} is missing: cargo build --example inspect", path.display());
-    Command::new(path)
+    Command::new(env!("CARGO_BIN_EXE_inspect"))
 }
 
 /// What a run of the program leaves behind.
