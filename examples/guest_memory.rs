@@ -9,9 +9,9 @@
 
 use pinned_sgl::iommu::{HeapIoas, Placement, Prot};
 use pinned_sgl::linux::{Buffer, Pages};
-use pinned_sgl::mock::{Device, Iommu, RegionBus};
 use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted};
 use pinned_sgl::{Iova, PageSizes};
+use pinned_sgl_mock::{Device, Iommu, RegionBus};
 use std::{error::Error, ptr::NonNull, sync::Arc};
 use vm_memory::{
     Bytes, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap, GuestMemoryRegion as _,

@@ -16,10 +16,10 @@
 
 mod support;
 
-use pinned_sgl::mock::{Nic, RegionBus};
 use pinned_sgl::rdma::{Access, MemoryRegion};
 use pinned_sgl::umem::{Account, PinFlags, PinRequest, Umem, UserRange};
 use pinned_sgl::{Iova, PageSizes, UserAddr};
+use pinned_sgl_mock::{Nic, RegionBus};
 use std::{process::ExitCode, sync::Arc};
 use support::{count, mib, say, Outcome, Pinned, Source, UserMemory};
 

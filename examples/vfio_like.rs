@@ -17,9 +17,9 @@
 mod support;
 
 use pinned_sgl::iommu::{DirtyBitmap, HeapIoas, IovaRange, Placement, Prot};
-use pinned_sgl::mock::{Device, Iommu, RegionBus};
 use pinned_sgl::umem::{Account, PinFlags, PinRequest, Umem, UserRange};
 use pinned_sgl::{Iova, PageSize, PageSizes, UserAddr};
+use pinned_sgl_mock::{Device, Iommu, RegionBus};
 use std::{process::ExitCode, sync::Arc};
 use support::{count, mib, say, Outcome, Pinned, Source, UserMemory};
 

@@ -46,9 +46,9 @@
 //! | [`rdma`] | showing them to network cards: [`BlockTable`](rdma::BlockTable), [`MemoryRegion`](rdma::MemoryRegion) |
 //! | `contracts` | every promise that `unsafe` stands for: who keeps it, who relies on it, which test shows it |
 //! | `linux` | feature `linux`: really pinned memory of this process |
-//! | `mock` | feature `mock`: memory, processes, IOMMUs and devices for tests |
 //!
-//! Arrows between them point up this table only.
+//! Arrows between them point up this table only. Memory, processes, IOMMUs and devices for tests, which
+//! catch every mistake, are a crate of their own: `pinned-sgl-mock`.
 //!
 //! On top of the list stands the common *umem* API: pin, charge, map, unmap, unpin.
 //!
@@ -78,7 +78,6 @@
 //! |---|---|
 //! | `alloc` (default) | `Heap`, lists on the heap; without it lists live in a [`Pool`] lent by the caller |
 //! | `std` | the standard library: `Umem::pin_parallel` |
-//! | `mock` | the mock kit |
 //! | `linux` | `linux::Buffer`: memory pinned through io_uring, its frames read from the pagemap |
 //! | `kernel` | the Linux kernel's own pins, IOMMU domains and memory; compiled by Kbuild only |
 //!
@@ -108,7 +107,7 @@ compile_error!(
     "the feature `linux` pins memory through io_uring, which only Linux has: leave it out"
 );
 
-#[cfg(all(doctest, feature = "mock"))]
+#[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
@@ -123,8 +122,6 @@ pub mod iommu;
 pub mod kernel;
 #[cfg(all(feature = "linux", target_os = "linux"))]
 pub mod linux;
-#[cfg(feature = "mock")]
-pub mod mock;
 mod page_size;
 #[cfg(any(feature = "alloc", pinned_sgl_kbuild))]
 mod pieces;

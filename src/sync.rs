@@ -8,29 +8,3 @@
 pub(crate) use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-
-#[cfg(all(feature = "mock", not(loom)))]
-pub(crate) use core::sync::atomic::AtomicU64;
-#[cfg(all(feature = "mock", loom))]
-pub(crate) use loom::sync::{atomic::AtomicU64, Mutex, MutexGuard};
-#[cfg(all(feature = "mock", not(loom)))]
-pub(crate) use std::sync::{Mutex, MutexGuard};
-
-/// What is made once and never changed, and a number that is only shown to people: nothing that the
-/// model checker would have to know.
-#[cfg(feature = "mock")]
-pub(crate) use std::sync::{atomic::AtomicU64 as Note, OnceLock};
-
-/// Locks, also where another thread has panicked while it held the lock: what is guarded here is
-/// changed in steps that each leave it whole.
-#[cfg(feature = "mock")]
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-/// Whether a model has failed. The model checker's locks do not survive a panic, so that destructors
-/// leave them alone; elsewhere they do: see [`lock`].
-#[cfg(feature = "mock")]
-pub(crate) fn has_failed() -> bool {
-    cfg!(loom) && std::thread::panicking()
-}

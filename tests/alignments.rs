@@ -15,8 +15,8 @@
 mod rig;
 
 use pinned_sgl::iommu::{HeapIoas, IovaRange, Mapping, Placement};
-use pinned_sgl::mock::{Area, Device, DmaFault, Fragmentation, Iommu, Memory};
 use pinned_sgl::UserAddr;
+use pinned_sgl_mock::{Area, Device, DmaFault, Fragmentation, Iommu, Memory};
 use rig::{bytes, iova, iovas, pattern, Pinned, Rig, BASE, HALF_AND_HUGE, P, RW};
 use std::sync::Arc;
 

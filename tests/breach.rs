@@ -17,8 +17,8 @@ mod rig;
 use pinned_sgl::iommu::{
     Domain, HeapIoas, IoasError, IovaRange, MapErrorKind, Mapping, Placement, Prot, UnmapRangeError,
 };
-use pinned_sgl::mock::{Area, Call, Fragmentation, Iommu, Lie, MapFault, ViolationKind};
 use pinned_sgl::{Iova, PageSizes, Tile};
+use pinned_sgl_mock::{Area, Call, Fragmentation, Iommu, Lie, MapFault, ViolationKind};
 use rig::{bytes, iova, iovas, Pinned, Rig, P, RW};
 use std::{pin::Pin, sync::Arc};
 

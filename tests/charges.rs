@@ -10,11 +10,11 @@
 )]
 
 use pinned_sgl::iommu::{HeapIoas, Placement, Prot};
-use pinned_sgl::mock::Iommu;
 use pinned_sgl::umem::{
     Account, Accountant as _, PinBatch, PinErrorKind, PinFlags, PinRequest, Pinner, Umem, UserRange,
 };
 use pinned_sgl::{Iova, MemoryKind, PageRun, PageSize, Pfn, UserAddr};
+use pinned_sgl_mock::Iommu;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;

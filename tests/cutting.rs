@@ -15,8 +15,8 @@
 mod rig;
 
 use pinned_sgl::iommu::{CutErrorKind, Cuts, Edges, Mapping, UnmapRangeError};
-use pinned_sgl::mock::{Area, Fragmentation, Iommu};
 use pinned_sgl::{Iova, Tile};
+use pinned_sgl_mock::{Area, Fragmentation, Iommu};
 use rig::{bytes, iova, iovas, Pinned, Rig, P, RW};
 use std::sync::Arc;
 

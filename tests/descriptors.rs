@@ -16,8 +16,8 @@ mod rig;
 
 use pinned_sgl::granule::{SegmentError, SegmentLimits};
 use pinned_sgl::iommu::{HeapIoas, IoasAccessErrorKind, IoasError, Placement};
-use pinned_sgl::mock::{Area, Fragmentation, Iommu};
 use pinned_sgl::{Heap, PageRun, PageSize, Pfn, Sgl, SglBuilder, Storage, Window};
+use pinned_sgl_mock::{Area, Fragmentation, Iommu};
 use rig::{bytes, iova, iovas, Pinned, Rig, P, RO, RW};
 use std::sync::Arc;
 

@@ -15,9 +15,9 @@
 mod rig;
 
 use pinned_sgl::iommu::{HeapIoas, Mapping, Placement, Prot};
-use pinned_sgl::mock::{Area, Call, Fragmentation, Iommu, Step, Violation, ViolationKind};
 use pinned_sgl::umem::Attachment;
 use pinned_sgl::{Pfn, UserAddr};
+use pinned_sgl_mock::{Area, Call, Fragmentation, Iommu, Step, Violation, ViolationKind};
 use rig::{bytes, iova, Pinned, Rig, BASE, P, RO, RW};
 use std::sync::Arc;
 
@@ -134,7 +134,7 @@ fn what_is_lost_is_found_out() {
     let (rig, frames) = setup();
     let umem = rig.pin(bytes(0, 4 * P));
     let phys = umem.whole().unwrap().phys(0).unwrap();
-    pinned_sgl::mock::Bus::write(&rig.memory, phys, b"behind its back").unwrap();
+    pinned_sgl_mock::Bus::write(&rig.memory, phys, b"behind its back").unwrap();
     drop(umem);
     let lost = Violation::new(ViolationKind::DirtyLost, Call::Unpin);
     assert_eq!(rig.witness.take(), [lost.page(frames[0]).user(bytes(0, P).start())]);

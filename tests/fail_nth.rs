@@ -18,12 +18,12 @@ use pinned_sgl::iommu::{
     Area as SpaceArea, DirtyBitmap, DomainLink, HeapIoas, HeapSlab, Ioas, IovaRange, Mapping, Node,
     Placement, Stream,
 };
-use pinned_sgl::mock::{
+use pinned_sgl::umem::{Account, PinRequest, Umem};
+use pinned_sgl::{Heap, PageSize};
+use pinned_sgl_mock::{
     Area, FailingAccountant, FailingSlab, FailingStorage, Fragmentation, Iommu, Mapped, Plan,
     Process,
 };
-use pinned_sgl::umem::{Account, PinRequest, Umem};
-use pinned_sgl::{Heap, PageSize};
 use rig::{bytes, iova, iovas, Rig, P, RO, RW, WRITE_LONG};
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;

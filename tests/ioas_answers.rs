@@ -16,8 +16,8 @@ mod rig;
 use pinned_sgl::iommu::{
     HeapIoas, Ioas, IoasError, IovaRange, MapErrorKind, Mapping, Placement, SlabPool, SlabSlot,
 };
-use pinned_sgl::mock::{Area, Fragmentation, Iommu, Lie, MapFault, Step};
 use pinned_sgl::PageSize;
+use pinned_sgl_mock::{Area, Fragmentation, Iommu, Lie, MapFault, Step};
 use rig::{bytes, iova, iovas, Pinned, Rig, P, RO, RW};
 use std::sync::Arc;
 

@@ -17,8 +17,8 @@ mod rig;
 use pinned_sgl::iommu::{
     BitmapTooSmall, Cuts, DirtyBitmap, HeapIoas, IoasError, IovaRange, Placement,
 };
-use pinned_sgl::mock::{Area, Fragmentation, Iommu, MapFault, Step};
 use pinned_sgl::{PageSize, UserAddr};
+use pinned_sgl_mock::{Area, Fragmentation, Iommu, MapFault, Step};
 use rig::{bytes, iova, iovas, Pinned, Rig, BASE, HALF_AND_HUGE, P, RW};
 use std::sync::Arc;
 

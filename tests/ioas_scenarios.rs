@@ -25,9 +25,9 @@ use pinned_sgl::granule::TileError;
 use pinned_sgl::iommu::{
     Cuts, HeapIoas, IoasAccessErrorKind, IoasError, IovaRange, MapErrorKind, Placement, Prot,
 };
-use pinned_sgl::mock::{Area, Fragmentation, Iommu, MapFault, PinFault, Step};
 use pinned_sgl::umem::{AttachError, Attachment, PinErrorKind, PinFlags, PinRequest, Umem};
 use pinned_sgl::{Iova, UserAddr};
+use pinned_sgl_mock::{Area, Fragmentation, Iommu, MapFault, PinFault, Step};
 use rig::{bytes, iova, iovas, pattern, Pinned, Rig, BASE, HALF_AND_HUGE, P, RO, RW, WRITE_LONG};
 use std::sync::Arc;
 

@@ -16,9 +16,9 @@ mod rig;
 
 use pinned_sgl::granule::TileError;
 use pinned_sgl::iommu::{IovaRange, MapErrorKind, Mapping, Prot};
-use pinned_sgl::mock::{Area, DmaFault, Fragmentation, Iommu, MapFault, Plan, Step};
 use pinned_sgl::umem::{AttachError, Holder, PinFlags};
 use pinned_sgl::{Iova, PageSize, UserAddr};
+use pinned_sgl_mock::{Area, DmaFault, Fragmentation, Iommu, MapFault, Plan, Step};
 use rig::{bytes, iova, iovas, pattern, Eager, Pinned, Rig, BASE, ORDERS, P, RO, RW};
 use std::rc::Rc;
 use std::sync::Arc;

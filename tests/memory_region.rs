@@ -12,16 +12,16 @@
 
 use pinned_sgl::granule::BlockError;
 use pinned_sgl::iommu::{IovaRange, Mapping, Prot};
-use pinned_sgl::mock::{
-    Area, Bus, Call, FailingAccountant, FailingStorage, Fragmentation, Memory, NicError, NicFault,
-    Plan, Process, RegionBus, Step, Violation, ViolationKind,
-};
 use pinned_sgl::rdma::{Access, BlockLayout, BlockTable, MemoryRegion, RegisterErrorKind};
 use pinned_sgl::umem::{
     Account, AttachError, PinFlags, PinRequest, Region, Umem, Unaccounted, UserRange,
 };
 use pinned_sgl::{
     Heap, Iova, MemoryKind, PageRun, PageSize, PageSizes, Pfn, PhysAddr, Sgl, SglBuilder, UserAddr,
+};
+use pinned_sgl_mock::{
+    Area, Bus, Call, FailingAccountant, FailingStorage, Fragmentation, Memory, NicError, NicFault,
+    Plan, Process, RegionBus, Step, Violation, ViolationKind,
 };
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -68,7 +68,7 @@ fn a_peer_reads_and_writes_what_the_process_has() {
             Fragmentation::Seeded { seed: round as u64, run_order: 2 }
         };
         let memory = Memory::builder()
-            .zone(pinned_sgl::mock::Zone::Normal, 0x1000..0x1800)
+            .zone(pinned_sgl_mock::Zone::Normal, 0x1000..0x1800)
             .fragmentation(fragmentation)
             .build()
             .unwrap();
@@ -367,7 +367,7 @@ fn writers_are_refused_read_only_memory() {
 fn every_failure_gives_everything_back() {
     let plan = Plan::new();
     let memory = Memory::builder()
-        .zone(pinned_sgl::mock::Zone::Normal, 0x1000..0x1400)
+        .zone(pinned_sgl_mock::Zone::Normal, 0x1000..0x1400)
         .fragmentation(Fragmentation::Alternate)
         .plan(plan.clone())
         .build()
@@ -516,7 +516,7 @@ fn a_card_that_lies_is_caught_by_the_memory() {
 #[test]
 fn a_bus_of_regions_finds_every_byte() {
     let memory = Memory::builder()
-        .zone(pinned_sgl::mock::Zone::Normal, 0x1000..0x1800)
+        .zone(pinned_sgl_mock::Zone::Normal, 0x1000..0x1800)
         .fragmentation(Fragmentation::Seeded { seed: 3, run_order: 0 })
         .build()
         .unwrap();

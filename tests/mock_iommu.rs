@@ -13,12 +13,12 @@
 use pinned_sgl::iommu::{
     Cuts, DirtyDomain, Domain, Entry, IovaRange, Prot, RangeGather, ReadDomain, Slab,
 };
-use pinned_sgl::mock::{
-    Bus, BusError, BusErrorReason, Call, Device, DmaFault, FailingSlab, Iommu, Key, Lie, MapFault,
-    Nic, NicError, NicFault, Plan, Step, Violation, ViolationKind,
-};
 use pinned_sgl::{
     Iova, MemoryKind, PageRun, PageSize, PageSizes, Pfn, PhysAddr, SglBuilder, Tile, Window,
+};
+use pinned_sgl_mock::{
+    Bus, BusError, BusErrorReason, Call, Device, DmaFault, FailingSlab, Iommu, Key, Lie, MapFault,
+    Nic, NicError, NicFault, Plan, Step, Violation, ViolationKind,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;

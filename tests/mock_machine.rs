@@ -12,13 +12,13 @@
 )]
 
 use pinned_sgl::iommu::{Cuts, Domain, IovaRange, Mapping, Prot, RangeGather, ReadDomain};
-use pinned_sgl::mock::{
-    Area, Bus, Call, Iommu, Lie, Memory, Nic, Process, Violation, ViolationKind, Zone,
-};
 use pinned_sgl::umem::{
     PinFlags, PinRequest, PinnedBatch, Pinner, RunSlot, Umem, Unaccounted, UserRange,
 };
 use pinned_sgl::{Iova, PageRun, PageSize, PageSizes, Pfn, PhysAddr, SglBuilder, Tile, UserAddr};
+use pinned_sgl_mock::{
+    Area, Bus, Call, Iommu, Lie, Memory, Nic, Process, Violation, ViolationKind, Zone,
+};
 use std::collections::BTreeMap;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::pin::Pin;

@@ -12,13 +12,13 @@
     reason = "a test may panic: that is how it fails"
 )]
 
-use pinned_sgl::mock::{
-    Area, Bus, BusErrorReason, Call, FailingAccountant, FailingStorage, Fragmentation, MapError,
-    Memory, MemoryError, PinFault, Plan, Process, Step, Violation, ViolationKind, Witness, Zone,
-};
 use pinned_sgl::umem::{Account, Accountant, PinFlags, PinnedBatch, Pinner, RunSlot, UserRange};
 use pinned_sgl::{
     Heap, MemoryKind, PageRun, PageSize, Pfn, PhysAddr, ProviderId, Storage, UserAddr,
+};
+use pinned_sgl_mock::{
+    Area, Bus, BusErrorReason, Call, FailingAccountant, FailingStorage, Fragmentation, MapError,
+    Memory, MemoryError, PinFault, Plan, Process, Step, Violation, ViolationKind, Witness, Zone,
 };
 
 const P: u64 = 4096;

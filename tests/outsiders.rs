@@ -21,7 +21,6 @@ use pinned_sgl::iommu::{
     IovaRange, MapErrorKind, Mapping, Node, Placement, Prot, RangeGather, ReadDomain, Readback,
     SlabPool, SlabSlot, Stream, StreamErrorKind, UnmapRangeError,
 };
-use pinned_sgl::mock::{Area, Fragmentation, Iommu, MapFault, Memory, Nic, PinFault};
 use pinned_sgl::rdma::{Access, BlockLayout, MemoryRegion, RegisterErrorKind};
 use pinned_sgl::umem::{
     Account, Accountant, AttachError, Attachment, Charge, ChargeError, PinBatch, PinErrorKind,
@@ -32,6 +31,7 @@ use pinned_sgl::{
     AllocError, BuildError, Heap, Iova, MemoryKind, PageRun, PageSize, PageSizes, Pfn, PhysAddr,
     Pool, SegmentLimits, Sgl, SglBuilder, Storage, Tile, UserAddr, WindowError,
 };
+use pinned_sgl_mock::{Area, Fragmentation, Iommu, MapFault, Memory, Nic, PinFault};
 use rig::{bytes, iova, iovas, Pinned, Rig, P, RO, RW, WRITE_LONG};
 use std::mem;
 use std::num::NonZeroUsize;

@@ -14,9 +14,9 @@ use pinned_sgl::iommu::{
     Cuts, Domain, DomainLink, HeapIoas, HeapSlab, Ioas, IoasAccessErrorKind, IovaRange, Mapping,
     Placement, Prot, RangeGather, SlabPool, SlabSlot,
 };
-use pinned_sgl::mock::{Area, BusError, Fragmentation, Iommu, MapFault};
 use pinned_sgl::umem::{AccessError, AttachError, CpuRegion, Region};
 use pinned_sgl::{Heap, Iova, PageSizes, Sgl, Tile, UserAddr};
+use pinned_sgl_mock::{Area, BusError, Fragmentation, Iommu, MapFault};
 use rig::{bytes, iova, iovas, Pinned, Rig, P, RW};
 use std::mem;
 use std::panic::{catch_unwind, AssertUnwindSafe};

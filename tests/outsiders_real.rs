@@ -16,12 +16,12 @@
 
 use pinned_sgl::iommu::{HeapIoas, IovaRange, Mapping, Placement, Prot, Stream, StreamErrorKind};
 use pinned_sgl::linux::{Buffer, PageMap, Pages, PinFault};
-use pinned_sgl::mock::{Bus, Iommu};
 use pinned_sgl::umem::{
     Account, Accountant, Attachment, Holder, PinErrorKind, PinFlags, PinRequest, PinnedBatch,
     RunSlot, Umem, Unaccounted, UserRange,
 };
 use pinned_sgl::{BuildError, Heap, Iova, PageRun, PageSizes, Pfn, Pool, Storage};
+use pinned_sgl_mock::{Bus, Iommu};
 use std::num::NonZeroUsize;
 use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -307,7 +307,7 @@ fn what_is_forgotten_stays() {
 /// A bus has the memory of the regions that it holds, and of nothing else.
 #[test]
 fn a_bus_reaches_what_it_holds() {
-    use pinned_sgl::mock::RegionBus;
+    use pinned_sgl_mock::RegionBus;
     let _alone = alone();
     let new = || Arc::new(Buffer::new(MIB, Pages::Base).unwrap());
     let (a, b) = (new(), new());

@@ -17,13 +17,13 @@ mod rig;
 use pinned_sgl::iommu::{
     IovaRange, MapErrorKind, Mapping, Prot, Readback, Stream, StreamError, StreamErrorKind,
 };
-use pinned_sgl::mock::{
-    Area, Fragmentation, Iommu, Lie, Mapped, Memory, PinFault, Process, Step, ViolationKind, Zone,
-};
 use pinned_sgl::umem::{
     Account, AttachError, PinBatch, PinErrorKind, PinFlags, PinRequest, Pinner, RunSlot,
 };
 use pinned_sgl::{MemoryKind, PageRun, PageSize, Pfn, ProviderId, UserAddr};
+use pinned_sgl_mock::{
+    Area, Fragmentation, Iommu, Lie, Mapped, Memory, PinFault, Process, Step, ViolationKind, Zone,
+};
 use rig::{bytes, iova, iovas, Eager, Rig, Watched, BASE, P, RO, RW, WRITE_LONG};
 use std::ops::ControlFlow;
 use std::sync::Arc;

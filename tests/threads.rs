@@ -14,10 +14,10 @@
 mod rig;
 
 use pinned_sgl::iommu::{MapErrorKind, Mapping};
-use pinned_sgl::mock::{Area, DmaFault, Fragmentation, MapFault, PinFault};
 use pinned_sgl::rdma::{Access, MemoryRegion};
 use pinned_sgl::umem::{PinErrorKind, PinRequest, Umem};
 use pinned_sgl::{Iova, PageSize};
+use pinned_sgl_mock::{Area, DmaFault, Fragmentation, MapFault, PinFault};
 use rig::{bytes, iova, Rig, P, RW, WRITE_LONG};
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow::{self, Break, Continue};

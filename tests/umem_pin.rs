@@ -14,14 +14,14 @@
 
 mod rig;
 
-use pinned_sgl::mock::{
-    Area, Bus, FailingAccountant, Fragmentation, Memory, PinFault, Process, Zone,
-};
 use pinned_sgl::umem::{
     Account, Accountant, AccountingMode, Accounts, AttachError, Attachment, ChargeError, PinError,
     PinErrorKind, PinFlags, PinRequest, Region, RunSlot, Umem, Unaccounted,
 };
 use pinned_sgl::{Heap, PageRun, PageSize, UserAddr};
+use pinned_sgl_mock::{
+    Area, Bus, FailingAccountant, Fragmentation, Memory, PinFault, Process, Zone,
+};
 use rig::{bytes, pattern, Call, Rig, Watched, BASE, ORDERS, P, WRITE_LONG};
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;

@@ -17,9 +17,6 @@ use pinned_sgl::iommu::{
     Cuts, DirtyDomain, Domain, Entry, HeapIoas, IovaRange, Mapping, Placement, Prot, RangeGather,
     ReadDomain, Stream,
 };
-use pinned_sgl::mock::{
-    Area, BusError, Fragmentation, Iommu, MapFault, Memory, Nic, NicFault, PinFault, Process, Zone,
-};
 use pinned_sgl::rdma::{Access, BlockLayout, BlockTable, MemoryRegion};
 use pinned_sgl::umem::{
     Account, Accountant, ChargeError, Holder, PageAccess, PinBatch, PinFlags, PinRequest, Pinner,
@@ -28,6 +25,9 @@ use pinned_sgl::umem::{
 use pinned_sgl::{
     AllocError, Heap, Iova, MemoryKind::Ram, PageRun, PageSize, PageSizes, Pfn, PhysAddr,
     SglBuilder, Storage, Tile, UserAddr,
+};
+use pinned_sgl_mock::{
+    Area, BusError, Fragmentation, Iommu, MapFault, Memory, Nic, NicFault, PinFault, Process, Zone,
 };
 use std::{
     cell::RefCell,
@@ -206,7 +206,7 @@ unsafe impl DirtyDomain for Fused<Arc<Iommu>> {
 
 // SAFETY: all is done by a mock card, which keeps the contract; it may unwind.
 unsafe impl BlockTable for Fused<Arc<Nic<Memory>>> {
-    type Key = pinned_sgl::mock::Key;
+    type Key = pinned_sgl_mock::Key;
     type Error = NicFault;
 
     fn page_sizes(&self) -> PageSizes {

@@ -4,9 +4,9 @@
 
 use crate::contest::{Contest, Session, Target};
 use pinned_sgl::iommu::{HeapIoas, IovaRange, Mapping, Placement, Prot, ReadDomain};
-use pinned_sgl::mock::{Area, Iommu, Memory, Process};
 use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted, UserRange};
 use pinned_sgl::{Heap, Iova, PageSizes, UserAddr};
+use pinned_sgl_mock::{Area, Iommu, Memory, Process};
 use std::collections::BTreeMap;
 use std::hint::black_box;
 

@@ -2,9 +2,9 @@
 //! What the examples share: the command line, and memory that can be pinned.
 
 use pinned_sgl::linux::{Buffer, Pages};
-use pinned_sgl::mock::{Area, Memory, Process};
 use pinned_sgl::umem::{Account, PageAccess, Umem, UserRange};
 use pinned_sgl::{Heap, UserAddr};
+use pinned_sgl_mock::{Area, Memory, Process};
 use std::io::{self, Write};
 use std::{env, error::Error, process::ExitCode, sync::Arc};
 

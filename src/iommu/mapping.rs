@@ -32,7 +32,7 @@ type RegionStorage<U> = <<U as Deref>::Target as Region>::Storage;
 ///
 /// ```
 /// use pinned_sgl::iommu::{Mapping, Prot};
-/// use pinned_sgl::mock::{Area, Memory, Process};
+/// use pinned_sgl_mock::{Area, Memory, Process};
 /// use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted, UserRange};
 /// use pinned_sgl::{Iova, PageSizes, UserAddr};
 /// use std::sync::Arc;

@@ -41,7 +41,7 @@
 //!
 //! ```
 //! use pinned_sgl::iommu::{Mapping, Prot};
-//! use pinned_sgl::mock::{Area, DmaFault, Memory, Process};
+//! use pinned_sgl_mock::{Area, DmaFault, Memory, Process};
 //! use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted, UserRange};
 //! use pinned_sgl::{Iova, PageSizes, UserAddr};
 //! use std::sync::Arc;
@@ -187,7 +187,7 @@
 //! }
 //! #
 //! # use pinned_sgl::iommu::Mapping;
-//! # use pinned_sgl::mock::{Area, Memory, Process};
+//! # use pinned_sgl_mock::{Area, Memory, Process};
 //! # use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted, UserRange};
 //! # let process = std::sync::Arc::new(Process::new(&Memory::with_frames(64)));
 //! # let range = UserRange::new(pinned_sgl::UserAddr::new(0x4000), 0x4000)?;

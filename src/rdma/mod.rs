@@ -39,7 +39,7 @@
 //! # From the pin to the unpin
 //!
 //! ```
-//! use pinned_sgl::mock::{Area, Memory, NicFault, Process};
+//! use pinned_sgl_mock::{Area, Memory, NicFault, Process};
 //! use pinned_sgl::rdma::{Access, MemoryRegion, RegisterErrorKind};
 //! use pinned_sgl::umem::{Account, PinFlags, PinRequest, Umem, UserRange};
 //! use pinned_sgl::{Iova, PageSize, PageSizes, UserAddr};
@@ -143,7 +143,8 @@
 //!     }
 //! }
 //! #
-//! # use pinned_sgl::{mock::{Area, Memory, Process}, rdma::{Access, MemoryRegion}, Iova, UserAddr};
+//! # use pinned_sgl::{rdma::{Access, MemoryRegion}, Iova, UserAddr};
+//! # use pinned_sgl_mock::{Area, Memory, Process};
 //! # use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted, UserRange};
 //! # let process = std::sync::Arc::new(Process::new(&Memory::with_frames(64)));
 //! # let range = UserRange::new(UserAddr::new(0x4000), 0x4000)?;

@@ -37,7 +37,7 @@ type TableError<N> = <<N as Deref>::Target as BlockTable>::Error;
 /// [`Domain`](crate::iommu::Domain), at the same time.
 ///
 /// ```
-/// use pinned_sgl::mock::{Area, Memory, Process};
+/// use pinned_sgl_mock::{Area, Memory, Process};
 /// use pinned_sgl::rdma::{Access, MemoryRegion};
 /// use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted, UserRange};
 /// use pinned_sgl::{Iova, PageSizes, UserAddr};

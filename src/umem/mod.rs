@@ -30,7 +30,7 @@
 //! # From the first page to the last
 //!
 //! ```
-//! use pinned_sgl::mock::{Area, Memory, Process};
+//! use pinned_sgl_mock::{Area, Memory, Process};
 //! use pinned_sgl::umem::{Account, PinFlags, PinRequest, Region, Umem, UserRange};
 //! use pinned_sgl::UserAddr;
 //! use std::sync::Arc;

@@ -40,7 +40,7 @@ use core::{
 /// region, which is pinned and charged once.
 ///
 /// ```
-/// use pinned_sgl::mock::{Area, Memory, Process};
+/// use pinned_sgl_mock::{Area, Memory, Process};
 /// use pinned_sgl::umem::{Account, PinFlags, PinRequest, Region, Umem, UserRange};
 /// use pinned_sgl::UserAddr;
 /// use std::sync::Arc;

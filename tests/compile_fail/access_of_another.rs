@@ -2,7 +2,7 @@
 //! Memory is read through the pinner that has pinned it: there is no way to name another machine's.
 
 use pinned_sgl::iommu::HeapIoas;
-use pinned_sgl::mock::{Iommu, Memory, Process};
+use pinned_sgl_mock::{Iommu, Memory, Process};
 use pinned_sgl::umem::{Umem, Unaccounted};
 use pinned_sgl::{Heap, Iova};
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a batch holds cannot be taken out of the value that unpins it through its pinner.
 
-use pinned_sgl::mock::Process;
+use pinned_sgl_mock::Process;
 use pinned_sgl::umem::{PinBatch, PinFlags, PinnedBatch, UserRange};
 
 fn mistake(pinner: &Process, other: &Process, range: UserRange) {

@@ -2,7 +2,7 @@
 //! A block may reach beyond the buffer, so it cannot be mapped in a domain.
 
 use pinned_sgl::iommu::{Domain, Prot};
-use pinned_sgl::mock::Iommu;
+use pinned_sgl_mock::Iommu;
 use pinned_sgl::{Heap, Iova, PageSizes, Sgl};
 
 fn mistake(sgl: &Sgl<Heap>, iommu: &Iommu) {

@@ -2,7 +2,7 @@
 //! A domain cannot go before what is mapped in it.
 
 use pinned_sgl::iommu::{Mapping, Prot};
-use pinned_sgl::mock::{Iommu, Process};
+use pinned_sgl_mock::{Iommu, Process};
 use pinned_sgl::umem::{Umem, Unaccounted};
 use pinned_sgl::{Heap, Iova};
 

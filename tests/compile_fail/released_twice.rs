@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! An attachment is released once.
 
-use pinned_sgl::mock::Process;
+use pinned_sgl_mock::Process;
 use pinned_sgl::umem::{Attachment, Umem, Unaccounted};
 use pinned_sgl::Heap;
 

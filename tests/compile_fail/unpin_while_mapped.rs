@@ -2,7 +2,7 @@
 //! A region that is mapped cannot be taken away to be unpinned.
 
 use pinned_sgl::iommu::{Mapping, Prot};
-use pinned_sgl::mock::{Iommu, Process};
+use pinned_sgl_mock::{Iommu, Process};
 use pinned_sgl::umem::{Umem, Unaccounted};
 use pinned_sgl::{Heap, Iova};
 

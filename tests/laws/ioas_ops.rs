@@ -16,12 +16,12 @@ use pinned_sgl::iommu::{
     Cuts, DirtyBitmap, DirtyDomain as _, Domain, DomainId, DomainLink, HeapSlab, Ioas,
     IoasAccessErrorKind, IoasError, IovaRange, MapErrorKind, Node, Placement, Prot, Reservation,
 };
-use pinned_sgl::mock::{
+use pinned_sgl::umem::{Account, AttachError, PinFlags, PinRequest, Umem, UserRange};
+use pinned_sgl::{Heap, Iova, PageSize, PageSizes, PhysAddr, UserAddr};
+use pinned_sgl_mock::{
     Area as UserArea, Device, DmaFault, FailingAccountant, FailingSlab, Iommu, MapFault, Mapped,
     Memory, Plan, Process,
 };
-use pinned_sgl::umem::{Account, AttachError, PinFlags, PinRequest, Umem, UserRange};
-use pinned_sgl::{Heap, Iova, PageSize, PageSizes, PhysAddr, UserAddr};
 use std::{collections::BTreeMap, sync::Arc};
 
 type Pinned = Umem<Arc<Process>, Arc<FailingAccountant<Account>>, Heap>;
@@ -236,7 +236,7 @@ impl World {
         let plan = Plan::new();
         let memory = machine::memory(u, &plan)?;
         let process = Arc::new(Process::new(&memory));
-        let pages = PAGES.min(memory.free_frames(pinned_sgl::mock::Zone::Normal));
+        let pages = PAGES.min(memory.free_frames(pinned_sgl_mock::Zone::Normal));
         let all = UserRange::new(UserAddr::new(BASE), pages * PAGE).unwrap();
         let area = UserArea::read_write().huge(u.int_in_range(0..=3)?);
         process.map(all, area).unwrap();

@@ -3,8 +3,8 @@
 
 use arbitrary::{Result, Unstructured};
 use pinned_sgl::iommu::{Cuts, IovaRange};
-use pinned_sgl::mock::{Fragmentation, Iommu, Memory, Plan, Step, Zone};
 use pinned_sgl::{Iova, PageSize, PageSizes, Sgl, Storage};
+use pinned_sgl_mock::{Fragmentation, Iommu, Memory, Plan, Step, Zone};
 use std::sync::Arc;
 
 pub const PAGE: u64 = 1024;

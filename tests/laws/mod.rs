@@ -29,20 +29,20 @@ pub mod block_law;
 pub mod borders;
 pub mod exhaustive;
 pub mod input;
-#[cfg(feature = "mock")]
+#[cfg(not(pinned_sgl_kbuild))]
 pub mod ioas_ops;
 pub mod iterators;
-#[cfg(feature = "mock")]
+#[cfg(not(pinned_sgl_kbuild))]
 pub mod machine;
 pub mod merge_law;
 pub mod oracle;
-#[cfg(feature = "mock")]
+#[cfg(not(pinned_sgl_kbuild))]
 pub mod outsider_ops;
 pub mod packed_roundtrip;
 pub mod segment_law;
 pub mod storage;
 pub mod tile_law;
-#[cfg(feature = "mock")]
+#[cfg(not(pinned_sgl_kbuild))]
 pub mod umem_ops;
 pub mod vectors;
 pub mod window_seek;
@@ -60,10 +60,10 @@ pub const LAWS: &[(&str, Law)] = &[
     ("block_law", block_law::from_bytes),
     ("tile_law", tile_law::from_bytes),
     ("segment_law", segment_law::from_bytes),
-    #[cfg(feature = "mock")]
+    #[cfg(not(pinned_sgl_kbuild))]
     ("ioas_ops", ioas_ops::from_bytes),
-    #[cfg(feature = "mock")]
+    #[cfg(not(pinned_sgl_kbuild))]
     ("umem_ops", umem_ops::from_bytes),
-    #[cfg(feature = "mock")]
+    #[cfg(not(pinned_sgl_kbuild))]
     ("outsider_ops", outsider_ops::from_bytes),
 ];

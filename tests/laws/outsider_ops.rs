@@ -14,15 +14,15 @@ use pinned_sgl::iommu::{
     Cuts, DirtyBitmap, DomainId, HeapIoas, IovaRange, Mapping, Placement, Prot, Stream,
     UnmapRangeError,
 };
-use pinned_sgl::mock::{
-    Area, Bus, BusError, Device, FailingAccountant, FailingStorage, Fragmentation, Iommu, Memory,
-    Nic, Plan, Process, Witness, Zone,
-};
 use pinned_sgl::rdma::{Access, MemoryRegion};
 use pinned_sgl::umem::{
     Account, Attachment, PinFlags, PinRequest, PinnedBatch, RunSlot, Umem, UserRange,
 };
 use pinned_sgl::{Heap, Iova, PageSize, PageSizes, Pfn, PhysAddr, Storage, UserAddr};
+use pinned_sgl_mock::{
+    Area, Bus, BusError, Device, FailingAccountant, FailingStorage, Fragmentation, Iommu, Memory,
+    Nic, Plan, Process, Witness, Zone,
+};
 use std::{
     collections::BTreeSet,
     mem,

@@ -16,14 +16,14 @@ use pinned_sgl::iommu::{
     CutErrorKind, Cuts, Domain, IovaRange, MapErrorKind, Mapping, Prot, Stream, StreamErrorKind,
     UnmapRangeError,
 };
-use pinned_sgl::mock::{
-    Area, Device, DmaFault, FailingAccountant, FailingStorage, Iommu, MapFault, Memory, PinFault,
-    Plan, Process, Zone,
-};
 use pinned_sgl::umem::{
     Account, AttachError, PinErrorKind, PinFlags, PinRequest, RunSlot, Umem, Unaccounted, UserRange,
 };
 use pinned_sgl::{Heap, Iova, PhysAddr, UserAddr};
+use pinned_sgl_mock::{
+    Area, Device, DmaFault, FailingAccountant, FailingStorage, Iommu, MapFault, Memory, PinFault,
+    Plan, Process, Zone,
+};
 use std::{num::NonZeroUsize, ops::ControlFlow, sync::Arc};
 
 type Payer = Arc<FailingAccountant<Account>>;

@@ -4,9 +4,9 @@
 use crate::threads::cell::UnsafeCell;
 use crate::threads::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use crate::threads::sync::Arc as Shared;
-use pinned_sgl::mock::{Bus, BusError};
 use pinned_sgl::umem::{PinBatch, PinFlags, PinRequest, Pinner, Umem, Unaccounted, UserRange};
 use pinned_sgl::{Heap, PageRun, PageSize, Pfn, PhysAddr, UserAddr};
+use pinned_sgl_mock::{Bus, BusError};
 use std::sync::Arc;
 
 /// What a page holds while it is pinned, unless a device has written something else.

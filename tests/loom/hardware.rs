@@ -4,8 +4,8 @@
 use crate::frames::{Frames, OURS};
 use crate::threads::sync::Arc as Shared;
 use pinned_sgl::iommu::{Domain, IovaRange, Prot, RangeGather};
-use pinned_sgl::mock::{Device, DmaFault, Iommu, MapFault};
 use pinned_sgl::{Iova, PageSizes, Tile};
+use pinned_sgl_mock::{Device, DmaFault, Iommu, MapFault};
 use std::pin::Pin;
 
 pub(crate) const RW: Prot = Prot::READ.union(Prot::WRITE);

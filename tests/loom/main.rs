@@ -14,7 +14,7 @@
 //! Beside each model there are some with a mistake, which the checker must find: they must panic.
 //! Those that are a race exist with `--cfg races`, too: ThreadSanitizer must find them, and Miri those
 //! that do not need an order of memory accesses that it never takes.
-//! That the protocol of page frames holds is shown beside it, in `src/mock/memory/models.rs`.
+//! That the protocol of page frames holds is shown beside it, in `mock/src/memory/models.rs`.
 //!
 //! Threads are preempted at most `LOOM_MAX_PREEMPTIONS` times in one execution, by default 4. Nothing
 //! here synchronises but the crate: counters are relaxed, and the bytes of a page are a cell that

@@ -4,9 +4,9 @@
 
 use crate::check;
 use crate::threads::{sync::Arc as Shared, thread};
-use pinned_sgl::mock::{Area, Bus, Memory, Process, Zone};
 use pinned_sgl::umem::{PinFlags, PinnedBatch, Pinner, UserRange};
 use pinned_sgl::{PageRun, UserAddr};
+use pinned_sgl_mock::{Area, Bus, Memory, Process, Zone};
 
 const FRAMES: u64 = 2;
 

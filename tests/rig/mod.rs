@@ -15,14 +15,14 @@
 )]
 
 use pinned_sgl::iommu::{Domain, Entry, IovaRange, Prot, RangeGather, ReadDomain};
-use pinned_sgl::mock::{
-    Area, Device, Fragmentation, Iommu, IommuConfig, MapFault, Memory, PinFault, Plan, Process,
-    Witness, Zone,
-};
 use pinned_sgl::umem::{
     Account, PageAccess, PinBatch, PinFlags, PinRequest, Pinner, Place, Umem, UserRange,
 };
 use pinned_sgl::{Heap, Iova, PageRun, PageSize, PageSizes, Tile, UserAddr};
+use pinned_sgl_mock::{
+    Area, Device, Fragmentation, Iommu, IommuConfig, MapFault, Memory, PinFault, Plan, Process,
+    Witness, Zone,
+};
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};

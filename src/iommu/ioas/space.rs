@@ -38,7 +38,7 @@ pub(super) type DomainError<D> = <<D as Deref>::Target as Domain>::Error;
 ///
 /// ```
 /// use pinned_sgl::iommu::{HeapIoas, IovaRange, Placement, Prot};
-/// use pinned_sgl::mock::{Area, Memory, Process};
+/// use pinned_sgl_mock::{Area, Memory, Process};
 /// use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted, UserRange};
 /// use pinned_sgl::{Iova, PageSizes, UserAddr};
 /// use std::sync::Arc;

@@ -39,7 +39,7 @@ pub use error::{StreamError, StreamErrorKind, StreamUnmapError};
 ///
 /// ```
 /// use pinned_sgl::iommu::{Prot, Stream};
-/// use pinned_sgl::mock::{Area, Memory, Process};
+/// use pinned_sgl_mock::{Area, Memory, Process};
 /// use pinned_sgl::umem::{PinFlags, PinRequest, Unaccounted, UserRange};
 /// use pinned_sgl::{Iova, PageSizes, UserAddr};
 /// use std::sync::Arc;

@@ -46,7 +46,7 @@
 //!
 //! ```
 //! use pinned_sgl::iommu::{Mapping, Prot};
-//! use pinned_sgl::mock::{Area, Call, Memory, Process, ViolationKind};
+//! use pinned_sgl_mock::{Area, Call, Memory, Process, ViolationKind};
 //! use pinned_sgl::umem::{PinFlags, PinRequest, Region, Umem, Unaccounted, UserRange};
 //! use pinned_sgl::{Iova, PageSize, PageSizes, UserAddr};
 //! use std::sync::Arc;
@@ -104,7 +104,20 @@
 //! [`AccessToUnpinned`]: ViolationKind::AccessToUnpinned
 //! [`BadCall`]: ViolationKind::BadCall
 //! [`Leak`]: ViolationKind::Leak
-//! [`Pinner`]: crate::umem::Pinner
+//! [`Pinner`]: pinned_sgl::umem::Pinner
+#![allow(
+    clippy::arithmetic_side_effects,
+    reason = "a mistake in the kit itself may panic; what a test passes to it is checked"
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        clippy::cast_possible_truncation,
+        reason = "a test may panic: that is how it fails"
+    )
+)]
 
 mod bus;
 mod failing;
@@ -113,6 +126,7 @@ mod iommu;
 mod memory;
 mod plan;
 mod region_bus;
+mod sync;
 mod witness;
 
 pub use bus::{Bus, BusError, BusErrorReason};

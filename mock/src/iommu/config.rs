@@ -2,9 +2,9 @@
 //! [`IommuConfig`]: what a mock IOMMU can do.
 #![forbid(unsafe_code)]
 
-use crate::iommu::{Cuts, IovaRange};
-use crate::mock::{Memory, Plan, Witness};
-use crate::page_size::PageSizes;
+use crate::{Memory, Plan, Witness};
+use pinned_sgl::iommu::{Cuts, IovaRange};
+use pinned_sgl::PageSizes;
 
 /// What an [`Iommu`](super::Iommu) can do; made by [`Iommu::config`](super::Iommu::config).
 #[derive(Clone, Debug)]
@@ -46,7 +46,7 @@ impl IommuConfig {
     /// Where that is anywhere, the rest of an entry that is cut stays as entries of the next smaller
     /// page size, all of which are made at once; where that could be more than 2^18 for one page, as
     /// with 1 TiB and 4 KiB, it is at entries after all. Where it is nowhere, what one call of
-    /// [`map`](crate::iommu::Domain::map) has mapped is unmapped whole, and a call that fails maps
+    /// [`map`](pinned_sgl::iommu::Domain::map) has mapped is unmapped whole, and a call that fails maps
     /// nothing.
     pub const fn cuts(mut self, cuts: Cuts) -> Self {
         self.cuts = cuts;
@@ -56,7 +56,7 @@ impl IommuConfig {
     /// Whether mapping over a mapping is a [`MapOverMap`] beside being refused: by
     /// default not, as that is how some find out that a range is taken.
     ///
-    /// [`MapOverMap`]: crate::mock::ViolationKind::MapOverMap
+    /// [`MapOverMap`]: crate::ViolationKind::MapOverMap
     pub const fn strict_overlap(mut self, strict: bool) -> Self {
         self.strict_overlap = strict;
         self

@@ -2,14 +2,13 @@
 //! Reading and writing a [`Memory`] by physical address: as a device does, and as a kernel does on
 //! behalf of one. Both need pinned pages, and both are found out where there are none.
 
-use super::super::bus::{Bus, BusError, BusErrorReason};
-use super::super::witness::{Call, Violation, ViolationKind};
 use super::machine::{Inner, Memory};
 use super::process::Process;
-use crate::addr::{Pfn, PhysAddr};
-use crate::exact::Exact as _;
-use crate::umem::{PageAccess, Place};
-use core::ops::Range;
+use crate::bus::{Bus, BusError, BusErrorReason};
+use crate::witness::{Call, Violation, ViolationKind};
+use pinned_sgl::umem::{PageAccess, Place};
+use pinned_sgl::{Pfn, PhysAddr};
+use std::ops::Range;
 
 /// Cuts `len` bytes at page borders: each part is a page number, an offset in it, and where its
 /// bytes are in the caller's. `None` is a part whose address has more than 64 bits.
@@ -18,16 +17,16 @@ pub(super) fn parts(
     len: usize,
     shift: u32,
 ) -> impl Iterator<Item = Option<(u64, usize, Range<usize>)>> {
-    let bytes = 1u64.shifted_up(shift);
+    let bytes = 1u64 << shift;
     let mut done = 0usize;
     core::iter::from_fn(move || {
         let left = len.checked_sub(done).filter(|left| *left != 0)?;
         let part = (|| {
             let at = start.checked_add(done as u64)?;
-            let offset = at & bytes.minus(1);
-            let here = usize::try_from(bytes.minus(offset)).ok()?.min(left);
+            let offset = at & (bytes - 1);
+            let here = usize::try_from(bytes - offset).ok()?.min(left);
             let range = done..done.checked_add(here)?;
-            Some((at.shifted_down(shift), usize::try_from(offset).ok()?, range))
+            Some(((at >> shift), usize::try_from(offset).ok()?, range))
         })();
         done = part.as_ref().map_or(len, |(_, _, range)| range.end);
         Some(part)
@@ -140,7 +139,7 @@ impl Bus for Memory {
     }
 }
 
-/// A kernel, on behalf of a device, so that an [`Umem`](crate::umem::Umem) of a process can be read and
+/// A kernel, on behalf of a device, so that an [`Umem`](pinned_sgl::umem::Umem) of a process can be read and
 /// written. Each page must be pinned: if not, it is reported to the witness
 /// ([`ViolationKind::AccessToUnpinned`]), and nothing is written. What is written must be marked dirty, as
 /// if a device had done it.
@@ -159,11 +158,9 @@ impl PageAccess for Process {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::mock::{Area, Process};
-    use crate::sgl::MemoryKind;
-    use crate::umem::{PinFlags, PinnedBatch, UserRange};
-    use crate::{PageSize, UserAddr};
-    use std::vec::Vec;
+    use crate::{Area, Process};
+    use pinned_sgl::umem::{PinFlags, PinnedBatch, UserRange};
+    use pinned_sgl::{MemoryKind, PageSize, UserAddr};
 
     #[test]
     fn parts_end_at_page_borders() {
@@ -187,7 +184,7 @@ mod tests {
         batch.fill().unwrap();
         let pfn = process.frame_at(range.start()).unwrap();
         let phys = pfn.phys(PageSize::SIZE_4K).unwrap();
-        let place = Place { phys, kind: MemoryKind::Ram, user: None };
+        let place = Place::new(phys, MemoryKind::Ram, None);
         let mut bytes = [0; 6];
         // SAFETY: the mock checks that the page is pinned; the last two accesses are refused.
         let refused = unsafe {

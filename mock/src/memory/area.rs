@@ -4,13 +4,13 @@
 
 use super::page_table::PageTable;
 use super::zone::Zone;
-use std::{collections::BTreeMap, sync::Arc, vec::Vec};
+use std::{collections::BTreeMap, sync::Arc};
 
 /// What a part of a process' address space is like. Pages get their frames when they are first
 /// touched or pinned.
 ///
 /// ```
-/// use pinned_sgl::mock::{Area, Zone};
+/// use pinned_sgl_mock::{Area, Zone};
 /// // Transparent huge pages of 2 MiB, in memory from which pages move before they are pinned.
 /// let area = Area::read_write().huge(9).zone(Zone::Movable);
 /// assert!(area.is_writable());

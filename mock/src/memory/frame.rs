@@ -23,9 +23,8 @@
 //! sees it: either the freeze fails, or the pin fails, or the second look finds another entry.
 #![forbid(unsafe_code)]
 
-use crate::addr::UserAddr;
-use crate::exact::Exact as _;
 use crate::sync::{AtomicU64, Note, Ordering};
+use pinned_sgl::UserAddr;
 
 /// Nobody may pin the folio: it is free, on the move, or not the first frame of a folio.
 const FROZEN: u64 = 1 << 63;
@@ -138,7 +137,7 @@ impl Frame {
 
     /// Makes the frame a page of a folio. It is frozen still.
     pub(crate) fn take(&self, order: u32) {
-        let order = u64::from(order).shifted_up(ORDER_SHIFT) & ORDER;
+        let order = (u64::from(order) << ORDER_SHIFT) & ORDER;
         self.page.store(IN_USE | order, Ordering::Release);
     }
 

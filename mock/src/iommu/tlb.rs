@@ -6,13 +6,11 @@
 //! page table.
 #![forbid(unsafe_code)]
 
-use crate::addr::{Iova, PhysAddr};
-use crate::exact::Exact as _;
-use crate::iommu::{IovaRange, Prot};
-use crate::mock::memory::Block;
-use crate::page_size::{PageSize, PageSizes};
-use core::ops::Range;
-use std::{collections::BTreeMap, vec::Vec};
+use crate::memory::Block;
+use pinned_sgl::iommu::{IovaRange, Prot};
+use pinned_sgl::{Iova, PageSize, PageSizes, PhysAddr};
+use std::collections::BTreeMap;
+use std::ops::Range;
 
 pub(super) struct Tlb {
     /// What is remembered of the pages of each size, by the first address of a page. Pages of
@@ -70,7 +68,7 @@ impl Extent {
     /// Which of its pages have all of their addresses in `range`.
     fn inside(&self, range: IovaRange) -> Range<u64> {
         let Block { size, iova, .. } = self.first;
-        let count = |bytes: u64| bytes.shifted_down(size.shift());
+        let count = |bytes: u64| bytes >> size.shift();
         let before = range.first().checked_offset_from(iova).unwrap_or(0);
         let first = count(before).saturating_add(u64::from(before & size.mask() != 0));
         let last = range.last().checked_offset_from(iova);
@@ -118,7 +116,7 @@ impl Tlb {
         }
         if let Some((_, pages)) = self.sizes.iter_mut().find(|(of, _)| *of == size) {
             let age = self.next_age;
-            self.next_age = age.plus(1);
+            self.next_age = age + 1;
             pages.insert(first, Page { cached, age });
             self.by_age.insert(age, (size, first));
         }

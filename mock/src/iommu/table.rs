@@ -17,13 +17,10 @@
 //! root holds a leaf, and an address whose way down ends early has none.
 #![forbid(unsafe_code)]
 
-use crate::addr::{Iova, PhysAddr};
-use crate::exact::{self, Exact as _};
-use crate::iommu::{IovaRange, Prot};
-use crate::mock::memory::Block;
-use crate::page_size::{PageSize, PageSizes};
-use core::ops::ControlFlow;
-use std::{boxed::Box, vec::Vec};
+use crate::memory::Block;
+use pinned_sgl::iommu::{IovaRange, Prot};
+use pinned_sgl::{Iova, PageSize, PageSizes, PhysAddr};
+use std::ops::ControlFlow;
 
 /// What an entry takes in the memory of hardware.
 const ENTRY_BYTES: u64 = 8;
@@ -119,7 +116,7 @@ const fn mask(bits: u32) -> u64 {
     if bits == 0 {
         0
     } else {
-        exact::u64::shifted_down(u64::MAX, exact::u32::minus(u64::BITS, bits))
+        u64::MAX >> (u64::BITS - bits)
     }
 }
 
@@ -134,14 +131,14 @@ struct Piece {
 
 impl Level {
     const fn index(self, address: u64) -> u64 {
-        exact::u64::shifted_down(address, self.shift) & mask(self.bits)
+        (address >> self.shift) & mask(self.bits)
     }
 
     /// The slots that a range of one table lies in.
     fn pieces(self, first: u64, last: u64) -> impl Iterator<Item = Piece> {
-        let base = first & !mask(self.shift.plus(self.bits));
+        let base = first & !mask(self.shift + self.bits);
         (self.index(first)..=self.index(last)).map(move |index| {
-            let slot = base | index.shifted_up(self.shift);
+            let slot = base | (index << self.shift);
             let slot_last = slot | mask(self.shift);
             Piece {
                 index: usize::try_from(index).unwrap_or(usize::MAX),
@@ -158,9 +155,9 @@ impl Node {
     /// A table of the highest of `levels`, without entries.
     fn new(levels: &[Level], counts: &mut Counts) -> Self {
         let slots: Box<[Slot]> = levels.last().map_or_else(Box::default, |level| {
-            (0..1u32.shifted_up(level.bits)).map(|_| Slot::Empty).collect()
+            (0..1u32 << level.bits).map(|_| Slot::Empty).collect()
         });
-        counts.slots = counts.slots.plus(len(&slots));
+        counts.slots += len(&slots);
         Self { slots, used: 0 }
     }
 
@@ -169,19 +166,19 @@ impl Node {
         let Some((level, below)) = levels.split_last() else {
             return Self::default();
         };
-        let entries = 1u32.shifted_up(level.bits);
+        let entries = 1u32 << level.bits;
         let mut slots = Vec::new();
         for index in 0..entries {
-            let offset = u64::from(index).shifted_up(level.shift);
-            let part = Leaf { phys: PhysAddr::new(whole.phys.get().plus(offset)), ..whole };
+            let offset = u64::from(index) << level.shift;
+            let part = Leaf { phys: PhysAddr::new(whole.phys.get() + offset), ..whole };
             slots.push(if level.has_leaves {
-                counts.leaves = counts.leaves.plus(1);
+                counts.leaves += 1;
                 Slot::Leaf(part)
             } else {
                 Slot::Table(Box::new(Self::split(below, part, counts)))
             });
         }
-        counts.slots = counts.slots.plus(len(&slots));
+        counts.slots += len(&slots);
         Self { slots: slots.into(), used: entries }
     }
 }
@@ -201,7 +198,7 @@ impl Table {
 
     /// What the tables take in the memory of hardware.
     pub(super) const fn bytes(&self) -> u64 {
-        exact::u64::times(self.counts.slots, ENTRY_BYTES)
+        self.counts.slots * ENTRY_BYTES
     }
 
     pub(super) const fn leaves(&self) -> u64 {
@@ -221,7 +218,7 @@ impl Table {
         count: u64,
         first: Leaf,
     ) -> (u64, Option<Iova>) {
-        let Some(more) = count.shifted_up(size.shift()).checked_sub(1) else {
+        let Some(more) = (count << size.shift()).checked_sub(1) else {
             return (0, None);
         };
         let mut job = Map {
@@ -231,7 +228,7 @@ impl Table {
             pages: 0,
             counts: &mut self.counts,
         };
-        let last = iova.get().plus(more);
+        let last = iova.get() + more;
         let blocked = job.node(&mut self.root, &self.levels, iova.get(), last).err();
         (job.pages, blocked.map(Iova::new))
     }
@@ -287,7 +284,7 @@ impl Table {
 
 /// The last address that a table of these levels can translate.
 fn reach(levels: &[Level]) -> u64 {
-    levels.last().map_or(0, |top| mask(top.shift.plus(top.bits)))
+    levels.last().map_or(0, |top| mask(top.shift + top.bits))
 }
 
 fn levels(sizes: PageSizes, last: Iova) -> Vec<Level> {
@@ -295,21 +292,21 @@ fn levels(sizes: PageSizes, last: Iova) -> Vec<Level> {
     let Some(smallest) = sizes.smallest() else {
         return levels;
     };
-    let needed = u64::BITS.minus(last.get().leading_zeros());
+    let needed = u64::BITS - last.get().leading_zeros();
     // A page may be as large as all addresses together: it needs an entry, too.
     let as_large = PageSize::from_shift(needed).is_some_and(|size| sizes.has(size));
-    let reach = needed.plus(u32::from(as_large));
+    let reach = needed + u32::from(as_large);
     let mut shift = smallest.shift();
     while shift < reach {
-        let larger = PageSize::from_shift(shift.plus(1));
+        let larger = PageSize::from_shift(shift + 1);
         let next = larger
             .and_then(|larger| sizes.at_least(larger).smallest())
             .map_or(reach, PageSize::shift)
             .min(reach);
-        let bits = next.minus(shift).min(MAX_BITS);
+        let bits = (next - shift).min(MAX_BITS);
         let has_leaves = PageSize::from_shift(shift).is_some_and(|size| sizes.has(size));
         levels.push(Level { shift, bits, has_leaves });
-        shift = shift.plus(bits);
+        shift += bits;
     }
     levels
 }
@@ -353,10 +350,10 @@ impl Map<'_> {
                 }
                 Slot::Table(table) => self.node(table, below, piece.first, piece.last)?,
                 Slot::Empty => {
-                    node.used = node.used.plus(1);
+                    node.used += 1;
                     *slot = if is_here {
-                        self.pages = self.pages.plus(1);
-                        self.counts.leaves = self.counts.leaves.plus(1);
+                        self.pages += 1;
+                        self.counts.leaves += 1;
                         self.counts.bytes = self.counts.bytes.saturating_add(1 << level.shift);
                         let phys = PhysAddr::new(piece.first.wrapping_add(self.distance));
                         Slot::Leaf(Leaf { phys, ..self.like })
@@ -398,7 +395,7 @@ impl<F: FnMut(Block)> Unmap<'_, F> {
             if let Slot::Leaf(leaf) = *slot {
                 let is_cut = piece.first != piece.slot || piece.last != piece.slot_last;
                 if is_cut && self.split && !below.is_empty() {
-                    self.counts.leaves = self.counts.leaves.minus(1);
+                    self.counts.leaves -= 1;
                     *slot = Slot::Table(Box::new(Node::split(below, leaf, self.counts)));
                 }
             }
@@ -412,29 +409,29 @@ impl<F: FnMut(Block)> Unmap<'_, F> {
                         (self.gone)(Block { size, iova: Iova::new(piece.slot), phys: leaf.phys });
                     }
                     *slot = Slot::Empty;
-                    let bytes = piece.slot_last.minus(piece.slot).plus(1);
+                    let bytes = piece.slot_last - piece.slot + 1;
                     self.done.bytes = self.done.bytes.saturating_add(bytes);
-                    self.done.leaves = self.done.leaves.plus(1);
-                    self.counts.leaves = self.counts.leaves.minus(1);
+                    self.done.leaves += 1;
+                    self.counts.leaves -= 1;
                     self.counts.bytes = self.counts.bytes.saturating_sub(u128::from(bytes));
                     // Whoever unmaps the head of a leaf has unmapped its tail, too.
                     if piece.last == piece.slot_last {
                         Ok(())
                     } else {
-                        Err(Stop::Cut(Iova::new(piece.last.plus(1))))
+                        Err(Stop::Cut(Iova::new(piece.last + 1)))
                     }
                 }
                 Slot::Table(table) => {
                     let stop = self.node(table, below, piece.first, piece.last);
                     if table.used == 0 {
-                        self.counts.slots = self.counts.slots.minus(len(&table.slots));
+                        self.counts.slots -= len(&table.slots);
                         *slot = Slot::Empty;
                     }
                     stop
                 }
             };
             if matches!(slot, Slot::Empty) {
-                node.used = node.used.minus(1);
+                node.used -= 1;
             }
             stop?;
         }

@@ -2,13 +2,13 @@
 //! [`FailingStorage`] and [`FailingAccountant`]: memory and limits that run out by [`Plan`].
 
 use super::plan::{Plan, Step};
-use crate::sgl::{AllocError, Storage};
-use crate::umem::{Accountant, ChargeError};
+use pinned_sgl::umem::{Accountant, ChargeError};
+use pinned_sgl::{AllocError, Storage};
 
 /// A storage whose [`grow`](Storage::grow) is a call that may fail: [`Step::Alloc`].
 ///
 /// ```
-/// use pinned_sgl::mock::{FailingStorage, Plan};
+/// use pinned_sgl_mock::{FailingStorage, Plan};
 /// use pinned_sgl::{Heap, Storage};
 /// let plan = Plan::new();
 /// let mut storage = FailingStorage::new(Heap::default(), plan.clone());

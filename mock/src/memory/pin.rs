@@ -8,21 +8,17 @@
 //!  under the lock:         fault it in, copy it, move it, pin it
 //! ```
 
-use super::super::plan::Step;
-use super::super::witness::{Call, ViolationKind};
 use super::area::Found;
 use super::fault::{PinFault, Want};
 use super::frame::{Frame, NotPinned};
 use super::machine::Inner;
 use super::page_table::Entry;
 use super::process::Process;
-use crate::addr::{Pfn, UserAddr};
-use crate::exact::Exact as _;
-use crate::page_size::PageSize;
-use crate::sgl::PageRun;
+use crate::plan::Step;
 use crate::sync::{lock, Ordering};
-use crate::umem::{PinBatch, PinFlags, Pinner};
-use std::vec::Vec;
+use crate::witness::{Call, ViolationKind};
+use pinned_sgl::umem::{PinBatch, PinFlags, Pinner};
+use pinned_sgl::{PageRun, PageSize, Pfn, UserAddr};
 
 // SAFETY: a run is pushed after the pages were counted as pinned, for entries that still showed
 // them then. A folio that is counted is neither moved nor freed, whatever becomes of the process:
@@ -147,7 +143,7 @@ impl Inner {
     /// Counts the pins of single pages; those of the folio have been counted.
     fn count_pins(&self, found: &Found, pfn: u64, pages: u64, want: Want) -> Option<PageRun> {
         for (pfn, page) in (pfn..pfn.saturating_add(pages)).zip(found.page..) {
-            let user = UserAddr::new(page.shifted_up(self.page.shift()));
+            let user = UserAddr::new(page << self.page.shift());
             self.frame(pfn)?.add_pin(user, want.write);
         }
         PageRun::new(Pfn::new(pfn), pages, self.kind_of(pfn)).ok()
@@ -195,7 +191,7 @@ impl Inner {
         while !left.is_empty() {
             // A folio at a time. A page that is not pinned may belong to none.
             let size = 1u64.checked_shl(self.order_of(left.start)).unwrap_or(1);
-            let head = left.start & !size.minus(1);
+            let head = left.start & !(size - 1);
             let stop = head.saturating_add(size).min(left.end);
             let pinned = (left.start..stop)
                 .filter(|pfn| not_pinned.binary_search(pfn).is_err())
@@ -220,7 +216,7 @@ fn pages_in_folio(
     max: u64,
 ) -> Option<(u64, u64)> {
     let size = 1u64.checked_shl(order)?;
-    let inside = pfn & size.minus(1);
+    let inside = pfn & (size - 1);
     let max = max.min(found.left).min(size.checked_sub(inside)?);
     let pages = found.table.matching(found.index, entry, max);
     (pages != 0).then_some((pfn.checked_sub(inside)?, pages))

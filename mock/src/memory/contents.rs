@@ -4,8 +4,8 @@
 #![forbid(unsafe_code)]
 
 use crate::sync::{lock, Mutex};
-use core::fmt;
-use std::{boxed::Box, collections::BTreeMap, vec};
+use std::collections::BTreeMap;
+use std::fmt;
 
 /// The bytes of a page; `None` is a page of zeros.
 pub(super) type Page = Option<Box<[u8]>>;

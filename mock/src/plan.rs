@@ -36,7 +36,7 @@ pub struct Failure {
 /// call fail, for n = 0, 1, 2, ... until nothing fails any more:
 ///
 /// ```
-/// use pinned_sgl::mock::{Plan, Step};
+/// use pinned_sgl_mock::{Plan, Step};
 /// let plan = Plan::new();
 /// let work = || plan.step(Step::Pin).and_then(|()| plan.step(Step::Map));
 /// let mut n = 0;

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`Witness`]: what the mocks have seen that must never happen.
 
-use crate::addr::{Iova, Pfn, UserAddr};
 use crate::sync::{lock, Mutex};
-use core::fmt;
-use std::{format, string::String, sync::Arc, vec::Vec};
+use pinned_sgl::{Iova, Pfn, UserAddr};
+use std::fmt;
+use std::sync::Arc;
 
 /// Something that must never happen: what, in which call, and where, as far as it is known.
 ///
 /// ```
-/// use pinned_sgl::mock::{Call, Violation, ViolationKind};
+/// use pinned_sgl_mock::{Call, Violation, ViolationKind};
 /// use pinned_sgl::{Iova, Pfn, UserAddr};
 /// let violation = Violation::new(ViolationKind::UnpinnedWhileMapped, Call::Unpin)
 ///     .user(UserAddr::new(0x7000))
@@ -165,18 +165,18 @@ impl fmt::Display for ViolationKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Call {
-    /// [`Pinner::unpin`](crate::umem::Pinner::unpin).
+    /// [`Pinner::unpin`](pinned_sgl::umem::Pinner::unpin).
     Unpin,
-    /// [`Domain::map`](crate::iommu::Domain::map).
+    /// [`Domain::map`](pinned_sgl::iommu::Domain::map).
     Map,
-    /// [`Domain::sync_map`](crate::iommu::Domain::sync_map).
+    /// [`Domain::sync_map`](pinned_sgl::iommu::Domain::sync_map).
     SyncMap,
-    /// [`Domain::unmap`](crate::iommu::Domain::unmap), or
-    /// [`unmap_range`](crate::iommu::Domain::unmap_range).
+    /// [`Domain::unmap`](pinned_sgl::iommu::Domain::unmap), or
+    /// [`unmap_range`](pinned_sgl::iommu::Domain::unmap_range).
     Unmap,
-    /// [`BlockTable::register`](crate::rdma::BlockTable::register).
+    /// [`BlockTable::register`](pinned_sgl::rdma::BlockTable::register).
     Register,
-    /// [`BlockTable::invalidate`](crate::rdma::BlockTable::invalidate).
+    /// [`BlockTable::invalidate`](pinned_sgl::rdma::BlockTable::invalidate).
     Invalidate,
     /// Memory was read, by a device or for one.
     Read,

@@ -12,16 +12,14 @@ use super::lie::Liar;
 use super::table::{Leaf, Stop, Table};
 use super::tlb::{Cached, Tlb};
 use super::{DmaFault, IommuConfig, Lie};
-use crate::addr::{Iova, PhysAddr};
-use crate::exact::{self, Exact as _};
-use crate::granule::Tile;
-use crate::iommu::{Cuts, DirtyDomain, Domain, Entry, IovaRange, Prot, RangeGather, ReadDomain};
-use crate::mock::memory::{Block, Reacher};
-use crate::mock::{Call, Plan, Step, Violation, ViolationKind, Witness};
-use crate::page_size::{PageSize, PageSizes};
+use crate::memory::{Block, Reacher};
 use crate::sync::{has_failed, lock, Mutex};
-use core::{fmt, ops::ControlFlow, pin::Pin};
-use std::vec::Vec;
+use crate::{Call, Plan, Step, Violation, ViolationKind, Witness};
+use pinned_sgl::iommu::{
+    Cuts, DirtyDomain, Domain, Entry, IovaRange, Prot, RangeGather, ReadDomain,
+};
+use pinned_sgl::{Iova, PageSize, PageSizes, PhysAddr, Tile};
+use std::{fmt, ops::ControlFlow, pin::Pin};
 
 /// An IOMMU domain for tests: it translates for [`Device`](super::Device)s as hardware would, and
 /// reports every call that breaks the contract of [`Domain`] to its [`Witness`].
@@ -37,7 +35,7 @@ use std::vec::Vec;
 /// | the domain is dropped with pages mapped | [`StillMapped`] |
 /// | the domain is dropped before a flush | [`NotFlushed`] |
 ///
-/// One that is made by [`Memory::iommu`](crate::mock::Memory::iommu), or described with
+/// One that is made by [`Memory::iommu`](crate::Memory::iommu), or described with
 /// [`IommuConfig::memory`], belongs to a machine: what it leads to, or may lead to because a flush is
 /// missing, must be pinned, whether or not a device goes there:
 ///
@@ -67,7 +65,7 @@ use std::vec::Vec;
 ///
 /// ```
 /// use pinned_sgl::iommu::{Domain, IovaRange, Prot, RangeGather};
-/// use pinned_sgl::mock::{Iommu, ViolationKind};
+/// use pinned_sgl_mock::{Iommu, ViolationKind};
 /// use pinned_sgl::{Iova, PageRun, PageSize, PageSizes, Pfn, PhysAddr, SglBuilder};
 /// use std::pin::Pin;
 ///
@@ -176,7 +174,7 @@ impl fmt::Display for MapFault {
     }
 }
 
-impl core::error::Error for MapFault {}
+impl std::error::Error for MapFault {}
 
 /// An entry is split into `2^MAX_SPLIT_BITS` at most.
 const MAX_SPLIT_BITS: u32 = 18;
@@ -356,13 +354,13 @@ impl Iommu {
         if tile.count == 0 {
             return Err("a tile has no pages");
         }
-        if tile.count > u64::MAX.shifted_down(size.shift()) {
+        if tile.count > (u64::MAX >> size.shift()) {
             return Err("a tile has more bytes than 64 bits can count");
         }
         if !tile.iova.is_aligned(size) || !tile.phys.is_aligned(size) {
             return Err("a tile lies at no multiple of its page size");
         }
-        if tile.phys.checked_add(tile.len().minus(1)).is_none() {
+        if tile.phys.checked_add(tile.len() - 1).is_none() {
             return Err("the memory of a tile wraps");
         }
         match IovaRange::new(tile.iova, tile.len()) {
@@ -405,7 +403,7 @@ impl Iommu {
                 reacher.unmap(block);
             }
         });
-        state.stats.pages_unmapped = state.stats.pages_unmapped.plus(done.leaves);
+        state.stats.pages_unmapped += done.leaves;
         let lie = state.lie.take_if(|lie| lie.liar() == Liar::Unmap && done.bytes != 0);
         let seen = done.stop.map(|stop| {
             let (kind, at) = match stop {
@@ -447,7 +445,7 @@ impl State {
         let notes = write && self.tracks_dirty;
         let denied = DmaFault::NotPermitted { iova, write };
         if let Some(hit) = self.tlb.find(iova) {
-            self.stats.tlb_hits = self.stats.tlb_hits.plus(1);
+            self.stats.tlb_hits += 1;
             if !hit.cached.prot.contains(needs) {
                 return Err(denied);
             }
@@ -461,7 +459,7 @@ impl State {
             }
             return Ok(within(hit.cached.phys, iova, hit.size));
         }
-        self.stats.tlb_misses = self.stats.tlb_misses.plus(1);
+        self.stats.tlb_misses += 1;
         let found = self.table.find(iova).ok_or(DmaFault::NotMapped { iova })?;
         if !found.leaf.prot.contains(needs) {
             return Err(denied);
@@ -476,7 +474,7 @@ impl State {
 /// Where `iova` leads in a page at `phys`, and the bytes from there to the end of the page.
 const fn within(phys: PhysAddr, iova: Iova, size: PageSize) -> (PhysAddr, u64) {
     let offset = iova.offset_in(size);
-    (PhysAddr::new(exact::u64::plus(phys.get(), offset)), exact::u64::minus(size.bytes(), offset))
+    (PhysAddr::new(phys.get() + offset), size.bytes() - offset)
 }
 
 impl Mapped {
@@ -509,7 +507,7 @@ unsafe impl Domain for Iommu {
     unsafe fn map(&self, tile: Tile, prot: Prot) -> (u64, Result<(), MapFault>) {
         let mut guard = lock(&self.state);
         let state = &mut *guard;
-        state.stats.map_calls = state.stats.map_calls.plus(1);
+        state.stats.map_calls += 1;
         if let Err(what) = self.check(&tile) {
             self.bad_call(Call::Map, what, tile.iova);
             return (0, Err(MapFault::BadCall));
@@ -529,7 +527,7 @@ unsafe impl Domain for Iommu {
         let leaf = Leaf { phys: tile.phys, prot, dirty: false };
         let (mut pages, in_the_way) = state.table.map(tile.iova, tile.page_size, count, leaf);
         if self.config.cuts == Cuts::Never {
-            let mapped = IovaRange::new(tile.iova, pages.shifted_up(tile.page_size.shift()));
+            let mapped = IovaRange::new(tile.iova, pages << tile.page_size.shift());
             match mapped {
                 Ok(call) if pages == tile.count => state.calls.push(call),
                 Ok(part) => {
@@ -539,7 +537,7 @@ unsafe impl Domain for Iommu {
                 Err(_) => {}
             }
         }
-        state.stats.pages_mapped = state.stats.pages_mapped.plus(pages);
+        state.stats.pages_mapped += pages;
         let badly_pinned = self.reach(&tile, pages, prot);
         let over = in_the_way.filter(|_| self.config.strict_overlap).map(|iova| {
             let phys = state.table.find(iova).and_then(|found| found.block().at(iova));
@@ -549,7 +547,7 @@ unsafe impl Domain for Iommu {
         let lie = state.lie.take_if(|lie| lie.liar() == Liar::Map && !honest);
         drop(guard);
         self.config.witness.saw_all(badly_pinned.into_iter().chain(over));
-        let bytes = pages.shifted_up(tile.page_size.shift());
+        let bytes = pages << tile.page_size.shift();
         if let Some(iova) = in_the_way {
             return (bytes, Err(MapFault::Exists { iova }));
         }
@@ -566,7 +564,7 @@ unsafe impl Domain for Iommu {
 
     fn sync_map(&self, range: IovaRange) -> Result<(), MapFault> {
         let mut state = lock(&self.state);
-        state.stats.sync_calls = state.stats.sync_calls.plus(1);
+        state.stats.sync_calls += 1;
         drop(state);
         if !self.config.aperture.covers(&range) {
             let what = "a range to be synced lies outside the aperture";
@@ -612,7 +610,7 @@ unsafe impl Domain for Iommu {
     fn flush(&self, gather: Pin<&mut RangeGather>) {
         let Some(range) = gather.get_mut().take() else { return };
         let mut state = lock(&self.state);
-        state.stats.flushes = state.stats.flushes.plus(1);
+        state.stats.flushes += 1;
         if state.lie == Some(Lie::PretendsToFlush) {
             state.lie = None;
         } else {
@@ -628,9 +626,9 @@ impl Iommu {
         let (reacher, size) = (self.reacher.as_ref()?, tile.page_size);
         let mut first = None;
         for page in 0..pages {
-            let offset = page.shifted_up(size.shift());
-            let iova = Iova::new(tile.iova.get().plus(offset));
-            let phys = PhysAddr::new(tile.phys.get().plus(offset));
+            let offset = page << size.shift();
+            let iova = Iova::new(tile.iova.get() + offset);
+            let phys = PhysAddr::new(tile.phys.get() + offset);
             let block = Block { size, iova, phys };
             let writable = prot.contains(Prot::WRITE);
             first = first.or(reacher.map(Call::Map, block, IovaRange::ALL, writable));
@@ -640,7 +638,7 @@ impl Iommu {
 
     fn count_unmap(&self) {
         let mut state = lock(&self.state);
-        state.stats.unmap_calls = state.stats.unmap_calls.plus(1);
+        state.stats.unmap_calls += 1;
     }
 }
 
@@ -650,7 +648,7 @@ unsafe impl ReadDomain for Iommu {
     fn read(&self, iova: Iova) -> Option<Entry> {
         let mut guard = lock(&self.state);
         let state = &mut *guard;
-        state.stats.reads = state.stats.reads.plus(1);
+        state.stats.reads += 1;
         let found = state.table.find(iova)?;
         let lie = state.lie.take_if(|lie| lie.liar() == Liar::Read);
         let (phys, len) = within(found.leaf.phys, iova, found.size);
@@ -695,7 +693,7 @@ unsafe impl DirtyDomain for Iommu {
                 if most == Some(told) {
                     return ControlFlow::Break(());
                 }
-                told = told.plus(1);
+                told += 1;
                 dirty.push(found.range());
                 if clear && range.covers(&found.range()) {
                     gather.add(found.range());

@@ -12,10 +12,9 @@ use super::folios::{State, Unmoved};
 use super::machine::Inner;
 use super::page_table::Entry;
 use super::zone::Zone;
-use crate::addr::UserAddr;
-use crate::exact::Exact as _;
-use crate::umem::PinFlags;
-use core::fmt;
+use pinned_sgl::umem::PinFlags;
+use pinned_sgl::UserAddr;
+use std::fmt;
 
 /// Why a page of a process cannot be pinned, touched, or moved: the address of the page, and why.
 ///
@@ -41,7 +40,7 @@ pub enum PinFault {
     Interrupted(UserAddr),
     /// The flags rule each other out (`EINVAL`).
     Invalid(UserAddr),
-    /// It was to fail: see [`Plan`](crate::mock::Plan).
+    /// It was to fail: see [`Plan`](crate::Plan).
     Injected(UserAddr),
 }
 
@@ -80,7 +79,7 @@ impl fmt::Display for PinFault {
     }
 }
 
-impl core::error::Error for PinFault {}
+impl std::error::Error for PinFault {}
 
 /// How a page is wanted.
 #[derive(Clone, Copy, Debug)]
@@ -208,7 +207,7 @@ impl Inner {
     fn fault_in_huge(&self, state: &mut State, found: &Found, want: Want) -> Option<()> {
         let order = found.area.order;
         let pages = 1u64.checked_shl(order).filter(|_| order != 0)?;
-        let before = found.page & pages.minus(1);
+        let before = found.page & (pages - 1);
         let after = pages.checked_sub(before)?;
         if before > found.before || after > found.left {
             return None;

@@ -11,9 +11,8 @@
 #![forbid(unsafe_code)]
 
 use super::sparse::Sparse;
-use crate::exact;
 use crate::sync::{AtomicU64, Ordering};
-use core::fmt;
+use std::fmt;
 
 const PRESENT: u64 = 1;
 const ZERO: u64 = 2;
@@ -38,17 +37,17 @@ impl Entry {
     /// who should not.
     pub(super) const fn present(pfn: u64, exclusive: bool) -> Self {
         let exclusive = if exclusive { EXCLUSIVE } else { 0 };
-        Self(exact::u64::shifted_up(pfn, NUMBER_SHIFT) | PRESENT | exclusive)
+        Self((pfn << NUMBER_SHIFT) | PRESENT | exclusive)
     }
 
     /// A page that was never written: the one frame of zeros.
     pub(super) const fn zero(pfn: u64) -> Self {
-        Self(exact::u64::shifted_up(pfn, NUMBER_SHIFT) | PRESENT | ZERO)
+        Self((pfn << NUMBER_SHIFT) | PRESENT | ZERO)
     }
 
     /// A page whose contents are kept elsewhere.
     pub(super) const fn swapped(slot: u64) -> Self {
-        Self(exact::u64::shifted_up(slot, NUMBER_SHIFT) | SWAPPED)
+        Self((slot << NUMBER_SHIFT) | SWAPPED)
     }
 
     pub(super) const fn is_present(self) -> bool {
@@ -97,7 +96,7 @@ impl Entry {
     /// The same, in another frame.
     pub(super) const fn moved_to(self, pfn: u64) -> Self {
         let low = (1 << NUMBER_SHIFT) - 1;
-        Self(exact::u64::shifted_up(pfn, NUMBER_SHIFT) | self.0 & low)
+        Self((pfn << NUMBER_SHIFT) | self.0 & low)
     }
 
     /// The same frame, exclusive or not.
@@ -111,7 +110,7 @@ impl Entry {
 
     /// What the entry of the page `pages` further up is, if the frames are neighbours.
     const fn further(self, pages: u64) -> Self {
-        Self(exact::u64::plus(self.0, exact::u64::shifted_up(pages, NUMBER_SHIFT)))
+        Self(self.0 + (pages << NUMBER_SHIFT))
     }
 }
 

@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`Memory`]: the physical memory of a machine, for tests.
 
-use super::super::plan::Plan;
-use super::super::witness::{Call, ViolationKind, Witness};
-use super::super::{Device, Iommu, Nic};
 use super::contents::Contents;
 use super::folios::{State, Unmoved};
 use super::fragmentation::Fragmentation;
@@ -11,16 +8,16 @@ use super::frame::Frame;
 use super::page_table::MAX_PFN;
 use super::reach::Reach;
 use super::zone::{Frames, Zone};
-use crate::addr::Pfn;
-use crate::exact::Exact as _;
-use crate::page_size::{PageSize, PageSizes};
-use crate::sgl::MemoryKind;
+use crate::plan::Plan;
 use crate::sync::{lock, AtomicU64, Mutex, OnceLock, Ordering};
-use core::{
+use crate::witness::{Call, ViolationKind, Witness};
+use crate::{Device, Iommu, Nic};
+use pinned_sgl::{MemoryKind, PageSize, PageSizes, Pfn};
+use std::sync::Arc;
+use std::{
     fmt,
     ops::{Deref, Range, RangeInclusive},
 };
-use std::{sync::Arc, vec::Vec};
 
 /// The physical memory of a machine: page frames that know who pins them.
 ///
@@ -35,7 +32,7 @@ use std::{sync::Arc, vec::Vec};
 /// and the devices that it makes. Frames cost nothing until they are used.
 ///
 /// ```
-/// use pinned_sgl::mock::{Area, Memory, Process};
+/// use pinned_sgl_mock::{Area, Memory, Process};
 /// use pinned_sgl::umem::{PinFlags, PinnedBatch, UserRange};
 /// use pinned_sgl::UserAddr;
 ///
@@ -96,7 +93,7 @@ impl Memory {
 
     /// An IOMMU of this machine, with pages of `sizes`: see [`IommuConfig::memory`] for others.
     ///
-    /// [`IommuConfig::memory`]: crate::mock::IommuConfig::memory
+    /// [`IommuConfig::memory`]: crate::IommuConfig::memory
     #[must_use]
     pub fn iommu(&self, sizes: PageSizes) -> Iommu {
         Iommu::config(sizes).memory(self).build()
@@ -203,7 +200,7 @@ impl Memory {
         moved
     }
 
-    /// How many pages were leaked on purpose: see [`Pinner::leaked`](crate::umem::Pinner::leaked).
+    /// How many pages were leaked on purpose: see [`Pinner::leaked`](pinned_sgl::umem::Pinner::leaked).
     /// They are still pinned, so [`check_leaks`](Self::check_leaks) finds them, too.
     #[must_use]
     pub fn leaked_pages(&self) -> u64 {
@@ -296,7 +293,7 @@ impl Inner {
     /// The first frame of the folio: folios are aligned to their size.
     pub(super) fn head_of(&self, pfn: u64) -> Option<u64> {
         let order = self.peek(pfn)?.order();
-        Some(pfn.checked_shr(order)?.shifted_up(order))
+        Some(pfn.checked_shr(order)? << order)
     }
 }
 
@@ -308,7 +305,7 @@ const MAX_FRAMES: u64 = 1 << 32;
 /// Describes a [`Memory`].
 ///
 /// ```
-/// use pinned_sgl::mock::{Fragmentation, Memory, Zone};
+/// use pinned_sgl_mock::{Fragmentation, Memory, Zone};
 /// use pinned_sgl::PageSize;
 /// let memory = Memory::builder()
 ///     .page_size(PageSize::SIZE_64K)
@@ -317,7 +314,7 @@ const MAX_FRAMES: u64 = 1 << 32;
 ///     .fragmentation(Fragmentation::Seeded { seed: 7, run_order: 0 })
 ///     .build()?;
 /// assert_eq!(memory.free_frames(Zone::Movable), 0x1000);
-/// # Ok::<(), pinned_sgl::mock::MemoryError>(())
+/// # Ok::<(), pinned_sgl_mock::MemoryError>(())
 /// ```
 #[derive(Clone, Debug, Default)]
 #[must_use]
@@ -441,4 +438,4 @@ impl fmt::Display for MemoryError {
     }
 }
 
-impl core::error::Error for MemoryError {}
+impl std::error::Error for MemoryError {}

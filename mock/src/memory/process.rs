@@ -10,20 +10,19 @@ use super::frame::Frame;
 use super::machine::{Inner, Memory};
 use super::page_table::{Entry, PageTable};
 use super::zone::Zone;
-use crate::addr::{Pfn, UserAddr};
-use crate::exact::Exact as _;
 use crate::sync::{has_failed, lock, AtomicU64, Mutex, Ordering};
-use crate::umem::UserRange;
-use core::{fmt, ops::Range};
-use std::{sync::Arc, vec::Vec};
+use pinned_sgl::umem::UserRange;
+use pinned_sgl::{Pfn, UserAddr};
+use std::sync::Arc;
+use std::{fmt, ops::Range};
 
-/// A process: an address space in a [`Memory`], and a [`Pinner`](crate::umem::Pinner) of its pages.
+/// A process: an address space in a [`Memory`], and a [`Pinner`](pinned_sgl::umem::Pinner) of its pages.
 ///
 /// Pages get their frames when they are first touched or pinned. Dropping the process unmaps
 /// everything; a frame that is pinned then is freed by its last unpin.
 ///
 /// ```
-/// use pinned_sgl::mock::{Area, Memory, PinFault, Process};
+/// use pinned_sgl_mock::{Area, Memory, PinFault, Process};
 /// use pinned_sgl::{umem::UserRange, UserAddr};
 /// let memory = Memory::with_frames(16);
 /// let process = Process::new(&memory);
@@ -342,11 +341,11 @@ impl Process {
     }
 
     pub(super) fn page_number(&self, at: UserAddr) -> u64 {
-        at.get().shifted_down(self.shift())
+        at.get() >> self.shift()
     }
 
     fn addr_of(&self, page: u64) -> UserAddr {
-        UserAddr::new(page.shifted_up(self.shift()))
+        UserAddr::new(page << self.shift())
     }
 
     /// The numbers of the pages that hold a byte of the range.
@@ -405,7 +404,7 @@ impl Inner {
                     state.add_map(copy, copy, child, to);
                     Entry::present(copy, true)
                 } else {
-                    let base = to.wrapping_sub(pfn.minus(head));
+                    let base = to.wrapping_sub(pfn - head);
                     state.add_maps(head, child, base, 1);
                     shared
                 }
@@ -458,4 +457,4 @@ impl fmt::Display for MapError {
     }
 }
 
-impl core::error::Error for MapError {}
+impl std::error::Error for MapError {}

@@ -15,8 +15,7 @@ use super::frame::Frame;
 use super::machine::Inner;
 use super::page_table::{Entry, PageTable};
 use super::zone::{Pool, Zone};
-use crate::exact::Exact as _;
-use std::{collections::BTreeMap, sync::Arc, vec::Vec};
+use std::{collections::BTreeMap, sync::Arc};
 
 /// What is guarded by the lock of a memory.
 #[derive(Debug, Default)]
@@ -58,7 +57,7 @@ impl State {
 
     /// Says that `table` shows a page of a folio, at `index`.
     pub(super) fn add_map(&mut self, head: u64, pfn: u64, table: &Arc<PageTable>, index: u64) {
-        let base = index.wrapping_sub(pfn.minus(head));
+        let base = index.wrapping_sub(pfn - head);
         self.add_maps(head, table, base, 1);
     }
 
@@ -85,7 +84,7 @@ impl State {
     /// Keeps the contents of a page; where.
     pub(super) fn swap_in_place(&mut self, page: Page) -> u64 {
         let slot = self.next_slot;
-        self.next_slot = slot.plus(1);
+        self.next_slot = slot + 1;
         self.swap.insert(slot, page);
         slot
     }
@@ -142,7 +141,7 @@ impl Inner {
     /// Says that `table` shows a page of a folio no more: the entry is gone already.
     pub(super) fn drop_map(&self, state: &mut State, pfn: u64, table: &Arc<PageTable>, index: u64) {
         let Some(head) = self.head_of(pfn) else { return };
-        let base = index.wrapping_sub(pfn.minus(head));
+        let base = index.wrapping_sub(pfn - head);
         let Some(maps) = state.folios.get_mut(&head) else { return };
         for map in maps.iter_mut() {
             if Arc::ptr_eq(&map.table, table) && map.base == base {

@@ -2,11 +2,10 @@
 //! [`Device`]: what does DMA through an [`Iommu`].
 
 use super::Iommu;
-use crate::addr::Iova;
-use crate::iommu::IovaRange;
-use crate::mock::{Bus, BusError};
-use core::{fmt, ops::Deref};
-use std::vec;
+use crate::{Bus, BusError};
+use pinned_sgl::iommu::IovaRange;
+use pinned_sgl::Iova;
+use std::{fmt, ops::Deref};
 
 /// A device behind an [`Iommu`], held by reference or in an `Arc`, that reads and writes a [`Bus`].
 ///
@@ -17,7 +16,7 @@ use std::vec;
 /// The domain is locked while the bus is accessed: a bus must not call it.
 ///
 /// ```
-/// use pinned_sgl::mock::{Bus, BusError, Device, DmaFault, Iommu};
+/// use pinned_sgl_mock::{Bus, BusError, Device, DmaFault, Iommu};
 /// use pinned_sgl::{Iova, PageSizes, PhysAddr};
 ///
 /// /// Reads as zeros.
@@ -189,4 +188,4 @@ impl fmt::Display for DmaFault {
     }
 }
 
-impl core::error::Error for DmaFault {}
+impl std::error::Error for DmaFault {}

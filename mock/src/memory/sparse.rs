@@ -3,10 +3,8 @@
 //! it is read without a lock.
 #![forbid(unsafe_code)]
 
-use crate::exact::Exact as _;
 use crate::sync::OnceLock;
-use core::fmt;
-use std::boxed::Box;
+use std::fmt;
 
 /// A node has at most `2^NODE_BITS` items, or nodes, below it.
 const NODE_BITS: u32 = if cfg!(miri) { 3 } else { 9 };
@@ -33,7 +31,7 @@ enum Node<T> {
 impl<T: Default> Node<T> {
     /// A node for the places up to `last`, of which those below it tell `shift` bits apart.
     fn new(shift: u32, last: u64) -> Self {
-        let slots = 0..=last.shifted_down(shift).min(NODE_MASK);
+        let slots = 0..=(last >> shift).min(NODE_MASK);
         if shift == 0 {
             Self::Items(slots.map(|_| T::default()).collect())
         } else {
@@ -44,7 +42,7 @@ impl<T: Default> Node<T> {
 
 /// The index, in a node, of what leads to a place.
 fn index(place: u64, shift: u32) -> usize {
-    usize::try_from(place.shifted_down(shift) & NODE_MASK).unwrap_or(usize::MAX)
+    usize::try_from((place >> shift) & NODE_MASK).unwrap_or(usize::MAX)
 }
 
 impl<T: Default> Sparse<T> {
@@ -106,7 +104,7 @@ impl<T: Default> Sparse<T> {
                 Node::Items(items) => return items.get(index(place, 0)).ok_or(place),
                 Node::Nodes(nodes) => {
                     let below = nodes.get(index(place, shift)).and_then(OnceLock::get);
-                    node = below.ok_or(place | 1u64.shifted_up(shift).minus(1))?;
+                    node = below.ok_or(place | ((1u64 << shift) - 1))?;
                     shift = shift.saturating_sub(NODE_BITS);
                 }
             }
@@ -144,7 +142,6 @@ impl<T> fmt::Debug for Sparse<T> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use std::vec::Vec;
 
     #[test]
     fn only_what_is_touched_is_made() {

@@ -13,17 +13,14 @@
 //! itself, and nobody looks through page tables.
 #![forbid(unsafe_code)]
 
-use super::super::witness::{Call, Violation, ViolationKind};
 use super::frame::Frame;
 use super::machine::{Inner, Memory};
-use crate::addr::{Iova, Pfn, PhysAddr};
-use crate::exact::Exact as _;
-use crate::iommu::IovaRange;
-use crate::page_size::PageSize;
-use crate::sgl::PageRun;
 use crate::sync::{lock, Mutex, MutexGuard};
-use core::ops::RangeInclusive;
-use std::{collections::BTreeMap, vec::Vec};
+use crate::witness::{Call, Violation, ViolationKind};
+use pinned_sgl::iommu::IovaRange;
+use pinned_sgl::{Iova, PageRun, PageSize, Pfn, PhysAddr};
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 /// What devices can reach.
 #[derive(Debug, Default)]
@@ -51,10 +48,10 @@ struct Way {
 
 /// What one entry of a table translates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) struct Block {
-    pub(in super::super) size: PageSize,
-    pub(in super::super) iova: Iova,
-    pub(in super::super) phys: PhysAddr,
+pub(crate) struct Block {
+    pub(crate) size: PageSize,
+    pub(crate) iova: Iova,
+    pub(crate) phys: PhysAddr,
 }
 
 impl Block {
@@ -75,7 +72,7 @@ impl Block {
     }
 
     /// Where an address of the block leads.
-    pub(in super::super) fn at(self, iova: Iova) -> Option<PhysAddr> {
+    pub(crate) fn at(self, iova: Iova) -> Option<PhysAddr> {
         let here = iova.align_down(self.size) == self.iova;
         here.then(|| PhysAddr::new(self.phys.get() | iova.offset_in(self.size)))
     }
@@ -150,7 +147,7 @@ impl Reach {
 }
 
 /// Who reaches memory: an IOMMU, or a region of a card. What it says of itself is what hardware does.
-pub(in super::super) struct Reacher {
+pub(crate) struct Reacher {
     memory: Memory,
     number: u64,
 }
@@ -161,9 +158,9 @@ fn reach_of(memory: &Memory) -> MutexGuard<'_, Reach> {
 
 impl Reacher {
     /// Somebody new, who reaches nothing.
-    pub(in super::super) fn new(memory: &Memory) -> Self {
+    pub(crate) fn new(memory: &Memory) -> Self {
         let mut reach = reach_of(memory);
-        reach.reachers = reach.reachers.plus(1);
+        reach.reachers += 1;
         let number = reach.reachers;
         drop(reach);
         Self { memory: memory.clone(), number }
@@ -171,7 +168,7 @@ impl Reacher {
 
     /// Reaches those bytes of a block that have an address of `within`; what is wrong with the pins
     /// of its pages.
-    pub(in super::super) fn map(
+    pub(crate) fn map(
         &self,
         call: Call,
         block: Block,
@@ -191,22 +188,22 @@ impl Reacher {
     }
 
     /// Reaches a block that was mapped, or a part of it, only by what hardware remembers.
-    pub(in super::super) fn unmap(&self, block: Block) {
+    pub(crate) fn unmap(&self, block: Block) {
         reach_of(&self.memory).unmap(self.number, block);
     }
 
     /// Remembers a block no more.
-    pub(in super::super) fn flush(&self, block: Block) {
+    pub(crate) fn flush(&self, block: Block) {
         reach_of(&self.memory).remove(self.number, block, false, true);
     }
 
     /// Reaches a block no more, which was never cut.
-    pub(in super::super) fn forget(&self, block: Block) {
+    pub(crate) fn forget(&self, block: Block) {
         reach_of(&self.memory).remove(self.number, block, true, true);
     }
 
     /// Reaches nothing any more. O(all blocks).
-    pub(in super::super) fn forget_all(&self) {
+    pub(crate) fn forget_all(&self) {
         let mut reach = reach_of(&self.memory);
         for ways in reach.blocks.values_mut() {
             ways.retain(|(_, reacher, _), _| *reacher != self.number);
@@ -215,7 +212,7 @@ impl Reacher {
     }
 
     /// A violation at an address, which leads to memory.
-    pub(in super::super) fn about(
+    pub(crate) fn about(
         &self,
         kind: ViolationKind,
         call: Call,

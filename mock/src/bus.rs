@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`Bus`]: the memory that a mock device reads and writes.
 
-use crate::addr::PhysAddr;
-use core::fmt;
+use pinned_sgl::PhysAddr;
+use std::fmt;
 
 /// Physical memory as a device reaches it: that of `Memory`, or a view of real
 /// pinned memory.
@@ -74,4 +74,4 @@ impl fmt::Display for BusError {
     }
 }
 
-impl core::error::Error for BusError {}
+impl std::error::Error for BusError {}

@@ -5,8 +5,7 @@
 use super::fragmentation::Fragmentation;
 use super::frame::Frame;
 use super::sparse::Sparse;
-use crate::exact::Exact as _;
-use crate::sgl::{MemoryKind, ProviderId};
+use pinned_sgl::{MemoryKind, ProviderId};
 use std::collections::BTreeMap;
 
 /// What frames are good for.
@@ -68,13 +67,13 @@ impl Frames {
     pub(super) fn take(&self, pool: &mut Pool, order: u32, by: Fragmentation) -> Option<u64> {
         let pages = 1u64.checked_shl(order)?;
         let free = pool.free.checked_sub(pages)?;
-        let first = self.start.checked_add(pages.minus(1))?.shifted_down(order);
-        let blocks = self.end.shifted_down(order).checked_sub(first)?;
+        let first = self.start.checked_add(pages - 1)? >> order;
+        let blocks = (self.end >> order).checked_sub(first)?;
         let places = by.places(blocks, order);
         let cursor = pool.cursors.entry(order).or_default();
         let (head, place) = (*cursor..places).chain(0..*cursor).find_map(|place| {
             let block = first.checked_add(by.block(place, blocks, order)?)?;
-            let head = block.shifted_up(order);
+            let head = block << order;
             self.is_free(head, pages).then_some((head, place))
         })?;
         *cursor = place.saturating_add(1);

@@ -9,16 +9,14 @@
 //!           └ block 2 ──► memory ┘ nobody gets there
 //! ```
 
-use crate::addr::{Iova, PhysAddr};
-use crate::exact::Exact as _;
-use crate::iommu::IovaRange;
-use crate::mock::memory::{Block, Reacher};
-use crate::mock::{Bus, BusError, Call, Memory, Plan, Step, Violation, ViolationKind, Witness};
-use crate::page_size::{PageSize, PageSizes};
-use crate::rdma::{Access, BlockLayout, BlockTable};
+use crate::memory::{Block, Reacher};
 use crate::sync::{has_failed, lock, Mutex};
-use core::fmt;
-use std::{collections::BTreeMap, vec::Vec};
+use crate::{Bus, BusError, Call, Memory, Plan, Step, Violation, ViolationKind, Witness};
+use pinned_sgl::iommu::IovaRange;
+use pinned_sgl::rdma::{Access, BlockLayout, BlockTable};
+use pinned_sgl::{Iova, PageSize, PageSizes, PhysAddr};
+use std::collections::BTreeMap;
+use std::fmt;
 
 /// A network card for tests: memory is registered as blocks of one size, and reached by key.
 ///
@@ -34,7 +32,7 @@ use std::{collections::BTreeMap, vec::Vec};
 /// accessed: an invalidation waits for accesses under way, and a bus must not call the card.
 ///
 /// ```
-/// use pinned_sgl::mock::{Bus, BusError, Nic, NicFault};
+/// use pinned_sgl_mock::{Bus, BusError, Nic, NicFault};
 /// use pinned_sgl::{Iova, PageSize, PhysAddr};
 ///
 /// /// Reads as the number of the page.
@@ -178,7 +176,7 @@ impl<B> Nic<B> {
     #[must_use]
     pub fn blocks(&self) -> usize {
         let state = lock(&self.state);
-        state.regions.values().fold(0, |sum, region| sum.plus(region.blocks.len()))
+        state.regions.values().fold(0, |sum, region| sum + region.blocks.len())
     }
 }
 
@@ -373,9 +371,9 @@ impl Region {
         let (index, offset) = self.layout.locate(iova).ok_or(outside)?;
         let block = usize::try_from(index).ok().and_then(|index| self.blocks.get(index));
         let block = block.ok_or(outside)?;
-        let left = self.layout.page_size.bytes().minus(offset);
+        let left = self.layout.page_size.bytes() - offset;
         let len = usize::try_from(left).map_or(most, |left| left.min(most));
-        Ok((PhysAddr::new(block.get().plus(offset)), len))
+        Ok((PhysAddr::new(block.get() + offset), len))
     }
 }
 
@@ -494,7 +492,7 @@ impl fmt::Display for NicError {
     }
 }
 
-impl core::error::Error for NicError {}
+impl std::error::Error for NicError {}
 
 /// What a [`Nic`] could not do: mostly, why a peer could not access memory through it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -547,4 +545,4 @@ impl fmt::Display for NicFault {
     }
 }
 
-impl core::error::Error for NicFault {}
+impl std::error::Error for NicFault {}

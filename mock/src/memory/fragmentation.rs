@@ -10,8 +10,6 @@
 //! ```
 #![forbid(unsafe_code)]
 
-use crate::exact::{self, Exact as _};
-
 /// The order in which the free frames of a zone are handed out.
 ///
 /// It applies to folios of any size: the second folio of order 9 lies behind the first one, before
@@ -58,16 +56,16 @@ impl Fragmentation {
             Self::None => place,
             Self::Reverse => last.checked_sub(place)?,
             Self::Alternate => {
-                let even = last.shifted_down(1).saturating_add(1);
+                let even = (last >> 1).saturating_add(1);
                 match place.checked_sub(even) {
-                    None => place.shifted_up(1),
-                    Some(odd) => odd.shifted_up(1).saturating_add(1),
+                    None => place << 1,
+                    Some(odd) => (odd << 1).saturating_add(1),
                 }
             }
             Self::Seeded { seed, run_order } => {
                 let together = together(run_order, order);
-                let group = shuffled(place.shifted_down(together), groups(blocks, together), seed);
-                group.shifted_up(together) | place & mask(together)
+                let group = shuffled(place >> together, groups(blocks, together), seed);
+                (group << together) | place & mask(together)
             }
         };
         (block <= last).then_some(block)
@@ -80,11 +78,11 @@ fn together(run_order: u32, order: u32) -> u32 {
 }
 
 fn groups(blocks: u64, together: u32) -> u64 {
-    blocks.saturating_add(mask(together)).shifted_down(together)
+    blocks.saturating_add(mask(together)) >> together
 }
 
 const fn mask(bits: u32) -> u64 {
-    exact::u64::minus(exact::u64::shifted_up(1, bits), 1)
+    (1 << bits) - 1
 }
 
 /// Where `number`, below `count`, goes in a shuffle of all the numbers below `count`.
@@ -99,9 +97,9 @@ fn shuffled(number: u64, count: u64, seed: u64) -> u64 {
     loop {
         for key in keys {
             number = number.wrapping_add(key >> 32) & mask;
-            number ^= number.shifted_down(half);
+            number ^= number >> half;
             number = number.wrapping_mul(key | 1) & mask;
-            number ^= number.shifted_down(half);
+            number ^= number >> half;
         }
         if number < count {
             return number;
@@ -120,7 +118,6 @@ fn split_mix(seed: u64) -> u64 {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use std::vec::Vec;
 
     fn order(pattern: Fragmentation, blocks: u64, order: u32) -> Vec<u64> {
         let places = pattern.places(blocks, order);

@@ -3,12 +3,9 @@
 #![forbid(unsafe_code)]
 
 use super::bus::{Bus, BusError, BusErrorReason};
-use crate::addr::PhysAddr;
-use crate::exact::Exact as _;
-use crate::sgl::Storage;
-use crate::umem::{Accountant, Holder, PageAccess, Region, RegionExt as _, Umem};
-use core::{fmt, ops::Range};
-use std::vec::Vec;
+use pinned_sgl::umem::{Accountant, Holder, PageAccess, Region, RegionExt as _, Umem};
+use pinned_sgl::{PhysAddr, Storage};
+use std::{fmt, ops::Range};
 
 /// A [`Bus`] that has the memory of some pinned regions, and no other.
 ///
@@ -20,7 +17,7 @@ use std::vec::Vec;
 /// Nothing is kept but the regions: an access is O(runs).
 ///
 /// ```
-/// use pinned_sgl::mock::{Area, Bus, Memory, Process, RegionBus};
+/// use pinned_sgl_mock::{Area, Bus, Memory, Process, RegionBus};
 /// use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted, UserRange};
 /// use pinned_sgl::UserAddr;
 ///
@@ -102,10 +99,10 @@ fn find<U: Holder<Target: Region>>(holder: &U, phys: PhysAddr) -> Option<(&U::Ta
     for run in holder.whole().ok()?.iter() {
         if let Some(inside) = phys.checked_offset_from(run.phys).filter(|inside| *inside < run.len)
         {
-            let left = run.len.minus(inside);
-            return Some((&**holder, offset.plus(inside), left));
+            let left = run.len - inside;
+            return Some((&**holder, (offset + inside), left));
         }
-        offset = offset.plus(run.len);
+        offset += run.len;
     }
     None
 }
