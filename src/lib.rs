@@ -111,11 +111,12 @@ compile_error!(
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+mod abridged;
 mod addr;
 #[cfg(doc)]
 pub mod contracts;
 mod exact;
-mod few;
+
 pub mod granule;
 pub mod iommu;
 #[cfg(feature = "kernel")]

@@ -15,9 +15,9 @@
 //! the best page size proves, so blocks are made from a [`BlockSize`] and from nothing else.
 #![forbid(unsafe_code)]
 
+use crate::abridged::Abridged;
 use crate::addr::{Iova, PhysAddr};
 use crate::exact::Exact as _;
-use crate::few::Few;
 use crate::page_size::{PageSize, PageSizes};
 use crate::sgl::{Iter, Segment, Storage, Window};
 use core::{fmt, iter::FusedIterator};
@@ -258,7 +258,7 @@ impl<S> Clone for Blocks<'_, S> {
 
 impl<S: Storage> fmt::Debug for Blocks<'_, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Few(self.clone()).fmt(f)
+        Abridged(self.clone()).fmt(f)
     }
 }
 

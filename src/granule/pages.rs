@@ -2,9 +2,9 @@
 //! [`Pages`]: the frames of a window, one by one.
 #![forbid(unsafe_code)]
 
+use crate::abridged::Abridged;
 use crate::addr::Pfn;
 use crate::exact::Exact as _;
-use crate::few::Few;
 use crate::sgl::{Runs, Storage, Window};
 use core::{fmt, iter::FusedIterator};
 
@@ -84,6 +84,6 @@ impl<S> Clone for Pages<'_, S> {
 
 impl<S: Storage> fmt::Debug for Pages<'_, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Few(self.clone()).fmt(f)
+        Abridged(self.clone()).fmt(f)
     }
 }

@@ -2,9 +2,9 @@
 //! [`Segments`]: a window in pieces that a scatter-gather engine can take.
 #![forbid(unsafe_code)]
 
+use crate::abridged::Abridged;
 use crate::addr::PhysAddr;
 use crate::exact::{self, Exact as _};
-use crate::few::Few;
 use crate::sgl::{Iter, Segment, Storage, Window};
 use core::{fmt, iter::FusedIterator, num::NonZeroU64};
 
@@ -308,7 +308,7 @@ impl<S> Clone for Segments<'_, S> {
 
 impl<S: Storage> fmt::Debug for Segments<'_, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Few(self.clone()).fmt(f)
+        Abridged(self.clone()).fmt(f)
     }
 }
 

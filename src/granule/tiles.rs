@@ -10,9 +10,9 @@
 //! ```
 #![forbid(unsafe_code)]
 
+use crate::abridged::Abridged;
 use crate::addr::{Iova, PhysAddr};
 use crate::exact::{self, Exact as _};
-use crate::few::Few;
 use crate::page_size::{PageSize, PageSizes};
 use crate::sgl::{Iter, MemoryKind, Segment, Storage, Window};
 use core::{fmt, iter::FusedIterator};
@@ -204,7 +204,7 @@ impl FusedIterator for SegmentTiles {}
 
 impl fmt::Debug for SegmentTiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Few(self.clone()).fmt(f)
+        Abridged(self.clone()).fmt(f)
     }
 }
 
@@ -344,7 +344,7 @@ impl<S> Clone for Tiles<'_, S> {
 
 impl<S: Storage> fmt::Debug for Tiles<'_, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Few(self.clone()).fmt(f)
+        Abridged(self.clone()).fmt(f)
     }
 }
 

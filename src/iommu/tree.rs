@@ -26,7 +26,7 @@ mod gaps;
 use super::range::IovaRange;
 use super::slab::{Slab, NONE};
 use crate::exact::Exact as _;
-use crate::{addr::Iova, few::Few};
+use crate::{abridged::Abridged, addr::Iova};
 use core::{fmt, marker::PhantomData, num::NonZeroU8};
 
 /// What an address space keeps for each mapping: the `T` of the [`Slab`](super::Slab) that it is
@@ -563,7 +563,7 @@ impl<T, L: Slab<Node<T>>> fmt::Debug for IovaTree<T, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IovaTree")
             .field("len", &self.len)
-            .field("ranges", &Few(self.iter().map(|(range, _)| range)))
+            .field("ranges", &Abridged(self.iter().map(|(range, _)| range)))
             .finish()
     }
 }
@@ -583,7 +583,7 @@ impl<T, L: Slab<Node<T>>> Clone for Overlapping<'_, T, L> {
 
 impl<T, L: Slab<Node<T>>> fmt::Debug for Overlapping<'_, T, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Few(self.clone().map(|(range, _)| range)).fmt(f)
+        Abridged(self.clone().map(|(range, _)| range)).fmt(f)
     }
 }
 

@@ -6,8 +6,8 @@ use super::leaves::Leaves;
 use super::packed::{self, GroupRuns};
 use super::run::{MemoryKind, PageRun};
 use super::storage::Storage;
+use crate::abridged::Abridged;
 use crate::exact::Exact as _;
-use crate::few::Few;
 use core::{fmt, iter::FusedIterator};
 
 /// The maximal runs of a range of pages, the first and the last of them clipped to the range.
@@ -200,6 +200,6 @@ impl<S> Clone for Runs<'_, S> {
 
 impl<S: Storage> fmt::Debug for Runs<'_, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Few(self.clone()).fmt(f)
+        Abridged(self.clone()).fmt(f)
     }
 }

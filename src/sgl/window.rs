@@ -6,9 +6,9 @@ use super::list::Sgl;
 use super::run::{MemoryKind, PageRun};
 use super::runs::Runs;
 use super::storage::Storage;
+use crate::abridged::Abridged;
 use crate::addr::PhysAddr;
 use crate::exact::Exact as _;
-use crate::few::Few;
 use crate::page_size::PageSize;
 use core::{fmt, iter::FusedIterator, num::NonZeroU64};
 
@@ -357,7 +357,7 @@ impl<S> Clone for Iter<'_, S> {
 
 impl<S: Storage> fmt::Debug for Iter<'_, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Few(self.clone()).fmt(f)
+        Abridged(self.clone()).fmt(f)
     }
 }
 

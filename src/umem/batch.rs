@@ -9,9 +9,9 @@
 
 use super::pinner::{PinFlags, Pinner};
 use super::range::UserRange;
+use crate::abridged::Abridged;
 use crate::addr::UserAddr;
 use crate::exact::Exact as _;
-use crate::few::Few;
 use crate::page_size::PageSize;
 use crate::sgl::{MemoryKind, PageRun};
 use core::{fmt, mem::size_of};
@@ -159,7 +159,7 @@ impl fmt::Debug for PinBatch<'_> {
             .field("pages", &self.pages)
             .field("left", &self.left)
             .field("flags", &self.flags)
-            .field("runs", &Few(self.runs()))
+            .field("runs", &Abridged(self.runs()))
             .finish_non_exhaustive()
     }
 }

@@ -10,8 +10,8 @@ use super::dirty::Tracking;
 use super::domains::{remove_all, DomainLink, Domains};
 use super::error::IoasError;
 use super::written::Written;
+use crate::abridged::Abridged;
 use crate::addr::{Iova, PhysAddr};
-use crate::few::Few;
 use crate::page_size::PageSize;
 use crate::umem::{Holder, Region};
 use core::{fmt, ops::Deref};
@@ -264,7 +264,7 @@ where
         f.debug_struct("Ioas")
             .field("mappings", &self.mappings)
             .field("domains", &self.domains.iter().count())
-            .field("areas", &Few(self.areas.iter()))
+            .field("areas", &Abridged(self.areas.iter()))
             .finish_non_exhaustive()
     }
 }
