@@ -112,7 +112,7 @@
 //! [`Storage`]: crate::Storage
 //! [`Sgl`]: crate::Sgl
 //! [`SglBuilder`]: crate::SglBuilder
-//! [`Slab`]: crate::iommu::Slab
+//! [`Slab`]: crate::store::Slab
 //! [`Ioas`]: crate::iommu::Ioas
 //! [`Ioas::split`]: crate::iommu::Ioas::split
 //! [`Ioas::copy_from`]: crate::iommu::Ioas::copy_from

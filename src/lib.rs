@@ -39,7 +39,8 @@
 //! | module | holds |
 //! |---|---|
 //! | this one | addresses ([`Pfn`], [`PhysAddr`], [`Iova`], [`UserAddr`]) and sizes ([`PageSize`], [`PageSizes`]) |
-//! | [`sgl`] | the list: [`SglBuilder`], [`Sgl`], [`Window`], and where it is stored ([`Storage`]) |
+//! | [`store`] | the memory of lists and address spaces: [`Storage`], [`Slab`](store::Slab) |
+//! | [`sgl`] | the list: [`SglBuilder`], [`Sgl`], [`Window`] |
 //! | [`granule`] | breaking a window up: [`Window::pages`], [`Window::segments`], [`Window::best_page_size`], [`Window::tiles`] |
 //! | [`umem`] | pinned regions: [`Pinner`](umem::Pinner), [`Umem`](umem::Umem), [`Charge`](umem::Charge) |
 //! | [`iommu`] | showing them to devices: [`Domain`](iommu::Domain), [`Mapping`](iommu::Mapping), [`Stream`](iommu::Stream), [`Ioas`](iommu::Ioas) |
@@ -116,7 +117,6 @@ mod addr;
 #[cfg(doc)]
 pub mod contracts;
 mod exact;
-
 pub mod granule;
 pub mod iommu;
 #[cfg(feature = "kernel")]
@@ -124,19 +124,19 @@ pub mod kernel;
 #[cfg(all(feature = "linux", target_os = "linux"))]
 pub mod linux;
 mod page_size;
-#[cfg(any(feature = "alloc", pinned_sgl_kbuild))]
-mod pieces;
 pub mod rdma;
 pub mod sgl;
+pub mod store;
 mod sync;
 pub mod umem;
 
 pub use addr::{Iova, Pfn, PhysAddr, UserAddr};
 pub use granule::{BlockSize, SegmentLimits, Tile};
 pub use page_size::{PageSize, PageSizes, ParsePageSizeError};
-#[cfg(feature = "alloc")]
-pub use sgl::Heap;
 pub use sgl::{
-    AllocError, BuildError, FinishError, MemoryKind, PageRun, Pool, ProviderId, RunError, Runs,
-    Segment, Sgl, SglBuilder, Storage, Window, WindowError,
+    BuildError, FinishError, MemoryKind, PageRun, ProviderId, RunError, Runs, Segment, Sgl,
+    SglBuilder, Window, WindowError,
 };
+#[cfg(feature = "alloc")]
+pub use store::Heap;
+pub use store::{AllocError, Pool, Storage};

@@ -15,9 +15,10 @@
 mod rig;
 
 use pinned_sgl::iommu::{
-    Area as SpaceArea, DirtyBitmap, DomainLink, HeapIoas, HeapSlab, Ioas, IovaRange, Mapping, Node,
+    Area as SpaceArea, DirtyBitmap, DomainLink, HeapIoas, Ioas, IovaRange, Mapping, Node,
     Placement, Stream,
 };
+use pinned_sgl::store::HeapSlab;
 use pinned_sgl::umem::{Account, PinRequest, Umem};
 use pinned_sgl::{Heap, PageSize};
 use pinned_sgl_mock::{

@@ -11,8 +11,9 @@
 )]
 
 use pinned_sgl::iommu::{
-    Cuts, DirtyDomain, Domain, Entry, IovaRange, Prot, RangeGather, ReadDomain, Slab,
+    Cuts, DirtyDomain, Domain, Entry, IovaRange, Prot, RangeGather, ReadDomain,
 };
+use pinned_sgl::store::Slab;
 use pinned_sgl::{
     Iova, MemoryKind, PageRun, PageSize, PageSizes, Pfn, PhysAddr, SglBuilder, Tile, Window,
 };

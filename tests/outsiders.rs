@@ -19,9 +19,10 @@ mod rig;
 use pinned_sgl::iommu::{
     CutErrorKind, Cuts, DirtyBitmap, Domain, DomainLink, Entry, HeapIoas, Ioas, IoasError,
     IovaRange, MapErrorKind, Mapping, Node, Placement, Prot, RangeGather, ReadDomain, Readback,
-    SlabPool, SlabSlot, Stream, StreamErrorKind, UnmapRangeError,
+    Stream, StreamErrorKind, UnmapRangeError,
 };
 use pinned_sgl::rdma::{Access, BlockLayout, MemoryRegion, RegisterErrorKind};
+use pinned_sgl::store::{PoolSlab, SlabSlot};
 use pinned_sgl::umem::{
     Account, Accountant, AttachError, Attachment, Charge, ChargeError, PinBatch, PinErrorKind,
     PinFlags, PinRequest, PinnedBatch, Pinner, Region, RegionExt as _, Rejected, RunSlot, Umem,
@@ -299,14 +300,14 @@ fn a_slab_in_memory_of_a_forgotten_address_space() {
     let mut links: Vec<SlabSlot<DomainLink<Arc<Iommu>>>> =
         (0..2).map(|_| SlabSlot::new()).collect();
     let umem = rig.pin(bytes(0, 4 * P));
-    let mut lost = Ioas::new_in(SlabPool::new(&mut areas), SlabPool::new(&mut links));
+    let mut lost = Ioas::new_in(PoolSlab::new(&mut areas), PoolSlab::new(&mut links));
     let stale_id = lost.attach(one.clone()).unwrap();
     lost.map(Placement::At(iova(AT)), umem.clone(), RW).unwrap();
     mem::forget(lost);
     areas.swap(0, 3);
     links.swap(0, 1);
 
-    let mut space = Ioas::new_in(SlabPool::new(&mut areas), SlabPool::new(&mut links));
+    let mut space = Ioas::new_in(PoolSlab::new(&mut areas), PoolSlab::new(&mut links));
     assert!(space.is_empty() && space.domains().next().is_none());
     assert_eq!(space.unmap_all(), 0);
     assert!(space.detach(stale_id).is_err());

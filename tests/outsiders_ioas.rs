@@ -11,9 +11,10 @@
 mod rig;
 
 use pinned_sgl::iommu::{
-    Cuts, Domain, DomainLink, HeapIoas, HeapSlab, Ioas, IoasAccessErrorKind, IovaRange, Mapping,
-    Placement, Prot, RangeGather, SlabPool, SlabSlot,
+    Cuts, Domain, DomainLink, HeapIoas, Ioas, IoasAccessErrorKind, IovaRange, Mapping, Placement,
+    Prot, RangeGather,
 };
+use pinned_sgl::store::{HeapSlab, PoolSlab, SlabSlot};
 use pinned_sgl::umem::{AccessError, AttachError, CpuRegion, Region};
 use pinned_sgl::{Heap, Iova, PageSizes, Sgl, Tile, UserAddr};
 use pinned_sgl_mock::{Area, BusError, Fragmentation, Iommu, MapFault};
@@ -227,11 +228,11 @@ fn a_stale_domain_whose_place_is_taken() {
     let (old, new) = (rig.iommu("4K"), rig.iommu("4K"));
     let mut memory: Vec<SlabSlot<DomainLink<Arc<Fatal>>>> = vec![SlabSlot::new()];
     let mut lost =
-        Ioas::<Arc<Pinned>, _, _, _>::new_in(HeapSlab::new(), SlabPool::new(&mut memory));
+        Ioas::<Arc<Pinned>, _, _, _>::new_in(HeapSlab::new(), PoolSlab::new(&mut memory));
     lost.attach(Arc::new(Fatal(old, AtomicBool::new(true)))).unwrap();
     mem::forget(lost);
 
-    let mut space = Ioas::new_in(HeapSlab::new(), SlabPool::new(&mut memory));
+    let mut space = Ioas::new_in(HeapSlab::new(), PoolSlab::new(&mut memory));
     space.map(Placement::At(iova(AT)), umem.clone(), RW).unwrap();
     let domain = Arc::new(Fatal(new.clone(), AtomicBool::new(false)));
     let attached = catch_unwind(AssertUnwindSafe(|| space.attach(domain.clone()).is_ok()));

@@ -2,8 +2,8 @@
 //! [`FailingStorage`] and [`FailingAccountant`]: memory and limits that run out by [`Plan`].
 
 use super::plan::{Plan, Step};
+use pinned_sgl::store::{AllocError, Storage};
 use pinned_sgl::umem::{Accountant, ChargeError};
-use pinned_sgl::{AllocError, Storage};
 
 /// A storage whose [`grow`](Storage::grow) is a call that may fail: [`Step::Alloc`].
 ///

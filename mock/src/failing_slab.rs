@@ -2,7 +2,7 @@
 //! [`FailingSlab`]: a slab that runs out of memory by plan.
 
 use super::{Plan, Step};
-use pinned_sgl::iommu::Slab;
+use pinned_sgl::store::Slab;
 
 /// A slab whose [`insert`](Slab::insert) asks a [`Plan`] first, as [`Step::Alloc`]; otherwise the
 /// slab that it wraps.

@@ -3,8 +3,9 @@
 #![forbid(unsafe_code)]
 
 use super::bus::{Bus, BusError, BusErrorReason};
+use pinned_sgl::store::Storage;
 use pinned_sgl::umem::{Accountant, Holder, PageAccess, Region, RegionExt as _, Umem};
-use pinned_sgl::{PhysAddr, Storage};
+use pinned_sgl::PhysAddr;
 use std::{fmt, ops::Range};
 
 /// A [`Bus`] that has the memory of some pinned regions, and no other.

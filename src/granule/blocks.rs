@@ -19,7 +19,8 @@ use crate::abridged::Abridged;
 use crate::addr::{Iova, PhysAddr};
 use crate::exact::Exact as _;
 use crate::page_size::{PageSize, PageSizes};
-use crate::sgl::{Iter, Segment, Storage, Window};
+use crate::sgl::{Iter, Segment, Window};
+use crate::store::Storage;
 use core::{fmt, iter::FusedIterator};
 
 impl<'a, S: Storage> Window<'a, S> {

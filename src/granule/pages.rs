@@ -5,7 +5,8 @@
 use crate::abridged::Abridged;
 use crate::addr::Pfn;
 use crate::exact::Exact as _;
-use crate::sgl::{Runs, Storage, Window};
+use crate::sgl::{Runs, Window};
+use crate::store::Storage;
 use core::{fmt, iter::FusedIterator};
 
 impl<'a, S: Storage> Window<'a, S> {

@@ -5,7 +5,8 @@
 use crate::abridged::Abridged;
 use crate::addr::PhysAddr;
 use crate::exact::{self, Exact as _};
-use crate::sgl::{Iter, Segment, Storage, Window};
+use crate::sgl::{Iter, Segment, Window};
+use crate::store::Storage;
 use core::{fmt, iter::FusedIterator, num::NonZeroU64};
 
 /// What a device can take in one segment, and how many of them. An absent limit means none.

@@ -14,7 +14,8 @@ use crate::abridged::Abridged;
 use crate::addr::{Iova, PhysAddr};
 use crate::exact::{self, Exact as _};
 use crate::page_size::{PageSize, PageSizes};
-use crate::sgl::{Iter, MemoryKind, Segment, Storage, Window};
+use crate::sgl::{Iter, MemoryKind, Segment, Window};
+use crate::store::Storage;
 use core::{fmt, iter::FusedIterator};
 
 /// The arguments of one call that maps pages: `count` pages of `page_size` at `iova`.

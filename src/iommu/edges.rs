@@ -16,7 +16,8 @@ use super::domain::{Cuts, Domain};
 use crate::addr::Iova;
 use crate::exact::Exact as _;
 use crate::page_size::PageSizes;
-use crate::sgl::{Storage, Window};
+use crate::sgl::Window;
+use crate::store::Storage;
 
 /// The nearest places at or around `offset` where a mapping may be cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

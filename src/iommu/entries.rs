@@ -11,7 +11,8 @@ use super::range::IovaRange;
 use crate::addr::Iova;
 use crate::exact::Exact as _;
 use crate::granule::{Tile, TileError};
-use crate::sgl::{Storage, Window, WindowError};
+use crate::sgl::{Window, WindowError};
+use crate::store::Storage;
 use crate::umem::AttachError;
 use core::{
     fmt,

@@ -31,7 +31,7 @@
 //! | know what was written, by devices or the CPU | [`Ioas::read_dirty`], [`DirtyBitmap`] |
 //! | keep addresses free of mappings | [`Ioas::reserve`] |
 //! | unmap a part | [`Mapping::unmap_range`], [`Ioas::unmap_cutting`]; where it can be cut: [`Edges`] |
-//! | do without a heap | [`Slab`], [`SlabPool`] |
+//! | do without a heap | [`Slab`](crate::store::Slab), [`PoolSlab`](crate::store::PoolSlab) |
 //!
 //! Which of the three? A [`Mapping`] is a value: whoever has it can unmap it. An [`Ioas`] is for
 //! mappings that are named by address, by somebody else. A [`Stream`] stores nothing, and pays with
@@ -110,7 +110,7 @@
 //! | [`Domain::map`], [`Domain::unmap`] | the caller: the memory stays; what is unmapped was mapped by him. A mapping keeps both |
 //! | [`ReadDomain`] | the implementer: what is read decides what is unpinned |
 //! | [`DirtyDomain`] | the implementer: no write is missed |
-//! | [`Slab`] | the implementer: a key leads to what was put there |
+//! | [`Slab`](crate::store::Slab) | the implementer: a key leads to what was put there |
 //!
 //! Numbers that a domain reports are checked. One that reports more or less than it can have done is
 //! caught: that is the breach above.
@@ -215,7 +215,6 @@ mod mapping;
 mod prot;
 mod range;
 mod readback;
-mod slab;
 mod stream;
 mod tree;
 
@@ -234,10 +233,5 @@ pub use mapping::Mapping;
 pub use prot::Prot;
 pub use range::IovaRange;
 pub use readback::Readback;
-#[cfg(pinned_sgl_kbuild)]
-pub(crate) use slab::GrowingSlab;
-#[cfg(feature = "alloc")]
-pub use slab::HeapSlab;
-pub use slab::{Slab, SlabPool, SlabSlot};
 pub use stream::{Stream, StreamError, StreamErrorKind, StreamUnmapError};
 pub use tree::Node;

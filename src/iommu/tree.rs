@@ -24,12 +24,12 @@
 mod gaps;
 
 use super::range::IovaRange;
-use super::slab::{Slab, NONE};
 use crate::exact::Exact as _;
+use crate::store::{Slab, NONE};
 use crate::{abridged::Abridged, addr::Iova};
 use core::{fmt, marker::PhantomData, num::NonZeroU8};
 
-/// What an address space keeps for each mapping: the `T` of the [`Slab`](super::Slab) that it is
+/// What an address space keeps for each mapping: the `T` of the [`Slab`](crate::store::Slab) that it is
 /// given.
 pub struct Node<T> {
     link: Link,

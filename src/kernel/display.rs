@@ -6,7 +6,8 @@
 use super::sg_table::DmaAddr;
 use crate::granule::{BlockError, LimitError, SegmentError, TileError};
 use crate::iommu::{Breach, IovaRange};
-use crate::sgl::{AllocError, BuildError, RunError, WindowError};
+use crate::sgl::{BuildError, RunError, WindowError};
+use crate::store::AllocError;
 use crate::umem::{AttachError, ChargeError, RangeError, UserRange};
 use crate::{Iova, PageSize, Pfn, PhysAddr, UserAddr};
 

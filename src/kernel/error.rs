@@ -19,7 +19,8 @@ use crate::iommu::{
     Breach, CutError, CutErrorKind, Domain, IoasAccessError, IoasAccessErrorKind, IoasAttachError,
     IoasError, IoasMapError, MapError, MapErrorKind, UnmapError, UnmapRangeError,
 };
-use crate::sgl::{AllocError, BuildError, FinishError, RunError, Storage, WindowError};
+use crate::sgl::{BuildError, FinishError, RunError, WindowError};
+use crate::store::{AllocError, Storage};
 use crate::umem::{
     AccessError, AccessErrorKind, AttachError, ChargeError, Holder, PinError, PinErrorKind, Pinner,
     RangeError, Region,

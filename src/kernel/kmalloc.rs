@@ -1,15 +1,47 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! [`Kmalloc`]: pieces from the kernel's allocator.
+//! [`Kmalloc`] and [`KmallocSlab`]: lists and mappings in pieces from the kernel's allocator.
 #![forbid(unsafe_code)]
 
-use crate::pieces::{Allocator, NoMemory};
+use crate::store::{Allocator, NoMemory, PieceSlab, Pieces};
+use core::fmt;
 use kernel::alloc::{Flags, KVec};
+
+/// The memory of a list: pieces of at most 4 KiB from `kmalloc()`, each on its own, with the flags of the
+/// caller. No allocation needs more than one page of the buddy allocator, whatever the size of the list.
+pub type Kmalloc = Pieces<Gfp>;
+
+/// The mappings of an address space: values in pieces of at most 4 KiB from `kmalloc()`, allocated with
+/// the flags of the caller. A value that needs more than that has a piece of its own.
+pub type KmallocSlab<T> = PieceSlab<T, Gfp>;
+
+impl Kmalloc {
+    /// An empty storage, which will allocate with `flags`: `GFP_KERNEL_ACCOUNT` where user space
+    /// decides how much.
+    #[must_use]
+    pub fn new(flags: Flags) -> Self {
+        Self::new_in(Gfp(flags))
+    }
+}
+
+impl<T> KmallocSlab<T> {
+    /// An empty slab, which will allocate with `flags`.
+    #[must_use]
+    pub fn new(flags: Flags) -> Self {
+        Self::new_in(Gfp(flags))
+    }
+}
 
 /// `kmalloc()`, with these flags.
 #[derive(Clone, Copy)]
-pub(super) struct Kmalloc(pub(super) Flags);
+pub struct Gfp(Flags);
 
-impl Allocator for Kmalloc {
+impl fmt::Debug for Gfp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Gfp")
+    }
+}
+
+impl Allocator for Gfp {
     type Table<T> = KVec<T>;
     type Piece<T> = KVec<T>;
 
@@ -34,5 +66,9 @@ impl Allocator for Kmalloc {
 
     fn piece<T>(table: KVec<T>) -> KVec<T> {
         table
+    }
+
+    fn zeros(&self, len: usize) -> Result<KVec<u8>, NoMemory> {
+        KVec::zeroed(len, self.0).map_err(|_| NoMemory)
     }
 }

@@ -7,7 +7,7 @@
 //!                ├──► SgTable ──► DmaList ──► device
 //!                │                      dma_map_sgtable()
 //!                ├── MmAccountant       pinned_vm or locked_vm
-//!                └── Pieces             kmalloc(), at most a page at once
+//!                └── Kmalloc            kmalloc(), at most a page at once
 //! ```
 //!
 //! | here | is | over |
@@ -20,7 +20,7 @@
 //! | [`PagingDomain`] | a `Domain` and a `ReadDomain` | `struct iommu_domain` |
 //! | [`PgTableDomain`] | a `Domain` and a `ReadDomain` | `kernel::iommu::pgtable`, the flush of its owner |
 //! | [`SgTable`], [`DmaList`] | a part of a region for the DMA API | `struct sg_table`, `dma_map_sgtable()` |
-//! | [`Pieces`], [`PieceSlab`] | a `Storage`, a `Slab` | `kmalloc()` with flags |
+//! | [`Kmalloc`], [`KmallocSlab`] | a `Storage`, a `Slab` | `kmalloc()` with flags |
 //! | `Arc`, `ARef`, `KBox` | holders | |
 //! | `Error` | all errors of the crate | errno |
 //!
@@ -97,20 +97,15 @@ mod pinned_pages;
 mod pinner;
 #[cfg(pinned_sgl_kbuild)]
 mod sg_table;
-#[cfg(pinned_sgl_kbuild)]
-mod slab;
-#[cfg(pinned_sgl_kbuild)]
-mod storage;
 
 #[cfg(pinned_sgl_kbuild)]
 pub use self::{
     accountant::{Counter, MmAccountant},
     domain::{Gather, PagingDomain, RawDomain},
+    kmalloc::{Gfp, Kmalloc, KmallocSlab},
     pgtable::{PgTableDomain, TlbFlush},
     pin::pin,
     pinned_pages::PinnedPages,
     pinner::MmPinner,
     sg_table::{DmaAddr, DmaList, DmaSegment, DmaSegments, SgTable},
-    slab::PieceSlab,
-    storage::Pieces,
 };

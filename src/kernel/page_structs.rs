@@ -4,7 +4,8 @@
 use super::ffi;
 use super::pinner::PAGE;
 use crate::exact::Exact as _;
-use crate::sgl::{BuildError, MemoryKind, PageRun, ProviderId, SglBuilder, Storage};
+use crate::sgl::{BuildError, MemoryKind, PageRun, ProviderId, SglBuilder};
+use crate::store::Storage;
 use kernel::bindings;
 
 impl<S: Storage> SglBuilder<S> {

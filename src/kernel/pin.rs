@@ -2,7 +2,7 @@
 //! [`pin`]: what most drivers do with the parts of this module.
 #![forbid(unsafe_code)]
 
-use super::storage::Pieces;
+use super::kmalloc::Kmalloc;
 use crate::umem::{Accountant, Holder, PinRequest, Pinner, RunSlot, Umem};
 use core::ops::ControlFlow;
 use kernel::{
@@ -24,12 +24,12 @@ pub fn pin<P, A, F>(
     accountant: A,
     flags: Flags,
     request: PinRequest<F>,
-) -> Result<Umem<P, A, Pieces>>
+) -> Result<Umem<P, A, Kmalloc>>
 where
     P: Holder<Target: Pinner<Error: Into<Error>>>,
     A: Holder<Target: Accountant>,
     F: FnMut(u64) -> ControlFlow<()>,
 {
     let mut slots = KVec::from_elem(RunSlot::None, SLOTS, flags)?;
-    Ok(Umem::pin_in(pinner, accountant, Pieces::new(flags), &mut slots, request)?)
+    Ok(Umem::pin_in(pinner, accountant, Kmalloc::new(flags), &mut slots, request)?)
 }

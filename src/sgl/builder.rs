@@ -7,10 +7,10 @@ use super::list::Sgl;
 use super::packed::{self, Batch, BATCH};
 use super::run::{MemoryKind, PageRun};
 use super::runs::Runs;
-use super::storage::{AllocError, Storage};
 use crate::addr::Pfn;
 use crate::exact::{self, Exact as _};
 use crate::page_size::PageSize;
+use crate::store::{AllocError, Storage};
 use core::{fmt, mem};
 
 /// Builds an [`Sgl`] from pages, slices of pages, runs, or whole lists.
@@ -64,14 +64,14 @@ struct Checkpoint {
 }
 
 #[cfg(feature = "alloc")]
-impl SglBuilder<super::Heap> {
+impl SglBuilder<crate::store::Heap> {
     /// A builder of a list on the heap, of pages of the size `page`.
     ///
     /// # Errors
     ///
     /// As [`SglBuilder::new_in`].
     pub fn new(page: PageSize) -> Result<Self, BuildError> {
-        Self::new_in(page, super::Heap::new())
+        Self::new_in(page, crate::store::Heap::new())
     }
 }
 

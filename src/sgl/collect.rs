@@ -3,11 +3,11 @@
 #![forbid(unsafe_code)]
 
 use super::builder::{BuildError, SglBuilder};
-use super::heap::Heap;
 use super::list::Sgl;
 use super::run::{MemoryKind, PageRun};
 use crate::addr::Pfn;
 use crate::page_size::PageSize;
+use crate::store::Heap;
 
 impl Sgl<Heap> {
     /// A list of runs on the heap. O(runs).

@@ -16,8 +16,8 @@
 
 use super::packed;
 use super::search::last_at_most;
-use super::storage::{AllocError, Storage};
 use crate::exact::{usize as exact, Exact as _};
+use crate::store::{AllocError, Storage};
 
 /// Bytes of the leaf that lives in the list.
 const INLINE_LEAF: usize = 64;

@@ -5,10 +5,10 @@
 use super::leaves::Leaves;
 use super::packed;
 use super::runs::Runs;
-use super::storage::Storage;
 use crate::addr::PhysAddr;
 use crate::exact::{self, Exact as _};
 use crate::page_size::PageSize;
+use crate::store::Storage;
 use core::{fmt, mem::size_of};
 
 /// A scatterlist: the maximal physically contiguous runs of a sequence of pages, packed.

@@ -5,9 +5,9 @@
 use super::leaves::Leaves;
 use super::packed::{self, GroupRuns};
 use super::run::{MemoryKind, PageRun};
-use super::storage::Storage;
 use crate::abridged::Abridged;
 use crate::exact::Exact as _;
+use crate::store::Storage;
 use core::{fmt, iter::FusedIterator};
 
 /// The maximal runs of a range of pages, the first and the last of them clipped to the range.

@@ -5,11 +5,11 @@
 use super::list::Sgl;
 use super::run::{MemoryKind, PageRun};
 use super::runs::Runs;
-use super::storage::Storage;
 use crate::abridged::Abridged;
 use crate::addr::PhysAddr;
 use crate::exact::Exact as _;
 use crate::page_size::PageSize;
+use crate::store::Storage;
 use core::{fmt, iter::FusedIterator, num::NonZeroU64};
 
 /// A byte range of an [`Sgl`]: checked once, never empty, cheap to copy.

@@ -6,7 +6,8 @@ use super::charge::ChargeError;
 use super::holder::Holder;
 use super::pinner::Pinner;
 use crate::addr::UserAddr;
-use crate::sgl::{AllocError, BuildError};
+use crate::sgl::BuildError;
+use crate::store::AllocError;
 use core::fmt;
 
 /// The error of the pinner that `P` holds.

@@ -18,7 +18,7 @@ use super::range::UserRange;
 use crate::addr::UserAddr;
 use crate::exact::Exact as _;
 use crate::page_size::PageSize;
-use crate::sgl::Heap;
+use crate::store::Heap;
 use crate::sync::{AtomicBool, AtomicUsize, Ordering};
 use core::{num::NonZeroUsize, ops::ControlFlow};
 use std::{panic, thread, vec::Vec};

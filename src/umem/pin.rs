@@ -13,7 +13,8 @@ use super::pinner::{PinFlags, Pinner};
 use super::range::UserRange;
 use crate::addr::UserAddr;
 use crate::exact::Exact as _;
-use crate::sgl::{BuildError, Sgl, SglBuilder, Storage};
+use crate::sgl::{BuildError, Sgl, SglBuilder};
+use crate::store::Storage;
 use core::{fmt, mem::ManuallyDrop, ops::ControlFlow};
 
 /// What is to be pinned and how, and who is told of the progress.

@@ -11,7 +11,8 @@ use super::pinner::{PinFlags, Pinner};
 use super::range::UserRange;
 use super::region::{AttachError, Region, RegionExt};
 use crate::addr::UserAddr;
-use crate::sgl::{Sgl, Storage, Window, WindowError};
+use crate::sgl::{Sgl, Window, WindowError};
+use crate::store::Storage;
 use crate::sync::{AtomicBool, AtomicUsize, Ordering};
 use core::{
     fmt,
@@ -324,7 +325,7 @@ where
 }
 
 #[cfg(feature = "alloc")]
-impl<P, A> Umem<P, A, crate::sgl::Heap>
+impl<P, A> Umem<P, A, crate::store::Heap>
 where
     P: Holder<Target: Pinner>,
     A: Holder<Target: Accountant>,
@@ -342,7 +343,7 @@ where
             let at = request.range.first_page(pinner.page_size());
             return Err(PinError { kind: PinErrorKind::OutOfMemory, at, pinned: 0, pinner });
         };
-        Self::pin_in(pinner, accountant, crate::sgl::Heap::new(), &mut slots, request)
+        Self::pin_in(pinner, accountant, crate::store::Heap::new(), &mut slots, request)
     }
 }
 

@@ -4,7 +4,8 @@
 
 use super::holder::Holder;
 use crate::addr::UserAddr;
-use crate::sgl::{Sgl, Storage, Window, WindowError};
+use crate::sgl::{Sgl, Window, WindowError};
+use crate::store::Storage;
 use core::{fmt, ops::Range};
 
 /// Memory that stays where it is while it is attached: an `Umem`, or whatever else

@@ -6,10 +6,8 @@
 #![no_std]
 
 use core::{ops::ControlFlow, pin::Pin};
-use pinned_sgl::iommu::{
-    Area, DirtyBitmap, DirtyDomain, Domain, DomainLink, Entry, Ioas, IovaRange, Mapping, Node,
-    Placement, Prot, RangeGather, ReadDomain, SlabPool, Stream,
-};
+use pinned_sgl::iommu::{Area, DirtyBitmap, DirtyDomain, Domain, DomainLink, Entry, Ioas, IovaRange, Mapping, Node, Placement, Prot, RangeGather, ReadDomain, Stream};
+use pinned_sgl::store::PoolSlab;
 use pinned_sgl::rdma::{Access, BlockLayout, BlockTable, MemoryRegion};
 use pinned_sgl::umem::{
     Account, PageAccess, PinBatch, PinFlags, PinRequest, Pinner, Place, Region, RunSlot, Umem,
@@ -124,7 +122,7 @@ unsafe impl DirtyDomain for Unit {
 
 type Memory<'a> = Umem<&'a User, &'a Account, Pool<'a>>;
 type Shown<'a> = Mapping<&'a Memory<'a>, &'a Unit>;
-type Slab<'a, T> = SlabPool<'a, T>;
+type Slab<'a, T> = PoolSlab<'a, T>;
 type Space<'a> = Ioas<
     &'a Memory<'a>,
     &'a Unit,
@@ -204,7 +202,7 @@ pub fn probe_space<'a>(
     mappings: &'a mut [pinned_sgl::iommu::SlabSlot<Node<Area<&'a Memory<'a>>>>],
     domains: &'a mut [pinned_sgl::iommu::SlabSlot<DomainLink<&'a Unit>>],
 ) -> Space<'a> {
-    Ioas::new_in(SlabPool::new(mappings), SlabPool::new(domains))
+    Ioas::new_in(PoolSlab::new(mappings), PoolSlab::new(domains))
 }
 
 #[no_mangle]

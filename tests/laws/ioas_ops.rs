@@ -13,9 +13,10 @@
 use super::machine::{self, IOVAS, PAGE, STEP};
 use arbitrary::{Result, Unstructured};
 use pinned_sgl::iommu::{
-    Cuts, DirtyBitmap, DirtyDomain as _, Domain, DomainId, DomainLink, HeapSlab, Ioas,
-    IoasAccessErrorKind, IoasError, IovaRange, MapErrorKind, Node, Placement, Prot, Reservation,
+    Cuts, DirtyBitmap, DirtyDomain as _, Domain, DomainId, DomainLink, Ioas, IoasAccessErrorKind,
+    IoasError, IovaRange, MapErrorKind, Node, Placement, Prot, Reservation,
 };
+use pinned_sgl::store::HeapSlab;
 use pinned_sgl::umem::{Account, AttachError, PinFlags, PinRequest, Umem, UserRange};
 use pinned_sgl::{Heap, Iova, PageSize, PageSizes, PhysAddr, UserAddr};
 use pinned_sgl_mock::{

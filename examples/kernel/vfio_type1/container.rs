@@ -25,13 +25,13 @@ use pinned_sgl::{
     iommu::{
         Area, DirtyBitmap, DomainId, DomainLink, Ioas, IoasError, IovaRange, Node, Placement, Prot,
     },
-    kernel::PieceSlab,
+    kernel::KmallocSlab,
     Iova, PageSize,
 };
 
 type Region = KBox<Pinned>;
 type Domain = Arc<GroupDomain>;
-type Space = Ioas<Region, Domain, PieceSlab<Node<Area<Region>>>, PieceSlab<DomainLink<Domain>>>;
+type Space = Ioas<Region, Domain, KmallocSlab<Node<Area<Region>>>, KmallocSlab<DomainLink<Domain>>>;
 
 /// What a program has mapped.
 pub(crate) struct Dma {
@@ -200,8 +200,8 @@ impl Container {
         let state = State {
             v2,
             ioas: Ioas::new_in(
-                PieceSlab::new(GFP_KERNEL_ACCOUNT),
-                PieceSlab::new(GFP_KERNEL_ACCOUNT),
+                KmallocSlab::new(GFP_KERNEL_ACCOUNT),
+                KmallocSlab::new(GFP_KERNEL_ACCOUNT),
             ),
             dmas: RBTree::new(),
             groups: KVec::new(),

@@ -17,7 +17,7 @@ use kernel::{
     task::Task,
 };
 use pinned_sgl::{
-    kernel::{Pieces, PinnedPages},
+    kernel::{Kmalloc, PinnedPages},
     sgl::MemoryKind,
     umem::{
         Accountant, ChargeError, PinBatch, PinFlags, PinRequest, Pinner, RunSlot, Umem, UserRange,
@@ -34,7 +34,7 @@ pub(crate) const PAGE_SIZE: PageSize = match PageSize::new(PAGE) {
 };
 
 /// A region that is pinned.
-pub(crate) type Pinned = Umem<Arc<Memory>, Arc<Memory>, Pieces>;
+pub(crate) type Pinned = Umem<Arc<Memory>, Arc<Memory>, Kmalloc>;
 
 /// Page pointers of one call: a page of memory.
 const POINTERS: usize = 512;
@@ -200,7 +200,7 @@ impl Memory {
             usize::try_from(len >> PAGE_SIZE.shift()).map_or(SLOTS, |pages| pages.clamp(1, SLOTS));
         let mut slots = KVec::from_elem(RunSlot::None, slots, GFP_KERNEL_ACCOUNT)?;
         let request = PinRequest::new(range, self.flags());
-        let storage = Pieces::new(GFP_KERNEL_ACCOUNT);
+        let storage = Kmalloc::new(GFP_KERNEL_ACCOUNT);
         Ok(Umem::pin_in(self.clone(), self.clone(), storage, &mut slots, request)?)
     }
 

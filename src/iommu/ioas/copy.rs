@@ -5,7 +5,6 @@ use super::super::domain::Domain;
 use super::super::entries::MapErrorKind;
 use super::super::prot::Prot;
 use super::super::range::IovaRange;
-use super::super::slab::Slab;
 use super::super::tree::Node;
 use super::area::Area;
 use super::domains::DomainLink;
@@ -16,6 +15,7 @@ use crate::addr::Iova;
 use crate::exact::Exact as _;
 use crate::granule::TileError;
 use crate::sgl::Segment;
+use crate::store::Slab;
 use crate::umem::{Holder, Region, SharedHolder};
 
 impl<U, D, M, N> Ioas<U, D, M, N>

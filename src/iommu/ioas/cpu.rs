@@ -4,13 +4,13 @@
 use super::super::domain::Domain;
 use super::super::prot::Prot;
 use super::super::range::IovaRange;
-use super::super::slab::Slab;
 use super::super::tree::Node;
 use super::area::Area;
 use super::domains::DomainLink;
 use super::space::Ioas;
 use crate::addr::Iova;
 use crate::exact::Exact as _;
+use crate::store::Slab;
 use crate::umem::{self, AccessErrorKind, CpuRegion, Holder, Region};
 use core::{fmt, ops};
 

@@ -4,13 +4,13 @@
 use super::super::bitmap::DirtyBitmap;
 use super::super::domain::{DirtyDomain, Domain};
 use super::super::range::IovaRange;
-use super::super::slab::Slab;
 use super::super::tree::Node;
 use super::area::Area;
 use super::domains::{DomainId, DomainLink};
 use super::error::IoasError;
 use super::space::{DomainError, Ioas};
 use super::written::Written;
+use crate::store::Slab;
 use crate::umem::{Holder, Region};
 use core::{ops::Deref, pin::pin};
 

@@ -5,12 +5,12 @@
 use super::super::domain::Domain;
 use super::super::entries::{self, Breach, MapErrorKind, NotMapped};
 use super::super::range::IovaRange;
-use super::super::slab::Slab;
 use super::super::tree::{IovaTree, Node};
 use super::area::{Area, Mapped};
 use super::error::{IoasAttachError, IoasError};
 use super::space::{DomainError, Ioas};
 use crate::page_size::{PageSize, PageSizes};
+use crate::store::Slab;
 use crate::umem::{Holder, Region, RegionExt as _};
 use core::{
     fmt,

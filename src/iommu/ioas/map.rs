@@ -5,7 +5,6 @@ use super::super::domain::Domain;
 use super::super::entries::{check_prot, Breach, MapErrorKind, NotMapped};
 use super::super::prot::Prot;
 use super::super::range::IovaRange;
-use super::super::slab::Slab;
 use super::super::tree::Node;
 use super::area::{Area, AreaKind, Mapped};
 use super::domains::{install, uninstall, DomainLink};
@@ -15,6 +14,7 @@ use super::space::{DomainError, Ioas};
 use crate::exact::Exact as _;
 use crate::granule::TileError;
 use crate::sgl::Segment;
+use crate::store::Slab;
 use crate::umem::{Attachment, Holder, Region, RegionExt as _};
 use core::ops::Range;
 

@@ -16,13 +16,13 @@
 
 use super::super::domain::Domain;
 use super::super::range::IovaRange;
-use super::super::slab::{Slab, NONE};
 use super::super::tree::Node;
 use super::area::{Area, AreaKind};
 use super::domains::DomainLink;
 use super::error::IoasError;
 use super::space::{DomainError, Ioas};
 use crate::addr::Iova;
+use crate::store::{Slab, NONE};
 use crate::umem::{Holder, Region};
 
 /// Addresses that are kept free of mappings in an [`Ioas`]: who has it can

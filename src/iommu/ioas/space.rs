@@ -3,7 +3,6 @@
 
 use super::super::domain::Domain;
 use super::super::range::IovaRange;
-use super::super::slab::{Slab, NONE};
 use super::super::tree::{InsertError, IovaTree, Node};
 use super::area::{Area, MappingRef};
 use super::dirty::Tracking;
@@ -13,6 +12,7 @@ use super::written::Written;
 use crate::abridged::Abridged;
 use crate::addr::{Iova, PhysAddr};
 use crate::page_size::PageSize;
+use crate::store::{Slab, NONE};
 use crate::umem::{Holder, Region};
 use core::{fmt, ops::Deref};
 
@@ -101,7 +101,7 @@ where
 /// An address space whose mappings and domains are kept on the heap.
 #[cfg(feature = "alloc")]
 pub type HeapIoas<U, D> =
-    Ioas<U, D, super::super::HeapSlab<Node<Area<U>>>, super::super::HeapSlab<DomainLink<D>>>;
+    Ioas<U, D, crate::store::HeapSlab<Node<Area<U>>>, crate::store::HeapSlab<DomainLink<D>>>;
 
 #[cfg(feature = "alloc")]
 impl<U, D> HeapIoas<U, D>
@@ -112,7 +112,7 @@ where
     /// An empty address space on the heap.
     #[must_use]
     pub fn new() -> Self {
-        Self::new_in(super::super::HeapSlab::new(), super::super::HeapSlab::new())
+        Self::new_in(crate::store::HeapSlab::new(), crate::store::HeapSlab::new())
     }
 }
 

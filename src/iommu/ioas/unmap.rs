@@ -7,7 +7,6 @@ use super::super::edges::Edges;
 use super::super::entries::MapErrorKind;
 use super::super::prot::Prot;
 use super::super::range::IovaRange;
-use super::super::slab::Slab;
 use super::super::tree::Node;
 use super::area::{Area, AreaKind, Mapped};
 use super::domains::DomainLink;
@@ -17,6 +16,7 @@ use super::written::Written;
 use crate::addr::Iova;
 use crate::exact::Exact as _;
 use crate::page_size::PageSizes;
+use crate::store::Slab;
 use crate::umem::{Attachment, Holder, Region, SharedHolder};
 
 impl<U, D, M, N> Ioas<U, D, M, N>

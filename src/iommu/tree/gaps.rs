@@ -13,10 +13,7 @@
 
 use super::{IovaTree, Node, NONE};
 use crate::exact::Exact as _;
-use crate::{
-    addr::Iova,
-    iommu::{range::IovaRange, slab::Slab},
-};
+use crate::{addr::Iova, iommu::range::IovaRange, store::Slab};
 
 /// Where the walk stands.
 #[derive(Clone, Copy)]

@@ -8,7 +8,7 @@ use kernel::bindings::{self, iommu_domain, page};
 use kernel::prelude::*;
 use pinned_sgl::{
     iommu::{Domain, Prot, ReadDomain},
-    kernel::{Gather, Pieces, RawDomain},
+    kernel::{Gather, Kmalloc, RawDomain},
     Iova, MemoryKind, PageSize, Pfn, PhysAddr, Sgl, SglBuilder,
 };
 
@@ -37,8 +37,8 @@ fn now() -> u64 {
     unsafe { bench_now() }
 }
 
-fn build(pages: &[*mut page]) -> Result<Sgl<Pieces>> {
-    let mut builder = SglBuilder::new_in(PageSize::SIZE_4K, Pieces::new(GFP_KERNEL))?;
+fn build(pages: &[*mut page]) -> Result<Sgl<Kmalloc>> {
+    let mut builder = SglBuilder::new_in(PageSize::SIZE_4K, Kmalloc::new(GFP_KERNEL))?;
     for batch in pages.chunks(BATCH) {
         // SAFETY: the array has pointers to page structures.
         unsafe { builder.push_page_structs(batch)? };
@@ -118,7 +118,7 @@ fn compare(shape: u32, count: usize, name: &str) -> Result {
 
 /// Nanoseconds of so many calls through a `RawDomain`: to map, to read, to unmap.
 fn calls(domain: &RawDomain) -> Result<[u64; 3]> {
-    let mut builder = SglBuilder::new_in(PageSize::SIZE_4K, Pieces::new(GFP_KERNEL))?;
+    let mut builder = SglBuilder::new_in(PageSize::SIZE_4K, Kmalloc::new(GFP_KERNEL))?;
     builder.push_page(Pfn::new(1), MemoryKind::Ram)?;
     let list = builder.finish()?;
     let tile = list.whole()?.tiles(PageSize::SIZE_4K.into(), Iova::new(CALLS_AT))?.next();

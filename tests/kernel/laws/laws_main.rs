@@ -6,8 +6,8 @@ use arbitrary::Unstructured;
 use kernel::prelude::*;
 use laws::{borders, exhaustive, vectors};
 use pinned_sgl::{
-    iommu::Slab,
-    kernel::{PieceSlab, Pieces},
+    kernel::{Kmalloc, KmallocSlab},
+    store::Slab,
     Storage,
 };
 
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn pieces_keep_what_was_written() -> Result {
         const COUNT: usize = 4 + 64 + 16 * 128 + 128 * 3 + 5;
-        let mut pieces = Pieces::new(GFP_KERNEL);
+        let mut pieces = Kmalloc::new(GFP_KERNEL);
         check!(pieces.footprint() == 0);
         for index in 0..COUNT {
             pieces.grow(8)?;
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn slabs_use_places_again() -> Result {
-        let mut slab = PieceSlab::new(GFP_KERNEL);
+        let mut slab = KmallocSlab::new(GFP_KERNEL);
         let mut keys = KVec::new();
         for value in 0..4000u64 {
             keys.push(slab.insert(value).map_err(|_| ENOMEM)?, GFP_KERNEL)?;

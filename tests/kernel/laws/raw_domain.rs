@@ -14,7 +14,7 @@ use kernel::{
 };
 use pinned_sgl::{
     iommu::{Domain, Prot, ReadDomain},
-    kernel::{Gather, Pieces, RawDomain},
+    kernel::{Gather, Kmalloc, RawDomain},
     Iova, MemoryKind, PageSize, Pfn, SglBuilder, Tile,
 };
 
@@ -70,7 +70,7 @@ impl Drop for Slow {
 /// So many pages at `page`, which lead to the frames from `frame` on.
 fn tile(page: u64, frame: u64, count: u64) -> Result<Tile> {
     let size = PageSize::SIZE_4K;
-    let mut builder = SglBuilder::new_in(size, Pieces::new(GFP_KERNEL))?;
+    let mut builder = SglBuilder::new_in(size, Kmalloc::new(GFP_KERNEL))?;
     for more in 0..count {
         builder.push_page(Pfn::new(frame + more), MemoryKind::Ram)?;
     }

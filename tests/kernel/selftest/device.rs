@@ -17,7 +17,7 @@ use pinned_sgl::{
     iommu::{
         Domain, Ioas, IovaRange, MapErrorKind, Mapping, Placement, Prot, ReadDomain, Readback,
     },
-    kernel::{Gather, PagingDomain, PieceSlab},
+    kernel::{Gather, KmallocSlab, PagingDomain},
     sgl::Window,
     umem::Region,
     Iova, Storage,
@@ -163,7 +163,7 @@ impl Tester {
     /// The same through an address space, which finds its mappings by itself.
     fn check_ioas(region: &Held, domain: &PagingDomain<'_>) -> Result {
         let flags = GFP_KERNEL_ACCOUNT;
-        let mut ioas = Ioas::new_in(PieceSlab::new(flags), PieceSlab::new(flags));
+        let mut ioas = Ioas::new_in(KmallocSlab::new(flags), KmallocSlab::new(flags));
         let (len, window) = (region.len(), region.whole()?);
         // Where the device cannot go, nothing is mapped.
         for range in domain.reserved()? {

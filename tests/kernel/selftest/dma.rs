@@ -11,7 +11,7 @@ use kernel::{
 };
 use pinned_sgl::{
     granule::SegmentLimits,
-    kernel::{DmaList, Pieces, SgTable},
+    kernel::{DmaList, Kmalloc, SgTable},
     sgl::Window,
     umem::{AttachError, Region},
     MemoryKind, PageRun, Sgl, SglBuilder, UserAddr,
@@ -40,7 +40,7 @@ fn set_limits(device: &device::Device<Bound>, len: u32, mask: usize) -> Result<(
 fn is_mapped(
     device: &device::Device<Bound>,
     list: &DmaList<'_, &Held>,
-    window: Window<'_, Pieces>,
+    window: Window<'_, Kmalloc>,
     (max_len, mask): (u32, u64),
 ) -> Result {
     let mut at = 0;
@@ -101,11 +101,11 @@ fn map_and_unmap(
 }
 
 /// A list of memory that is said to have no page structures.
-struct Mmio(Sgl<Pieces>);
+struct Mmio(Sgl<Kmalloc>);
 
 impl Mmio {
     fn new(region: &Held) -> Result<Self> {
-        let mut list = SglBuilder::new_in(region.sgl().page_size(), Pieces::new(GFP_KERNEL))?;
+        let mut list = SglBuilder::new_in(region.sgl().page_size(), Kmalloc::new(GFP_KERNEL))?;
         for run in region.sgl().runs() {
             list.push_run(PageRun::new(run.start(), run.count(), MemoryKind::Mmio)?)?;
         }
@@ -116,9 +116,9 @@ impl Mmio {
 // SAFETY: nothing is attached, and no device is shown the memory. That nobody may look for page structures
 // is the safe side.
 unsafe impl Region for Mmio {
-    type Storage = Pieces;
+    type Storage = Kmalloc;
 
-    fn sgl(&self) -> &Sgl<Pieces> {
+    fn sgl(&self) -> &Sgl<Kmalloc> {
         &self.0
     }
 

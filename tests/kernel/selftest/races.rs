@@ -15,7 +15,7 @@ use kernel::{
 };
 use pinned_sgl::{
     iommu::{Domain, Prot, ReadDomain},
-    kernel::{Gather, Pieces, RawDomain},
+    kernel::{Gather, Kmalloc, RawDomain},
     Iova, MemoryKind, PageSize, Pfn, SglBuilder, Tile,
 };
 
@@ -65,7 +65,7 @@ impl Drop for Table {
 
 /// `count` pages of `size` at a gigabyte, which lead to the frames from `frame` on.
 fn tile(size: PageSize, frame: u64, count: u64) -> Result<Tile> {
-    let mut builder = SglBuilder::new_in(PageSize::SIZE_4K, Pieces::new(GFP_KERNEL))?;
+    let mut builder = SglBuilder::new_in(PageSize::SIZE_4K, Kmalloc::new(GFP_KERNEL))?;
     for more in 0..count << (size.shift() - 12) {
         builder.push_page(Pfn::new(frame + more), MemoryKind::Ram)?;
     }

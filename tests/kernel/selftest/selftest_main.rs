@@ -31,13 +31,13 @@ use kernel::{
     uaccess::{UserPtr, UserSlice, UserSliceReader},
 };
 use pinned_sgl::{
-    kernel::{Counter, MmAccountant, MmPinner, Pieces},
+    kernel::{Counter, Kmalloc, MmAccountant, MmPinner},
     umem::{PinFlags, PinRequest, RunSlot, Umem, UserRange},
     UserAddr,
 };
 
 /// A region that outlives the call that has pinned it, and the process.
-type Held = Umem<Arc<MmPinner>, Arc<MmAccountant>, Pieces>;
+type Held = Umem<Arc<MmPinner>, Arc<MmAccountant>, Kmalloc>;
 
 /// What a program asks for. What the arguments mean depends on `what`.
 #[repr(C)]
@@ -87,7 +87,7 @@ fn pin(at: u64, len: u64, flags: u64) -> Result<Held> {
     let mut slots = KVec::from_elem(RunSlot::None, 16, GFP_KERNEL)?;
     let range = UserRange::new(UserAddr::new(at), len)?;
     let request = PinRequest::new(range, PinFlags::from_bits_retain(flags as u32 & 0xffff));
-    Ok(Umem::pin_in(pinner, accountant, Pieces::new(GFP_KERNEL_ACCOUNT), &mut slots, request)?)
+    Ok(Umem::pin_in(pinner, accountant, Kmalloc::new(GFP_KERNEL_ACCOUNT), &mut slots, request)?)
 }
 
 /// Writes the runs of a region, as pairs of first frame and count, behind their number.

@@ -15,7 +15,7 @@
 //! A page has 256 pieces where a piece has a pointer and a length, 128 where it has a capacity, too;
 //! twice as many where a word has 32 bits.
 
-use super::{Allocator, NoMemory};
+use super::allocator::{Allocator, NoMemory};
 use crate::exact::Exact as _;
 use core::{fmt, mem::size_of};
 
@@ -223,7 +223,7 @@ impl<T, A: Allocator> fmt::Debug for PieceMap<T, A> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Global;
+    use super::super::allocator::OnHeap;
     use super::*;
     use alloc::{boxed::Box, vec::Vec};
 
@@ -235,11 +235,11 @@ mod tests {
         type Piece<T> = Vec<T>;
 
         fn table<T>(&self, slots: usize) -> Result<Vec<T>, NoMemory> {
-            Global.table(slots)
+            OnHeap.table(slots)
         }
 
         fn push<T>(table: &mut Vec<T>, item: T) -> Result<(), NoMemory> {
-            Global::push(table, item)
+            OnHeap::push(table, item)
         }
 
         fn pop<T>(table: &mut Vec<T>) -> Option<T> {
@@ -252,6 +252,10 @@ mod tests {
 
         fn piece<T>(table: Vec<T>) -> Vec<T> {
             table
+        }
+
+        fn zeros(&self, len: usize) -> Result<Vec<u8>, NoMemory> {
+            OnHeap.zeros(len).map(Vec::from)
         }
     }
 
@@ -285,7 +289,7 @@ mod tests {
 
     #[test]
     fn boxes_stay_where_they_are() {
-        pieces_stay_where_they_are(Global, BOXES);
+        pieces_stay_where_they_are(OnHeap, BOXES);
     }
 
     #[test]

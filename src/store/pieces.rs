@@ -1,49 +1,70 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! [`Heap`]: a list in pieces from the global allocator.
+//! [`Pieces`]: a list in pieces from an allocator.
 //!
 //! The pieces are found by a piece map, whose tables are never larger than a page.
 
+#[cfg(feature = "alloc")]
+use super::allocator::OnHeap;
+use super::allocator::{Allocator, NoMemory};
+use super::piece_map::PieceMap;
 use super::storage::{is_piece_size, AllocError, Storage};
 use crate::exact::Exact as _;
-use crate::pieces::{Allocator, Global, PieceMap};
+use core::fmt;
 
-/// Pieces from the global allocator, each allocated on its own and fallibly.
+/// Pieces of at most 4 KiB from an allocator, each allocated on its own and fallibly: of the global one,
+/// that is a `Heap`.
 ///
 /// A list of a few runs allocates nothing; the first piece has 512 bytes.
-#[derive(Debug, Default)]
-pub struct Heap {
-    pieces: PieceMap<u8, Global>,
+pub struct Pieces<A: Allocator> {
+    pieces: PieceMap<u8, A>,
     piece_bytes: usize,
 }
 
+/// The memory of a list from the global allocator.
+#[cfg(feature = "alloc")]
+pub type Heap = Pieces<OnHeap>;
+
+#[cfg(feature = "alloc")]
 impl Heap {
     /// An empty storage; allocates nothing.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self::new_in(OnHeap)
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl Default for Heap {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<A: Allocator> Pieces<A> {
+    pub(crate) fn new_in(allocator: A) -> Self {
+        Self { pieces: PieceMap::new(allocator), piece_bytes: 0 }
     }
 }
 
 // SAFETY:
-// - "a piece keeps what was written to it, and its length": a piece map neither moves nor changes what
-//   is in its boxes, and the box of a number is reached through it alone;
+// - "a piece keeps what was written to it, and its length": the map neither moves nor changes what is in
+//   its pieces, whose length is set once, and the piece of a number is reached through it alone;
 // - "the same bytes for the same number, and different bytes for different numbers": `get` and
-//   `get_mut` find the one box of a number;
-// - "at least the bytes that were asked for and at most 4096, a multiple of 8": a box has exactly
+//   `get_mut` find the one piece of a number;
+// - "at least the bytes that were asked for and at most 4096, a multiple of 8": a piece has exactly
 //   `bytes` bytes, which are checked;
 // - "`grow` adds exactly one piece, or changes nothing": it returns before it adds one, and calls
 //   nothing that unwinds: the allocator is asked in the way that may fail;
-// - "`shrink` removes exactly the last piece; .. do not unwind": `pop` removes one box.
-unsafe impl Storage for Heap {
+// - "`shrink` removes exactly the last piece; .. do not unwind": `pop` removes one piece, which is bytes.
+unsafe impl<A: Allocator> Storage for Pieces<A> {
     const PIECE_BYTES: usize = 4096;
 
     fn grow(&mut self, bytes: usize) -> Result<(), AllocError> {
         if !is_piece_size(bytes, Self::PIECE_BYTES) {
             return Err(AllocError);
         }
-        let mut piece = Global.table(bytes).map_err(|_| AllocError)?;
-        piece.resize(bytes, 0);
-        self.pieces.push(piece.into_boxed_slice()).map_err(|_| AllocError)?;
+        let piece = self.pieces.allocator().zeros(bytes);
+        piece.and_then(|piece| self.pieces.push(piece)).map_err(|NoMemory| AllocError)?;
         self.piece_bytes = self.piece_bytes.plus(bytes);
         Ok(())
     }
@@ -70,6 +91,15 @@ unsafe impl Storage for Heap {
 
     fn footprint(&self) -> usize {
         self.piece_bytes.saturating_add(self.pieces.footprint())
+    }
+}
+
+impl<A: Allocator> fmt::Debug for Pieces<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pieces")
+            .field("pieces", &self.pieces.len())
+            .field("bytes", &self.piece_bytes)
+            .finish_non_exhaustive()
     }
 }
 

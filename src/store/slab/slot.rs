@@ -5,12 +5,12 @@
 use core::fmt;
 
 /// The key of nothing.
-pub(in super::super) const NONE: u32 = u32::MAX;
+pub(crate) const NONE: u32 = u32::MAX;
 
-/// Room for one value of a slab: the memory that a [`SlabPool`](super::SlabPool) is lent.
+/// Room for one value of a slab: the memory that a [`PoolSlab`](super::PoolSlab) is lent.
 ///
 /// ```
-/// use pinned_sgl::iommu::SlabSlot;
+/// use pinned_sgl::store::SlabSlot;
 /// let memory: [SlabSlot<String>; 8] = [const { SlabSlot::new() }; 8];
 /// ```
 pub struct SlabSlot<T>(State<T>);

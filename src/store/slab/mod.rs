@@ -5,23 +5,21 @@
 //! pieces of at most a page, fallibly, and nothing moves once it has been put there.
 
 #[cfg(any(feature = "alloc", pinned_sgl_kbuild))]
-mod growing;
-#[cfg(feature = "alloc")]
-mod heap;
+mod pieces;
 mod pool;
 mod slot;
 
 #[cfg(feature = "alloc")]
-pub use heap::HeapSlab;
-pub use pool::SlabPool;
+pub use pieces::HeapSlab;
+#[cfg(any(feature = "alloc", pinned_sgl_kbuild))]
+pub use pieces::PieceSlab;
+pub use pool::PoolSlab;
 pub use slot::SlabSlot;
 
-#[cfg(pinned_sgl_kbuild)]
-pub(crate) use growing::GrowingSlab;
-pub(super) use slot::NONE;
+pub(crate) use slot::NONE;
 
 /// Values under small numbers. The crate brings `HeapSlab`, which allocates, and
-/// [`SlabPool`], which uses memory lent by the caller.
+/// [`PoolSlab`], which uses memory lent by the caller.
 ///
 /// # Implementation safety
 ///

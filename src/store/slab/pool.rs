@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! [`SlabPool`]: values in memory lent by the caller, with no allocator at all.
+//! [`PoolSlab`]: values in memory lent by the caller, with no allocator at all.
 #![allow(clippy::cast_possible_truncation, reason = "no more places are used than 32 bits count")]
 
 use super::slot::{SlabSlot, NONE};
@@ -13,16 +13,16 @@ use core::fmt;
 /// Everything takes O(1). Dropping the pool drops the values that are left in it.
 ///
 /// ```
-/// use pinned_sgl::iommu::{SlabSlot, Slab, SlabPool};
+/// use pinned_sgl::store::{PoolSlab, Slab, SlabSlot};
 /// let mut memory = [const { SlabSlot::new() }; 1];
-/// let mut slab = SlabPool::new(&mut memory);
+/// let mut slab = PoolSlab::new(&mut memory);
 /// let key = slab.insert("one").map_err(|_| "full")?;
 /// assert_eq!(slab.insert("two"), Err("two"));
 /// assert_eq!(slab.remove(key), Some("one"));
 /// assert!(slab.insert("two").is_ok());
 /// # Ok::<(), &str>(())
 /// ```
-pub struct SlabPool<'a, T> {
+pub struct PoolSlab<'a, T> {
     memory: &'a mut [SlabSlot<T>],
     /// The places that were ever used; what lies behind them is not looked at.
     used: usize,
@@ -32,7 +32,7 @@ pub struct SlabPool<'a, T> {
     free: u32,
 }
 
-impl<'a, T> SlabPool<'a, T> {
+impl<'a, T> PoolSlab<'a, T> {
     /// A pool of `memory.len()` places, in O(1). What a pool that was forgotten has left in `memory` stays
     /// forgotten where its place is used again.
     #[must_use]
@@ -70,7 +70,7 @@ impl<'a, T> SlabPool<'a, T> {
 // - "`get`, `get_mut` and `remove` find the value that is under the key": they look into that place, if
 //   it is one of those used;
 // - "`remove` does not allocate; no method unwinds": they move a value and change the list of places.
-unsafe impl<T> Slab<T> for SlabPool<'_, T> {
+unsafe impl<T> Slab<T> for PoolSlab<'_, T> {
     fn insert(&mut self, value: T) -> Result<u32, T> {
         if self.free == NONE {
             if self.used >= NONE as usize {
@@ -112,7 +112,7 @@ unsafe impl<T> Slab<T> for SlabPool<'_, T> {
     }
 }
 
-impl<T> Drop for SlabPool<'_, T> {
+impl<T> Drop for PoolSlab<'_, T> {
     fn drop(&mut self) {
         for place in self.memory.iter_mut().take(self.used) {
             *place = SlabSlot::new();
@@ -120,9 +120,9 @@ impl<T> Drop for SlabPool<'_, T> {
     }
 }
 
-impl<T> fmt::Debug for SlabPool<'_, T> {
+impl<T> fmt::Debug for PoolSlab<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SlabPool")
+        f.debug_struct("PoolSlab")
             .field("len", &self.full)
             .field("places", &self.memory.len())
             .finish_non_exhaustive()
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn a_full_pool_gives_the_value_back() {
         let mut memory = [const { SlabSlot::new() }; 3];
-        let mut pool = SlabPool::new(&mut memory);
+        let mut pool = PoolSlab::new(&mut memory);
         assert!(pool.get(0).is_none() && pool.get_mut(0).is_none() && pool.remove(0).is_none());
         let keys = ['a', 'b', 'c'].map(|value| pool.insert(value).unwrap());
         assert_eq!((pool.insert('d'), pool.len()), (Err('d'), 3));
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!((pool.insert('d'), pool.insert('e')), (Ok(keys[0]), Ok(keys[1])));
         assert_eq!((pool.get(keys[0]), pool.get(keys[1])), (Some(&'d'), Some(&'e')));
         assert!(!pool.is_empty() && pool.insert('f').is_err());
-        assert_eq!(format!("{pool:?}"), "SlabPool { len: 3, places: 3, .. }");
+        assert_eq!(format!("{pool:?}"), "PoolSlab { len: 3, places: 3, .. }");
     }
 
     /// A pool that was leaked leaves its values behind; a new one does not see them.
@@ -156,12 +156,12 @@ mod tests {
     fn values_are_dropped_once() {
         let value = Rc::new(());
         let mut memory = [const { SlabSlot::new() }; 4];
-        let mut pool = SlabPool::new(&mut memory);
+        let mut pool = PoolSlab::new(&mut memory);
         for _ in 0..4 {
             pool.insert(value.clone()).unwrap();
         }
         std::mem::forget(pool);
-        let mut pool = SlabPool::new(&mut memory);
+        let mut pool = PoolSlab::new(&mut memory);
         assert_eq!((Rc::strong_count(&value), pool.get(0)), (5, None));
         assert!(pool.insert(value.clone()).is_ok());
         assert!(pool.remove(1).is_none());
