@@ -14,10 +14,7 @@
 
 mod rig;
 
-use pinned_sgl::iommu::{
-    Area as SpaceArea, DirtyBitmap, DomainLink, HeapIoas, Ioas, IovaRange, Mapping, Node,
-    Placement, Stream,
-};
+use pinned_sgl::iommu::{DirtyBitmap, HeapIoas, Ioas, IovaRange, Mapping, Placement, Stream};
 use pinned_sgl::store::HeapSlab;
 use pinned_sgl::umem::{Account, PinRequest, Umem};
 use pinned_sgl::{Heap, PageSize};
@@ -36,9 +33,7 @@ const PAGES: u64 = 80;
 type Accounts = FailingAccountant<Account>;
 type Pinned<'a> = Umem<&'a Process, &'a Accounts, FailingStorage<Heap>>;
 type Shared<'a> = Rc<Pinned<'a>>;
-type Slab<T> = FailingSlab<HeapSlab<T>>;
-type Space<'a> =
-    Ioas<Shared<'a>, &'a Iommu, Slab<Node<SpaceArea<Shared<'a>>>>, Slab<DomainLink<&'a Iommu>>>;
+type Space<'a> = Ioas<Shared<'a>, &'a Iommu, FailingStorage<Heap>>;
 
 /// Pages on their own, and two folios of 64 KiB.
 fn setup() -> (Rig, Accounts) {
@@ -63,7 +58,7 @@ fn pin<'a>(rig: &'a Rig, account: &'a Accounts) -> Result<Pinned<'a>, ()> {
 
 fn space<'a>(rig: &Rig) -> Space<'a> {
     let plan = &rig.plan;
-    Ioas::new_in(FailingSlab::new(HeapSlab::new(), plan), FailingSlab::new(HeapSlab::new(), plan))
+    Space::new_in(FailingSlab::new(HeapSlab::new(), plan), FailingSlab::new(HeapSlab::new(), plan))
 }
 
 /// Lets each call fail in turn, until all of them have; how many there are. A call that fails is

@@ -13,8 +13,10 @@
 
 mod rig;
 
-use pinned_sgl::iommu::{HeapIoas, Ioas, IoasError, IovaRange, MapErrorKind, Mapping, Placement};
-use pinned_sgl::store::{PoolSlab, SlabSlot};
+use pinned_sgl::iommu::{
+    HeapIoas, IoasError, IovaRange, MapErrorKind, Mapping, Placement, PoolIoas,
+};
+use pinned_sgl::store::SlabSlot;
 use pinned_sgl::PageSize;
 use pinned_sgl_mock::{Area, Fragmentation, Iommu, Lie, MapFault, Step};
 use rig::{bytes, iova, iovas, Pinned, Rig, P, RO, RW};
@@ -156,8 +158,7 @@ fn a_copy_that_cannot_be_undone_is_a_breach() {
 fn a_space_at_its_limit_can_shrink() {
     let (rig, umem) = setup();
     let (mut slots, mut domains) = ([const { SlabSlot::new() }; 2], [const { SlabSlot::new() }; 1]);
-    let mut space: Ioas<Arc<Pinned>, Arc<Iommu>, _, _> =
-        Ioas::new_in(PoolSlab::new(&mut slots), PoolSlab::new(&mut domains));
+    let mut space: PoolIoas<'_, Arc<Pinned>, Arc<Iommu>> = PoolIoas::new(&mut slots, &mut domains);
     let iommu = rig.iommu("4K");
     space.attach(iommu.clone()).unwrap();
     let place = space.map(Placement::At(iova(AT)), umem.clone(), RW).unwrap();
@@ -380,8 +381,8 @@ fn reservations_leave_no_pieces() {
     for (places, fits) in [(4, false), (5, true)] {
         let mut slots: Vec<_> = (0..places).map(|_| SlabSlot::new()).collect();
         let mut domains = [const { SlabSlot::new() }; 1];
-        let mut space: Ioas<Arc<Pinned>, Arc<Iommu>, _, _> =
-            Ioas::new_in(PoolSlab::new(&mut slots), PoolSlab::new(&mut domains));
+        let mut space: PoolIoas<'_, Arc<Pinned>, Arc<Iommu>> =
+            PoolIoas::new(&mut slots, &mut domains);
         let all = space.reserve(IovaRange::ALL).unwrap();
         for at in 1..100 {
             match space.reserve(iovas(at * P, P)) {

@@ -17,12 +17,11 @@
 mod rig;
 
 use pinned_sgl::iommu::{
-    CutErrorKind, Cuts, DirtyBitmap, Domain, DomainLink, Entry, HeapIoas, Ioas, IoasError,
-    IovaRange, MapErrorKind, Mapping, Node, Placement, Prot, RangeGather, ReadDomain, Readback,
-    Stream, StreamErrorKind, UnmapRangeError,
+    CutErrorKind, Cuts, DirtyBitmap, Domain, DomainSlot, Entry, HeapIoas, IoasError, IovaRange,
+    MapErrorKind, Mapping, MappingSlot, Placement, PoolIoas, Prot, RangeGather, ReadDomain,
+    Readback, Stream, StreamErrorKind, UnmapRangeError,
 };
 use pinned_sgl::rdma::{Access, BlockLayout, MemoryRegion, RegisterErrorKind};
-use pinned_sgl::store::{PoolSlab, SlabSlot};
 use pinned_sgl::umem::{
     Account, Accountant, AttachError, Attachment, Charge, ChargeError, PinBatch, PinErrorKind,
     PinFlags, PinRequest, PinnedBatch, Pinner, Region, RegionExt as _, Rejected, RunSlot, Umem,
@@ -293,21 +292,19 @@ fn unknown_flags_are_refused_everywhere() {
 /// Slabs in memory that a forgotten address space has left its mappings and domains in.
 #[test]
 fn a_slab_in_memory_of_a_forgotten_address_space() {
-    type Area = Node<pinned_sgl::iommu::Area<Arc<Pinned>>>;
     let rig = scattered(8);
     let (one, two) = (rig.iommu("4K"), rig.iommu("4K"));
-    let mut areas: Vec<SlabSlot<Area>> = (0..4).map(|_| SlabSlot::new()).collect();
-    let mut links: Vec<SlabSlot<DomainLink<Arc<Iommu>>>> =
-        (0..2).map(|_| SlabSlot::new()).collect();
+    let mut areas: Vec<_> = (0..4).map(|_| MappingSlot::<Arc<Pinned>>::new()).collect();
+    let mut links: Vec<_> = (0..2).map(|_| DomainSlot::<Arc<Iommu>>::new()).collect();
     let umem = rig.pin(bytes(0, 4 * P));
-    let mut lost = Ioas::new_in(PoolSlab::new(&mut areas), PoolSlab::new(&mut links));
+    let mut lost = PoolIoas::new(&mut areas, &mut links);
     let stale_id = lost.attach(one.clone()).unwrap();
     lost.map(Placement::At(iova(AT)), umem.clone(), RW).unwrap();
     mem::forget(lost);
     areas.swap(0, 3);
     links.swap(0, 1);
 
-    let mut space = Ioas::new_in(PoolSlab::new(&mut areas), PoolSlab::new(&mut links));
+    let mut space = PoolIoas::new(&mut areas, &mut links);
     assert!(space.is_empty() && space.domains().next().is_none());
     assert_eq!(space.unmap_all(), 0);
     assert!(space.detach(stale_id).is_err());

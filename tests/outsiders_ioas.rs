@@ -11,10 +11,9 @@
 mod rig;
 
 use pinned_sgl::iommu::{
-    Cuts, Domain, DomainLink, HeapIoas, Ioas, IoasAccessErrorKind, IovaRange, Mapping, Placement,
-    Prot, RangeGather,
+    Cuts, Domain, DomainSlot, HeapIoas, IoasAccessErrorKind, IovaRange, Mapping, MappingSlot,
+    Placement, PoolIoas, Prot, RangeGather,
 };
-use pinned_sgl::store::{HeapSlab, PoolSlab, SlabSlot};
 use pinned_sgl::umem::{AccessError, AttachError, CpuRegion, Region};
 use pinned_sgl::{Heap, Iova, PageSizes, Sgl, Tile, UserAddr};
 use pinned_sgl_mock::{Area, BusError, Fragmentation, Iommu, MapFault};
@@ -226,13 +225,13 @@ unsafe impl Domain for Fatal {
 fn a_stale_domain_whose_place_is_taken() {
     let (rig, umem) = setup();
     let (old, new) = (rig.iommu("4K"), rig.iommu("4K"));
-    let mut memory: Vec<SlabSlot<DomainLink<Arc<Fatal>>>> = vec![SlabSlot::new()];
-    let mut lost =
-        Ioas::<Arc<Pinned>, _, _, _>::new_in(HeapSlab::new(), PoolSlab::new(&mut memory));
+    let mut memory = vec![DomainSlot::<Arc<Fatal>>::new()];
+    let mut mappings = [const { MappingSlot::<Arc<Pinned>>::new() }; 1];
+    let mut lost = PoolIoas::new(&mut mappings, &mut memory);
     lost.attach(Arc::new(Fatal(old, AtomicBool::new(true)))).unwrap();
     mem::forget(lost);
 
-    let mut space = Ioas::new_in(HeapSlab::new(), PoolSlab::new(&mut memory));
+    let mut space = PoolIoas::new(&mut mappings, &mut memory);
     space.map(Placement::At(iova(AT)), umem.clone(), RW).unwrap();
     let domain = Arc::new(Fatal(new.clone(), AtomicBool::new(false)));
     let attached = catch_unwind(AssertUnwindSafe(|| space.attach(domain.clone()).is_ok()));

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`FailingSlab`]: a slab that runs out of memory by plan.
 
-use super::{Plan, Step};
-use pinned_sgl::store::Slab;
+use super::{FailingStorage, Plan, Step};
+use pinned_sgl::store::{Slab, Slabs};
 
 /// A slab whose [`insert`](Slab::insert) asks a [`Plan`] first, as [`Step::Alloc`]; otherwise the
 /// slab that it wraps.
@@ -47,4 +47,8 @@ unsafe impl<T, L: Slab<T>> Slab<T> for FailingSlab<L> {
     fn remove(&mut self, key: u32) -> Option<T> {
         self.slab.remove(key)
     }
+}
+
+impl<T, S: Slabs<T>> Slabs<T> for FailingStorage<S> {
+    type Slab = FailingSlab<S::Slab>;
 }

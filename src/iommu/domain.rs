@@ -6,6 +6,7 @@ use super::range::IovaRange;
 use crate::addr::{Iova, PhysAddr};
 use crate::granule::Tile;
 use crate::page_size::PageSizes;
+use crate::umem::Holder;
 use core::{fmt, pin::Pin};
 
 /// An IOMMU address space: a page table, the cache of it in the hardware, and the devices behind it.
@@ -154,6 +155,16 @@ pub unsafe trait Domain {
 
     /// Makes the hardware forget what was unmapped through `gather`. Cannot fail.
     fn flush(&self, gather: Pin<&mut Self::Gather>);
+}
+
+/// A [`Holder`] of a domain. There is nothing to implement.
+pub trait DomainHolder: Holder<Target: Domain<Error = <Self as DomainHolder>::Error>> {
+    /// The error of the domain.
+    type Error;
+}
+
+impl<D: Holder<Target: Domain>> DomainHolder for D {
+    type Error = <D::Target as Domain>::Error;
 }
 
 /// Where a domain can cut memory that was mapped, to unmap a part of it.

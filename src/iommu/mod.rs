@@ -216,22 +216,20 @@ mod prot;
 mod range;
 mod readback;
 mod stream;
-mod tree;
 
 pub use bitmap::{BitmapTooSmall, DirtyBitmap};
-pub use domain::{Cuts, DirtyDomain, Domain, Entry, RangeGather, ReadDomain};
+pub use domain::{Cuts, DirtyDomain, Domain, DomainHolder, Entry, RangeGather, ReadDomain};
 pub use edges::Edges;
 pub use entries::{Breach, MapErrorKind};
 pub use error::{CutError, CutErrorKind, MapError, UnmapError, UnmapRangeError};
 #[cfg(feature = "alloc")]
 pub use ioas::HeapIoas;
 pub use ioas::{
-    Area, DomainId, DomainLink, Ioas, IoasAccessError, IoasAccessErrorKind, IoasAttachError,
-    IoasError, IoasMapError, MappingRef, Placement, Reservation,
+    DomainId, DomainSlot, Ioas, IoasAccessError, IoasAccessErrorKind, IoasAttachError, IoasError,
+    IoasMapError, IoasStore, MappingRef, MappingSlot, Placement, PoolIoas, Reservation,
 };
 pub use mapping::Mapping;
 pub use prot::Prot;
 pub use range::IovaRange;
 pub use readback::Readback;
 pub use stream::{Stream, StreamError, StreamErrorKind, StreamUnmapError};
-pub use tree::Node;

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! [`Kmalloc`] and [`KmallocSlab`]: lists and mappings in pieces from the kernel's allocator.
+//! [`Kmalloc`], [`KmallocSlab`], [`KmallocIoas`]: lists and mappings in pieces from the kernel's
+//! allocator.
 #![forbid(unsafe_code)]
 
+use crate::iommu::{DomainHolder, Ioas};
 use crate::store::{Allocator, NoMemory, PieceSlab, Pieces};
+use crate::umem::RegionHolder;
 use core::fmt;
 use kernel::alloc::{Flags, KVec};
 
@@ -20,6 +23,17 @@ impl Kmalloc {
     #[must_use]
     pub fn new(flags: Flags) -> Self {
         Self::new_in(Gfp(flags))
+    }
+}
+
+/// An address space whose mappings and domains are kept in memory from `kmalloc()`.
+pub type KmallocIoas<U, D> = Ioas<U, D, Kmalloc>;
+
+impl<U: RegionHolder, D: DomainHolder> KmallocIoas<U, D> {
+    /// An empty address space, which will allocate with `flags`.
+    #[must_use]
+    pub fn new(flags: Flags) -> Self {
+        Self::new_in(KmallocSlab::new(flags), KmallocSlab::new(flags))
     }
 }
 

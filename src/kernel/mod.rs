@@ -20,7 +20,7 @@
 //! | [`PagingDomain`] | a `Domain` and a `ReadDomain` | `struct iommu_domain` |
 //! | [`PgTableDomain`] | a `Domain` and a `ReadDomain` | `kernel::iommu::pgtable`, the flush of its owner |
 //! | [`SgTable`], [`DmaList`] | a part of a region for the DMA API | `struct sg_table`, `dma_map_sgtable()` |
-//! | [`Kmalloc`], [`KmallocSlab`] | a `Storage`, a `Slab` | `kmalloc()` with flags |
+//! | [`Kmalloc`], [`KmallocSlab`], [`KmallocIoas`] | a `Storage`, a `Slab`, an `Ioas` | `kmalloc()` with flags |
 //! | `Arc`, `ARef`, `KBox` | holders | |
 //! | `Error` | all errors of the crate | errno |
 //!
@@ -102,7 +102,7 @@ mod sg_table;
 pub use self::{
     accountant::{Counter, MmAccountant},
     domain::{Gather, PagingDomain, RawDomain},
-    kmalloc::{Gfp, Kmalloc, KmallocSlab},
+    kmalloc::{Gfp, Kmalloc, KmallocIoas, KmallocSlab},
     pgtable::{PgTableDomain, TlbFlush},
     pin::pin,
     pinned_pages::PinnedPages,

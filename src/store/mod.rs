@@ -28,7 +28,7 @@ pub use pool::Pool;
 pub use slab::HeapSlab;
 #[cfg(any(feature = "alloc", pinned_sgl_kbuild))]
 pub use slab::PieceSlab;
-pub use slab::{PoolSlab, Slab, SlabSlot};
+pub use slab::{PoolSlab, Slab, SlabSlot, Slabs};
 pub use storage::{is_piece_size, AllocError, Storage};
 #[cfg(feature = "alloc")]
 pub use {allocator::OnHeap, pieces::Heap};

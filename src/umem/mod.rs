@@ -187,4 +187,4 @@ pub use pin::PinRequest;
 pub use pinned::Umem;
 pub use pinner::{PinFlags, Pinner};
 pub use range::{RangeError, UserRange};
-pub use region::{AttachError, Attachment, Region, RegionExt};
+pub use region::{AttachError, Attachment, Region, RegionExt, RegionHolder};

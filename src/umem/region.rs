@@ -68,6 +68,11 @@ pub unsafe trait Region {
     unsafe fn detach(&self);
 }
 
+/// A [`Holder`] of a region. There is nothing to implement.
+pub trait RegionHolder: Holder<Target: Region> {}
+
+impl<U: Holder<Target: Region>> RegionHolder for U {}
+
 /// What follows from the answers of a [`Region`], and is the same for all of them: an implementation
 /// cannot change it.
 pub trait RegionExt: Region {

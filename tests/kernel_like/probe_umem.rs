@@ -6,8 +6,10 @@
 #![no_std]
 
 use core::{ops::ControlFlow, pin::Pin};
-use pinned_sgl::iommu::{Area, DirtyBitmap, DirtyDomain, Domain, DomainLink, Entry, Ioas, IovaRange, Mapping, Node, Placement, Prot, RangeGather, ReadDomain, Stream};
-use pinned_sgl::store::PoolSlab;
+use pinned_sgl::iommu::{
+    DirtyBitmap, DirtyDomain, Domain, DomainSlot, Entry, IovaRange, Mapping, MappingSlot,
+    Placement, PoolIoas, Prot, RangeGather, ReadDomain, Stream,
+};
 use pinned_sgl::rdma::{Access, BlockLayout, BlockTable, MemoryRegion};
 use pinned_sgl::umem::{
     Account, PageAccess, PinBatch, PinFlags, PinRequest, Pinner, Place, Region, RunSlot, Umem,
@@ -122,13 +124,7 @@ unsafe impl DirtyDomain for Unit {
 
 type Memory<'a> = Umem<&'a User, &'a Account, Pool<'a>>;
 type Shown<'a> = Mapping<&'a Memory<'a>, &'a Unit>;
-type Slab<'a, T> = PoolSlab<'a, T>;
-type Space<'a> = Ioas<
-    &'a Memory<'a>,
-    &'a Unit,
-    Slab<'a, Node<Area<&'a Memory<'a>>>>,
-    Slab<'a, DomainLink<&'a Unit>>,
->;
+type Space<'a> = PoolIoas<'a, &'a Memory<'a>, &'a Unit>;
 
 #[no_mangle]
 pub fn probe_pin<'a>(
@@ -199,14 +195,18 @@ pub fn probe_stream<'a>(
 
 #[no_mangle]
 pub fn probe_space<'a>(
-    mappings: &'a mut [pinned_sgl::iommu::SlabSlot<Node<Area<&'a Memory<'a>>>>],
-    domains: &'a mut [pinned_sgl::iommu::SlabSlot<DomainLink<&'a Unit>>],
+    mappings: &'a mut [MappingSlot<&'a Memory<'a>>],
+    domains: &'a mut [DomainSlot<&'a Unit>],
 ) -> Space<'a> {
-    Ioas::new_in(PoolSlab::new(mappings), PoolSlab::new(domains))
+    Space::new(mappings, domains)
 }
 
 #[no_mangle]
-pub fn probe_space_map<'a>(space: &mut Space<'a>, memory: &'a Memory<'a>, range: IovaRange) -> bool {
+pub fn probe_space_map<'a>(
+    space: &mut Space<'a>,
+    memory: &'a Memory<'a>,
+    range: IovaRange,
+) -> bool {
     let within = [range];
     space.map(Placement::At(range.first()), memory, Prot::READ).is_ok()
         && space.map(Placement::Within(&within), memory, Prot::READ).is_ok()

@@ -13,22 +13,20 @@
 use super::machine::{self, IOVAS, PAGE, STEP};
 use arbitrary::{Result, Unstructured};
 use pinned_sgl::iommu::{
-    Cuts, DirtyBitmap, DirtyDomain as _, Domain, DomainId, DomainLink, Ioas, IoasAccessErrorKind,
-    IoasError, IovaRange, MapErrorKind, Node, Placement, Prot, Reservation,
+    Cuts, DirtyBitmap, DirtyDomain as _, Domain, DomainId, Ioas, IoasAccessErrorKind, IoasError,
+    IovaRange, MapErrorKind, Placement, Prot, Reservation,
 };
 use pinned_sgl::store::HeapSlab;
 use pinned_sgl::umem::{Account, AttachError, PinFlags, PinRequest, Umem, UserRange};
 use pinned_sgl::{Heap, Iova, PageSize, PageSizes, PhysAddr, UserAddr};
 use pinned_sgl_mock::{
-    Area as UserArea, Device, DmaFault, FailingAccountant, FailingSlab, Iommu, MapFault, Mapped,
-    Memory, Plan, Process,
+    Area as UserArea, Device, DmaFault, FailingAccountant, FailingSlab, FailingStorage, Iommu,
+    MapFault, Mapped, Memory, Plan, Process,
 };
 use std::{collections::BTreeMap, sync::Arc};
 
 type Pinned = Umem<Arc<Process>, Arc<FailingAccountant<Account>>, Heap>;
-type Areas = FailingSlab<HeapSlab<Node<pinned_sgl::iommu::Area<Arc<Pinned>>>>>;
-type Links = FailingSlab<HeapSlab<DomainLink<Arc<Iommu>>>>;
-type Real = Ioas<Arc<Pinned>, Arc<Iommu>, Areas, Links>;
+type Real = Ioas<Arc<Pinned>, Arc<Iommu>, FailingStorage<Heap>>;
 
 const PAGES: u64 = 24;
 const BASE: u64 = 0x10_0000;
@@ -283,7 +281,7 @@ impl World {
     }
 
     fn new_space(&self, granule: PageSize) -> Real {
-        let mut space = Ioas::new_in(
+        let mut space = Real::new_in(
             FailingSlab::new(HeapSlab::new(), &self.plan),
             FailingSlab::new(HeapSlab::new(), &self.plan),
         );

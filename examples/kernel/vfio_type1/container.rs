@@ -22,16 +22,14 @@ use kernel::{
     types::Opaque,
 };
 use pinned_sgl::{
-    iommu::{
-        Area, DirtyBitmap, DomainId, DomainLink, Ioas, IoasError, IovaRange, Node, Placement, Prot,
-    },
-    kernel::KmallocSlab,
+    iommu::{DirtyBitmap, DomainId, IoasError, IovaRange, Placement, Prot},
+    kernel::KmallocIoas,
     Iova, PageSize,
 };
 
 type Region = KBox<Pinned>;
 type Domain = Arc<GroupDomain>;
-type Space = Ioas<Region, Domain, KmallocSlab<Node<Area<Region>>>, KmallocSlab<DomainLink<Domain>>>;
+type Space = KmallocIoas<Region, Domain>;
 
 /// What a program has mapped.
 pub(crate) struct Dma {
@@ -199,10 +197,7 @@ impl Container {
     pub(crate) fn new(v2: bool) -> Result<Pin<KBox<Self>>> {
         let state = State {
             v2,
-            ioas: Ioas::new_in(
-                KmallocSlab::new(GFP_KERNEL_ACCOUNT),
-                KmallocSlab::new(GFP_KERNEL_ACCOUNT),
-            ),
+            ioas: Space::new(GFP_KERNEL_ACCOUNT),
             dmas: RBTree::new(),
             groups: KVec::new(),
             ranges: Ranges::new(),

@@ -1,22 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`Area`]: what lies at a range of addresses.
 
-use super::super::prot::Prot;
-use super::super::range::IovaRange;
 use super::error::IoasError;
 use crate::addr::{Iova, PhysAddr};
+use crate::iommu::prot::Prot;
+use crate::iommu::range::IovaRange;
 use crate::sgl::Window;
-use crate::umem::{Attachment, Holder, Region, RegionExt as _};
+use crate::umem::{Attachment, Region, RegionExt as _, RegionHolder};
 use core::{fmt, ops::Range};
 
-/// What lies at a range of addresses of an [`Ioas`](super::Ioas): what its slab keeps.
-///
-/// Its parts are its own; it is public so that a slab of them can be named.
-pub struct Area<U: Holder<Target: Region>> {
+/// What lies at a range of addresses of an [`Ioas`](super::Ioas).
+pub struct Area<U: RegionHolder> {
     pub(super) kind: AreaKind<U>,
 }
 
-pub(super) enum AreaKind<U: Holder<Target: Region>> {
+pub(super) enum AreaKind<U: RegionHolder> {
     /// Memory, mapped in every domain.
     Mapped(Mapped<U>),
     /// Not to be used: a piece of one reservation or of several.
@@ -29,13 +27,13 @@ pub(super) enum AreaKind<U: Holder<Target: Region>> {
 }
 
 /// Memory that is mapped: the attachment stands for the entries in all domains.
-pub(super) struct Mapped<U: Holder<Target: Region>> {
+pub(super) struct Mapped<U: RegionHolder> {
     pub(super) attachment: Attachment<U>,
     pub(super) offset: u64,
     pub(super) prot: Prot,
 }
 
-impl<U: Holder<Target: Region>> Area<U> {
+impl<U: RegionHolder> Area<U> {
     pub(super) const fn mapped(mapped: Mapped<U>) -> Self {
         Self { kind: AreaKind::Mapped(mapped) }
     }
@@ -87,7 +85,7 @@ impl<U: Holder<Target: Region>> Area<U> {
     }
 }
 
-impl<U: Holder<Target: Region>> Mapped<U> {
+impl<U: RegionHolder> Mapped<U> {
     /// The bytes of an area at `range`, as a window of the list.
     pub(super) fn window(
         &self,
@@ -113,7 +111,7 @@ impl<U: Holder<Target: Region>> Mapped<U> {
     }
 }
 
-impl<U: Holder<Target: Region>> fmt::Debug for Area<U> {
+impl<U: RegionHolder> fmt::Debug for Area<U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             AreaKind::Mapped(Mapped { offset, prot, .. }) => {
@@ -126,12 +124,12 @@ impl<U: Holder<Target: Region>> fmt::Debug for Area<U> {
 }
 
 /// A mapping of an [`Ioas`](super::Ioas), to look at.
-pub struct MappingRef<'a, U: Holder<Target: Region>> {
+pub struct MappingRef<'a, U: RegionHolder> {
     pub(super) range: IovaRange,
     pub(super) mapped: &'a Mapped<U>,
 }
 
-impl<'a, U: Holder<Target: Region>> MappingRef<'a, U> {
+impl<'a, U: RegionHolder> MappingRef<'a, U> {
     /// The addresses that are mapped.
     #[must_use]
     pub const fn range(&self) -> IovaRange {
@@ -163,15 +161,15 @@ impl<'a, U: Holder<Target: Region>> MappingRef<'a, U> {
     }
 }
 
-impl<U: Holder<Target: Region>> Clone for MappingRef<'_, U> {
+impl<U: RegionHolder> Clone for MappingRef<'_, U> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<U: Holder<Target: Region>> Copy for MappingRef<'_, U> {}
+impl<U: RegionHolder> Copy for MappingRef<'_, U> {}
 
-impl<U: Holder<Target: Region>> fmt::Debug for MappingRef<'_, U> {
+impl<U: RegionHolder> fmt::Debug for MappingRef<'_, U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MappingRef")
             .field("range", &self.range)

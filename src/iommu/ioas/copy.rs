@@ -1,30 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The same memory in another address space: nothing is pinned twice.
 
-use super::super::domain::Domain;
-use super::super::entries::MapErrorKind;
-use super::super::prot::Prot;
-use super::super::range::IovaRange;
-use super::super::tree::Node;
-use super::area::Area;
-use super::domains::DomainLink;
 use super::error::IoasError;
 use super::placement::Placement;
-use super::space::{DomainError, Ioas};
+use super::space::Ioas;
+use super::store::IoasStore;
 use crate::addr::Iova;
 use crate::exact::Exact as _;
 use crate::granule::TileError;
+use crate::iommu::domain::DomainHolder;
+use crate::iommu::entries::MapErrorKind;
+use crate::iommu::prot::Prot;
+use crate::iommu::range::IovaRange;
 use crate::sgl::Segment;
-use crate::store::Slab;
-use crate::umem::{Holder, Region, SharedHolder};
+use crate::umem::{RegionHolder, SharedHolder};
 
-impl<U, D, M, N> Ioas<U, D, M, N>
-where
-    U: SharedHolder<Target: Region>,
-    D: Holder<Target: Domain>,
-    M: Slab<Node<Area<U>>>,
-    N: Slab<DomainLink<D>>,
-{
+impl<U: RegionHolder + SharedHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     /// Maps here what `source` has mapped in `range`, and returns where. There may be no gap in it; its
     /// edges may lie inside mappings. Each mapping stays one; none is pinned again. Where there is a
     /// choice, the place is the one that [`map`](Self::map) would choose for this memory.
@@ -34,18 +25,13 @@ where
     /// [`IoasError::NotMapped`] with the first address at which `source` has nothing, or as
     /// [`map`](Self::map). Nothing has changed then, unless it is a breach: of the domain that could not
     /// map, or of one that did not unmap what had been copied.
-    pub fn copy_from<E, L, K>(
+    pub fn copy_from<E: DomainHolder, R: IoasStore<U, E>>(
         &mut self,
-        source: &Ioas<U, E, L, K>,
+        source: &Ioas<U, E, R>,
         range: IovaRange,
         placement: Placement<'_>,
         prot: Prot,
-    ) -> Result<IovaRange, IoasError<DomainError<D>>>
-    where
-        E: Holder<Target: Domain>,
-        L: Slab<Node<Area<U>>>,
-        K: Slab<DomainLink<E>>,
-    {
+    ) -> Result<IovaRange, IoasError<D::Error>> {
         source.check_mapped(range).map_err(|iova| IoasError::NotMapped { iova })?;
         let len = range.len().ok_or(IoasError::NoRoom { len: u64::MAX })?;
         let place = match placement {
@@ -84,13 +70,7 @@ where
     }
 }
 
-impl<U, D, M, N> Ioas<U, D, M, N>
-where
-    U: Holder<Target: Region>,
-    D: Holder<Target: Domain>,
-    M: Slab<Node<Area<U>>>,
-    N: Slab<DomainLink<D>>,
-{
+impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     /// The memory that is mapped in `range`, run by run.
     fn runs(&self, range: IovaRange) -> impl Iterator<Item = Segment> + '_ {
         let parts = self.mappings(range).filter_map(move |mapping| {

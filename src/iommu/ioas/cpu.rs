@@ -1,26 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Reading and writing memory by IOVA, as a device would, but by the CPU: what emulated devices do.
 
-use super::super::domain::Domain;
-use super::super::prot::Prot;
-use super::super::range::IovaRange;
-use super::super::tree::Node;
-use super::area::Area;
-use super::domains::DomainLink;
 use super::space::Ioas;
+use super::store::IoasStore;
 use crate::addr::Iova;
 use crate::exact::Exact as _;
-use crate::store::Slab;
-use crate::umem::{self, AccessErrorKind, CpuRegion, Holder, Region};
+use crate::iommu::domain::DomainHolder;
+use crate::iommu::prot::Prot;
+use crate::iommu::range::IovaRange;
+use crate::umem::{self, AccessErrorKind, CpuRegion, RegionHolder};
 use core::{fmt, ops};
 
-impl<U, D, M, N> Ioas<U, D, M, N>
-where
-    U: Holder<Target: Region>,
-    D: Holder<Target: Domain>,
-    M: Slab<Node<Area<U>>>,
-    N: Slab<DomainLink<D>>,
-{
+impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     /// Copies bytes from `iova` on out of memory. They may lie in several mappings, all of which a
     /// device could read.
     ///

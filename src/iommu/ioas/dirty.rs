@@ -1,25 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which pages were written: by devices, of all domains together, and by the CPU.
 
-use super::super::bitmap::DirtyBitmap;
-use super::super::domain::{DirtyDomain, Domain};
-use super::super::range::IovaRange;
-use super::super::tree::Node;
-use super::area::Area;
-use super::domains::{DomainId, DomainLink};
+use super::domains::DomainId;
 use super::error::IoasError;
-use super::space::{DomainError, Ioas};
+use super::space::Ioas;
+use super::store::IoasStore;
 use super::written::Written;
-use crate::store::Slab;
-use crate::umem::{Holder, Region};
+use crate::iommu::bitmap::DirtyBitmap;
+use crate::iommu::domain::{DirtyDomain, Domain, DomainHolder};
+use crate::iommu::range::IovaRange;
+use crate::umem::RegionHolder;
 use core::{ops::Deref, pin::pin};
 
-impl<U, D, M, N> Ioas<U, D, M, N>
+impl<U, D, S> Ioas<U, D, S>
 where
-    U: Holder<Target: Region>,
-    D: Holder<Target: DirtyDomain>,
-    M: Slab<Node<Area<U>>>,
-    N: Slab<DomainLink<D>>,
+    U: RegionHolder,
+    D: DomainHolder<Target: DirtyDomain>,
+    S: IoasStore<U, D>,
 {
     /// Starts or stops noting what is written: by devices, in every domain that is attached, and in those
     /// that are attached as long as it is noted; and by [`write`](Self::write). O(pages) to start.
@@ -31,7 +28,7 @@ where
     ///
     /// [`IoasError::Domain`] if one of them fails; the others are set to what they were told last. If it was
     /// to start, some of what the last session has noted may be forgotten.
-    pub fn set_dirty_tracking(&mut self, on: bool) -> Result<(), IoasError<DomainError<D>>> {
+    pub fn set_dirty_tracking(&mut self, on: bool) -> Result<(), IoasError<D::Error>> {
         let starts = on && self.tracking.is_none();
         if starts {
             self.domains.iter().try_for_each(|(_, domain)| self.forget_dirty(domain))?;
@@ -62,7 +59,7 @@ where
     }
 
     /// Lets a domain forget what devices have written.
-    fn forget_dirty(&self, domain: &D) -> Result<(), IoasError<DomainError<D>>> {
+    fn forget_dirty(&self, domain: &D) -> Result<(), IoasError<D::Error>> {
         let mut gather = pin!(<D::Target as Domain>::Gather::default());
         let outcome = self.mappings(IovaRange::ALL).try_for_each(|mapping| {
             domain.read_dirty(mapping.range(), true, gather.as_mut(), |_| ())
@@ -89,7 +86,7 @@ where
         &mut self,
         bitmap: &mut DirtyBitmap<'_>,
         clear: bool,
-    ) -> Result<(), IoasError<DomainError<D>>> {
+    ) -> Result<(), IoasError<D::Error>> {
         let range = bitmap.range();
         for mapping in self.mappings(range) {
             let parts = self.written.iter().filter_map(|part| part.intersection(&mapping.range()));
@@ -144,13 +141,7 @@ where
     }
 }
 
-impl<U, D, M, N> Ioas<U, D, M, N>
-where
-    U: Holder<Target: Region>,
-    D: Holder<Target: Domain>,
-    M: Slab<Node<Area<U>>>,
-    N: Slab<DomainLink<D>>,
-{
+impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     /// Keeps what a domain has noted, if it is to be noted: it will be asked no more. Where it fails, all
     /// that is mapped counts as written.
     pub(super) fn keep_dirty(&mut self, id: DomainId) {
@@ -169,13 +160,14 @@ where
 
 /// How the domains of an address space are told to note what devices write, and asked for it: what is
 /// known of them once a session has started, and needed where any domain will do.
-pub(super) struct Tracking<D: Holder<Target: Domain>> {
-    pub(super) start: fn(&D::Target) -> Result<(), DomainError<D>>,
+pub(super) struct Tracking<D: DomainHolder> {
+    pub(super) start: fn(&D::Target) -> Result<(), D::Error>,
     read: Read<D>,
 }
 
 /// Adds what a domain has noted in a range.
-type Read<D> = fn(&<D as Deref>::Target, IovaRange, &mut Written) -> Result<(), DomainError<D>>;
+type Read<D> =
+    fn(&<D as Deref>::Target, IovaRange, &mut Written) -> Result<(), <D as DomainHolder>::Error>;
 
 /// What of `part` lies before `inner`; all of it, if there is no inner part.
 fn before(part: IovaRange, inner: Option<IovaRange>) -> Option<IovaRange> {

@@ -2,16 +2,17 @@
 //! The domains of an [`Ioas`]: each has every mapping. Attaching one replays them, detaching one
 //! takes them all out again.
 
-use super::super::domain::Domain;
-use super::super::entries::{self, Breach, MapErrorKind, NotMapped};
-use super::super::range::IovaRange;
-use super::super::tree::{IovaTree, Node};
 use super::area::{Area, Mapped};
 use super::error::{IoasAttachError, IoasError};
-use super::space::{DomainError, Ioas};
+use super::space::Ioas;
+use super::store::IoasStore;
+use super::tree::{IovaTree, Node};
+use crate::iommu::domain::{Domain, DomainHolder};
+use crate::iommu::entries::{self, Breach, MapErrorKind, NotMapped};
+use crate::iommu::range::IovaRange;
 use crate::page_size::{PageSize, PageSizes};
-use crate::store::Slab;
-use crate::umem::{Holder, Region, RegionExt as _};
+use crate::store::{Slab, Slabs};
+use crate::umem::{Region as _, RegionExt as _, RegionHolder};
 use core::{
     fmt,
     marker::PhantomData,
@@ -22,9 +23,7 @@ use core::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DomainId(u32);
 
-/// A domain and the next one in the list: what the slab of an address space keeps.
-///
-/// Its parts are its own; it is public so that a slab of them can be named.
+/// A domain and the next one in the list.
 pub struct DomainLink<D> {
     domain: D,
     next: Option<u32>,
@@ -37,14 +36,14 @@ impl<D> fmt::Debug for DomainLink<D> {
 }
 
 /// A list of domains, linked through a slab, newest first.
-pub(super) struct Domains<D, N: Slab<DomainLink<D>>> {
-    links: N,
+pub(super) struct Domains<D, S: Slabs<DomainLink<D>>> {
+    links: S::Slab,
     first: Option<u32>,
     domains: PhantomData<D>,
 }
 
-impl<D, N: Slab<DomainLink<D>>> Domains<D, N> {
-    pub(super) const fn new_in(links: N) -> Self {
+impl<D, S: Slabs<DomainLink<D>>> Domains<D, S> {
+    pub(super) const fn new_in(links: S::Slab) -> Self {
         Self { links, first: None, domains: PhantomData }
     }
 
@@ -83,13 +82,7 @@ impl<D, N: Slab<DomainLink<D>>> Domains<D, N> {
     }
 }
 
-impl<U, D, M, N> Ioas<U, D, M, N>
-where
-    U: Holder<Target: Region>,
-    D: Holder<Target: Domain>,
-    M: Slab<Node<Area<U>>>,
-    N: Slab<DomainLink<D>>,
-{
+impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     /// Attaches a domain: maps in it all that is mapped here. O(tiles of all mappings).
     ///
     /// Where it is noted what devices write, the domain is told to do so first, and goes on if anything
@@ -102,7 +95,7 @@ where
     /// be mapped: [without pages](IoasError::NoPageSizes), or
     /// [without addresses](IoasError::NoCommonAperture) that the others have, too. After [`IoasError::Breach`] nobody knows what is mapped in the domain, and the mapping
     /// at which it happened is poisoned.
-    pub fn attach(&mut self, domain: D) -> Result<DomainId, IoasAttachError<D, DomainError<D>>> {
+    pub fn attach(&mut self, domain: D) -> Result<DomainId, IoasAttachError<D, D::Error>> {
         let failed = |kind, at, domain| IoasAttachError { kind, at, domain };
         if let Err(kind) = self.check_domain(&domain) {
             return Err(failed(kind, None, domain));
@@ -134,7 +127,7 @@ where
     }
 
     /// Whether something could be mapped here and in a domain that is not attached.
-    fn check_domain(&self, domain: &D) -> Result<(), IoasError<DomainError<D>>> {
+    fn check_domain(&self, domain: &D) -> Result<(), IoasError<D::Error>> {
         let same = |known: &D| core::ptr::eq::<D::Target>(&**known, &**domain);
         if let Some((id, _)) = self.domains.iter().find(|(_, known)| same(known)) {
             return Err(IoasError::Attached { id });
@@ -152,7 +145,7 @@ where
     }
 
     /// Maps all mappings in a domain that is not attached; stops at the first that fails.
-    fn replay(&mut self, domain: &D::Target) -> Result<(), (IovaRange, NotMapped<DomainError<D>>)> {
+    fn replay(&mut self, domain: &D::Target) -> Result<(), (IovaRange, NotMapped<D::Error>)> {
         let guard = PoisonOnUnwind { areas: &mut self.areas, range: IovaRange::ALL };
         let outcome = guard.areas.iter().try_for_each(|(range, area)| {
             let Some(mapped) = area.memory() else {
@@ -178,7 +171,7 @@ where
     ///
     /// [`IoasError::NoSuchDomain`]; or [`IoasError::Breach`] if the domain broke its contract: then
     /// it is detached and dropped, and the mapping that it did not unmap is poisoned.
-    pub fn detach(&mut self, id: DomainId) -> Result<D, IoasError<DomainError<D>>> {
+    pub fn detach(&mut self, id: DomainId) -> Result<D, IoasError<D::Error>> {
         self.keep_dirty(id);
         let domain = self.domains.remove(id).ok_or(IoasError::NoSuchDomain)?;
         let withdrawn = self.withdraw(&*domain, IovaRange::ALL);
@@ -245,7 +238,7 @@ pub(super) unsafe fn install<U, D>(
     mapped: &Mapped<U>,
 ) -> Result<(), NotMapped<D::Error>>
 where
-    U: Holder<Target: Region>,
+    U: RegionHolder,
     D: Domain + ?Sized,
 {
     let region = mapped.attachment.region();
@@ -272,7 +265,7 @@ pub(super) unsafe fn uninstall<U, D>(
     mapped: &Mapped<U>,
 ) -> Result<(), Breach>
 where
-    U: Holder<Target: Region>,
+    U: RegionHolder,
     D: Domain + ?Sized,
 {
     let mut gather = pin!(D::Gather::default());
@@ -296,7 +289,7 @@ unsafe fn remove<U, D>(
     gather: Pin<&mut D::Gather>,
 ) -> Result<(), Breach>
 where
-    U: Holder<Target: Region>,
+    U: RegionHolder,
     D: Domain + ?Sized,
 {
     let window = mapped.part(range, part).ok_or(Breach::new(part))?;
@@ -312,15 +305,15 @@ where
 ///
 /// That was [installed](install) in the domain and has not been removed since; areas were cut only
 /// where the domain can cut, which can also be done where `range` begins and ends.
-pub(super) unsafe fn remove_all<U, D, M>(
+pub(super) unsafe fn remove_all<U, D, S>(
     domain: &D,
-    areas: &mut IovaTree<Area<U>, M>,
+    areas: &mut IovaTree<Area<U>, S>,
     range: IovaRange,
 ) -> Result<(), Breach>
 where
-    U: Holder<Target: Region>,
+    U: RegionHolder,
     D: Domain + ?Sized,
-    M: Slab<Node<Area<U>>>,
+    S: Slabs<Node<Area<U>>>,
 {
     let guard = PoisonOnUnwind { areas, range };
     let mut first = Ok(());
@@ -347,18 +340,18 @@ where
 
 /// Poisons all areas that overlap `range` when it is dropped: where a domain did not come back from a
 /// call, nobody knows which of them devices reach.
-struct PoisonOnUnwind<'a, U: Holder<Target: Region>, M: Slab<Node<Area<U>>>> {
-    areas: &'a mut IovaTree<Area<U>, M>,
+struct PoisonOnUnwind<'a, U: RegionHolder, S: Slabs<Node<Area<U>>>> {
+    areas: &'a mut IovaTree<Area<U>, S>,
     range: IovaRange,
 }
 
-impl<U: Holder<Target: Region>, M: Slab<Node<Area<U>>>> PoisonOnUnwind<'_, U, M> {
+impl<U: RegionHolder, S: Slabs<Node<Area<U>>>> PoisonOnUnwind<'_, U, S> {
     fn defuse(self) {
         core::mem::forget(self);
     }
 }
 
-impl<U: Holder<Target: Region>, M: Slab<Node<Area<U>>>> Drop for PoisonOnUnwind<'_, U, M> {
+impl<U: RegionHolder, S: Slabs<Node<Area<U>>>> Drop for PoisonOnUnwind<'_, U, S> {
     fn drop(&mut self) {
         self.areas.for_each_mut(self.range, |_, area| {
             if area.memory().is_some() {

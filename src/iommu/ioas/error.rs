@@ -2,10 +2,10 @@
 //! [`IoasError`]: why an address space does not do what it was asked; nothing has changed then.
 #![forbid(unsafe_code)]
 
-use super::super::entries::{Breach, MapErrorKind};
-use super::super::range::IovaRange;
 use super::domains::DomainId;
 use crate::addr::Iova;
+use crate::iommu::entries::{Breach, MapErrorKind};
+use crate::iommu::range::IovaRange;
 use crate::umem::RangeError;
 use core::fmt;
 

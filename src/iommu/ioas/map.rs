@@ -1,30 +1,23 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Mapping in an [`Ioas`]: at an address, or wherever there is room.
 
-use super::super::domain::Domain;
-use super::super::entries::{check_prot, Breach, MapErrorKind, NotMapped};
-use super::super::prot::Prot;
-use super::super::range::IovaRange;
-use super::super::tree::Node;
 use super::area::{Area, AreaKind, Mapped};
-use super::domains::{install, uninstall, DomainLink};
+use super::domains::{install, uninstall};
 use super::error::{IoasError, IoasMapError};
 use super::placement::{Alignment, Placement};
-use super::space::{DomainError, Ioas};
+use super::space::Ioas;
+use super::store::IoasStore;
 use crate::exact::Exact as _;
 use crate::granule::TileError;
+use crate::iommu::domain::DomainHolder;
+use crate::iommu::entries::{check_prot, Breach, MapErrorKind, NotMapped};
+use crate::iommu::prot::Prot;
+use crate::iommu::range::IovaRange;
 use crate::sgl::Segment;
-use crate::store::Slab;
-use crate::umem::{Attachment, Holder, Region, RegionExt as _};
+use crate::umem::{Attachment, Region as _, RegionExt as _, RegionHolder};
 use core::ops::Range;
 
-impl<U, D, M, N> Ioas<U, D, M, N>
-where
-    U: Holder<Target: Region>,
-    D: Holder<Target: Domain>,
-    M: Slab<Node<Area<U>>>,
-    N: Slab<DomainLink<D>>,
-{
+impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     /// Maps a whole region in every domain, and tells where. O(log n + tiles).
     ///
     /// # Errors
@@ -35,7 +28,7 @@ where
         placement: Placement<'_>,
         region: U,
         prot: Prot,
-    ) -> Result<IovaRange, IoasMapError<U, DomainError<D>>> {
+    ) -> Result<IovaRange, IoasMapError<U, D::Error>> {
         let len = region.len();
         self.map_range(placement, region, 0..len, prot)
     }
@@ -52,7 +45,7 @@ where
         region: U,
         range: Range<u64>,
         prot: Prot,
-    ) -> Result<IovaRange, IoasMapError<U, DomainError<D>>> {
+    ) -> Result<IovaRange, IoasMapError<U, D::Error>> {
         let failed = |kind, region| IoasMapError { kind, mapped: 0, region };
         if let Err(kind) = self.room_for_another(prot) {
             return Err(failed(kind, region));
@@ -98,14 +91,14 @@ where
     }
 
     /// Makes a place nobody else's. It is poisoned until something is mapped there.
-    fn claim(&mut self, place: IovaRange) -> Result<u32, IoasError<DomainError<D>>> {
+    fn claim(&mut self, place: IovaRange) -> Result<u32, IoasError<D::Error>> {
         let key = self.place(place, Area::poisoned()).map_err(|(kind, _)| kind)?;
         self.mappings = self.mappings.plus(1);
         Ok(key)
     }
 
     /// Whether there may be another mapping, and whether it makes sense.
-    fn room_for_another(&self, prot: Prot) -> Result<(), IoasError<DomainError<D>>> {
+    fn room_for_another(&self, prot: Prot) -> Result<(), IoasError<D::Error>> {
         check_prot(prot).map_err(IoasError::Map)?;
         if self.mappings >= self.entry_limit {
             return Err(IoasError::EntryLimit { limit: self.entry_limit });
@@ -119,7 +112,7 @@ where
         region: &U::Target,
         range: Range<u64>,
         placement: Placement<'_>,
-    ) -> Result<IovaRange, IoasError<DomainError<D>>> {
+    ) -> Result<IovaRange, IoasError<D::Error>> {
         let window = region.window(range);
         let window = window.map_err(|error| IoasError::Map(MapErrorKind::Window(error)))?;
         let len = window.len();
@@ -142,7 +135,7 @@ where
         len: u64,
         runs: impl Iterator<Item = Segment>,
         allowed: &[IovaRange],
-    ) -> Result<IovaRange, IoasError<DomainError<D>>> {
+    ) -> Result<IovaRange, IoasError<D::Error>> {
         let none = IoasError::NoRoom { len };
         let Some(aperture) = self.common_aperture() else {
             return Err(none);
@@ -168,7 +161,7 @@ where
         &self,
         range: IovaRange,
         mapped: &Mapped<U>,
-    ) -> Result<(), NotMapped<DomainError<D>>> {
+    ) -> Result<(), NotMapped<D::Error>> {
         if self.domains.is_empty() {
             let window = mapped.window(range).ok_or(NotMapped::breach(Breach::new(range)))?;
             let tiles = window.tiles(self.granule.into(), range.first());

@@ -13,6 +13,8 @@
 //! | file | does |
 //! |---|---|
 //! | `area` | what lies at a range of addresses |
+//! | `tree` | areas by address, and the gaps between them |
+//! | `store` | where areas and domains are kept |
 //! | `domains` | the domains: attach with replay, detach |
 //! | `placement` | where a mapping goes |
 //! | `map` | mapping, at an address or anywhere |
@@ -33,15 +35,18 @@ mod map;
 mod placement;
 mod reserve;
 mod space;
+mod store;
+mod tree;
 mod unmap;
 mod written;
 
-pub use area::{Area, MappingRef};
+pub use area::MappingRef;
 pub use cpu::{IoasAccessError, IoasAccessErrorKind};
-pub use domains::{DomainId, DomainLink};
+pub use domains::DomainId;
 pub use error::{IoasAttachError, IoasError, IoasMapError};
 pub use placement::Placement;
 pub use reserve::Reservation;
-#[cfg(feature = "alloc")]
-pub use space::HeapIoas;
 pub use space::Ioas;
+#[cfg(feature = "alloc")]
+pub use store::HeapIoas;
+pub use store::{DomainSlot, IoasStore, MappingSlot, PoolIoas};

@@ -13,9 +13,9 @@
 //! ```
 #![forbid(unsafe_code)]
 
-use super::super::range::IovaRange;
 use crate::addr::Iova;
 use crate::exact::Exact as _;
+use crate::iommu::range::IovaRange;
 use crate::page_size::{PageSize, PageSizes};
 use crate::sgl::Segment;
 

@@ -14,16 +14,15 @@
 //! had kept apart. That takes no memory.
 #![forbid(unsafe_code)]
 
-use super::super::domain::Domain;
-use super::super::range::IovaRange;
-use super::super::tree::Node;
 use super::area::{Area, AreaKind};
-use super::domains::DomainLink;
 use super::error::IoasError;
-use super::space::{DomainError, Ioas};
+use super::space::Ioas;
+use super::store::IoasStore;
 use crate::addr::Iova;
-use crate::store::{Slab, NONE};
-use crate::umem::{Holder, Region};
+use crate::iommu::domain::DomainHolder;
+use crate::iommu::range::IovaRange;
+use crate::store::NONE;
+use crate::umem::RegionHolder;
 
 /// Addresses that are kept free of mappings in an [`Ioas`]: who has it can
 /// [take it back](Ioas::unreserve).
@@ -45,13 +44,7 @@ impl Reservation {
     }
 }
 
-impl<U, D, M, N> Ioas<U, D, M, N>
-where
-    U: Holder<Target: Region>,
-    D: Holder<Target: Domain>,
-    M: Slab<Node<Area<U>>>,
-    N: Slab<DomainLink<D>>,
-{
+impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     /// Keeps mappings out of `range`: an address window for interrupts, for example. Others may have
     /// reserved some of it, too: it is reserved until the last of them takes it back. It has one place
     /// in the slab, and one for each piece that is new. O(log n + reservations).
@@ -60,7 +53,7 @@ where
     ///
     /// [`IoasError::Overlap`] if something is mapped there, [`IoasError::Poisoned`], or
     /// [`IoasError::OutOfMemory`]; nothing has changed then.
-    pub fn reserve(&mut self, range: IovaRange) -> Result<Reservation, IoasError<DomainError<D>>> {
+    pub fn reserve(&mut self, range: IovaRange) -> Result<Reservation, IoasError<D::Error>> {
         let mut there = self.areas.overlapping(range);
         if let Some((range, area)) = there.find(|(_, area)| !area.is_reserved()) {
             return Err(area.in_the_way(range));

@@ -1,31 +1,29 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`Ioas`] itself: what it is made of, and how to look into it.
 
-use super::super::domain::Domain;
-use super::super::range::IovaRange;
-use super::super::tree::{InsertError, IovaTree, Node};
 use super::area::{Area, MappingRef};
 use super::dirty::Tracking;
 use super::domains::{remove_all, DomainLink, Domains};
 use super::error::IoasError;
+use super::store::IoasStore;
+use super::tree::{InsertError, IovaTree, Node};
 use super::written::Written;
 use crate::abridged::Abridged;
 use crate::addr::{Iova, PhysAddr};
+use crate::iommu::domain::DomainHolder;
+use crate::iommu::range::IovaRange;
 use crate::page_size::PageSize;
-use crate::store::{Slab, NONE};
-use crate::umem::{Holder, Region};
-use core::{fmt, ops::Deref};
-
-/// The error of the domain that `D` holds.
-pub(super) type DomainError<D> = <<D as Deref>::Target as Domain>::Error;
+use crate::store::{Slabs, NONE};
+use crate::umem::RegionHolder;
+use core::fmt;
 
 /// An I/O address space: many mappings by IOVA, in every one of its domains.
 ///
 /// What a vfio container, an iommufd IOAS, or the DMA map of a virtual machine monitor is made of.
 /// Every operation is all or nothing. Finding a mapping is O(log n), a million of them no problem.
 ///
-/// `U` holds the regions and `D` the domains; mappings are kept in the slab `M`, domains in the slab
-/// `N`. On the heap that is a `HeapIoas<U, D>`.
+/// `U` holds the regions and `D` the domains, and in `S` it keeps both: on the heap that is a
+/// `HeapIoas<U, D>`, in memory lent by the caller a [`PoolIoas<U, D>`](super::PoolIoas).
 ///
 /// Methods take `&mut self`: threads that share an address space put it behind a lock of their own.
 /// What they map may be shared freely.
@@ -75,16 +73,10 @@ pub(super) type DomainError<D> = <<D as Deref>::Target as Domain>::Error;
 /// # memory.witness().assert_clean();
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct Ioas<U, D, M, N>
-where
-    U: Holder<Target: Region>,
-    D: Holder<Target: Domain>,
-    M: Slab<Node<Area<U>>>,
-    N: Slab<DomainLink<D>>,
-{
+pub struct Ioas<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> {
     // Invariant: every area of memory is attached, and mapped in every domain.
-    pub(super) areas: IovaTree<Area<U>, M>,
-    pub(super) domains: Domains<D, N>,
+    pub(super) areas: IovaTree<Area<U>, S>,
+    pub(super) domains: Domains<D, S>,
     /// All areas but the reserved ones.
     pub(super) mappings: usize,
     pub(super) entry_limit: usize,
@@ -98,44 +90,12 @@ where
     pub(super) written: Written,
 }
 
-/// An address space whose mappings and domains are kept on the heap.
-#[cfg(feature = "alloc")]
-pub type HeapIoas<U, D> =
-    Ioas<U, D, crate::store::HeapSlab<Node<Area<U>>>, crate::store::HeapSlab<DomainLink<D>>>;
-
-#[cfg(feature = "alloc")]
-impl<U, D> HeapIoas<U, D>
-where
-    U: Holder<Target: Region>,
-    D: Holder<Target: Domain>,
-{
-    /// An empty address space on the heap.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::new_in(crate::store::HeapSlab::new(), crate::store::HeapSlab::new())
-    }
-}
-
-#[cfg(feature = "alloc")]
-impl<U, D> Default for HeapIoas<U, D>
-where
-    U: Holder<Target: Region>,
-    D: Holder<Target: Domain>,
-{
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl<U, D, M, N> Ioas<U, D, M, N>
-where
-    U: Holder<Target: Region>,
-    D: Holder<Target: Domain>,
-    M: Slab<Node<Area<U>>>,
-    N: Slab<DomainLink<D>>,
-{
+impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     /// An empty address space, whose mappings will be in `mappings` and whose domains in `domains`.
-    pub fn new_in(mappings: M, domains: N) -> Self {
+    pub fn new_in(
+        mappings: <S as Slabs<Node<Area<U>>>>::Slab,
+        domains: <S as Slabs<DomainLink<D>>>::Slab,
+    ) -> Self {
         Self {
             areas: IovaTree::new_in(mappings),
             domains: Domains::new_in(domains),
@@ -206,7 +166,7 @@ where
         &mut self,
         range: IovaRange,
         area: Area<U>,
-    ) -> Result<u32, (IoasError<DomainError<D>>, Area<U>)> {
+    ) -> Result<u32, (IoasError<D::Error>, Area<U>)> {
         self.areas.insert(range, area).map_err(|error| match error {
             InsertError::Overlap { existing, value } => {
                 let there = self.areas.find(existing.first());
@@ -241,25 +201,13 @@ where
     }
 }
 
-impl<U, D, M, N> Drop for Ioas<U, D, M, N>
-where
-    U: Holder<Target: Region>,
-    D: Holder<Target: Domain>,
-    M: Slab<Node<Area<U>>>,
-    N: Slab<DomainLink<D>>,
-{
+impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Drop for Ioas<U, D, S> {
     fn drop(&mut self) {
         self.unmap_all();
     }
 }
 
-impl<U, D, M, N> fmt::Debug for Ioas<U, D, M, N>
-where
-    U: Holder<Target: Region>,
-    D: Holder<Target: Domain>,
-    M: Slab<Node<Area<U>>>,
-    N: Slab<DomainLink<D>>,
-{
+impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> fmt::Debug for Ioas<U, D, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ioas")
             .field("mappings", &self.mappings)

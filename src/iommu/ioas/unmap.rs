@@ -2,30 +2,22 @@
 //! Unmapping in an [`Ioas`]: whole mappings, as in the second version of vfio's type1 interface; and
 //! cutting a mapping in two beforehand, for the first.
 
-use super::super::domain::{Cuts, Domain};
-use super::super::edges::Edges;
-use super::super::entries::MapErrorKind;
-use super::super::prot::Prot;
-use super::super::range::IovaRange;
-use super::super::tree::Node;
 use super::area::{Area, AreaKind, Mapped};
-use super::domains::DomainLink;
 use super::error::IoasError;
-use super::space::{DomainError, Ioas};
+use super::space::Ioas;
+use super::store::IoasStore;
 use super::written::Written;
 use crate::addr::Iova;
 use crate::exact::Exact as _;
+use crate::iommu::domain::{Cuts, Domain as _, DomainHolder};
+use crate::iommu::edges::Edges;
+use crate::iommu::entries::MapErrorKind;
+use crate::iommu::prot::Prot;
+use crate::iommu::range::IovaRange;
 use crate::page_size::PageSizes;
-use crate::store::Slab;
-use crate::umem::{Attachment, Holder, Region, SharedHolder};
+use crate::umem::{Attachment, RegionHolder, SharedHolder};
 
-impl<U, D, M, N> Ioas<U, D, M, N>
-where
-    U: Holder<Target: Region>,
-    D: Holder<Target: Domain>,
-    M: Slab<Node<Area<U>>>,
-    N: Slab<DomainLink<D>>,
-{
+impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     /// Unmaps all mappings in `range`, in every domain, with one flush for each; tells how many bytes
     /// they had. Gaps do not matter. O(log n) for each mapping, plus what the domains take.
     ///
@@ -35,18 +27,14 @@ where
     /// lies across an edge of the range, [`IoasError::Poisoned`] if something there cannot be
     /// unmapped; nothing has changed then. [`IoasError::Breach`] if a domain broke its contract:
     /// everything else in the range is unmapped.
-    pub fn unmap(&mut self, range: IovaRange) -> Result<u64, IoasError<DomainError<D>>> {
+    pub fn unmap(&mut self, range: IovaRange) -> Result<u64, IoasError<D::Error>> {
         self.check_unmap(range, false)?;
         self.take_out(range)
     }
 
     /// Whether there is something to unmap in `range`, and whether it can be; without looking at its
     /// edges if mappings `may_cut` them.
-    fn check_unmap(
-        &self,
-        range: IovaRange,
-        may_cut: bool,
-    ) -> Result<(), IoasError<DomainError<D>>> {
+    fn check_unmap(&self, range: IovaRange, may_cut: bool) -> Result<(), IoasError<D::Error>> {
         let mut found = false;
         for (mapping, area) in self.areas.overlapping(range) {
             if area.is_reserved() {
@@ -71,7 +59,7 @@ where
 
     /// Unmaps what is mapped in `range`, whose edges can be cut where a mapping lies across, and lets go
     /// of it. No mapping lies across both.
-    fn take_out(&mut self, range: IovaRange) -> Result<u64, IoasError<DomainError<D>>> {
+    fn take_out(&mut self, range: IovaRange) -> Result<u64, IoasError<D::Error>> {
         let removed = self.remove_everywhere(range);
         self.written.remove(range);
         let bytes = self.let_go(range);
@@ -148,7 +136,7 @@ where
     ///
     /// [`IoasError::NotMapped`]; [`IoasError::CutsEntry`] with the nearest legal edges;
     /// [`IoasError::EntryLimit`] or [`IoasError::OutOfMemory`]. Nothing has changed then.
-    pub fn split(&mut self, iova: Iova) -> Result<(), IoasError<DomainError<D>>>
+    pub fn split(&mut self, iova: Iova) -> Result<(), IoasError<D::Error>>
     where
         U: SharedHolder,
     {
@@ -171,7 +159,7 @@ where
     /// As [`split`](Self::split) and [`unmap`](Self::unmap). Nothing has changed then, unless it is a
     /// breach: a mapping of which a domain did not unmap its part is poisoned as a whole, save what lies
     /// behind the range.
-    pub fn unmap_cutting(&mut self, range: IovaRange) -> Result<u64, IoasError<DomainError<D>>>
+    pub fn unmap_cutting(&mut self, range: IovaRange) -> Result<u64, IoasError<D::Error>>
     where
         U: SharedHolder,
     {
@@ -190,7 +178,7 @@ where
     }
 
     /// Whether the mapping that lies across `iova`, if there is one, may be cut there.
-    fn check_cut(&self, iova: Iova, may_split: bool) -> Result<(), IoasError<DomainError<D>>> {
+    fn check_cut(&self, iova: Iova, may_split: bool) -> Result<(), IoasError<D::Error>> {
         let domains = self.domains.iter().map(|(_, domain)| domain);
         let across = self.mapping_at(iova).filter(|mapping| mapping.range.first() < iova);
         if let Some(mapping) =
@@ -210,7 +198,7 @@ where
     }
 
     /// Cuts the mapping that lies across `iova`, if there is one.
-    fn cut(&mut self, iova: Iova) -> Result<(), IoasError<DomainError<D>>>
+    fn cut(&mut self, iova: Iova) -> Result<(), IoasError<D::Error>>
     where
         U: SharedHolder,
     {
@@ -250,25 +238,13 @@ where
 
 /// Memory that is let go, one mapping after the other. What belongs to others is dropped last, and may
 /// unwind: the mappings behind it go all the same.
-struct Going<'a, U, D, M, N>
-where
-    U: Holder<Target: Region>,
-    D: Holder<Target: Domain>,
-    M: Slab<Node<Area<U>>>,
-    N: Slab<DomainLink<D>>,
-{
-    space: &'a mut Ioas<U, D, M, N>,
+struct Going<'a, U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> {
+    space: &'a mut Ioas<U, D, S>,
     next: Option<Iova>,
     range: IovaRange,
 }
 
-impl<U, D, M, N> Going<'_, U, D, M, N>
-where
-    U: Holder<Target: Region>,
-    D: Holder<Target: Domain>,
-    M: Slab<Node<Area<U>>>,
-    N: Slab<DomainLink<D>>,
-{
+impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Going<'_, U, D, S> {
     /// Lets go of what the next mapping has in the range; returns its bytes.
     fn one(&mut self) -> Option<u64> {
         let areas = &mut self.space.areas;
@@ -310,13 +286,7 @@ where
     }
 }
 
-impl<U, D, M, N> Drop for Going<'_, U, D, M, N>
-where
-    U: Holder<Target: Region>,
-    D: Holder<Target: Domain>,
-    M: Slab<Node<Area<U>>>,
-    N: Slab<DomainLink<D>>,
-{
+impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Drop for Going<'_, U, D, S> {
     fn drop(&mut self) {
         while self.one().is_some() {}
     }

@@ -18,6 +18,12 @@ pub use slot::SlabSlot;
 
 pub(crate) use slot::NONE;
 
+/// A storage that has a slab for values of `T` beside it: where its owner keeps them.
+pub trait Slabs<T> {
+    /// The slab.
+    type Slab: Slab<T>;
+}
+
 /// Values under small numbers. The crate brings `HeapSlab`, which allocates, and
 /// [`PoolSlab`], which uses memory lent by the caller.
 ///

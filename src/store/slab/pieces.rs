@@ -19,11 +19,11 @@
 )]
 
 use super::slot::{SlabSlot, NONE};
-use super::Slab;
+use super::{Slab, Slabs};
 use crate::exact::{self, Exact as _};
 #[cfg(feature = "alloc")]
 use crate::store::allocator::OnHeap;
-use crate::store::{allocator::Allocator, piece_map::PieceMap};
+use crate::store::{allocator::Allocator, piece_map::PieceMap, pieces::Pieces};
 use core::{fmt, mem::size_of};
 
 /// Values in pieces of at most a page from an allocator, each allocated on its own and fallibly: from
@@ -191,6 +191,10 @@ unsafe impl<T, A: Allocator> Slab<T> for PieceSlab<T, A> {
         self.full = self.full.minus(1);
         Some(value)
     }
+}
+
+impl<T, A: Allocator> Slabs<T> for Pieces<A> {
+    type Slab = PieceSlab<T, A>;
 }
 
 impl<T, A: Allocator> fmt::Debug for PieceSlab<T, A> {

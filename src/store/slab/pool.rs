@@ -3,8 +3,9 @@
 #![allow(clippy::cast_possible_truncation, reason = "no more places are used than 32 bits count")]
 
 use super::slot::{SlabSlot, NONE};
-use super::Slab;
+use super::{Slab, Slabs};
 use crate::exact::Exact as _;
+use crate::store::Pool;
 use core::fmt;
 
 /// Values in places that the caller lends.
@@ -110,6 +111,10 @@ unsafe impl<T> Slab<T> for PoolSlab<'_, T> {
         self.full = self.full.minus(1);
         Some(value)
     }
+}
+
+impl<'a, T: 'a, const N: usize> Slabs<T> for Pool<'a, N> {
+    type Slab = PoolSlab<'a, T>;
 }
 
 impl<T> Drop for PoolSlab<'_, T> {

@@ -14,10 +14,8 @@ use kernel::{
     },
 };
 use pinned_sgl::{
-    iommu::{
-        Domain, Ioas, IovaRange, MapErrorKind, Mapping, Placement, Prot, ReadDomain, Readback,
-    },
-    kernel::{Gather, KmallocSlab, PagingDomain},
+    iommu::{Domain, IovaRange, MapErrorKind, Mapping, Placement, Prot, ReadDomain, Readback},
+    kernel::{Gather, KmallocIoas, PagingDomain},
     sgl::Window,
     umem::Region,
     Iova, Storage,
@@ -162,8 +160,7 @@ impl Tester {
 
     /// The same through an address space, which finds its mappings by itself.
     fn check_ioas(region: &Held, domain: &PagingDomain<'_>) -> Result {
-        let flags = GFP_KERNEL_ACCOUNT;
-        let mut ioas = Ioas::new_in(KmallocSlab::new(flags), KmallocSlab::new(flags));
+        let mut ioas = KmallocIoas::new(GFP_KERNEL_ACCOUNT);
         let (len, window) = (region.len(), region.whole()?);
         // Where the device cannot go, nothing is mapped.
         for range in domain.reserved()? {

@@ -23,14 +23,13 @@
 
 mod gaps;
 
-use super::range::IovaRange;
 use crate::exact::Exact as _;
-use crate::store::{Slab, NONE};
+use crate::iommu::range::IovaRange;
+use crate::store::{Slab, Slabs, NONE};
 use crate::{abridged::Abridged, addr::Iova};
 use core::{fmt, marker::PhantomData, num::NonZeroU8};
 
-/// What an address space keeps for each mapping: the `T` of the [`Slab`](crate::store::Slab) that it is
-/// given.
+/// An entry and its place in the tree.
 pub struct Node<T> {
     link: Link,
     /// The bytes between the entry before and this one, or between zero and this one.
@@ -128,16 +127,16 @@ pub(crate) enum InsertError<T> {
 ///
 /// `n` is the number of entries below. Nothing recurs, and nothing but [`insert`](Self::insert)
 /// asks for memory.
-pub(crate) struct IovaTree<T, L: Slab<Node<T>>> {
-    slab: L,
+pub(crate) struct IovaTree<T, S: Slabs<Node<T>>> {
+    slab: S::Slab,
     root: u32,
     len: usize,
     values: PhantomData<T>,
 }
 
-impl<T, L: Slab<Node<T>>> IovaTree<T, L> {
+impl<T, S: Slabs<Node<T>>> IovaTree<T, S> {
     /// An empty tree, whose nodes will be in `slab`.
-    pub(crate) const fn new_in(slab: L) -> Self {
+    pub(crate) const fn new_in(slab: S::Slab) -> Self {
         Self { slab, root: NONE, len: 0, values: PhantomData }
     }
 
@@ -250,13 +249,13 @@ impl<T, L: Slab<Node<T>>> IovaTree<T, L> {
 
     /// The entries that overlap `range`, in order. The first is found in O(log n), each of the rest
     /// in O(1) on average.
-    pub(crate) fn overlapping(&self, range: IovaRange) -> Overlapping<'_, T, L> {
+    pub(crate) fn overlapping(&self, range: IovaRange) -> Overlapping<'_, T, S> {
         let next = self.key_from(range.first()).unwrap_or(NONE);
         Overlapping { tree: self, next, last: range.last() }
     }
 
     /// All entries, in order.
-    pub(crate) fn iter(&self) -> Overlapping<'_, T, L> {
+    pub(crate) fn iter(&self) -> Overlapping<'_, T, S> {
         self.overlapping(IovaRange::ALL)
     }
 
@@ -559,7 +558,7 @@ impl<T, L: Slab<Node<T>>> IovaTree<T, L> {
 }
 
 /// Ranges only: what is mapped may not have a `Debug`, or a long one.
-impl<T, L: Slab<Node<T>>> fmt::Debug for IovaTree<T, L> {
+impl<T, S: Slabs<Node<T>>> fmt::Debug for IovaTree<T, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IovaTree")
             .field("len", &self.len)
@@ -569,25 +568,25 @@ impl<T, L: Slab<Node<T>>> fmt::Debug for IovaTree<T, L> {
 }
 
 /// Entries in order, up to a last address.
-pub(crate) struct Overlapping<'a, T, L: Slab<Node<T>>> {
-    tree: &'a IovaTree<T, L>,
+pub(crate) struct Overlapping<'a, T, S: Slabs<Node<T>>> {
+    tree: &'a IovaTree<T, S>,
     next: u32,
     last: Iova,
 }
 
-impl<T, L: Slab<Node<T>>> Clone for Overlapping<'_, T, L> {
+impl<T, S: Slabs<Node<T>>> Clone for Overlapping<'_, T, S> {
     fn clone(&self) -> Self {
         Self { ..*self }
     }
 }
 
-impl<T, L: Slab<Node<T>>> fmt::Debug for Overlapping<'_, T, L> {
+impl<T, S: Slabs<Node<T>>> fmt::Debug for Overlapping<'_, T, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Abridged(self.clone().map(|(range, _)| range)).fmt(f)
     }
 }
 
-impl<'a, T, L: Slab<Node<T>>> Iterator for Overlapping<'a, T, L> {
+impl<'a, T, S: Slabs<Node<T>>> Iterator for Overlapping<'a, T, S> {
     type Item = (IovaRange, &'a T);
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -605,7 +604,7 @@ impl<'a, T, L: Slab<Node<T>>> Iterator for Overlapping<'a, T, L> {
     }
 }
 
-impl<T, L: Slab<Node<T>>> core::iter::FusedIterator for Overlapping<'_, T, L> {}
+impl<T, S: Slabs<Node<T>>> core::iter::FusedIterator for Overlapping<'_, T, S> {}
 
 #[cfg(all(test, not(loom)))]
 mod tests;

@@ -13,7 +13,11 @@
 
 use super::{IovaTree, Node, NONE};
 use crate::exact::Exact as _;
-use crate::{addr::Iova, iommu::range::IovaRange, store::Slab};
+use crate::{
+    addr::Iova,
+    iommu::range::IovaRange,
+    store::{Slab, Slabs},
+};
 
 /// Where the walk stands.
 #[derive(Clone, Copy)]
@@ -30,16 +34,16 @@ enum Step {
 }
 
 /// The gaps of at least `len` bytes, in order, cut down to `within`.
-pub(super) struct Gaps<'a, T, L: Slab<Node<T>>> {
-    tree: &'a IovaTree<T, L>,
+pub(super) struct Gaps<'a, T, S: Slabs<Node<T>>> {
+    tree: &'a IovaTree<T, S>,
     within: IovaRange,
     len: u64,
     step: Step,
 }
 
-impl<'a, T, L: Slab<Node<T>>> Gaps<'a, T, L> {
+impl<'a, T, S: Slabs<Node<T>>> Gaps<'a, T, S> {
     /// The first step is found in O(log n).
-    pub(super) fn new(tree: &'a IovaTree<T, L>, within: IovaRange, len: u64) -> Self {
+    pub(super) fn new(tree: &'a IovaTree<T, S>, within: IovaRange, len: u64) -> Self {
         // The gap in front of any earlier entry ends before `within` begins.
         let step = tree.key_from(within.first()).map_or(Step::Rest, Step::At);
         // Neighbours that touch have no gap between them.
@@ -60,7 +64,7 @@ impl<'a, T, L: Slab<Node<T>>> Gaps<'a, T, L> {
     }
 }
 
-impl<T, L: Slab<Node<T>>> Iterator for Gaps<'_, T, L> {
+impl<T, S: Slabs<Node<T>>> Iterator for Gaps<'_, T, S> {
     type Item = IovaRange;
 
     fn next(&mut self) -> Option<IovaRange> {

@@ -7,10 +7,10 @@
 )]
 
 use super::*;
-use crate::store::{PoolSlab, SlabSlot};
+use crate::store::{Pool, PoolSlab, SlabSlot};
 use std::collections::HashSet;
 
-type Tree<'a> = IovaTree<u32, PoolSlab<'a, Node<u32>>>;
+type Tree<'a> = IovaTree<u32, Pool<'a>>;
 
 fn memory(places: usize) -> Vec<SlabSlot<Node<u32>>> {
     (0..places).map(|_| SlabSlot::new()).collect()
@@ -83,9 +83,9 @@ fn gap_before(entries: &[IovaRange], at: usize) -> u64 {
 }
 
 /// What every tree keeps: order, balance, links both ways, and what each node knows.
-fn check_links<L: Slab<Node<u32>>>(tree: &IovaTree<u32, L>) {
-    fn below<L: Slab<Node<u32>>>(
-        tree: &IovaTree<u32, L>,
+fn check_links<S: Slabs<Node<u32>>>(tree: &IovaTree<u32, S>) {
+    fn below<S: Slabs<Node<u32>>>(
+        tree: &IovaTree<u32, S>,
         key: u32,
         parent: u32,
         entries: &mut Vec<IovaRange>,
@@ -230,7 +230,7 @@ fn all_short_histories() {
     let mut memory = memory(5);
     let moves = ranges.len() + ADDRESSES.len();
     for history in (0..moves.pow(4)).step_by(if cfg!(miri) { 4999 } else { 1 }) {
-        let mut tree = IovaTree::new_in(PoolSlab::new(&mut memory));
+        let mut tree = Tree::new_in(PoolSlab::new(&mut memory));
         let mut oracle = Oracle::default();
         for step in 0..4 {
             let which = history / moves.pow(step) % moves;
@@ -256,7 +256,7 @@ fn all_small_shapes() {
     let at = |index: u64| range(index * index * 16, index * index * 16 + index);
     let mut memory = memory(7);
     let mut build = |order: &[u64], gone: &[u64]| {
-        let mut tree = IovaTree::new_in(PoolSlab::new(&mut memory));
+        let mut tree = Tree::new_in(PoolSlab::new(&mut memory));
         let mut oracle = Oracle::default();
         for &index in order {
             insert(&mut tree, &mut oracle, at(index), 7);
@@ -287,7 +287,7 @@ fn random_histories() {
     for (seed, spread) in [(1, 40), (2, 300), (3, 2000), (4, 1 << 40)] {
         let mut random = Random(seed);
         let mut memory = memory(400);
-        let mut tree = IovaTree::new_in(PoolSlab::new(&mut memory));
+        let mut tree = Tree::new_in(PoolSlab::new(&mut memory));
         let mut oracle = Oracle::default();
         for step in (0..6000u32).step_by(if cfg!(miri) { 300 } else { 1 }) {
             let address = |random: &mut Random| match random.below(2) {
@@ -325,7 +325,7 @@ fn random_histories() {
 #[test]
 fn the_whole_space_is_one_range() {
     let mut memory = memory(2);
-    let mut tree = IovaTree::new_in(PoolSlab::new(&mut memory));
+    let mut tree = Tree::new_in(PoolSlab::new(&mut memory));
     let all = IovaRange::ALL;
     assert_eq!(tree.fit(all, u64::MAX, |gap| Some(gap.last())), Some(Iova::new(u64::MAX)));
     assert_eq!(tree.insert(all, 1), Ok(0));
@@ -338,7 +338,7 @@ fn the_whole_space_is_one_range() {
 #[test]
 fn without_memory_nothing_changes() {
     let mut memory = memory(5);
-    let mut tree = IovaTree::new_in(PoolSlab::new(&mut memory));
+    let mut tree = Tree::new_in(PoolSlab::new(&mut memory));
     let mut oracle = Oracle::default();
     for index in 0..5 {
         insert(&mut tree, &mut oracle, range(index * 10, index * 10 + 4), 1);
@@ -358,7 +358,7 @@ fn without_memory_nothing_changes() {
 fn values_stay_where_they_are() {
     const MANY: u64 = if cfg!(miri) { 30 } else { 300 };
     let mut memory = memory(300);
-    let mut tree = IovaTree::new_in(PoolSlab::new(&mut memory));
+    let mut tree = Tree::new_in(PoolSlab::new(&mut memory));
     let mut random = Random(5);
     let mut order: Vec<u64> = (0..MANY).collect();
     order.sort_by_cached_key(|_| random.next());
@@ -385,7 +385,7 @@ fn values_stay_where_they_are() {
 #[test]
 fn debug_is_short() {
     let mut memory = memory(20);
-    let mut tree = IovaTree::new_in(PoolSlab::new(&mut memory));
+    let mut tree = Tree::new_in(PoolSlab::new(&mut memory));
     tree.insert(range(0x10, 0x1f), 1).unwrap();
     assert_eq!(format!("{tree:?}"), "IovaTree { len: 1, ranges: [IovaRange(0x10..=0x1f)] }");
     assert_eq!(format!("{:?}", tree.iter()), "[IovaRange(0x10..=0x1f)]");
@@ -410,7 +410,7 @@ fn many_entries_on_the_heap() {
     use crate::store::HeapSlab;
     const MANY: u64 = if cfg!(miri) { 100 } else { 30_000 };
     let mut random = Random(6);
-    let mut tree = IovaTree::new_in(HeapSlab::new());
+    let mut tree = IovaTree::<_, crate::Heap>::new_in(HeapSlab::new());
     let mut order: Vec<u64> = (0..MANY).collect();
     order.sort_by_cached_key(|_| random.next());
     for &index in &order {
