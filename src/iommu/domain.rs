@@ -160,7 +160,7 @@ pub unsafe trait Domain {
 /// A [`Holder`] of a domain. There is nothing to implement.
 pub trait DomainHolder: Holder<Target: Domain<Error = <Self as DomainHolder>::Error>> {
     /// The error of the domain.
-    type Error;
+    type Error: fmt::Debug;
 }
 
 impl<D: Holder<Target: Domain>> DomainHolder for D {

@@ -3,37 +3,34 @@
 //! was given.
 #![forbid(unsafe_code)]
 
-use super::domain::Domain;
+use super::domain::DomainHolder;
 use super::edges::Edges;
 use super::entries::{Breach, MapErrorKind};
 use super::mapping::Mapping;
-use crate::umem::{AttachError, Holder, Region};
-use core::{fmt, ops::Deref};
-
-/// The error of the domain that `D` holds.
-type DomainError<D> = <<D as Deref>::Target as Domain>::Error;
+use crate::umem::{AttachError, RegionHolder};
+use core::fmt;
 
 /// Memory could not be mapped; nothing of it is.
 ///
 /// The region and the domain come back. After [`MapErrorKind::Breach`] nobody knows what the device
 /// reaches, and the region stays attached for ever.
-pub struct MapError<U, D: Holder<Target: Domain>> {
-    pub(super) kind: MapErrorKind<DomainError<D>>,
+pub struct MapError<U, D: DomainHolder> {
+    pub(super) kind: MapErrorKind<D::Error>,
     pub(super) mapped: u64,
     pub(super) region: U,
     pub(super) domain: D,
 }
 
-impl<U, D: Holder<Target: Domain>> MapError<U, D> {
+impl<U, D: DomainHolder> MapError<U, D> {
     /// What went wrong.
     #[must_use]
-    pub const fn kind(&self) -> &MapErrorKind<DomainError<D>> {
+    pub const fn kind(&self) -> &MapErrorKind<D::Error> {
         &self.kind
     }
 
     /// What went wrong, for callers who have no use for the rest.
     #[must_use]
-    pub fn into_kind(self) -> MapErrorKind<DomainError<D>> {
+    pub fn into_kind(self) -> MapErrorKind<D::Error> {
         self.kind
     }
 
@@ -50,7 +47,7 @@ impl<U, D: Holder<Target: Domain>> MapError<U, D> {
     }
 }
 
-impl<U, D: Holder<Target: Domain>> fmt::Debug for MapError<U, D> {
+impl<U, D: DomainHolder> fmt::Debug for MapError<U, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MapError")
             .field("kind", &self.kind)
@@ -59,7 +56,7 @@ impl<U, D: Holder<Target: Domain>> fmt::Debug for MapError<U, D> {
     }
 }
 
-impl<U, D: Holder<Target: Domain<Error: fmt::Display>>> fmt::Display for MapError<U, D> {
+impl<U, D: DomainHolder<Error: fmt::Display>> fmt::Display for MapError<U, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("cannot map")?;
         if self.mapped > 0 {
@@ -71,7 +68,7 @@ impl<U, D: Holder<Target: Domain<Error: fmt::Display>>> fmt::Display for MapErro
 
 impl<U, D> core::error::Error for MapError<U, D>
 where
-    D: Holder<Target: Domain<Error: core::error::Error + 'static>>,
+    D: DomainHolder<Error: core::error::Error + 'static>,
 {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         self.kind.source()
@@ -196,8 +193,8 @@ impl core::error::Error for CutErrorKind {}
 /// A part of a mapping could not be unmapped.
 pub enum UnmapRangeError<U, D>
 where
-    U: Holder<Target: Region>,
-    D: Holder<Target: Domain>,
+    U: RegionHolder,
+    D: DomainHolder,
 {
     /// The mapping cannot be cut there; nothing has changed.
     Cut(CutError<Mapping<U, D>>),
@@ -214,8 +211,8 @@ where
 
 impl<U, D> From<CutError<Mapping<U, D>>> for UnmapRangeError<U, D>
 where
-    U: Holder<Target: Region>,
-    D: Holder<Target: Domain>,
+    U: RegionHolder,
+    D: DomainHolder,
 {
     fn from(error: CutError<Mapping<U, D>>) -> Self {
         Self::Cut(error)
@@ -224,8 +221,8 @@ where
 
 impl<U, D> fmt::Debug for UnmapRangeError<U, D>
 where
-    U: Holder<Target: Region>,
-    D: Holder<Target: Domain>,
+    U: RegionHolder,
+    D: DomainHolder,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -237,8 +234,8 @@ where
 
 impl<U, D> fmt::Display for UnmapRangeError<U, D>
 where
-    U: Holder<Target: Region>,
-    D: Holder<Target: Domain>,
+    U: RegionHolder,
+    D: DomainHolder,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -250,7 +247,7 @@ where
 
 impl<U, D> core::error::Error for UnmapRangeError<U, D>
 where
-    U: Holder<Target: Region>,
-    D: Holder<Target: Domain>,
+    U: RegionHolder,
+    D: DomainHolder,
 {
 }

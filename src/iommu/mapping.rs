@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`Mapping`]: a window of a region, shown to a device at an IOVA.
 
-use super::domain::{Cuts, Domain};
+use super::domain::{Cuts, Domain, DomainHolder};
 use super::edges::Edges;
 use super::entries::{self, Breach, MapErrorKind, NotMapped};
 use super::error::{CutError, CutErrorKind, MapError, UnmapError, UnmapRangeError};
@@ -10,7 +10,7 @@ use super::range::IovaRange;
 use crate::addr::{Iova, PhysAddr};
 use crate::exact::Exact as _;
 use crate::sgl::{Window, WindowError};
-use crate::umem::{Attachment, Holder, Region, RegionExt as _, SharedHolder};
+use crate::umem::{Attachment, Region, RegionExt as _, RegionHolder, SharedHolder};
 use core::{
     fmt,
     mem::ManuallyDrop,
@@ -28,7 +28,7 @@ type RegionStorage<U> = <<U as Deref>::Target as Region>::Storage;
 /// them, in that order: nothing is unpinned that a device can reach. If it is leaked, the pins of
 /// the region are leaked with it.
 ///
-/// The holders may be references, `Rc`, `Arc`, or a kernel's own: see [`Holder`].
+/// The holders may be references, `Rc`, `Arc`, or a kernel's own: see [`Holder`](crate::umem::Holder).
 ///
 /// ```
 /// use pinned_sgl::iommu::{Mapping, Prot};
@@ -66,8 +66,8 @@ type RegionStorage<U> = <<U as Deref>::Target as Region>::Storage;
 #[must_use = "a mapping that is dropped is unmapped"]
 pub struct Mapping<U, D>
 where
-    U: Holder<Target: Region>,
-    D: Holder<Target: Domain>,
+    U: RegionHolder,
+    D: DomainHolder,
 {
     // Invariant: the bytes `offset..offset + len` of the region are mapped in the domain at `iova`,
     // by entries that this value alone may remove, and the attachment stands for them.
@@ -81,8 +81,8 @@ where
 
 impl<U, D> Mapping<U, D>
 where
-    U: Holder<Target: Region>,
-    D: Holder<Target: Domain>,
+    U: RegionHolder,
+    D: DomainHolder,
 {
     /// Maps the whole region at `iova`. O(tiles).
     ///
@@ -264,8 +264,8 @@ where
 
 impl<U, D> Mapping<U, D>
 where
-    U: SharedHolder<Target: Region>,
-    D: SharedHolder<Target: Domain>,
+    U: RegionHolder + SharedHolder,
+    D: DomainHolder + SharedHolder,
 {
     /// Cuts the mapping in two at byte `offset`; nothing is unmapped.
     ///
@@ -378,8 +378,8 @@ where
 
 impl<U, D> Drop for Mapping<U, D>
 where
-    U: Holder<Target: Region>,
-    D: Holder<Target: Domain>,
+    U: RegionHolder,
+    D: DomainHolder,
 {
     fn drop(&mut self) {
         // SAFETY: "called once, at the end": the value is being dropped.
@@ -400,8 +400,8 @@ where
 
 impl<U, D> fmt::Debug for Mapping<U, D>
 where
-    U: Holder<Target: Region>,
-    D: Holder<Target: Domain>,
+    U: RegionHolder,
+    D: DomainHolder,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Mapping")

@@ -16,14 +16,14 @@
 
 use crate::granule::{LimitError, SegmentError, TileError};
 use crate::iommu::{
-    Breach, CutError, CutErrorKind, Domain, IoasAccessError, IoasAccessErrorKind, IoasAttachError,
-    IoasError, IoasMapError, MapError, MapErrorKind, UnmapError, UnmapRangeError,
+    Breach, CutError, CutErrorKind, DomainHolder, IoasAccessError, IoasAccessErrorKind,
+    IoasAttachError, IoasError, IoasMapError, MapError, MapErrorKind, UnmapError, UnmapRangeError,
 };
 use crate::sgl::{BuildError, FinishError, RunError, WindowError};
 use crate::store::{AllocError, Storage};
 use crate::umem::{
-    AccessError, AccessErrorKind, AttachError, ChargeError, Holder, PinError, PinErrorKind, Pinner,
-    RangeError, Region,
+    AccessError, AccessErrorKind, AttachError, ChargeError, PinError, PinErrorKind, PinnerHolder,
+    RangeError, RegionHolder,
 };
 use kernel::error::{code, Error};
 
@@ -94,7 +94,7 @@ impl<E: Into<Error>> From<PinErrorKind<E>> for Error {
     }
 }
 
-impl<P: Holder<Target: Pinner<Error: Into<Error>>>> From<PinError<P>> for Error {
+impl<P: PinnerHolder<Error: Into<Error>>> From<PinError<P>> for Error {
     fn from(error: PinError<P>) -> Self {
         error.into_kind().into()
     }
@@ -115,7 +115,7 @@ impl<E: Into<Error>> From<MapErrorKind<E>> for Error {
     }
 }
 
-impl<U, D: Holder<Target: Domain<Error: Into<Error>>>> From<MapError<U, D>> for Error {
+impl<U, D: DomainHolder<Error: Into<Error>>> From<MapError<U, D>> for Error {
     fn from(error: MapError<U, D>) -> Self {
         error.into_kind().into()
     }
@@ -133,7 +133,7 @@ impl<M> From<CutError<M>> for Error {
     }
 }
 
-impl<U: Holder<Target: Region>, D: Holder<Target: Domain>> From<UnmapRangeError<U, D>> for Error {
+impl<U: RegionHolder, D: DomainHolder> From<UnmapRangeError<U, D>> for Error {
     fn from(error: UnmapRangeError<U, D>) -> Self {
         match error {
             UnmapRangeError::Cut(error) => error.into(),

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::kmalloc::Kmalloc;
-use crate::umem::{Accountant, Holder, PinRequest, Pinner, RunSlot, Umem};
+use crate::umem::{AccountantHolder, PinRequest, PinnerHolder, RunSlot, Umem};
 use core::ops::ControlFlow;
 use kernel::{
     alloc::{Flags, KVec},
@@ -26,8 +26,8 @@ pub fn pin<P, A, F>(
     request: PinRequest<F>,
 ) -> Result<Umem<P, A, Kmalloc>>
 where
-    P: Holder<Target: Pinner<Error: Into<Error>>>,
-    A: Holder<Target: Accountant>,
+    P: PinnerHolder<Error: Into<Error>>,
+    A: AccountantHolder,
     F: FnMut(u64) -> ControlFlow<()>,
 {
     let mut slots = KVec::from_elem(RunSlot::None, SLOTS, flags)?;

@@ -6,7 +6,7 @@ use super::domain::raw_device;
 use super::ffi;
 use crate::granule::SegmentLimits;
 use crate::sgl::MemoryKind;
-use crate::umem::{Attachment, Holder, Region, RegionExt as _};
+use crate::umem::{Attachment, Region, RegionExt as _, RegionHolder};
 use core::{fmt, iter::FusedIterator, marker::PhantomData, mem::ManuallyDrop, ops::Range};
 use kernel::{
     bindings,
@@ -135,9 +135,9 @@ fn limits(device: &Device<Bound>) -> Result<SegmentLimits> {
 /// # Invariants
 ///
 /// No device can reach the memory through it when it is released or dropped.
-struct Hold<U: Holder<Target: Region>>(ManuallyDrop<Attachment<U>>);
+struct Hold<U: RegionHolder>(ManuallyDrop<Attachment<U>>);
 
-impl<U: Holder<Target: Region>> Hold<U> {
+impl<U: RegionHolder> Hold<U> {
     fn release(self) -> U {
         let mut this = ManuallyDrop::new(self);
         // SAFETY: "the container is not used again": `this` is neither used nor dropped afterwards.
@@ -148,7 +148,7 @@ impl<U: Holder<Target: Region>> Hold<U> {
     }
 }
 
-impl<U: Holder<Target: Region>> Drop for Hold<U> {
+impl<U: RegionHolder> Drop for Hold<U> {
     fn drop(&mut self) {
         // SAFETY: "the container is not used again": a value is dropped once, and `release` does not
         // drop it.
@@ -168,7 +168,7 @@ impl<U: Holder<Target: Region>> Drop for Hold<U> {
 ///
 /// A table has 32 bytes for each segment (24 where the kernel does not keep DMA lengths apart),
 /// which is what `dma_map_sgtable()` demands: it is made for a transfer, and not kept beside the list.
-pub struct SgTable<'a, U: Holder<Target: Region>> {
+pub struct SgTable<'a, U: RegionHolder> {
     // Dropped in this order: the table, then the hold.
     table: Table,
     hold: Hold<U>,
@@ -176,7 +176,7 @@ pub struct SgTable<'a, U: Holder<Target: Region>> {
     direction: DataDirection,
 }
 
-impl<'a, U: Holder<Target: Region>> SgTable<'a, U> {
+impl<'a, U: RegionHolder> SgTable<'a, U> {
     /// The bytes `range` of `region`, for `device`. May sleep; the table is charged to the memory
     /// cgroup of the caller (`GFP_KERNEL_ACCOUNT`).
     ///
@@ -278,7 +278,7 @@ impl<'a, U: Holder<Target: Region>> SgTable<'a, U> {
     }
 }
 
-impl<U: Holder<Target: Region>> fmt::Debug for SgTable<'_, U> {
+impl<U: RegionHolder> fmt::Debug for SgTable<'_, U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SgTable")
             .field("entries", &self.entries())
@@ -296,11 +296,11 @@ impl<U: Holder<Target: Region>> fmt::Debug for SgTable<'_, U> {
 /// # Invariants
 ///
 /// `table` is mapped for its device, in its direction, with no attributes.
-pub struct DmaList<'a, U: Holder<Target: Region>> {
+pub struct DmaList<'a, U: RegionHolder> {
     table: ManuallyDrop<SgTable<'a, U>>,
 }
 
-impl<'a, U: Holder<Target: Region>> DmaList<'a, U> {
+impl<'a, U: RegionHolder> DmaList<'a, U> {
     /// The region.
     #[must_use]
     pub fn region(&self) -> &U {
@@ -375,7 +375,7 @@ impl<'a, U: Holder<Target: Region>> DmaList<'a, U> {
     }
 }
 
-impl<U: Holder<Target: Region>> Drop for DmaList<'_, U> {
+impl<U: RegionHolder> Drop for DmaList<'_, U> {
     fn drop(&mut self) {
         // SAFETY: "called once; the list is not used as one any more": a value is dropped once, and
         // `unmap` does not drop it.
@@ -386,7 +386,7 @@ impl<U: Holder<Target: Region>> Drop for DmaList<'_, U> {
     }
 }
 
-impl<'b, U: Holder<Target: Region>> IntoIterator for &'b DmaList<'_, U> {
+impl<'b, U: RegionHolder> IntoIterator for &'b DmaList<'_, U> {
     type Item = DmaSegment;
     type IntoIter = DmaSegments<'b>;
 
@@ -395,7 +395,7 @@ impl<'b, U: Holder<Target: Region>> IntoIterator for &'b DmaList<'_, U> {
     }
 }
 
-impl<U: Holder<Target: Region>> fmt::Debug for DmaList<'_, U> {
+impl<U: RegionHolder> fmt::Debug for DmaList<'_, U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DmaList")
             .field("segments", &self.iter().len())

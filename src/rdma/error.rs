@@ -2,34 +2,31 @@
 //! What a failed call on a memory region gives back: the reason, and every value that it was given.
 #![forbid(unsafe_code)]
 
-use super::table::BlockTable;
+use super::table::TableHolder;
 use crate::addr::Iova;
 use crate::granule::BlockError;
 use crate::page_size::PageSizes;
 use crate::sgl::WindowError;
-use crate::umem::{AttachError, Holder};
-use core::{fmt, ops::Deref};
-
-/// The error of the table that `N` holds.
-type TableError<N> = <<N as Deref>::Target as BlockTable>::Error;
+use crate::umem::AttachError;
+use core::fmt;
 
 /// Memory could not be registered; nothing of it is. The region and the card come back.
-pub struct RegisterError<U, N: Holder<Target: BlockTable>> {
-    pub(super) kind: RegisterErrorKind<TableError<N>>,
+pub struct RegisterError<U, N: TableHolder> {
+    pub(super) kind: RegisterErrorKind<N::Error>,
     pub(super) region: U,
     pub(super) nic: N,
 }
 
-impl<U, N: Holder<Target: BlockTable>> RegisterError<U, N> {
+impl<U, N: TableHolder> RegisterError<U, N> {
     /// What went wrong.
     #[must_use]
-    pub const fn kind(&self) -> &RegisterErrorKind<TableError<N>> {
+    pub const fn kind(&self) -> &RegisterErrorKind<N::Error> {
         &self.kind
     }
 
     /// What went wrong, for callers who have no use for the rest.
     #[must_use]
-    pub fn into_kind(self) -> RegisterErrorKind<TableError<N>> {
+    pub fn into_kind(self) -> RegisterErrorKind<N::Error> {
         self.kind
     }
 
@@ -40,13 +37,13 @@ impl<U, N: Holder<Target: BlockTable>> RegisterError<U, N> {
     }
 }
 
-impl<U, N: Holder<Target: BlockTable>> fmt::Debug for RegisterError<U, N> {
+impl<U, N: TableHolder> fmt::Debug for RegisterError<U, N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RegisterError").field("kind", &self.kind).finish_non_exhaustive()
     }
 }
 
-impl<U, N: Holder<Target: BlockTable<Error: fmt::Display>>> fmt::Display for RegisterError<U, N> {
+impl<U, N: TableHolder<Error: fmt::Display>> fmt::Display for RegisterError<U, N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "cannot register: {}", self.kind)
     }
@@ -54,7 +51,7 @@ impl<U, N: Holder<Target: BlockTable<Error: fmt::Display>>> fmt::Display for Reg
 
 impl<U, N> core::error::Error for RegisterError<U, N>
 where
-    N: Holder<Target: BlockTable<Error: core::error::Error + 'static>>,
+    N: TableHolder<Error: core::error::Error + 'static>,
 {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         self.kind.source()
@@ -117,16 +114,16 @@ impl<E: core::error::Error + 'static> core::error::Error for RegisterErrorKind<E
 
 /// The card could not take memory away from its peers. The region comes back attached for ever: its
 /// pins are leaked.
-pub struct DeregisterError<U, N: Holder<Target: BlockTable>> {
-    pub(super) error: TableError<N>,
+pub struct DeregisterError<U, N: TableHolder> {
+    pub(super) error: N::Error,
     pub(super) region: U,
     pub(super) nic: N,
 }
 
-impl<U, N: Holder<Target: BlockTable>> DeregisterError<U, N> {
+impl<U, N: TableHolder> DeregisterError<U, N> {
     /// What the card said.
     #[must_use]
-    pub const fn error(&self) -> &TableError<N> {
+    pub const fn error(&self) -> &N::Error {
         &self.error
     }
 
@@ -137,13 +134,13 @@ impl<U, N: Holder<Target: BlockTable>> DeregisterError<U, N> {
     }
 }
 
-impl<U, N: Holder<Target: BlockTable>> fmt::Debug for DeregisterError<U, N> {
+impl<U, N: TableHolder> fmt::Debug for DeregisterError<U, N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DeregisterError").field("error", &self.error).finish_non_exhaustive()
     }
 }
 
-impl<U, N: Holder<Target: BlockTable<Error: fmt::Display>>> fmt::Display for DeregisterError<U, N> {
+impl<U, N: TableHolder<Error: fmt::Display>> fmt::Display for DeregisterError<U, N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "cannot deregister: {}; the memory stays pinned for ever", self.error)
     }
@@ -151,7 +148,7 @@ impl<U, N: Holder<Target: BlockTable<Error: fmt::Display>>> fmt::Display for Der
 
 impl<U, N> core::error::Error for DeregisterError<U, N>
 where
-    N: Holder<Target: BlockTable<Error: core::error::Error + 'static>>,
+    N: TableHolder<Error: core::error::Error + 'static>,
 {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         Some(&self.error)

@@ -170,4 +170,4 @@ mod table;
 
 pub use error::{DeregisterError, RegisterError, RegisterErrorKind};
 pub use region::MemoryRegion;
-pub use table::{Access, BlockLayout, BlockTable};
+pub use table::{Access, BlockLayout, BlockTable, TableHolder};

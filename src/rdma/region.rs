@@ -2,13 +2,13 @@
 //! [`MemoryRegion`]: bytes of a pinned region, registered with a card.
 
 use super::error::{DeregisterError, RegisterError, RegisterErrorKind};
-use super::table::{Access, BlockLayout, BlockTable};
+use super::table::{Access, BlockLayout, BlockTable, TableHolder};
 use crate::addr::Iova;
 use crate::exact::Exact as _;
 use crate::iommu::IovaRange;
 use crate::page_size::PageSize;
 use crate::sgl::{Window, WindowError};
-use crate::umem::{Attachment, Holder, Region, RegionExt as _};
+use crate::umem::{Attachment, Region, RegionExt as _, RegionHolder};
 use core::{
     fmt,
     mem::ManuallyDrop,
@@ -18,12 +18,6 @@ use core::{
 
 /// The storage of the list of the region that `U` holds.
 type RegionStorage<U> = <<U as Deref>::Target as Region>::Storage;
-
-/// The key of the table that `N` holds.
-type Key<N> = <<N as Deref>::Target as BlockTable>::Key;
-
-/// The error of the table that `N` holds.
-type TableError<N> = <<N as Deref>::Target as BlockTable>::Error;
 
 /// Bytes of a pinned region, registered with a card under a key: what RDMA calls a memory region.
 ///
@@ -70,22 +64,22 @@ type TableError<N> = <<N as Deref>::Target as BlockTable>::Error;
 #[must_use = "a memory region that is dropped is invalidated"]
 pub struct MemoryRegion<U, N>
 where
-    U: Holder<Target: Region>,
-    N: Holder<Target: BlockTable>,
+    U: RegionHolder,
+    N: TableHolder,
 {
     // Invariant: the bytes of the region from `offset` on are registered with the card as `layout`,
     // under `key`, which this value alone may invalidate; and the attachment stands for them.
     attachment: ManuallyDrop<Attachment<U>>,
     nic: ManuallyDrop<N>,
-    key: Key<N>,
+    key: N::Key,
     layout: BlockLayout,
     offset: u64,
 }
 
 impl<U, N> MemoryRegion<U, N>
 where
-    U: Holder<Target: Region>,
-    N: Holder<Target: BlockTable>,
+    U: RegionHolder,
+    N: TableHolder,
 {
     /// Registers the whole region at `iova`, which may be any address. O(runs + blocks).
     ///
@@ -161,7 +155,7 @@ where
     /// What a peer must know to reach the memory.
     #[inline]
     #[must_use]
-    pub const fn key(&self) -> Key<N> {
+    pub const fn key(&self) -> N::Key {
         self.key
     }
 
@@ -258,7 +252,7 @@ where
     /// # Safety
     ///
     /// Called once, at the end.
-    unsafe fn invalidate(&self) -> Result<(), TableError<N>> {
+    unsafe fn invalidate(&self) -> Result<(), N::Error> {
         // SAFETY: "the key was given by `register` of this table, and has not been passed here
         // before": by the invariant; by the contract of `Holder` it is the same table; and the caller
         // promises that this is the first call.
@@ -298,8 +292,8 @@ unsafe fn show<R: Region + ?Sized, T: BlockTable + ?Sized>(
 
 impl<U, N> Drop for MemoryRegion<U, N>
 where
-    U: Holder<Target: Region>,
-    N: Holder<Target: BlockTable>,
+    U: RegionHolder,
+    N: TableHolder,
 {
     fn drop(&mut self) {
         // SAFETY: "called once, at the end": the value is being dropped.
@@ -320,8 +314,8 @@ where
 
 impl<U, N> fmt::Debug for MemoryRegion<U, N>
 where
-    U: Holder<Target: Region>,
-    N: Holder<Target: BlockTable>,
+    U: RegionHolder,
+    N: TableHolder,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemoryRegion")

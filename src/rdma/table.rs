@@ -6,6 +6,7 @@ use crate::addr::{Iova, PhysAddr};
 use crate::exact::Exact as _;
 use crate::iommu::IovaRange;
 use crate::page_size::{PageSize, PageSizes};
+use crate::umem::Holder;
 use core::fmt;
 
 /// What may be done with the memory of a region, and how: Linux' `IB_ACCESS_*`.
@@ -176,6 +177,22 @@ pub unsafe trait BlockTable {
     ///
     /// The key was given by `register` of this table, and has not been passed here before.
     unsafe fn invalidate(&self, key: Self::Key) -> Result<(), Self::Error>;
+}
+
+/// A [`Holder`] of a table. There is nothing to implement.
+pub trait TableHolder:
+    Holder<Target: BlockTable<Key = <Self as TableHolder>::Key, Error = <Self as TableHolder>::Error>>
+{
+    /// The key of a region in the table.
+    type Key: Copy + fmt::Debug;
+
+    /// The error of the table.
+    type Error: fmt::Debug;
+}
+
+impl<N: Holder<Target: BlockTable>> TableHolder for N {
+    type Key = <N::Target as BlockTable>::Key;
+    type Error = <N::Target as BlockTable>::Error;
 }
 
 #[cfg(test)]

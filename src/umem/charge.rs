@@ -28,15 +28,20 @@ pub trait Accountant {
     fn uncharge(&self, pages: u64);
 }
 
+/// A [`Holder`] of an accountant. There is nothing to implement.
+pub trait AccountantHolder: Holder<Target: Accountant> {}
+
+impl<A: Holder<Target: Accountant>> AccountantHolder for A {}
+
 /// The receipt for pages that were charged: gives them back when it is dropped.
 ///
 /// It can be neither copied nor cloned. One that is leaked leaks its pages.
-pub struct Charge<A: Holder<Target: Accountant>> {
+pub struct Charge<A: AccountantHolder> {
     accountant: A,
     pages: u64,
 }
 
-impl<A: Holder<Target: Accountant>> Charge<A> {
+impl<A: AccountantHolder> Charge<A> {
     /// Charges `pages`.
     ///
     /// # Errors
@@ -80,13 +85,13 @@ impl<A: Holder<Target: Accountant>> Charge<A> {
     }
 }
 
-impl<A: Holder<Target: Accountant>> Drop for Charge<A> {
+impl<A: AccountantHolder> Drop for Charge<A> {
     fn drop(&mut self) {
         self.accountant.uncharge(mem::take(&mut self.pages));
     }
 }
 
-impl<A: Holder<Target: Accountant>> fmt::Debug for Charge<A> {
+impl<A: AccountantHolder> fmt::Debug for Charge<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Charge").field("pages", &self.pages).finish_non_exhaustive()
     }
@@ -215,7 +220,7 @@ pub enum AccountingMode {
 
 /// The accounts of a process, and the choice between them.
 #[derive(Debug)]
-pub struct Accounts<A: Holder<Target: Accountant>> {
+pub struct Accounts<A: AccountantHolder> {
     /// The account of the process.
     pub process: A,
     /// The account of its user.
@@ -224,7 +229,7 @@ pub struct Accounts<A: Holder<Target: Accountant>> {
     mode: AccountingMode,
 }
 
-impl<A: Holder<Target: Accountant>> Accounts<A> {
+impl<A: AccountantHolder> Accounts<A> {
     /// The accounts of a process and of its user, one of which is charged. The choice is made once:
     /// what was charged to an account goes back to the same one.
     pub const fn new(process: A, user: A, mode: AccountingMode) -> Self {
@@ -246,7 +251,7 @@ impl<A: Holder<Target: Accountant>> Accounts<A> {
     }
 }
 
-impl<A: Holder<Target: Accountant>> Accountant for Accounts<A> {
+impl<A: AccountantHolder> Accountant for Accounts<A> {
     fn charge(&self, pages: u64) -> Result<(), ChargeError> {
         self.chosen().map_or(Ok(()), |account| account.charge(pages))
     }

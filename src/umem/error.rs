@@ -3,36 +3,32 @@
 #![forbid(unsafe_code)]
 
 use super::charge::ChargeError;
-use super::holder::Holder;
-use super::pinner::Pinner;
+use super::pinner::PinnerHolder;
 use crate::addr::UserAddr;
 use crate::sgl::BuildError;
 use crate::store::AllocError;
 use core::fmt;
 
-/// The error of the pinner that `P` holds.
-type PinnerError<P> = <<P as core::ops::Deref>::Target as Pinner>::Error;
-
 /// A region could not be pinned: nothing of it is pinned or charged any more.
 ///
 /// The pinner comes back: see [`into_pinner`](Self::into_pinner).
-pub struct PinError<P: Holder<Target: Pinner>> {
-    pub(super) kind: PinErrorKind<PinnerError<P>>,
+pub struct PinError<P: PinnerHolder> {
+    pub(super) kind: PinErrorKind<P::Error>,
     pub(super) at: UserAddr,
     pub(super) pinned: u64,
     pub(super) pinner: P,
 }
 
-impl<P: Holder<Target: Pinner>> PinError<P> {
+impl<P: PinnerHolder> PinError<P> {
     /// What went wrong.
     #[must_use]
-    pub const fn kind(&self) -> &PinErrorKind<PinnerError<P>> {
+    pub const fn kind(&self) -> &PinErrorKind<P::Error> {
         &self.kind
     }
 
     /// What went wrong, for callers who have no use for the rest.
     #[must_use]
-    pub fn into_kind(self) -> PinErrorKind<PinnerError<P>> {
+    pub fn into_kind(self) -> PinErrorKind<P::Error> {
         self.kind
     }
 
@@ -55,7 +51,7 @@ impl<P: Holder<Target: Pinner>> PinError<P> {
     }
 }
 
-impl<P: Holder<Target: Pinner>> fmt::Debug for PinError<P> {
+impl<P: PinnerHolder> fmt::Debug for PinError<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PinError")
             .field("kind", &self.kind)
@@ -65,7 +61,7 @@ impl<P: Holder<Target: Pinner>> fmt::Debug for PinError<P> {
     }
 }
 
-impl<P: Holder<Target: Pinner<Error: fmt::Display>>> fmt::Display for PinError<P> {
+impl<P: PinnerHolder<Error: fmt::Display>> fmt::Display for PinError<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "cannot pin the page at {}", self.at)?;
         if self.pinned > 0 {
@@ -76,9 +72,7 @@ impl<P: Holder<Target: Pinner<Error: fmt::Display>>> fmt::Display for PinError<P
     }
 }
 
-impl<P: Holder<Target: Pinner<Error: core::error::Error + 'static>>> core::error::Error
-    for PinError<P>
-{
+impl<P: PinnerHolder<Error: core::error::Error + 'static>> core::error::Error for PinError<P> {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         self.kind.source()
     }

@@ -180,11 +180,14 @@ mod region;
 
 pub use access::{AccessError, AccessErrorKind, CpuRegion, PageAccess, Place};
 pub use batch::{PinBatch, PinnedBatch, Rejected, RunSlot};
-pub use charge::{Account, Accountant, AccountingMode, Accounts, Charge, ChargeError, Unaccounted};
+pub use charge::{
+    Account, Accountant, AccountantHolder, AccountingMode, Accounts, Charge, ChargeError,
+    Unaccounted,
+};
 pub use error::{PinError, PinErrorKind};
 pub use holder::{Holder, SharedHolder};
 pub use pin::PinRequest;
 pub use pinned::Umem;
-pub use pinner::{PinFlags, Pinner};
+pub use pinner::{PinFlags, Pinner, PinnerHolder};
 pub use range::{RangeError, UserRange};
 pub use region::{AttachError, Attachment, Region, RegionExt, RegionHolder};

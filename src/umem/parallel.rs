@@ -8,11 +8,11 @@
 //! ```
 
 use super::batch::slots_on_the_heap;
-use super::charge::Accountant;
+use super::charge::AccountantHolder;
 use super::error::{PinError, PinErrorKind};
-use super::holder::Holder;
 use super::pin::{PinRequest, Pinned, Stopped, Unfinished};
 use super::pinned::Umem;
+use super::pinner::PinnerHolder;
 use super::pinner::{PinFlags, Pinner};
 use super::range::UserRange;
 use crate::addr::UserAddr;
@@ -25,8 +25,8 @@ use std::{panic, thread, vec::Vec};
 
 impl<P, A> Umem<P, A, Heap>
 where
-    P: Holder<Target: Pinner<Error: Send> + Sync>,
-    A: Holder<Target: Accountant>,
+    P: PinnerHolder<Error: Send, Target: Sync>,
+    A: AccountantHolder,
 {
     /// Pins a region with several threads. The list is the very list that [`pin`](Self::pin) gives.
     ///

@@ -3,10 +3,11 @@
 
 use super::access::{self, AccessError, CpuRegion, PageAccess};
 use super::batch::{report_leaked, unpin_runs, RunSlot};
-use super::charge::{Accountant, Charge};
+use super::charge::AccountantHolder;
+use super::charge::Charge;
 use super::error::{PinError, PinErrorKind};
-use super::holder::Holder;
 use super::pin::{PinRequest, Pinned, Stopped, Unfinished};
+use super::pinner::PinnerHolder;
 use super::pinner::{PinFlags, Pinner};
 use super::range::UserRange;
 use super::region::{AttachError, Region, RegionExt};
@@ -36,7 +37,7 @@ use core::{
 /// Its pages are marked dirty on the way out if a device could ever write to them, or if
 /// [`mark_dirty`](Region::mark_dirty) was called.
 ///
-/// `P` holds the [`Pinner`], `A` the [`Accountant`], and the list lives in `S`. What can be asked of
+/// `P` holds the [`Pinner`], `A` the [`Accountant`](super::Accountant), and the list lives in `S`. What can be asked of
 /// it and how devices are attached is the trait [`Region`]. Several devices may be attached to one
 /// region, which is pinned and charged once.
 ///
@@ -65,8 +66,8 @@ use core::{
 /// ```
 pub struct Umem<P, A, S>
 where
-    P: Holder<Target: Pinner>,
-    A: Holder<Target: Accountant>,
+    P: PinnerHolder,
+    A: AccountantHolder,
     S: Storage,
 {
     // Invariant: each page of `sgl` has one pin that is ours, for the user pages from the first of
@@ -82,8 +83,8 @@ where
 
 impl<P, A, S> Umem<P, A, S>
 where
-    P: Holder<Target: Pinner>,
-    A: Holder<Target: Accountant>,
+    P: PinnerHolder,
+    A: AccountantHolder,
     S: Storage,
 {
     /// Pins a region, with the list in `storage`, through batches in the memory of `slots`: a page of
@@ -327,8 +328,8 @@ where
 #[cfg(feature = "alloc")]
 impl<P, A> Umem<P, A, crate::store::Heap>
 where
-    P: Holder<Target: Pinner>,
-    A: Holder<Target: Accountant>,
+    P: PinnerHolder,
+    A: AccountantHolder,
 {
     /// Pins a region, with the list on the heap. O(pages).
     ///
@@ -358,8 +359,8 @@ where
 // - "a call of `attach` that unwinds has attached nothing": it does not unwind.
 unsafe impl<P, A, S> Region for Umem<P, A, S>
 where
-    P: Holder<Target: Pinner>,
-    A: Holder<Target: Accountant>,
+    P: PinnerHolder,
+    A: AccountantHolder,
     S: Storage,
 {
     type Storage = S;
@@ -410,8 +411,8 @@ where
 
 impl<P, A, S> CpuRegion for Umem<P, A, S>
 where
-    P: Holder<Target: PageAccess>,
-    A: Holder<Target: Accountant>,
+    P: PinnerHolder<Target: PageAccess>,
+    A: AccountantHolder,
     S: Storage,
 {
     type AccessError = <P::Target as PageAccess>::AccessError;
@@ -427,8 +428,8 @@ where
 
 impl<P, A, S> Drop for Umem<P, A, S>
 where
-    P: Holder<Target: Pinner>,
-    A: Holder<Target: Accountant>,
+    P: PinnerHolder,
+    A: AccountantHolder,
     S: Storage,
 {
     fn drop(&mut self) {
@@ -443,8 +444,8 @@ where
 
 impl<P, A, S> fmt::Debug for Umem<P, A, S>
 where
-    P: Holder<Target: Pinner>,
-    A: Holder<Target: Accountant>,
+    P: PinnerHolder,
+    A: AccountantHolder,
     S: Storage,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

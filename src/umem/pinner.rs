@@ -2,6 +2,7 @@
 //! [`Pinner`]: pins user pages in batches and unpins runs of them.
 
 use super::batch::PinBatch;
+use super::holder::Holder;
 use super::range::UserRange;
 use crate::addr::UserAddr;
 use crate::page_size::PageSize;
@@ -117,4 +118,14 @@ pub unsafe trait Pinner {
     fn leaked(&self, at: UserAddr, run: PageRun) {
         let _ = (at, run);
     }
+}
+
+/// A [`Holder`] of a pinner. There is nothing to implement.
+pub trait PinnerHolder: Holder<Target: Pinner<Error = <Self as PinnerHolder>::Error>> {
+    /// The error of the pinner.
+    type Error: fmt::Debug;
+}
+
+impl<P: Holder<Target: Pinner>> PinnerHolder for P {
+    type Error = <P::Target as Pinner>::Error;
 }

@@ -106,11 +106,11 @@ impl<R: Region + ?Sized> RegionExt for R {}
 /// It cannot be copied, and dropping it is no release: then the region is attached for ever, and its
 /// pins are leaked. A device may still write to the memory, and there is no way to know.
 #[must_use = "an attachment that is dropped leaks the pins of its region"]
-pub struct Attachment<U: Holder<Target: Region>> {
+pub struct Attachment<U: RegionHolder> {
     region: U,
 }
 
-impl<U: Holder<Target: Region>> Attachment<U> {
+impl<U: RegionHolder> Attachment<U> {
     /// Attaches a device that reads `region` or, if `writable`, writes it too: then it counts as
     /// written.
     ///
@@ -162,7 +162,7 @@ impl<U: Holder<Target: Region>> Attachment<U> {
     }
 }
 
-impl<U: Holder<Target: Region>> fmt::Debug for Attachment<U> {
+impl<U: RegionHolder> fmt::Debug for Attachment<U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Attachment").finish_non_exhaustive()
     }

@@ -2,30 +2,28 @@
 //! [`StreamError`]: why memory could not be streamed, and every value that was given.
 #![forbid(unsafe_code)]
 
-use super::super::domain::Domain;
+use super::super::domain::DomainHolder;
 use super::super::entries::{Breach, MapErrorKind};
 use crate::sgl::MemoryKind;
-use crate::umem::{Holder, PinErrorKind, Pinner};
-use core::{fmt, ops::Deref};
+use crate::umem::{PinErrorKind, PinnerHolder};
+use core::fmt;
 
 /// Why a stream failed: the errors of the pinner that `P` holds and of the domain that `D` holds.
-pub(super) type Kind<P, D> = StreamErrorKind<
-    <<P as Deref>::Target as Pinner>::Error,
-    <<D as Deref>::Target as Domain>::Error,
->;
+pub(super) type Kind<P, D> =
+    StreamErrorKind<<P as PinnerHolder>::Error, <D as DomainHolder>::Error>;
 
 /// Memory could not be streamed into a domain; nothing of it is mapped, pinned or charged.
 ///
 /// The pinner and the domain come back. After a [`Breach`] the pages stay pinned and charged for
 /// ever.
-pub struct StreamError<P: Holder<Target: Pinner>, D: Holder<Target: Domain>> {
+pub struct StreamError<P: PinnerHolder, D: DomainHolder> {
     pub(super) kind: Kind<P, D>,
     pub(super) mapped: u64,
     pub(super) pinner: P,
     pub(super) domain: D,
 }
 
-impl<P: Holder<Target: Pinner>, D: Holder<Target: Domain>> StreamError<P, D> {
+impl<P: PinnerHolder, D: DomainHolder> StreamError<P, D> {
     /// What went wrong.
     #[must_use]
     pub const fn kind(&self) -> &Kind<P, D> {
@@ -51,7 +49,7 @@ impl<P: Holder<Target: Pinner>, D: Holder<Target: Domain>> StreamError<P, D> {
     }
 }
 
-impl<P: Holder<Target: Pinner>, D: Holder<Target: Domain>> fmt::Debug for StreamError<P, D> {
+impl<P: PinnerHolder, D: DomainHolder> fmt::Debug for StreamError<P, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StreamError")
             .field("kind", &self.kind)
@@ -62,8 +60,8 @@ impl<P: Holder<Target: Pinner>, D: Holder<Target: Domain>> fmt::Debug for Stream
 
 impl<P, D> fmt::Display for StreamError<P, D>
 where
-    P: Holder<Target: Pinner<Error: fmt::Display>>,
-    D: Holder<Target: Domain<Error: fmt::Display>>,
+    P: PinnerHolder<Error: fmt::Display>,
+    D: DomainHolder<Error: fmt::Display>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "cannot stream, {:#x} bytes in: {}", self.mapped, self.kind)
@@ -72,8 +70,8 @@ where
 
 impl<P, D> core::error::Error for StreamError<P, D>
 where
-    P: Holder<Target: Pinner<Error: core::error::Error>>,
-    D: Holder<Target: Domain<Error: core::error::Error>>,
+    P: PinnerHolder<Error: core::error::Error>,
+    D: DomainHolder<Error: core::error::Error>,
 {
 }
 

@@ -13,7 +13,7 @@
 mod error;
 mod flow;
 
-use super::domain::{Domain, ReadDomain};
+use super::domain::{Domain, DomainHolder, ReadDomain};
 use super::entries::{self, Breach, MapErrorKind};
 use super::prot::Prot;
 use super::readback::Readback;
@@ -21,8 +21,8 @@ use crate::addr::{Iova, PhysAddr};
 use crate::exact::Exact as _;
 use crate::sgl::BuildError;
 use crate::umem::{
-    Accountant, AttachError, Charge, Holder, PinErrorKind, PinFlags, PinRequest, PinnedBatch,
-    Pinner, RunSlot, UserRange,
+    AccountantHolder, AttachError, Charge, PinErrorKind, PinFlags, PinRequest, PinnedBatch, Pinner,
+    PinnerHolder, RunSlot, UserRange,
 };
 use core::{fmt, mem::ManuallyDrop, ops::ControlFlow, ptr};
 use error::Kind;
@@ -68,9 +68,9 @@ pub use error::{StreamError, StreamErrorKind, StreamUnmapError};
 #[must_use = "a stream that is dropped is unmapped and unpinned"]
 pub struct Stream<P, A, D, B>
 where
-    P: Holder<Target: Pinner>,
-    A: Holder<Target: Accountant>,
-    D: Holder<Target: ReadDomain>,
+    P: PinnerHolder,
+    A: AccountantHolder,
+    D: DomainHolder<Target: ReadDomain>,
     B: AsMut<[RunSlot]>,
 {
     pinner: ManuallyDrop<P>,
@@ -82,9 +82,9 @@ where
 
 impl<P, A, D, B> Stream<P, A, D, B>
 where
-    P: Holder<Target: Pinner>,
-    A: Holder<Target: Accountant>,
-    D: Holder<Target: ReadDomain>,
+    P: PinnerHolder,
+    A: AccountantHolder,
+    D: DomainHolder<Target: ReadDomain>,
     B: AsMut<[RunSlot]>,
 {
     /// Pins the range of the request and maps it at `iova`, batch by batch. O(pages).
@@ -276,9 +276,9 @@ const fn pin_failed<E, F>(kind: PinErrorKind<E>) -> StreamErrorKind<E, F> {
 
 impl<P, A, D, B> Drop for Stream<P, A, D, B>
 where
-    P: Holder<Target: Pinner>,
-    A: Holder<Target: Accountant>,
-    D: Holder<Target: ReadDomain>,
+    P: PinnerHolder,
+    A: AccountantHolder,
+    D: DomainHolder<Target: ReadDomain>,
     B: AsMut<[RunSlot]>,
 {
     fn drop(&mut self) {
@@ -295,9 +295,9 @@ where
 
 impl<P, A, D, B> fmt::Debug for Stream<P, A, D, B>
 where
-    P: Holder<Target: Pinner>,
-    A: Holder<Target: Accountant>,
-    D: Holder<Target: ReadDomain>,
+    P: PinnerHolder,
+    A: AccountantHolder,
+    D: DomainHolder<Target: ReadDomain>,
     B: AsMut<[RunSlot]>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
