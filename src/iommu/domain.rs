@@ -45,7 +45,7 @@ use core::{fmt, pin::Pin};
 /// `map`, `unmap`, and what does either for several tiles, have contracts; a `Mapping` and an
 /// `Ioas` keep them.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no domain",
+    message = "`{Self}` does not implement `Domain`",
     note = "a domain is passed by its holder: an `Arc`, a `Box` or a reference of it; not a reference of an `Arc`"
 )]
 pub unsafe trait Domain {

@@ -138,6 +138,10 @@ impl BlockLayout {
 /// # Safety
 ///
 /// `register` and `invalidate` have contracts; a [`MemoryRegion`](super::MemoryRegion) keeps them.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not implement `BlockTable`",
+    note = "a table is passed by its holder: an `Arc`, a `Box` or a reference of it; not a reference of an `Arc`"
+)]
 pub unsafe trait BlockTable {
     /// Names a registered region: in RDMA, a pair of an lkey and an rkey.
     type Key: Copy + fmt::Debug;

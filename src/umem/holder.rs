@@ -20,6 +20,11 @@ use core::ops::Deref;
 /// # Safety
 ///
 /// Using a holder is safe. The trait is unsafe to implement, not to use.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is passed by value, and must be passed by a pointer",
+    label = "pass `&value`, `Box::new(value)` or `Arc::new(value)`",
+    note = "what it is used for holds it alive, through a reference, a `Box`, an `Rc` or an `Arc`: see `Holder`"
+)]
 pub unsafe trait Holder: Deref {}
 
 // SAFETY: "the same value each time": a reference is one pointer; "lives at least as long": it borrows
@@ -55,6 +60,10 @@ unsafe impl<T> Holder for loom::sync::Arc<T> {}
 /// # Safety
 ///
 /// Using it is safe. The trait is unsafe to implement, not to use.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be cloned to share what it holds",
+    note = "a reference, an `Rc` or an `Arc` can; a `Box` cannot"
+)]
 pub unsafe trait SharedHolder: Holder + Clone {}
 
 // SAFETY: copies of a reference lead to the same value.

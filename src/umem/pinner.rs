@@ -64,7 +64,7 @@ impl fmt::Debug for PinFlags {
 ///
 /// `page_size`, `pin` and `leaked` are safe to call. [`unpin`](Self::unpin) has a contract.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no pinner",
+    message = "`{Self}` does not implement `Pinner`",
     note = "a pinner is passed by its holder: an `Arc`, a `Box` or a reference of it; not a reference of an `Arc`"
 )]
 pub unsafe trait Pinner {

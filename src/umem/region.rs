@@ -25,7 +25,7 @@ use core::{fmt, ops::Range};
 ///
 /// All but [`detach`](Self::detach) is safe to call.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no region",
+    message = "`{Self}` does not implement `Region`",
     note = "a region is passed by its holder: an `Arc<Umem<..>>` itself, or `&umem` of an `Umem`; not `&arc`"
 )]
 #[expect(clippy::len_without_is_empty, reason = "a region is never empty")]

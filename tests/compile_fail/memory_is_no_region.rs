@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Memory that nobody has pinned is no region.
+
+use pinned_sgl::iommu::{Mapping, Prot};
+use pinned_sgl_mock::Iommu;
+use pinned_sgl::Iova;
+
+fn mistake(memory: &Vec<u8>, iommu: &Iommu) {
+    let _ = Mapping::map(memory, iommu, Iova::new(0x1000), Prot::READ);
+}
+
+fn main() {}
