@@ -28,7 +28,10 @@ use std::process::{Command, Stdio};
 use std::{env, fs::File, os::fd::OwnedFd, path::PathBuf};
 
 fn program() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_inspect"))
+    let mut program = Command::new(env!("CARGO_BIN_EXE_inspect"));
+    // Lines are as long as they want to be.
+    program.env_remove("COLUMNS");
+    program
 }
 
 /// What a run of the program leaves behind.

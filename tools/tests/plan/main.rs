@@ -15,6 +15,7 @@ mod batch;
 mod golden;
 mod oracle;
 mod random;
+mod trace;
 mod vectors;
 
 use serde_json::Value;
@@ -23,7 +24,10 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 fn program() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_plan"))
+    let mut program = Command::new(env!("CARGO_BIN_EXE_plan"));
+    // Lines are as long as they want to be.
+    program.env_remove("COLUMNS");
+    program
 }
 
 /// What a run of the planner leaves behind.

@@ -41,6 +41,20 @@ OUTPUT
     tiles           [[iova, phys, page_size, count, kind], ...]: the map calls of an
                     IOMMU, or instead tiles_error: why there are none
 
+TRACE
+  --trace reads text as /sys/kernel/tracing/trace, trace-cmd report and perf script
+  write it. Lines without an event are skipped, and counted. Record with one of
+    echo 1 > /sys/kernel/tracing/events/iommu/enable; cat /sys/kernel/tracing/trace
+    perf record -a -e iommu:map,iommu:unmap; perf script
+  Everything that was mapped is counted, also what was unmapped later; the events do
+  not say in which domain. --page-sizes are those of the domain. A mapping has no
+  larger pages because of, as --json says it,
+    length   it holds no whole page of that size
+    iova     its memory begins at such a page, its IOVA inside of one
+    memory   its IOVA begins at such a page, its memory inside of one
+    both     they begin inside of such pages, at different distances
+    domain   the domain has no larger page; fits is the largest that one could use
+
 BATCH
   --batch answers one JSON request a line with one JSON line, in order:
     {\"runs\":[\"10+4\",\"20\"],\"page_shift\":12,\"offset\":0,\"length\":16384,
@@ -49,6 +63,11 @@ BATCH
   line. Numbers are integers or hex strings (\"0x1000\"); page_sizes is a bitmap. A
   bad request is answered with {\"error\": ...} and does not end the batch. Blank
   lines get no answer. A line has at most 64 MiB.
+
+EXAMPLES
+  printf '10+4\\n20\\n' | plan --iova 2M -         what a device sees of five pages
+  plan --max-seg 64K --boundary 4G --json runs.txt
+  perf script | plan --trace - --page-sizes 4K,2M
 
 EXIT STATUS
   0 if there is an answer (a batch: even if some of its requests were bad),
@@ -95,7 +114,7 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "json")]
     pub(crate) all: bool,
 
-    /// Refuse to list more segments, blocks or tiles than this
+    /// Refuse to list more segments, blocks, tiles or mappings than this
     #[arg(long, value_name = "N", default_value = "1M", value_parser = number)]
     pub(crate) max_entries: u64,
 
@@ -105,15 +124,22 @@ pub(crate) struct Args {
     ])]
     pub(crate) batch: bool,
 
+    /// Read the map and unmap events of IOMMUs that a kernel has recorded, and say what they make:
+    /// runs, page table entries, bytes of list, and why pages are not larger. - is standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = [
+        "file", "batch", "offset", "length", "iova", "max_seg", "boundary",
+    ])]
+    pub(crate) trace: Option<PathBuf>,
+
     /// The file to read; - is standard input, which --batch reads if there is no file
-    #[arg(value_name = "FILE", required_unless_present = "batch")]
+    #[arg(value_name = "FILE", required_unless_present_any = ["batch", "trace"])]
     file: Option<PathBuf>,
 }
 
 impl Args {
     /// The file to read, unless it is standard input.
     pub(crate) fn file(&self) -> Option<&PathBuf> {
-        self.file.as_ref().filter(|file| file.as_os_str() != "-")
+        self.trace.as_ref().or(self.file.as_ref()).filter(|file| file.as_os_str() != "-")
     }
 
     /// The size of the pages of the list.

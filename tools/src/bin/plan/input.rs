@@ -7,7 +7,7 @@ use pinned_sgl::{AllocError, BuildError, Heap, PageSize, Sgl, SglBuilder};
 use std::{fmt, io, io::BufRead};
 
 /// The bytes of the longest line: files without lines, such as `/dev/zero`, are not read into memory.
-const LONGEST: u64 = 64 << 10;
+pub(crate) const LONGEST: u64 = 64 << 10;
 
 /// Why a file is not a list of runs.
 #[derive(Debug)]
@@ -20,6 +20,14 @@ pub(crate) enum InputError {
     Build(BuildError),
     /// There is no memory for the list.
     Memory(AllocError),
+}
+
+impl InputError {
+    pub(crate) fn too_long(line: u64) -> Self {
+        let (column, found) = (1, "a longer one".to_owned());
+        let unexpected = Unexpected { column, expected: "a line of at most 64 KiB", found };
+        Self::Line { line, unexpected }
+    }
 }
 
 impl fmt::Display for InputError {
@@ -45,11 +53,7 @@ pub(crate) fn read_runs(mut input: impl BufRead, page: PageSize) -> Result<Sgl<H
         line = line.saturating_add(1);
         match lines::read(&mut input, &mut bytes, LONGEST).map_err(InputError::Read)? {
             Line::End => break,
-            Line::TooLong => {
-                let (column, found) = (1, "a longer one".to_owned());
-                let unexpected = Unexpected { column, expected: "a line of at most 64 KiB", found };
-                return Err(InputError::Line { line, unexpected });
-            }
+            Line::TooLong => return Err(InputError::too_long(line)),
             Line::Whole => {}
         }
         let pushed = match run_of(&bytes) {

@@ -15,7 +15,7 @@ impl Serialize for Kind {
 }
 
 /// An iterator that is written as an array.
-struct Array<I>(I);
+pub(crate) struct Array<I>(pub(crate) I);
 
 impl<I> Serialize for Array<I>
 where

@@ -19,14 +19,19 @@ mod notation;
 mod number;
 mod request;
 mod table;
+mod trace;
+#[path = "../../width.rs"]
+mod width;
 
 use answer::{Plan, PlanError};
 use args::Args;
 use batch::BatchError;
 use clap::Parser;
+use pinned_sgl::granule::BlockError;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, StdoutLock, Write};
 use std::process::ExitCode;
+use trace::Trace;
 
 /// Why the program ends without an answer.
 enum Failure {
@@ -86,6 +91,9 @@ fn run(args: &Args) -> Result<(), Failure> {
             BatchError::Write(error) => Failure::Output(error),
         });
     }
+    if args.trace.is_some() {
+        return run_trace(args, input, &name, out);
+    }
     let sgl = input::read_runs(input, args.page_size())
         .map_err(|error| Failure::Bad(format!("{name}{error}")))?;
     let plan = Plan::new(&sgl, args.view())?;
@@ -101,5 +109,32 @@ fn run(args: &Args) -> Result<(), Failure> {
     // Colours reach a terminal and nothing else.
     let mut out = BufWriter::new(anstream::AutoStream::auto(out));
     table::write(&mut out, &plan, args.all)?;
+    Ok(out.flush()?)
+}
+
+/// Answers what a recording asks.
+fn run_trace(
+    args: &Args,
+    input: impl BufRead,
+    name: &str,
+    out: StdoutLock<'static>,
+) -> Result<(), Failure> {
+    let (page, sizes) = (args.page_size(), args.view().page_sizes);
+    if sizes.is_empty() {
+        return Err(PlanError::Blocks(BlockError::NoPageSizes).into());
+    }
+    let trace =
+        Trace::read(input, page, sizes).map_err(|error| Failure::Bad(format!("{name}{error}")))?;
+    if args.json || args.all {
+        trace.check_entries(args.max_entries)?;
+    }
+    if args.json {
+        let mut out = BufWriter::new(out);
+        serde_json::to_writer(&mut out, &trace).map_err(io::Error::from)?;
+        writeln!(out)?;
+        return Ok(out.flush()?);
+    }
+    let mut out = BufWriter::new(anstream::AutoStream::auto(out));
+    trace::table::write(&mut out, &trace, args.all)?;
     Ok(out.flush()?)
 }

@@ -2,6 +2,7 @@
 //! The answer as tables, for people.
 
 use crate::answer::Plan;
+use crate::width;
 use anstyle::{AnsiColor, Style};
 use pinned_sgl::PageSize;
 use std::fmt;
@@ -19,24 +20,34 @@ pub(crate) fn write(out: &mut impl Write, plan: &Plan<'_>, all: bool) -> io::Res
     let (sgl, window, view) = (plan.sgl, &plan.window, &plan.view);
     let (pages, runs) = (counted(sgl.page_count(), "page"), counted(sgl.run_count(), "run"));
     let (page, bytes) = (sgl.page_size(), Bytes(sgl.byte_len()));
-    writeln!(out, "{TITLE}{pages} of {page} in {runs}: {bytes}{TITLE:#}")?;
-    let (bytes, offset, iova) = (Bytes(window.len()), window.offset(), view.iova);
-    write!(out, "the device sees {bytes} from offset {offset:#x}, at IOVA {iova}")?;
-    writeln!(out, ", with pages of {}", view.page_sizes)?;
+    let mut tables = Tables::new(out, all);
+    tables.prose(format_args!("{TITLE}{pages} of {page} in {runs}: {bytes}{TITLE:#}\n"))?;
+    let (bytes, offset, iova, sizes) =
+        (Bytes(window.len()), window.offset(), view.iova, view.page_sizes);
+    tables.prose(format_args!(
+        "the device sees {bytes} from offset {offset:#x}, at IOVA {iova}, with pages of {sizes}\n"
+    ))?;
 
-    let mut tables = Tables { out, rows: if all { usize::MAX } else { ROWS } };
     tables.runs(plan)?;
     tables.segments(plan)?;
     tables.blocks(plan)?;
     tables.tiles(plan)
 }
 
-struct Tables<'a, W> {
+/// Tables, one below the other, as wide as the terminal at most.
+pub(crate) struct Tables<'a, W> {
     out: &'a mut W,
     rows: usize,
+    columns: usize,
 }
 
-impl<W: Write> Tables<'_, W> {
+impl<'a, W: Write> Tables<'a, W> {
+    /// Shows `all` rows of each, or the first.
+    pub(crate) fn new(out: &'a mut W, all: bool) -> Self {
+        let rows = if all { usize::MAX } else { ROWS };
+        Self { out, rows, columns: width::columns() }
+    }
+
     fn runs(&mut self, plan: &Plan<'_>) -> io::Result<()> {
         let (count, shift) = (plan.sgl.run_count(), plan.sgl.page_size().shift());
         self.title(format_args!("Runs: {count}"))?;
@@ -96,58 +107,65 @@ impl<W: Write> Tables<'_, W> {
         self.table(["IOVA", "physical", "page size", "count", "bytes"], rows, count)
     }
 
-    fn title(&mut self, title: fmt::Arguments<'_>) -> io::Result<()> {
-        writeln!(self.out, "\n{TITLE}{title}{TITLE:#}")
+    pub(crate) fn title(&mut self, title: fmt::Arguments<'_>) -> io::Result<()> {
+        self.prose(format_args!("\n{TITLE}{title}{TITLE:#}\n"))
     }
 
-    fn none(&mut self, reason: fmt::Arguments<'_>) -> io::Result<()> {
-        writeln!(self.out, "  {NONE}{reason}{NONE:#}")
+    pub(crate) fn none(&mut self, reason: fmt::Arguments<'_>) -> io::Result<()> {
+        self.prose(format_args!("  {NONE}{reason}{NONE:#}\n"))
+    }
+
+    /// Writes lines, broken between words.
+    pub(crate) fn prose(&mut self, text: fmt::Arguments<'_>) -> io::Result<()> {
+        self.out.write_all(width::wrap(&text.to_string(), self.columns).as_bytes())
     }
 
     /// Writes a table of `total` rows. They are made twice, once for their widths, rather than kept.
-    fn table<const N: usize>(
+    /// Columns are aligned to the right, or to the left under a head that begins with `<`.
+    pub(crate) fn table<const N: usize>(
         &mut self,
         heads: [&str; N],
         rows: impl Iterator<Item = [String; N]> + Clone,
         total: u64,
     ) -> io::Result<()> {
         let rows = rows.take(self.rows);
+        let left = heads.map(|head| head.starts_with('<'));
+        let heads = heads.map(|head| head.trim_start_matches('<'));
         let mut widths = heads.map(str::len);
         let mut shown = 0u64;
         for row in rows.clone() {
             shown = shown.saturating_add(1);
             for (width, cell) in widths.iter_mut().zip(&row) {
-                *width = cell.len().max(*width);
+                *width = cell.chars().count().max(*width);
             }
         }
-        write!(self.out, "{HEAD}")?;
-        self.row(&heads, &widths)?;
-        writeln!(self.out, "{HEAD:#}")?;
+        let line = |cells: &mut dyn Iterator<Item = &str>| {
+            let mut line = String::new();
+            for ((cell, width), left) in cells.zip(&widths).zip(left) {
+                let padding = " ".repeat(width.saturating_sub(cell.chars().count()));
+                let (before, behind) = if left { ("", &*padding) } else { (&*padding, "") };
+                line.extend(["  ", before, cell, behind]);
+            }
+            width::cut(line.trim_end(), self.columns)
+        };
+        writeln!(self.out, "{HEAD}{}{HEAD:#}", line(&mut heads.into_iter()))?;
         for row in rows {
-            self.row(&row, &widths)?;
-            writeln!(self.out)?;
+            writeln!(self.out, "{}", line(&mut row.iter().map(String::as_str)))?;
         }
         match total.saturating_sub(shown) {
             0 => Ok(()),
             more => writeln!(self.out, "  {HEAD}... and {more} more (--all shows them){HEAD:#}"),
         }
     }
-
-    fn row(&mut self, cells: &[impl AsRef<str>], widths: &[usize]) -> io::Result<()> {
-        for (cell, width) in cells.iter().zip(widths) {
-            write!(self.out, "  {:>width$}", cell.as_ref())?;
-        }
-        Ok(())
-    }
 }
 
 /// `1 run`, `2 runs`.
-fn counted(count: u64, what: &str) -> String {
+pub(crate) fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Bytes in the largest unit that they reach: exactly, or with one decimal, rounded down.
-struct Bytes(u64);
+pub(crate) struct Bytes(pub(crate) u64);
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
