@@ -10,7 +10,7 @@ use pinned_sgl::{AllocError, Storage};
 #[cfg(not(pinned_sgl_kbuild))]
 pub type Store = pinned_sgl::Heap;
 #[cfg(pinned_sgl_kbuild)]
-pub type Store = pinned_sgl::kernel::Pieces;
+pub type Store = pinned_sgl::kernel::Kmalloc;
 
 #[cfg(not(pinned_sgl_kbuild))]
 pub fn store() -> Store {
