@@ -11,6 +11,40 @@ use core::{fmt, ops::Range};
 /// Memory that stays where it is while it is attached: an `Umem`, or whatever else
 /// keeps that promise (a buffer of another driver, guest memory that is never moved).
 ///
+/// # Regions of several types
+///
+/// One address space holds regions that have nothing in common but this trait as `dyn Region`, or as
+/// `dyn CpuRegion` if the CPU is to read and write there, too. What they have in common is where their
+/// lists are stored, and how copying fails.
+///
+/// ```
+/// use pinned_sgl::iommu::{HeapIoas, Placement, Prot};
+/// use pinned_sgl_mock::{Area, BusError, Iommu, Memory, Process};
+/// use pinned_sgl::umem::{Account, CpuRegion, PinFlags, PinRequest, Umem, Unaccounted, UserRange};
+/// use pinned_sgl::{Heap, Iova, PageSizes, UserAddr};
+/// use std::sync::Arc;
+///
+/// type AnyRegion = dyn CpuRegion<Storage = Heap, AccessError = BusError> + Send + Sync;
+///
+/// let memory = Memory::with_frames(64);
+/// let process = Arc::new(Process::new(&memory));
+/// let range = UserRange::new(UserAddr::new(0x10_0000), 0x4000)?;
+/// process.map(range, Area::read_write())?;
+/// let request = || PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
+/// let counted = Umem::pin(process.clone(), Arc::new(Account::new(16)), request())?;
+/// let free = Umem::pin(process, &Unaccounted, request())?;
+///
+/// let mut space = HeapIoas::<Arc<AnyRegion>, Arc<Iommu>>::new();
+/// space.attach(Arc::new(memory.iommu(PageSizes::SIZE_4K)))?;
+/// let prot = Prot::READ | Prot::WRITE;
+/// space.map(Placement::At(Iova::new(0x1000)), Arc::new(counted), prot)?;
+/// space.map(Placement::At(Iova::new(0x5000)), Arc::new(free), prot)?;
+/// space.write(Iova::new(0x4ffe), b"from one to the other")?;
+/// # drop(space);
+/// # memory.assert_no_leak();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Implementation safety
 ///
 /// - the frames of [`sgl`](Self::sgl) are the memory of the region, whole pages, each of the
