@@ -107,7 +107,7 @@ pub(super) fn check<D: Domain + ?Sized>(
 /// # Safety
 ///
 /// The memory of the window is attached, for writing if `prot` has [`Prot::WRITE`], and stays so until
-/// it was [removed](remove) and flushed; for ever after a breach, or if this unwinds.
+/// it was [uninstalled](uninstall) and flushed; for ever after a breach, or if this unwinds.
 pub(super) unsafe fn install<D: Domain + ?Sized, S: Storage>(
     domain: &D,
     window: Window<'_, S>,
@@ -206,21 +206,37 @@ unsafe fn roll_back<D: Domain + ?Sized, S: Storage>(
     }
     let breach = IovaRange::new(iova, mapped).unwrap_or(IovaRange::ALL);
     let window = window.window(0, mapped).map_err(|_| Breach::new(breach))?;
-    let mut gather = pin!(D::Gather::default());
     // SAFETY: "the window was installed ..": these bytes were reported to the caller, and end where a
     // call of `map` ended, or a page of its last tile.
-    let removed = unsafe { remove(domain, &window, iova, gather.as_mut()) };
+    unsafe { uninstall(domain, &window, iova) }
+}
+
+/// Unmaps `window`, which is mapped at `iova`, and flushes.
+///
+/// # Safety
+///
+/// As [`uninstall_into`].
+pub(super) unsafe fn uninstall<D: Domain + ?Sized, S: Storage>(
+    domain: &D,
+    window: &Window<'_, S>,
+    iova: Iova,
+) -> Result<(), Breach> {
+    let mut gather = pin!(D::Gather::default());
+    // SAFETY: "the window was installed by the caller and has not been uninstalled since, as one or as
+    // part of a larger one that the domain can cut where this one begins and ends": as the caller
+    // promises.
+    let uninstalled = unsafe { uninstall_into(domain, window, iova, gather.as_mut()) };
     domain.flush(gather);
-    removed
+    uninstalled
 }
 
 /// Unmaps `window`, which is mapped at `iova`; what the hardware may remember goes into `gather`.
 ///
 /// # Safety
 ///
-/// The window was [installed](install) by the caller and has not been removed since, as one or as part
+/// The window was [installed](install) by the caller and has not been uninstalled since, as one or as part
 /// of a larger one that the domain can cut where this one begins and ends.
-pub(super) unsafe fn remove<D: Domain + ?Sized, S: Storage>(
+pub(super) unsafe fn uninstall_into<D: Domain + ?Sized, S: Storage>(
     domain: &D,
     window: &Window<'_, S>,
     iova: Iova,

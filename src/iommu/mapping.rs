@@ -15,7 +15,6 @@ use core::{
     fmt,
     mem::ManuallyDrop,
     ops::{Deref, Range},
-    pin::pin,
     ptr,
 };
 
@@ -117,8 +116,8 @@ where
         let region = attachment.region();
         let mapped = match region.window(range.clone()) {
             // SAFETY: "the memory of the window is attached, for writing if `prot` has `WRITE`, and
-            // stays so until it was removed and flushed; for ever after a breach, or if this unwinds":
-            // by `attachment`, which is released behind a removal only, and leaked otherwise.
+            // stays so until it was uninstalled and flushed; for ever after a breach, or if this unwinds":
+            // by `attachment`, which is released behind an uninstall only, and leaked otherwise.
             Ok(window) => unsafe { entries::install(&*domain, window, iova, prot) },
             Err(error) => Err(MapErrorKind::Window(error).into()),
         };
@@ -231,11 +230,11 @@ where
     pub fn unmap(self) -> Result<(U, D), UnmapError<U, D>> {
         let this = ManuallyDrop::new(self);
         // SAFETY: "called once, at the end": `this` is neither used nor dropped again.
-        let removed = unsafe { this.remove() };
+        let uninstalled = unsafe { this.uninstall() };
         // SAFETY: each field is read once, and `this` is not used again.
         let (attachment, domain) =
             unsafe { (ptr::read(&raw const *this.attachment), ptr::read(&raw const *this.domain)) };
-        match removed {
+        match uninstalled {
             // SAFETY: "the device cannot reach the memory any more, through no cache of translations
             // either": what was mapped under this attachment has been unmapped and flushed.
             Ok(()) => Ok((unsafe { attachment.release() }, domain)),
@@ -248,17 +247,14 @@ where
     /// # Safety
     ///
     /// Called once, at the end.
-    unsafe fn remove(&self) -> Result<(), Breach> {
+    unsafe fn uninstall(&self) -> Result<(), Breach> {
         let domain = &**self.domain;
         let window = self.window().map_err(|_| Breach::new(self.range()))?;
-        let mut gather = pin!(<D::Target as Domain>::Gather::default());
-        // SAFETY: "the window was installed by the caller and has not been removed since, as one or as
+        // SAFETY: "the window was installed by the caller and has not been uninstalled since, as one or as
         // part of a larger one that the domain can cut where this one begins and ends": by the
         // invariant, as `cut_fault` asks the domain before a mapping is cut, and as the caller promises
         // that this is the first call.
-        let removed = unsafe { entries::remove(domain, &window, self.iova, gather.as_mut()) };
-        domain.flush(gather);
-        removed
+        unsafe { entries::uninstall(domain, &window, self.iova) }
     }
 }
 
@@ -383,12 +379,12 @@ where
 {
     fn drop(&mut self) {
         // SAFETY: "called once, at the end": the value is being dropped.
-        let removed = unsafe { self.remove() };
+        let uninstalled = unsafe { self.uninstall() };
         // SAFETY: neither field is used again.
         let (attachment, domain) = unsafe {
             (ManuallyDrop::take(&mut self.attachment), ManuallyDrop::take(&mut self.domain))
         };
-        match removed {
+        match uninstalled {
             // SAFETY: "the device cannot reach the memory any more, through no cache of translations
             // either": what was mapped under this attachment has been unmapped and flushed.
             Ok(()) => drop(unsafe { attachment.release() }),

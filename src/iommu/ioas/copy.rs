@@ -78,14 +78,4 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
         });
         parts.flatten()
     }
-
-    /// Whether memory is mapped at every address of `range`; the first at which none is, if not.
-    pub(super) fn check_mapped(&self, range: IovaRange) -> Result<(), Iova> {
-        let mut next = Some(range.first());
-        while let Some(iova) = next.filter(|next| *next <= range.last()) {
-            let mapping = self.mapping_at(iova).ok_or(iova)?;
-            next = mapping.range.last().checked_add(1);
-        }
-        Ok(())
-    }
 }

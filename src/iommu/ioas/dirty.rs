@@ -31,7 +31,7 @@ where
     pub fn set_dirty_tracking(&mut self, on: bool) -> Result<(), IoasError<D::Error>> {
         let starts = on && self.tracking.is_none();
         if starts {
-            self.domains.iter().try_for_each(|(_, domain)| self.forget_dirty(domain))?;
+            self.domains.iter().try_for_each(|(_, domain)| self.clear_dirty(domain))?;
         }
         let mut domains = self.domains.iter();
         let failure =
@@ -59,7 +59,7 @@ where
     }
 
     /// Lets a domain forget what devices have written.
-    fn forget_dirty(&self, domain: &D) -> Result<(), IoasError<D::Error>> {
+    fn clear_dirty(&self, domain: &D) -> Result<(), IoasError<D::Error>> {
         let mut gather = pin!(<D::Target as Domain>::Gather::default());
         let outcome = self.mappings(IovaRange::ALL).try_for_each(|mapping| {
             domain.read_dirty(mapping.range(), true, gather.as_mut(), |_| ())

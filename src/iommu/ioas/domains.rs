@@ -2,22 +2,17 @@
 //! The domains of an [`Ioas`]: each has every mapping. Attaching one replays them, detaching one
 //! takes them all out again.
 
-use super::area::{Area, Mapped};
 use super::error::{IoasAttachError, IoasError};
+use super::install::{install, uninstall, PoisonOnUnwind};
 use super::space::Ioas;
 use super::store::IoasStore;
-use super::tree::{IovaTree, Node};
 use crate::iommu::domain::{Domain, DomainHolder};
-use crate::iommu::entries::{self, Breach, MapErrorKind, NotMapped};
+use crate::iommu::entries::{Breach, NotMapped};
 use crate::iommu::range::IovaRange;
 use crate::page_size::{PageSize, PageSizes};
 use crate::store::{Slab, Slabs};
-use crate::umem::{Region as _, RegionExt as _, RegionHolder};
-use core::{
-    fmt,
-    marker::PhantomData,
-    pin::{pin, Pin},
-};
+use crate::umem::RegionHolder;
+use core::{fmt, marker::PhantomData};
 
 /// Names a domain of one address space, for as long as it is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -110,7 +105,7 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
             if breach {
                 self.areas.for_each_mut(range, |_, area| leaked = area.poison());
             }
-            let kind = match self.withdraw_before(&*domain, range) {
+            let kind = match self.uninstall_before(&*domain, range) {
                 Ok(()) => kind.into(),
                 Err(breach) => IoasError::Breach(breach),
             };
@@ -118,7 +113,7 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
             return Err(failed(kind, Some(range), domain));
         }
         self.domains.push(domain).map_err(|domain| {
-            let kind = match self.withdraw(&*domain, IovaRange::ALL) {
+            let kind = match self.uninstall_from(&*domain, IovaRange::ALL) {
                 Ok(()) => IoasError::OutOfMemory,
                 Err(breach) => IoasError::Breach(breach),
             };
@@ -151,9 +146,9 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
             let Some(mapped) = area.memory() else {
                 return Ok(());
             };
-            // SAFETY: "the memory is attached, for writing if it is mapped for that, until it was removed
+            // SAFETY: "the memory is attached, for writing if it is mapped for that, until it was uninstalled
             // and flushed; for ever after a breach, or if this unwinds": the attachment is let go only
-            // behind a removal from all domains, of which the caller makes this one; otherwise the
+            // behind an uninstall from all domains, of which the caller makes this one; otherwise the
             // area is poisoned, which leaks it.
             unsafe { install(domain, range, mapped) }.map_err(|failure| (range, failure))
         });
@@ -174,26 +169,26 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     pub fn detach(&mut self, id: DomainId) -> Result<D, IoasError<D::Error>> {
         self.keep_dirty(id);
         let domain = self.domains.remove(id).ok_or(IoasError::NoSuchDomain)?;
-        let withdrawn = self.withdraw(&*domain, IovaRange::ALL);
-        withdrawn.map(|()| domain).map_err(IoasError::Breach)
+        let uninstalled = self.uninstall_from(&*domain, IovaRange::ALL);
+        uninstalled.map(|()| domain).map_err(IoasError::Breach)
     }
 
-    /// Unmaps in one domain all mappings that overlap `range`, in which all of them are mapped, and
+    /// Unmaps in one domain, in which all of them are mapped, all mappings that overlap `range`, and
     /// flushes once. After a breach, the mapping is poisoned; those behind it are unmapped all the same.
-    fn withdraw(&mut self, domain: &D::Target, range: IovaRange) -> Result<(), Breach> {
-        // SAFETY: "that was installed in the domain and has not been removed since": by `replay`, or
+    fn uninstall_from(&mut self, domain: &D::Target, range: IovaRange) -> Result<(), Breach> {
+        // SAFETY: "that was installed in the domain and has not been uninstalled since": by `replay`, or
         // while the domain was attached; "areas were cut only where the domain can cut": `check_cut`
         // asks all domains; "which can also be done where `range` begins and ends": no area lies across.
-        unsafe { remove_all(domain, &mut self.areas, range) }
+        unsafe { uninstall(domain, &mut self.areas, range) }
     }
 
     /// The same for all mappings before `range`.
-    fn withdraw_before(&mut self, domain: &D::Target, range: IovaRange) -> Result<(), Breach> {
+    fn uninstall_before(&mut self, domain: &D::Target, range: IovaRange) -> Result<(), Breach> {
         let Some(last) = range.first().checked_sub(1) else {
             return Ok(());
         };
         let before = IovaRange::inclusive(crate::Iova::new(0), last);
-        self.withdraw(domain, before.map_err(|_| Breach::new(range))?)
+        self.uninstall_from(domain, before.map_err(|_| Breach::new(range))?)
     }
 
     /// The attached domains, the latest first.
@@ -223,140 +218,5 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
         self.domains.iter().fold(all, |common, (_, domain)| {
             common.and_then(|common| common.intersection(&domain.aperture()))
         })
-    }
-}
-
-/// Maps the memory of an area at `range` in a domain.
-///
-/// # Safety
-///
-/// The memory is attached, for writing if it is mapped for that, until it was removed and flushed; for
-/// ever after a breach, or if this unwinds.
-pub(super) unsafe fn install<U, D>(
-    domain: &D,
-    range: IovaRange,
-    mapped: &Mapped<U>,
-) -> Result<(), NotMapped<D::Error>>
-where
-    U: RegionHolder,
-    D: Domain + ?Sized,
-{
-    let region = mapped.attachment.region();
-    let bytes = mapped.bytes(range, range).ok_or(NotMapped::breach(Breach::new(range)))?;
-    let window = region.window(bytes).map_err(MapErrorKind::Window)?;
-    // SAFETY: "the memory of the window is attached, for writing if `prot` has `WRITE`, until ..": as the
-    // caller promises.
-    let installed = unsafe { entries::install(domain, window, range.first(), mapped.prot) };
-    let reached = installed.as_ref().map_or_else(NotMapped::was_reached, |()| true);
-    if reached && mapped.prot.contains(super::super::prot::Prot::WRITE) {
-        region.mark_dirty();
-    }
-    installed
-}
-
-/// Unmaps the memory of a whole area at `range` in a domain, and flushes.
-///
-/// # Safety
-///
-/// It was [installed](install) in the domain, and has not been removed since.
-pub(super) unsafe fn uninstall<U, D>(
-    domain: &D,
-    range: IovaRange,
-    mapped: &Mapped<U>,
-) -> Result<(), Breach>
-where
-    U: RegionHolder,
-    D: Domain + ?Sized,
-{
-    let mut gather = pin!(D::Gather::default());
-    // SAFETY: "it was installed in the domain ..": as the caller promises.
-    let removed = unsafe { remove(domain, range, range, mapped, gather.as_mut()) };
-    domain.flush(gather);
-    removed
-}
-
-/// Unmaps `part` of the memory of an area at `range` in a domain.
-///
-/// # Safety
-///
-/// It was [installed](install) in the domain, and has not been removed since; alone, or as a part of
-/// what the domain can cut where the part begins and ends.
-unsafe fn remove<U, D>(
-    domain: &D,
-    range: IovaRange,
-    part: IovaRange,
-    mapped: &Mapped<U>,
-    gather: Pin<&mut D::Gather>,
-) -> Result<(), Breach>
-where
-    U: RegionHolder,
-    D: Domain + ?Sized,
-{
-    let window = mapped.part(range, part).ok_or(Breach::new(part))?;
-    // SAFETY: "the window was installed by the caller and has not been removed since, as one or as part
-    // of a larger one that the domain can cut where this one begins and ends": as the caller promises.
-    unsafe { entries::remove(domain, &window, part.first(), gather) }
-}
-
-/// Unmaps in a domain what areas of memory have in `range`, then flushes once. An area of which the
-/// domain does not unmap that is poisoned, whole; the first breach is returned.
-///
-/// # Safety
-///
-/// That was [installed](install) in the domain and has not been removed since; areas were cut only
-/// where the domain can cut, which can also be done where `range` begins and ends.
-pub(super) unsafe fn remove_all<U, D, S>(
-    domain: &D,
-    areas: &mut IovaTree<Area<U>, S>,
-    range: IovaRange,
-) -> Result<(), Breach>
-where
-    U: RegionHolder,
-    D: Domain + ?Sized,
-    S: Slabs<Node<Area<U>>>,
-{
-    let guard = PoisonOnUnwind { areas, range };
-    let mut first = Ok(());
-    {
-        // Its end is the domain's code, too, and may unwind.
-        let mut gather = pin!(D::Gather::default());
-        guard.areas.for_each_mut(range, |whole, area| {
-            let (Some(mapped), Some(part)) = (area.memory(), whole.intersection(&range)) else {
-                return;
-            };
-            // SAFETY: "it was installed in the domain, and has not been removed since; alone, or as a part
-            // of what the domain can cut where the part begins and ends": as the caller promises of the
-            // areas and of the ends of the range.
-            if let Err(breach) = unsafe { remove(domain, whole, part, mapped, gather.as_mut()) } {
-                drop(area.poison());
-                first = first.and(Err(breach));
-            }
-        });
-        domain.flush(gather);
-    }
-    guard.defuse();
-    first
-}
-
-/// Poisons all areas that overlap `range` when it is dropped: where a domain did not come back from a
-/// call, nobody knows which of them devices reach.
-struct PoisonOnUnwind<'a, U: RegionHolder, S: Slabs<Node<Area<U>>>> {
-    areas: &'a mut IovaTree<Area<U>, S>,
-    range: IovaRange,
-}
-
-impl<U: RegionHolder, S: Slabs<Node<Area<U>>>> PoisonOnUnwind<'_, U, S> {
-    fn defuse(self) {
-        core::mem::forget(self);
-    }
-}
-
-impl<U: RegionHolder, S: Slabs<Node<Area<U>>>> Drop for PoisonOnUnwind<'_, U, S> {
-    fn drop(&mut self) {
-        self.areas.for_each_mut(self.range, |_, area| {
-            if area.memory().is_some() {
-                drop(area.poison());
-            }
-        });
     }
 }

@@ -2,7 +2,6 @@
 //! Mapping in an [`Ioas`]: at an address, or wherever there is room.
 
 use super::area::{Area, AreaKind, Mapped};
-use super::domains::{install, uninstall};
 use super::error::{IoasError, IoasMapError};
 use super::placement::{Alignment, Placement};
 use super::space::Ioas;
@@ -153,35 +152,5 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
             alignment = this.relaxed(sizes);
         }
         Err(none)
-    }
-
-    /// Maps memory at `range` in every domain, or in none. If there is no domain, one of the granule must
-    /// be able to take it.
-    fn install_everywhere(
-        &self,
-        range: IovaRange,
-        mapped: &Mapped<U>,
-    ) -> Result<(), NotMapped<D::Error>> {
-        if self.domains.is_empty() {
-            let window = mapped.window(range).ok_or(NotMapped::breach(Breach::new(range)))?;
-            let tiles = window.tiles(self.granule.into(), range.first());
-            tiles.map(drop).map_err(MapErrorKind::Tiles)?;
-        }
-        // SAFETY: "the memory is attached, for writing if it is mapped for that, until it was removed and
-        // flushed; for ever after a breach, or if this unwinds": the caller lets go of the attachment
-        // only behind a failure that is no breach, and keeps it here otherwise, or leaks it.
-        let install = |domain: &D| unsafe { install(&**domain, range, mapped) };
-        let mut domains = self.domains.iter();
-        let failure = domains.find_map(|(id, domain)| Some((id, install(domain).err()?)));
-        let Some((failed, mut failure)) = failure else {
-            return Ok(());
-        };
-        for (_, domain) in self.domains.iter().take_while(|(id, _)| *id != failed) {
-            // SAFETY: "it was installed in the domain, and has not been removed since": it was, above.
-            if let Err(breach) = unsafe { uninstall(&**domain, range, mapped) } {
-                failure = NotMapped { mapped: failure.mapped, ..NotMapped::breach(breach) };
-            }
-        }
-        Err(failure)
     }
 }

@@ -18,7 +18,9 @@
 //! | `domains` | the domains: attach with replay, detach |
 //! | `placement` | where a mapping goes |
 //! | `map` | mapping, at an address or anywhere |
-//! | `unmap` | unmapping whole mappings, and cutting them in two |
+//! | `install` | into the page tables of the domains, and out of them |
+//! | `unmap` | unmapping whole mappings, and parts of them |
+//! | `cut` | cutting a mapping in two, and where that can be done |
 //! | `reserve` | keeping mappings out of ranges |
 //! | `copy` | the same memory in another address space |
 //! | `cpu` | reading and writing memory by IOVA |
@@ -28,9 +30,11 @@
 mod area;
 mod copy;
 mod cpu;
+mod cut;
 mod dirty;
 mod domains;
 mod error;
+mod install;
 mod map;
 mod placement;
 mod reserve;

@@ -119,7 +119,8 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
         let Some((before, ..)) = found else {
             return Err(reservation);
         };
-        let Some(AreaKind::Reservation { next }) = self.areas.let_go(key).map(|area| area.kind)
+        let Some(AreaKind::Reservation { next }) =
+            self.areas.remove_kept(key).map(|area| area.kind)
         else {
             return Err(reservation);
         };

@@ -3,7 +3,7 @@
 
 use super::area::{Area, MappingRef};
 use super::dirty::Tracking;
-use super::domains::{remove_all, DomainLink, Domains};
+use super::domains::{DomainLink, Domains};
 use super::error::IoasError;
 use super::store::IoasStore;
 use super::tree::{InsertError, IovaTree, Node};
@@ -155,6 +155,16 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
         areas.filter_map(|(range, area)| Some(MappingRef { range, mapped: area.memory()? }))
     }
 
+    /// Whether memory is mapped at every address of `range`; the first at which none is, if not.
+    pub(super) fn check_mapped(&self, range: IovaRange) -> Result<(), Iova> {
+        let mut next = Some(range.first());
+        while let Some(iova) = next.filter(|next| *next <= range.last()) {
+            let mapping = self.mapping_at(iova).ok_or(iova)?;
+            next = mapping.range.last().checked_add(1);
+        }
+        Ok(())
+    }
+
     /// The ranges that cannot be used any more, in order: of those it is not known what devices reach.
     pub fn poisoned(&self) -> impl Iterator<Item = IovaRange> + '_ {
         let poisoned = |(range, area): (IovaRange, &Area<U>)| area.is_poisoned().then_some(range);
@@ -177,27 +187,6 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
             }
             InsertError::OutOfMemory { value } => (IoasError::OutOfMemory, value),
         })
-    }
-
-    /// Unmaps in all domains what is mapped in `range`, with one flush for each domain. Where a domain
-    /// does not do that, the whole mapping is poisoned; the first breach is returned.
-    ///
-    /// All domains can cut where the range begins and ends, if a mapping lies across.
-    pub(super) fn remove_everywhere(
-        &mut self,
-        range: IovaRange,
-    ) -> Result<(), super::super::entries::Breach> {
-        let Self { areas, domains, .. } = self;
-        let mut first = Ok(());
-        for (_, domain) in domains.iter() {
-            // SAFETY: "that was installed in the domain and has not been removed since": by the
-            // invariant, and the range is removed once from each domain, as the caller lets go of it
-            // afterwards; "areas were cut only where the domain can cut, which can also be done where
-            // `range` begins and ends": `check_cut` asks all domains, and so do the callers.
-            let removed = unsafe { remove_all(&**domain, areas, range) };
-            first = first.and(removed);
-        }
-        first
     }
 }
 

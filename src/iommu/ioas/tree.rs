@@ -385,7 +385,7 @@ impl<T, S: Slabs<Node<T>>> IovaTree<T, S> {
     }
 
     /// Takes out what is [kept](Self::keep) under `key`.
-    pub(crate) fn let_go(&mut self, key: u32) -> Option<T> {
+    pub(crate) fn remove_kept(&mut self, key: u32) -> Option<T> {
         self.slab.remove(key).map(|node| node.value)
     }
 

@@ -1,21 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Unmapping in an [`Ioas`]: whole mappings, as in the second version of vfio's type1 interface; and
-//! cutting a mapping in two beforehand, for the first.
+//! parts of them, for the first.
 
-use super::area::{Area, AreaKind, Mapped};
+use super::area::{Area, AreaKind};
 use super::error::IoasError;
 use super::space::Ioas;
 use super::store::IoasStore;
 use super::written::Written;
 use crate::addr::Iova;
 use crate::exact::Exact as _;
-use crate::iommu::domain::{Cuts, Domain as _, DomainHolder};
-use crate::iommu::edges::Edges;
-use crate::iommu::entries::MapErrorKind;
-use crate::iommu::prot::Prot;
+use crate::iommu::domain::DomainHolder;
 use crate::iommu::range::IovaRange;
-use crate::page_size::PageSizes;
-use crate::umem::{Attachment, RegionHolder, SharedHolder};
+use crate::umem::{RegionHolder, SharedHolder};
 
 impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     /// Unmaps all mappings in `range`, in every domain, with one flush for each; tells how many bytes
@@ -29,7 +25,7 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     /// everything else in the range is unmapped.
     pub fn unmap(&mut self, range: IovaRange) -> Result<u64, IoasError<D::Error>> {
         self.check_unmap(range, false)?;
-        self.take_out(range)
+        self.unmap_parts(range)
     }
 
     /// Whether there is something to unmap in `range`, and whether it can be; without looking at its
@@ -59,92 +55,29 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
 
     /// Unmaps what is mapped in `range`, whose edges can be cut where a mapping lies across, and lets go
     /// of it. No mapping lies across both.
-    fn take_out(&mut self, range: IovaRange) -> Result<u64, IoasError<D::Error>> {
-        let removed = self.remove_everywhere(range);
+    fn unmap_parts(&mut self, range: IovaRange) -> Result<u64, IoasError<D::Error>> {
+        let uninstalled = self.uninstall_everywhere(range);
         self.written.remove(range);
-        let bytes = self.let_go(range);
-        removed.map(|()| bytes).map_err(IoasError::Breach)
+        let bytes = self.release(range);
+        uninstalled.map(|()| bytes).map_err(IoasError::Breach)
     }
 
     /// Unmaps everything, in every domain, with one flush for each; tells how many bytes there were.
     /// What a domain does not unmap, against its contract, stays poisoned.
     pub fn unmap_all(&mut self) -> u64 {
-        let _ = self.remove_everywhere(IovaRange::ALL);
+        let _ = self.uninstall_everywhere(IovaRange::ALL);
         self.written = Written::NOTHING;
-        self.let_go(IovaRange::ALL)
+        self.release(IovaRange::ALL)
     }
 
     /// Lets go of all memory in `range`, which is mapped nowhere any more; returns its bytes.
-    fn let_go(&mut self, range: IovaRange) -> u64 {
-        let mut going = Going { space: self, next: Some(range.first()), range };
+    fn release(&mut self, range: IovaRange) -> u64 {
+        let mut releasing = Releasing { space: self, next: Some(range.first()), range };
         let mut bytes = 0u64;
-        while let Some(more) = going.one() {
+        while let Some(more) = releasing.next_mapping() {
             bytes = bytes.saturating_add(more);
         }
         bytes
-    }
-
-    /// The page table entry that has the address before `iova` and that at `iova`, if there is one in
-    /// any of `domains`; computed from the list, no page table is read. Of domains that cut anywhere,
-    /// only the smallest page counts if `may_split`.
-    pub(super) fn entry_across<'a>(
-        &self,
-        domains: impl Iterator<Item = &'a D> + Clone,
-        iova: Iova,
-        may_split: bool,
-    ) -> Option<IovaRange>
-    where
-        D: 'a,
-    {
-        let mapping = self.mapping_at(iova)?;
-        let window = mapping.mapped.window(mapping.range)?;
-        let start = mapping.range.first();
-        let offset = iova.checked_offset_from(start)?;
-        let mut around = Edges { below: offset, above: offset };
-        // An edge in one domain may lie inside an entry of another. Entries are aligned, so of two
-        // that overlap one lies in the other, and this ends after a step or two.
-        loop {
-            let mut wider = around;
-            for domain in domains.clone() {
-                let sizes = match domain.page_sizes() {
-                    sizes if may_split && domain.cuts() == Cuts::Anywhere => {
-                        sizes.smallest().map_or(sizes, PageSizes::from)
-                    }
-                    sizes => sizes,
-                };
-                wider.below = Edges::around(&window, sizes, start, wider.below).below;
-                wider.above = Edges::around(&window, sizes, start, wider.above).above;
-            }
-            if wider == around {
-                break;
-            }
-            around = wider;
-        }
-        let first = start.checked_add(around.below)?;
-        let last = start.checked_add(around.above.checked_sub(1)?)?;
-        IovaRange::inclusive(first, last).ok().filter(|entry| entry.first() < iova)
-    }
-
-    /// Cuts the mapping of `iova` in two right before it; nothing is unmapped. Where a mapping begins
-    /// there already, nothing changes. O(log n).
-    ///
-    /// It is never cut inside a page table entry: where a domain could split that, nothing makes it do
-    /// so, and both parts would share the entry. As long as there is no domain, it is cut between pages of
-    /// the [granule](Self::set_granule).
-    ///
-    /// # Errors
-    ///
-    /// [`IoasError::NotMapped`]; [`IoasError::CutsEntry`] with the nearest legal edges;
-    /// [`IoasError::EntryLimit`] or [`IoasError::OutOfMemory`]. Nothing has changed then.
-    pub fn split(&mut self, iova: Iova) -> Result<(), IoasError<D::Error>>
-    where
-        U: SharedHolder,
-    {
-        if self.mapping_at(iova).is_none() {
-            return Err(IoasError::NotMapped { iova });
-        }
-        self.check_cut(iova, false)?;
-        self.cut(iova)
     }
 
     /// As [`unmap`](Self::unmap), but where a mapping lies across an edge of the range, it is cut
@@ -174,79 +107,21 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
         if let Some(behind) = behind.filter(|_| inside.is_some()) {
             self.cut(behind)?;
         }
-        self.take_out(range)
-    }
-
-    /// Whether the mapping that lies across `iova`, if there is one, may be cut there.
-    fn check_cut(&self, iova: Iova, may_split: bool) -> Result<(), IoasError<D::Error>> {
-        let domains = self.domains.iter().map(|(_, domain)| domain);
-        let across = self.mapping_at(iova).filter(|mapping| mapping.range.first() < iova);
-        if let Some(mapping) =
-            across.filter(|_| domains.clone().any(|domain| domain.cuts() == Cuts::Never))
-        {
-            return Err(IoasError::CutsMapping { edge: iova, mapping: mapping.range });
-        }
-        let entry = match across {
-            Some(mapping) if self.domains.is_empty() && !iova.is_aligned(self.granule) => {
-                let first = iova.align_down(self.granule).max(mapping.range.first());
-                let last = Iova::new(iova.get() | self.granule.mask()).min(mapping.range.last());
-                IovaRange::inclusive(first, last).ok()
-            }
-            _ => self.entry_across(domains, iova, may_split),
-        };
-        entry.map_or(Ok(()), |entry| Err(IoasError::CutsEntry { edge: iova, entry }))
-    }
-
-    /// Cuts the mapping that lies across `iova`, if there is one.
-    fn cut(&mut self, iova: Iova) -> Result<(), IoasError<D::Error>>
-    where
-        U: SharedHolder,
-    {
-        let Some(mapping) = self.mapping_at(iova).filter(|mapping| mapping.range.first() < iova)
-        else {
-            return Ok(());
-        };
-        let (range, prot) = (mapping.range, mapping.prot());
-        if self.mappings >= self.entry_limit {
-            return Err(IoasError::EntryLimit { limit: self.entry_limit });
-        }
-        let offset = mapping.offset().plus(iova.get().minus(range.first().get()));
-        let attachment = Attachment::hold(mapping.region().clone(), prot.contains(Prot::WRITE))
-            .map_err(|(error, _)| IoasError::Map(MapErrorKind::Attach(error)))?;
-        let area = Area::mapped(Mapped { attachment, offset, prot });
-        let key = self.areas.key_of(iova).zip(iova.checked_sub(1));
-        let key = key.and_then(|(key, last)| self.areas.set_last(key, last).then_some(key));
-        let failure = match (key, IovaRange::inclusive(iova, range.last())) {
-            (Some(_), Ok(tail)) => self.place(tail, area).err(),
-            (None, _) | (_, Err(_)) => Some((IoasError::NotMapped { iova }, area)),
-        };
-        let Some((kind, area)) = failure else {
-            self.mappings = self.mappings.plus(1);
-            return Ok(());
-        };
-        if let Some(key) = key {
-            self.areas.set_last(key, range.last());
-        }
-        if let AreaKind::Mapped(mapped) = area.kind {
-            // SAFETY: "the device cannot reach the memory any more": through nothing that this attachment
-            // stands for: the entries belong to the mapping that was not cut, which is attached.
-            drop(unsafe { mapped.attachment.release() });
-        }
-        Err(kind)
+        self.unmap_parts(range)
     }
 }
 
 /// Memory that is let go, one mapping after the other. What belongs to others is dropped last, and may
 /// unwind: the mappings behind it go all the same.
-struct Going<'a, U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> {
+struct Releasing<'a, U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> {
     space: &'a mut Ioas<U, D, S>,
     next: Option<Iova>,
     range: IovaRange,
 }
 
-impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Going<'_, U, D, S> {
+impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Releasing<'_, U, D, S> {
     /// Lets go of what the next mapping has in the range; returns its bytes.
-    fn one(&mut self) -> Option<u64> {
+    fn next_mapping(&mut self) -> Option<u64> {
         let areas = &mut self.space.areas;
         loop {
             let key = areas.key_from(self.next?)?;
@@ -286,8 +161,8 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Going<'_, U, D, S> {
     }
 }
 
-impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Drop for Going<'_, U, D, S> {
+impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Drop for Releasing<'_, U, D, S> {
     fn drop(&mut self) {
-        while self.one().is_some() {}
+        while self.next_mapping().is_some() {}
     }
 }
