@@ -47,6 +47,7 @@
 //! | [`rdma`] | showing them to network cards: [`BlockTable`](rdma::BlockTable), [`MemoryRegion`](rdma::MemoryRegion) |
 //! | `contracts` | every promise that `unsafe` stands for: who keeps it, who relies on it, which test shows it |
 //! | `linux` | feature `linux`: really pinned memory of this process |
+//! | `kernel` | feature `kernel`: the same in the Linux kernel, and domains of its IOMMUs |
 //!
 //! Arrows between them point up this table only. Memory, processes, IOMMUs and devices for tests, which
 //! catch every mistake, are a crate of their own: `pinned-sgl-mock`.
@@ -80,7 +81,7 @@
 //! | `alloc` (default) | `Heap`, lists on the heap; without it lists live in a [`Pool`] lent by the caller |
 //! | `std` | the standard library: `Umem::pin_parallel` |
 //! | `linux` | `linux::Buffer`: memory pinned through io_uring, its frames read from the pagemap |
-//! | `kernel` | the Linux kernel's own pins, IOMMU domains and memory; compiled by Kbuild only |
+//! | `kernel` | the Linux kernel's own pins, IOMMU domains and memory; compiled by Kbuild, and by cargo documented only |
 //!
 //! The core is `no_std` and needs no allocator, no 128-bit arithmetic, no 64-bit division and no
 //! floating point, and compiles with a plain `rustc`. `unsafe` stands where a promise decides what a
@@ -119,7 +120,8 @@ pub mod contracts;
 mod exact;
 pub mod granule;
 pub mod iommu;
-#[cfg(feature = "kernel")]
+// Outside of a kernel there are signatures, to be read: see `kernel/names.rs`.
+#[cfg(all(feature = "kernel", any(pinned_sgl_kbuild, doc)))]
 pub mod kernel;
 #[cfg(all(feature = "linux", target_os = "linux"))]
 pub mod linux;

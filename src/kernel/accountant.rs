@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`MmAccountant`]: counts pages against `RLIMIT_MEMLOCK`, in one of the two counters of a process.
 
-use super::ffi;
+use super::{ffi, kernel};
 use crate::sync::{AtomicUsize, Ordering};
 use crate::umem::{Accountant, ChargeError};
 use core::{fmt, ptr};

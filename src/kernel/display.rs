@@ -3,7 +3,7 @@
 //! error of the kernel inside, which has none.
 #![forbid(unsafe_code)]
 
-use super::sg_table::DmaAddr;
+use super::{kernel, sg_table::DmaAddr};
 use crate::granule::{BlockError, LimitError, SegmentError, TileError};
 use crate::iommu::{Breach, IovaRange};
 use crate::sgl::{BuildError, RunError, WindowError};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`PagingDomain`]: an address space of the IOMMU that a driver fills by itself.
 
-use super::ffi;
+use super::{ffi, kernel};
 use crate::addr::{Iova, PhysAddr};
 use crate::exact::Exact as _;
 use crate::granule::Tile;

@@ -14,6 +14,7 @@
 //! | the kernel failed | what it answered |
 #![forbid(unsafe_code)]
 
+use super::kernel;
 use crate::granule::{LimitError, SegmentError, TileError};
 use crate::iommu::{
     Breach, CutError, CutErrorKind, DomainHolder, IoasAccessError, IoasAccessErrorKind,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The functions of `helpers.c`: see `helpers.h` for what they do.
 
+use super::kernel;
 use kernel::bindings::{
     device, dma_data_direction, iommu_domain, iommu_iotlb_gather, mm_struct, page, scatterlist,
     sg_table, task_struct,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The kernel's own pointers as holders.
 
+use super::kernel;
 use crate::umem::{Holder, SharedHolder};
 use kernel::alloc::KBox;
 use kernel::sync::{

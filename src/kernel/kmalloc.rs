@@ -3,6 +3,7 @@
 //! allocator.
 #![forbid(unsafe_code)]
 
+use super::kernel;
 use crate::iommu::{DomainHolder, Ioas};
 use crate::store::{Allocator, NoMemory, PieceSlab, Pieces};
 use crate::umem::RegionHolder;

@@ -26,10 +26,11 @@
 //!
 //! # How a driver takes the crate
 //!
-//! Kbuild compiles it: cargo alone cannot, because there is no crate `kernel` outside of a kernel's
-//! tree. The sources are the same, unmodified. Beside the driver lie this crate's `src/` as
-//! `pinned_sgl/`, and the crates `bitflags` 2 and `static_assertions` 1 in `vendor/`; its `Kbuild`
-//! says
+//! Kbuild compiles it: cargo cannot, because there is no crate `kernel` outside of a kernel's tree. With
+//! the feature `kernel`, cargo documents this module, in which the types of that crate are mere names,
+//! and compiles nothing of it. The sources are the same, unmodified. Beside the driver lie this crate's
+//! `src/` as `pinned_sgl/`, and the crates `bitflags` 2 and `static_assertions` 1 in `vendor/`; its
+//! `Kbuild` says
 //!
 //! ```make
 //! obj-m := driver.o
@@ -65,40 +66,26 @@
 //! does reading a page table, which waits for those who change it. Domains allocate under their lock, so
 //! that none may be used where memory is reclaimed.
 
-#[cfg(not(pinned_sgl_kbuild))]
-compile_error!(
-    "the feature `kernel` is compiled by Kbuild, in a Linux tree, and not by cargo: \
-     see src/kernel/mod.rs and examples/kernel/edu/"
-);
-
-#[cfg(pinned_sgl_kbuild)]
 mod accountant;
-#[cfg(pinned_sgl_kbuild)]
 mod display;
-#[cfg(pinned_sgl_kbuild)]
 mod domain;
-#[cfg(pinned_sgl_kbuild)]
 mod error;
-#[cfg(pinned_sgl_kbuild)]
 mod ffi;
-#[cfg(pinned_sgl_kbuild)]
 mod holder;
-#[cfg(pinned_sgl_kbuild)]
+#[cfg(not(pinned_sgl_kbuild))]
+#[path = "names.rs"]
+mod kernel;
 mod kmalloc;
-#[cfg(pinned_sgl_kbuild)]
 mod page_structs;
-#[cfg(pinned_sgl_kbuild)]
 mod pgtable;
-#[cfg(pinned_sgl_kbuild)]
 mod pin;
-#[cfg(pinned_sgl_kbuild)]
 mod pinned_pages;
-#[cfg(pinned_sgl_kbuild)]
 mod pinner;
-#[cfg(pinned_sgl_kbuild)]
 mod sg_table;
 
 #[cfg(pinned_sgl_kbuild)]
+use ::kernel;
+
 pub use self::{
     accountant::{Counter, MmAccountant},
     domain::{Gather, PagingDomain, RawDomain},

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A builder takes an array of page pointers, which is what the kernel's functions fill.
 
-use super::ffi;
 use super::pinner::PAGE;
+use super::{ffi, kernel};
 use crate::exact::Exact as _;
 use crate::sgl::{BuildError, MemoryKind, PageRun, ProviderId, SglBuilder};
 use crate::store::Storage;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`PgTableDomain`]: a page table that a driver keeps for hardware of its own, as GPUs have it.
 
+use super::kernel;
 use crate::addr::Iova;
 use crate::exact::Exact as _;
 use crate::granule::Tile;
@@ -46,11 +47,11 @@ unsafe impl<T: TlbFlush + ?Sized> TlbFlush for &T {
     }
 }
 
-/// A domain that is an [`IoPageTable`], in the format of Arm's 64-bit LPAE, and the flush of whoever
+/// A domain that is an `IoPageTable`, in the format of Arm's 64-bit LPAE, and the flush of whoever
 /// walks it: the firmware of a GPU, for one.
 ///
 /// Nobody walks the table until its owner tells the hardware where it is, by
-/// [`ttbr`](IoPageTable::ttbr); who does that promises that the hardware has stopped when the domain
+/// `ttbr()`; who does that promises that the hardware has stopped when the domain
 /// is dropped. One flush is asked for when memory was unmapped, over all of it, and one when it was
 /// mapped.
 ///
@@ -62,6 +63,11 @@ unsafe impl<T: TlbFlush + ?Sized> TlbFlush for &T {
 /// here, for all that changes or walks the table. Calls may sleep, and come from any threads but those
 /// that reclaim memory: tables are allocated under the lock, and charged to the memory cgroup of whoever
 /// maps.
+#[cfg(not(pinned_sgl_kbuild))]
+pub struct PgTableDomain<'a, T>(IoPageTable<'a, ARM64LPAES1>, T, Mutex<()>);
+
+/// The domain as a kernel has it: outside of one, its attributes are not known.
+#[cfg(pinned_sgl_kbuild)]
 #[pin_data]
 pub struct PgTableDomain<'a, T> {
     table: IoPageTable<'a, ARM64LPAES1>,

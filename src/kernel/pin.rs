@@ -2,7 +2,7 @@
 //! [`pin`]: what most drivers do with the parts of this module.
 #![forbid(unsafe_code)]
 
-use super::kmalloc::Kmalloc;
+use super::{kernel, kmalloc::Kmalloc};
 use crate::umem::{AccountantHolder, PinRequest, PinnerHolder, RunSlot, Umem};
 use core::ops::ControlFlow;
 use kernel::{

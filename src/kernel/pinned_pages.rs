@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`PinnedPages`]: pages that `pin_user_pages()` has pinned, on their way to a batch.
 
-use super::{ffi, page_structs::first_run};
+use super::{ffi, kernel, page_structs::first_run};
 use crate::exact::Exact as _;
 use crate::sgl::PageRun;
 use crate::umem::PinBatch;
@@ -87,7 +87,7 @@ impl<'a> PinnedPages<'a> {
         self.pages = mem::take(&mut self.pages).get_mut(count..).unwrap_or_default();
     }
 
-    /// Unpins the pages of a run, for [`Pinner::unpin`]: `unpin_user_page_range_dirty_lock()`. May
+    /// Unpins the pages of a run, for [`Pinner::unpin`](crate::umem::Pinner::unpin): `unpin_user_page_range_dirty_lock()`. May
     /// sleep.
     ///
     /// # Safety

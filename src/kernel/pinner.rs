@@ -2,7 +2,7 @@
 //! [`MmPinner`]: pins pages of a process through `pin_user_pages_fast()`, and copies to and from
 //! them.
 
-use super::{ffi, pinned_pages::PinnedPages};
+use super::{ffi, kernel, pinned_pages::PinnedPages};
 use crate::addr::UserAddr;
 use crate::page_size::PageSize;
 use crate::sgl::{MemoryKind, PageRun};

@@ -3,7 +3,7 @@
 //! device by the DMA API.
 
 use super::domain::raw_device;
-use super::ffi;
+use super::{ffi, kernel};
 use crate::granule::SegmentLimits;
 use crate::sgl::MemoryKind;
 use crate::umem::{Attachment, Region, RegionExt as _, RegionHolder};

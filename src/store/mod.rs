@@ -33,6 +33,6 @@ pub use storage::{is_piece_size, AllocError, Storage};
 #[cfg(feature = "alloc")]
 pub use {allocator::OnHeap, pieces::Heap};
 
-#[cfg(pinned_sgl_kbuild)]
+#[cfg(all(feature = "kernel", any(pinned_sgl_kbuild, doc)))]
 pub(crate) use allocator::{Allocator, NoMemory};
 pub(crate) use slab::NONE;
