@@ -267,7 +267,7 @@ impl Witness {
     /// All that was seen so far; it is forgotten then. For tests that provoke a violation.
     #[must_use]
     pub fn take(&self) -> Vec<Violation> {
-        core::mem::take(&mut lock(&self.state).seen)
+        std::mem::take(&mut lock(&self.state).seen)
     }
 
     /// Whether nothing was seen.

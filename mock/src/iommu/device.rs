@@ -62,7 +62,7 @@ impl<H: Deref<Target = Iommu>, B: Bus> Device<H, B> {
     pub fn read(&self, iova: Iova, bytes: &mut [u8]) -> Result<(), DmaFault> {
         let (mut at, mut rest) = (first_of(iova, bytes.len())?, bytes);
         while !rest.is_empty() {
-            let taken = core::mem::take(&mut rest);
+            let taken = std::mem::take(&mut rest);
             let done;
             (done, rest) = self.iommu.access(at, false, |phys, len| {
                 let (here, behind) = taken.split_at_mut(at_most(taken.len(), len));

@@ -264,7 +264,7 @@ impl<B: Bus> Nic<B> {
     pub fn invalidate(&self, key: Key) -> Result<(), NicFault> {
         let gone = {
             let mut state = lock(&self.state);
-            if core::mem::take(&mut state.breaks) {
+            if std::mem::take(&mut state.breaks) {
                 return Err(NicFault::Stuck { key });
             }
             state.regions.remove(&key).map(|region| region.forget())

@@ -138,7 +138,7 @@ impl Tlb {
     /// Forgets all pages that have an address of `range`. Calls `flushed` for each of those that were
     /// unmapped, and of which all addresses are flushed now: no hardware remembers it.
     pub(super) fn flush(&mut self, range: IovaRange, mut flushed: impl FnMut(Block)) {
-        for extent in core::mem::take(&mut self.unflushed) {
+        for extent in std::mem::take(&mut self.unflushed) {
             let inside = extent.inside(range);
             extent.blocks(inside.clone()).for_each(&mut flushed);
             for rest in [0..inside.start, inside.end..extent.count] {

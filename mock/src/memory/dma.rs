@@ -19,7 +19,7 @@ pub(super) fn parts(
 ) -> impl Iterator<Item = Option<(u64, usize, Range<usize>)>> {
     let bytes = 1u64 << shift;
     let mut done = 0usize;
-    core::iter::from_fn(move || {
+    std::iter::from_fn(move || {
         let left = len.checked_sub(done).filter(|left| *left != 0)?;
         let part = (|| {
             let at = start.checked_add(done as u64)?;

@@ -115,7 +115,7 @@ impl<T: Default> Sparse<T> {
     pub(super) fn made_in(&self, from: u64, to: u64) -> impl Iterator<Item = (u64, &T)> {
         let to = to.min(self.end);
         let mut next = from.max(self.first);
-        core::iter::from_fn(move || loop {
+        std::iter::from_fn(move || loop {
             let number = next;
             let place = self.place(number).filter(|_| number < to)?;
             let found = self.find(place);
