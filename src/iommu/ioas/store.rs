@@ -53,7 +53,8 @@ impl<'a, U: RegionHolder + 'a, D: DomainHolder + 'a> PoolIoas<'a, U, D> {
     ///
     /// ```
     /// use pinned_sgl::iommu::{DomainSlot, MappingSlot, PoolIoas};
-    /// # use pinned_sgl::{mock::{Iommu, Process}, umem::{Umem, Unaccounted}, Heap};
+    /// # use pinned_sgl::{umem::{Umem, Unaccounted}, Heap};
+    /// # use pinned_sgl_mock::{Iommu, Process};
     /// # type Region<'a> = &'a Umem<&'a Process, &'a Unaccounted, Heap>;
     /// let mut mappings = [const { MappingSlot::<Region<'_>>::new() }; 16];
     /// let mut domains = [const { DomainSlot::<&Iommu>::new() }; 2];
