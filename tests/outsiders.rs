@@ -345,6 +345,11 @@ fn names_of_others_lead_nowhere() {
     assert!(matches!(second.detach(id), Err(IoasError::NoSuchDomain)));
     first.detach(id).unwrap();
     assert!(matches!(first.detach(id), Err(IoasError::NoSuchDomain)));
+    // Nor does a stale one lead to the next domain, which is kept at the same place.
+    let next = first.attach(a.iommu("4K")).unwrap();
+    assert_ne!(next, id);
+    assert!(matches!(first.detach(id), Err(IoasError::NoSuchDomain)));
+    first.detach(next).unwrap();
     a.assert_idle();
     b.assert_idle();
 }

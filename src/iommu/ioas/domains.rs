@@ -6,6 +6,7 @@ use super::error::{IoasAttachError, IoasError};
 use super::install::{install, uninstall, PoisonOnUnwind};
 use super::space::Ioas;
 use super::store::IoasStore;
+use crate::exact::Exact as _;
 use crate::iommu::domain::{Domain, DomainHolder};
 use crate::iommu::entries::{Breach, NotMapped};
 use crate::iommu::range::IovaRange;
@@ -14,13 +15,14 @@ use crate::store::{Slab, Slabs};
 use crate::umem::RegionHolder;
 use core::{fmt, marker::PhantomData};
 
-/// Names a domain of one address space, for as long as it is attached.
+/// Names a domain of one address space, for as long as it is attached: no later one has the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct DomainId(u32);
+pub struct DomainId(u64);
 
 /// A domain and the next one in the list.
 pub struct DomainLink<D> {
     domain: D,
+    id: DomainId,
     next: Option<u32>,
 }
 
@@ -34,22 +36,29 @@ impl<D> fmt::Debug for DomainLink<D> {
 pub(super) struct Domains<D, S: Slabs<DomainLink<D>>> {
     links: S::Slab,
     first: Option<u32>,
+    /// How many domains there have been.
+    attached: u64,
     domains: PhantomData<D>,
 }
 
 impl<D, S: Slabs<DomainLink<D>>> Domains<D, S> {
     pub(super) const fn new_in(links: S::Slab) -> Self {
-        Self { links, first: None, domains: PhantomData }
+        Self { links, first: None, attached: 0, domains: PhantomData }
     }
 
-    /// The domains and their numbers.
+    /// The domains and their names.
     pub(super) fn iter(&self) -> impl Iterator<Item = (DomainId, &D)> + Clone {
+        self.links().map(|(_, link)| (link.id, &link.domain))
+    }
+
+    /// The domains and their keys.
+    fn links(&self) -> impl Iterator<Item = (u32, &DomainLink<D>)> + Clone {
         let mut next = self.first;
         core::iter::from_fn(move || {
             let key = next?;
             let link = self.links.get(key)?;
             next = link.next;
-            Some((DomainId(key), &link.domain))
+            Some((key, link))
         })
     }
 
@@ -58,18 +67,19 @@ impl<D, S: Slabs<DomainLink<D>>> Domains<D, S> {
     }
 
     fn push(&mut self, domain: D) -> Result<DomainId, D> {
-        let link = DomainLink { domain, next: self.first };
+        let id = DomainId(self.attached);
+        let link = DomainLink { domain, id, next: self.first };
         let key = self.links.insert(link).map_err(|link| link.domain)?;
         self.first = Some(key);
-        Ok(DomainId(key))
+        self.attached = self.attached.plus(1);
+        Ok(id)
     }
 
     fn remove(&mut self, id: DomainId) -> Option<D> {
-        // A key is a number, which another address space may have given.
-        self.iter().find(|(known, _)| *known == id)?;
-        let before = self.iter().map(|(known, _)| known).take_while(|known| *known != id).last();
-        let link = self.links.remove(id.0)?;
-        match before.and_then(|before| self.links.get_mut(before.0)) {
+        let (key, _) = self.links().find(|(_, link)| link.id == id)?;
+        let before = self.links().map(|(known, _)| known).take_while(|known| *known != key).last();
+        let link = self.links.remove(key)?;
+        match before.and_then(|before| self.links.get_mut(before)) {
             Some(before) => before.next = link.next,
             None => self.first = link.next,
         }
@@ -88,8 +98,9 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     /// [`IoasAttachError`], with the domain; nothing is mapped in it then, and the address space is
     /// as before. A domain is refused that [is attached](IoasError::Attached), or with which nothing could
     /// be mapped: [without pages](IoasError::NoPageSizes), or
-    /// [without addresses](IoasError::NoCommonAperture) that the others have, too. After [`IoasError::Breach`] nobody knows what is mapped in the domain, and the mapping
-    /// at which it happened is poisoned.
+    /// [without addresses](IoasError::NoCommonAperture) that the others have, too. After
+    /// [`IoasError::Breach`] nobody knows what is mapped in the domain, and the mapping at which it
+    /// happened is poisoned.
     pub fn attach(&mut self, domain: D) -> Result<DomainId, IoasAttachError<D, D::Error>> {
         let failed = |kind, at, domain| IoasAttachError { kind, at, domain };
         if let Err(kind) = self.check_domain(&domain) {
