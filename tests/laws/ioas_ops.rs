@@ -1199,8 +1199,12 @@ impl World {
         }
         assert_eq!(self.memory.pinned_pages(), pages);
         assert_eq!(self.payer.inner().charged(), pages);
-        for (real, space) in self.reals.iter().zip(&self.spaces) {
+        for (index, (real, space)) in self.reals.iter().zip(&self.spaces).enumerate() {
             self.check_space(real, space);
+            let (smallest, aperture) = self.common(index);
+            let free = real.free_ranges().map(|range| (range.first().get(), range.last().get()));
+            assert!(free.eq(aperture.map_or(vec![], |within| space.gaps(within))));
+            assert_eq!(real.alignment().bytes(), smallest);
         }
         for domain in 0..self.iommus.len() {
             self.check_domain(domain);

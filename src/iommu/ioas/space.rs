@@ -143,6 +143,40 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
         Some(MappingRef { range, mapped: area.memory()? })
     }
 
+    /// The addresses at which something can be mapped still, in order: those that every domain translates,
+    /// and that nothing is mapped at and nobody has reserved. O(log n) to the first, and O(1) a range.
+    ///
+    /// What is mapped there begins and ends at multiples of the [`alignment`](Self::alignment).
+    ///
+    /// ```
+    /// use pinned_sgl::iommu::{HeapIoas, IovaRange};
+    /// use pinned_sgl::umem::{Umem, Unaccounted};
+    /// use pinned_sgl::{Heap, Iova, PageSize, PageSizes};
+    /// use pinned_sgl_mock::{Iommu, Process};
+    /// use std::sync::Arc;
+    ///
+    /// type Pinned = Arc<Umem<Arc<Process>, &'static Unaccounted, Heap>>;
+    /// let mut space = HeapIoas::<Pinned, Arc<Iommu>>::new();
+    /// let last = |last| IovaRange::inclusive(Iova::new(0), Iova::new(last));
+    /// let config = Iommu::config(PageSizes::SIZE_64K | PageSizes::SIZE_2M).aperture(last(0xffff_ffff)?);
+    /// space.attach(Arc::new(config.build()))?;
+    /// space.reserve(IovaRange::new(Iova::new(0xfee0_0000), 0x10_0000)?)?;
+    /// let free: Vec<_> = space.free_ranges().map(|range| range.to_string()).collect();
+    /// assert_eq!(free, ["0x0..=0xfedfffff", "0xfef00000..=0xffffffff"]);
+    /// assert_eq!(space.alignment(), PageSize::SIZE_64K);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn free_ranges(&self) -> impl Iterator<Item = IovaRange> + '_ {
+        self.common_aperture().into_iter().flat_map(|within| self.areas.gaps(within, 1))
+    }
+
+    /// What places and lengths are multiples of: the largest of the smallest pages of the domains, or the
+    /// [granule](Self::set_granule) if there is no domain.
+    #[must_use]
+    pub fn alignment(&self) -> PageSize {
+        self.placement_sizes().smallest().unwrap_or(self.granule)
+    }
+
     /// Where `iova` leads in memory. O(log n + log runs); no page table is read.
     #[must_use]
     pub fn translate(&self, iova: Iova) -> Option<PhysAddr> {

@@ -312,6 +312,11 @@ impl<T, S: Slabs<Node<T>>> IovaTree<T, S> {
         true
     }
 
+    /// The gaps within `within` that have at least `len` addresses there, in order.
+    pub(super) fn gaps(&self, within: IovaRange, len: u64) -> gaps::Gaps<'_, T, S> {
+        gaps::Gaps::new(self, within, len)
+    }
+
     /// The first answer of `fits`, which is asked about the gaps within `within` that have at least
     /// `len` bytes there, from low to high. What lies outside of `within` does not count.
     ///
@@ -322,7 +327,7 @@ impl<T, S: Slabs<Node<T>>> IovaTree<T, S> {
         len: u64,
         fits: impl FnMut(IovaRange) -> Option<Iova>,
     ) -> Option<Iova> {
-        gaps::Gaps::new(self, within, len).find_map(fits)
+        self.gaps(within, len).find_map(fits)
     }
 
     /// Makes an entry, in O(log n), and tells its key.

@@ -34,7 +34,7 @@ enum Step {
 }
 
 /// The gaps of at least `len` bytes, in order, cut down to `within`.
-pub(super) struct Gaps<'a, T, S: Slabs<Node<T>>> {
+pub(in crate::iommu::ioas) struct Gaps<'a, T, S: Slabs<Node<T>>> {
     tree: &'a IovaTree<T, S>,
     within: IovaRange,
     len: u64,
