@@ -22,6 +22,7 @@ mod picture;
 #[allow(dead_code, reason = "the program uses the rest")]
 mod privilege;
 mod privileges;
+mod process;
 
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};

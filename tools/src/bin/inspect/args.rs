@@ -1,23 +1,32 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The command line.
 
-use crate::number::{parse as number, NoNumber};
+use crate::number::{from_digits, parse as number, strip_hex, NoNumber};
 use clap::{error::ErrorKind, CommandFactory, Parser, ValueEnum};
 use pinned_sgl::linux::Pages;
 use pinned_sgl::Iova;
-use std::{num::NonZeroUsize, path::PathBuf};
+use std::{num::NonZeroUsize, ops::Range, path::PathBuf};
 
 /// The exit status, which `--help` explains behind the options.
 const STATUS: &str = "\
+EXAMPLES
+  inspect --pages 4k --threads 2 --svg layout.svg   256 MiB of base pages, and their picture
+  inspect --mock --size 300G --json                 made-up memory, which takes no privilege
+  inspect --pid 4321                                what a running QEMU is made of
+  inspect --pid 4321 --range 7f3a00000000-7f3b00000000 --svg guest.svg
+
 EXIT STATUS
   0 if there is something to see, 1 if not or if it could not be written,
   2 if the arguments are bad.";
 
-/// Pins a buffer and shows where its pages lie in physical memory
+/// Pins a buffer, or looks at a process, and shows where its pages lie in physical memory
 ///
 /// The buffer is pinned as a driver would pin it, its frame numbers are read, and the list of its
 /// physically contiguous runs is built and looked at. Frame numbers are a secret of the kernel:
 /// knowing them takes root (CAP_SYS_ADMIN). With --mock there is nothing to know.
+///
+/// With --pid nothing is pinned: the memory of that process is looked at, mapping by mapping, and
+/// the kernel may move or swap any page of it at any time.
 #[derive(Debug, Parser)]
 #[command(name = "inspect", max_term_width = 100, after_help = STATUS, allow_negative_numbers = true)]
 pub(crate) struct Args {
@@ -36,6 +45,19 @@ pub(crate) struct Args {
     /// Where a device would see the buffer
     #[arg(long, value_name = "ADDR", default_value = "0x100000000", value_parser = address)]
     pub(crate) iova: Iova,
+
+    /// Look at the memory of this process, which is not pinned
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..),
+        conflicts_with_all = ["size", "pages", "threads", "iova", "mock", "seed"])]
+    pub(crate) pid: Option<i32>,
+
+    /// Only these addresses of the process, in hex, as /proc/PID/maps has them
+    #[arg(long, value_name = "FROM-TO", requires = "pid", value_parser = range)]
+    pub(crate) range: Option<Range<u64>>,
+
+    /// Show all mappings of the process
+    #[arg(long, requires = "pid", conflicts_with = "json")]
+    pub(crate) all: bool,
 
     /// Print one JSON object, for programs
     #[arg(long)]
@@ -102,6 +124,14 @@ impl Args {
 
     /// Checks what takes more than one argument to see; exits with status 2 if it does not fit.
     pub(crate) fn check(&self) {
+        if let Some(Range { start, end }) = &self.range {
+            let page = procfs::page_size();
+            if (start | end) % page != 0 {
+                self.reject(format!(
+                    "--range {start:x}-{end:x} is not made of pages of {page} bytes"
+                ));
+            }
+        }
         let unit = self.pages.pages().huge_page_size().map_or(4096, |huge| huge.bytes());
         if self.size % unit != 0 {
             let kind = self.pages.name();
@@ -140,6 +170,15 @@ fn bytes(text: &str) -> Result<u64, String> {
         Ok(0) => Err("a buffer has at least one page".into()),
         Ok(bytes) => Ok(bytes),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+fn range(text: &str) -> Result<Range<u64>, String> {
+    let hex = |text: &str| from_digits(strip_hex(text).unwrap_or(text), 16).ok();
+    match text.split_once('-').map(|(from, to)| (hex(from), hex(to))) {
+        Some((Some(from), Some(to))) if from < to => Ok(from..to),
+        Some((Some(_), Some(_))) => Err("expected a range that ends behind its start".into()),
+        _ => Err("expected two addresses in hex, like 7f3a1c000000-7f3a1c200000".into()),
     }
 }
 

@@ -55,6 +55,17 @@ pub(crate) struct Footprint {
     pub(crate) pinned_sgl_bytes: u64,
 }
 
+impl Footprint {
+    /// That of a list, and of a scatterlist with an entry for each of `runs`.
+    pub(crate) fn of(sgl: &Sgl<Heap>, runs: u64) -> Self {
+        Self {
+            page_list_bytes: sgl.page_count() * PAGE_LIST_ENTRY,
+            scatterlist_bytes: runs * SCATTERLIST_ENTRY,
+            pinned_sgl_bytes: sgl.footprint() as u64,
+        }
+    }
+}
+
 /// How many calls map the buffer in an IOMMU with these page sizes.
 #[derive(Debug, Serialize)]
 pub(crate) struct MapCalls {
@@ -108,12 +119,8 @@ impl Facts {
             pages,
             runs: sgl.run_count(),
             longest_run_pages: sgl.runs().map(|run| run.count()).max().unwrap_or(0),
-            run_lengths: run_lengths(sgl),
-            footprint: Footprint {
-                page_list_bytes: pages * PAGE_LIST_ENTRY,
-                scatterlist_bytes: sgl.run_count() * SCATTERLIST_ENTRY,
-                pinned_sgl_bytes: sgl.footprint() as u64,
-            },
+            run_lengths: run_lengths(sgl.runs().map(|run| run.count())),
+            footprint: Footprint::of(sgl, sgl.run_count()),
             iova: args.iova.get(),
             best_page_size: best.as_ref().map(|size| size.page_size().bytes()),
             blocks: best.as_ref().map(|size| size.block_count()),
@@ -133,12 +140,12 @@ impl Facts {
 }
 
 /// The histogram, from the shortest runs there are to the longest.
-fn run_lengths(sgl: &Sgl<Heap>) -> Vec<Bucket> {
+pub(crate) fn run_lengths(lengths: impl Iterator<Item = u64>) -> Vec<Bucket> {
     let mut buckets = [(0, 0); 64];
-    for run in sgl.runs() {
-        let (runs, pages) = &mut buckets[run.count().ilog2() as usize];
+    for count in lengths {
+        let (runs, pages) = &mut buckets[count.ilog2() as usize];
         *runs += 1;
-        *pages += run.count();
+        *pages += count;
     }
     let used = |(runs, _): &(u64, u64)| *runs > 0;
     let first = buckets.iter().position(used).unwrap_or(0);

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Pins a buffer and shows where its pages lie in physical memory.
+//! Pins a buffer, or looks at a process, and shows where its pages lie in physical memory.
 //!
 //! ```text
 //! inspect
 //! inspect --pages 4k --threads 2 --svg layout.svg
 //! inspect --mock --size 300G --json
+//! inspect --pid 4321 --svg layout.svg
 //! ```
 #![allow(
     clippy::arithmetic_side_effects,
@@ -25,16 +26,24 @@ mod mock;
 mod number;
 mod picture;
 mod privilege;
+mod process;
 mod text;
 mod units;
+#[path = "../../width.rs"]
+mod width;
 
 use args::Args;
 use clap::Parser;
 use facts::Facts;
 use memory::{Fault, Memory, NoMemory};
+use picture::Words;
+use privilege::SYS_ADMIN;
+use process::{LookError, Looked};
+use serde::Serialize;
 use std::fs;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use svg::Document;
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -55,21 +64,24 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), Fault> {
-    let memory = if args.mock { mock::make(args)? } else { Memory::pin(args)? };
-    let facts = Facts::of(&memory, args)?;
-    let mut report = if args.json {
-        serde_json::to_string_pretty(&facts)? + "\n"
-    } else {
-        text::report(&facts, args.svg.as_deref())
-    };
-    if let Some(path) = &args.svg {
-        let picture = picture::draw(&facts, memory.sgl())?.to_string();
-        if args.draws_to_stdout() {
-            report = picture + "\n";
-        } else {
-            fs::write(path, picture).map_err(|error| format!("{}: {error}", path.display()))?;
+    let svg = args.svg.as_deref();
+    let report = if let Some(pid) = args.pid {
+        let looked = Looked::at(pid, args.range.as_ref())?;
+        if svg.is_some() && looked.list.byte_len() == 0 {
+            return Err(LookError::NothingToDraw { pid }.into());
         }
-    }
+        let draw = || {
+            let words = Words::of_process(&looked);
+            picture::draw(&words, looked.list.byte_len(), looked.list.runs())
+        };
+        answer(args, &looked, || text::process(&looked, svg, args.all), draw)?
+    } else {
+        let memory = if args.mock { mock::make(args)? } else { Memory::pin(args)? };
+        let facts = Facts::of(&memory, args)?;
+        let whole = memory.sgl().whole()?;
+        let draw = || picture::draw(&Words::of(&facts), facts.bytes, whole.iter());
+        answer(args, &facts, || text::report(&facts, svg), draw)?
+    };
     match anstream::stdout().write_all(report.as_bytes()) {
         // Whoever reads this has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -77,8 +89,32 @@ fn run(args: &Args) -> Result<(), Fault> {
     }
 }
 
+/// What goes to standard output; a picture for a file is written there.
+fn answer(
+    args: &Args,
+    facts: &impl Serialize,
+    text: impl FnOnce() -> String,
+    draw: impl FnOnce() -> Document,
+) -> Result<String, Fault> {
+    if args.draws_to_stdout() {
+        return Ok(draw().to_string() + "\n");
+    }
+    if let Some(path) = &args.svg {
+        let written = fs::write(path, draw().to_string());
+        written.map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    Ok(if args.json { serde_json::to_string_pretty(facts)? + "\n" } else { text() })
+}
+
 /// What to do about an error, where that is known.
 fn hint(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    match error.downcast_ref() {
+        Some(LookError::Hidden { .. } | LookError::NotPermitted { .. }) => {
+            return Some(format!("{}.", SYS_ADMIN.advice()));
+        }
+        Some(_) => return None,
+        None => {}
+    }
     let error = error.downcast_ref::<NoMemory>()?;
     Some(match error.missing() {
         Some(capability) => {

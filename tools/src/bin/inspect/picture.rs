@@ -6,10 +6,10 @@
 //! is as quick to show as one of ten. Where physical memory is far apart, the axis is broken.
 
 use crate::bands::Band;
-use crate::facts::Facts;
-use crate::memory::Fault;
+use crate::facts::{Facts, Footprint};
+use crate::process::Looked;
 use crate::units::{bytes, grouped, percent};
-use pinned_sgl::{Heap, Segment, Sgl};
+use pinned_sgl::Segment;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use svg::node::element::{Group, Line, Path, Rectangle, Style, Text};
@@ -44,50 +44,87 @@ fn class(len: u64) -> usize {
     CLASSES.iter().rposition(|(from, ..)| len >= *from).unwrap_or(0)
 }
 
-/// Draws the whole list.
-pub(crate) fn draw(facts: &Facts, sgl: &Sgl<Heap>) -> Result<Document, Fault> {
-    let window = sgl.whole()?;
-    let runs = || window.iter();
-    let bands = Band::all(runs(), TOP..BOTTOM);
+/// What a picture says in words.
+pub(crate) struct Words {
+    pub(crate) title: String,
+    pub(crate) about: String,
+    /// What goes to the right.
+    pub(crate) axis: &'static str,
+}
+
+impl Words {
+    /// Those about a buffer.
+    pub(crate) fn of(facts: &Facts) -> Self {
+        let size = bytes(facts.bytes);
+        let title = match facts.mock_seed {
+            Some(_) => format!("{size} of made-up memory, as if of {}", facts.kind),
+            None => format!("Where {size} of {} lie in physical memory", facts.kind),
+        };
+        let about = about(facts.pages, facts.page_size, facts.runs, &facts.footprint);
+        Self { title, about, axis: "Offset in the buffer" }
+    }
+
+    /// Those about a process.
+    pub(crate) fn of_process(looked: &Looked) -> Self {
+        let (pages, size) = (looked.total.present_pages, looked.page_size);
+        let title = format!(
+            "Where {} of process {} ({}) lay in physical memory",
+            bytes(pages * size),
+            looked.pid,
+            looked.name
+        );
+        let about = about(pages, size, looked.total.runs, &looked.footprint);
+        let about = format!("Looked at, not pinned. {about}");
+        Self { title, about, axis: "Offset in the memory that is present, mapping after mapping" }
+    }
+}
+
+fn about(pages: u64, page_size: u64, runs: u64, footprint: &Footprint) -> String {
+    format!(
+        "{} pages of {} in {} runs. The list takes {}; a page list would take {}.",
+        grouped(pages),
+        bytes(page_size),
+        grouped(runs),
+        bytes(footprint.pinned_sgl_bytes),
+        bytes(footprint.page_list_bytes)
+    )
+}
+
+/// Draws `len` bytes in runs.
+pub(crate) fn draw<I: Iterator<Item = Segment> + Clone>(
+    words: &Words,
+    len: u64,
+    runs: I,
+) -> Document {
+    let bands = Band::all(runs.clone(), TOP..BOTTOM);
     let background =
         Rectangle::new().set("width", "100%").set("height", "100%").set("fill", "#fff");
-    Ok(Document::new()
+    let heading = Group::new().add(text(LEFT, 42.0, "title", words.title.clone())).add(text(
+        LEFT,
+        66.0,
+        "",
+        words.about.clone(),
+    ));
+    Document::new()
         .set("viewBox", (0, 0, WIDTH, HEIGHT))
         .set("width", WIDTH)
         .set("height", HEIGHT)
         .add(Style::new(STYLE))
         .add(background)
-        .add(heading(facts))
-        .add(legend(facts, runs()))
-        .add(offsets(facts.bytes))
+        .add(heading)
+        .add(legend(len, runs.clone()))
+        .add(offsets(len, words.axis))
         .add(addresses(&bands))
-        .add(plot(facts.bytes, runs(), &bands))
-        .add(strip(facts.bytes, runs())))
+        .add(plot(len, runs.clone(), &bands))
+        .add(strip(len, runs))
 }
 
 fn text(x: f64, y: f64, class: &str, content: impl Into<String>) -> Text {
     Text::new(content).set("x", x).set("y", y).set("class", class)
 }
 
-fn heading(facts: &Facts) -> Group {
-    let size = bytes(facts.bytes);
-    let title = match facts.mock_seed {
-        Some(_) => format!("{size} of made-up memory, as if of {}", facts.kind),
-        None => format!("Where {size} of {} lie in physical memory", facts.kind),
-    };
-    let about = format!(
-        "{} pages of {} in {} runs. The list takes {}; a page list would take {}.",
-        grouped(facts.pages),
-        bytes(facts.page_size),
-        grouped(facts.runs),
-        bytes(facts.footprint.pinned_sgl_bytes),
-        bytes(facts.footprint.page_list_bytes)
-    );
-    Group::new().add(text(LEFT, 42.0, "title", title)).add(text(LEFT, 66.0, "", about))
-}
-
 /// One entry for each class that there is.
-fn legend(facts: &Facts, runs: impl Iterator<Item = Segment>) -> Group {
+fn legend(len: u64, runs: impl Iterator<Item = Segment>) -> Group {
     let mut totals = [(0u64, 0u64); CLASSES.len()];
     for run in runs {
         let (count, bytes) = &mut totals[class(run.len)];
@@ -100,7 +137,7 @@ fn legend(facts: &Facts, runs: impl Iterator<Item = Segment>) -> Group {
         if count == 0 {
             continue;
         }
-        let share = percent(bytes as f64 / facts.bytes as f64);
+        let share = percent(bytes as f64 / len as f64);
         let plural = if count == 1 { "" } else { "s" };
         let label = format!("{name}: {} run{plural}, {share}", grouped(count));
         let swatch = Rectangle::new()
@@ -117,13 +154,9 @@ fn legend(facts: &Facts, runs: impl Iterator<Item = Segment>) -> Group {
 }
 
 /// The axis of virtual offsets.
-fn offsets(len: u64) -> Group {
-    let mut group = Group::new().add(text(
-        (LEFT + RIGHT) / 2.0,
-        STRIP + STRIP_HEIGHT + 48.0,
-        "middle",
-        "Offset in the buffer",
-    ));
+fn offsets(len: u64, axis: &str) -> Group {
+    let mut group =
+        Group::new().add(text((LEFT + RIGHT) / 2.0, STRIP + STRIP_HEIGHT + 48.0, "middle", axis));
     let step = step(len, 9);
     for at in (0..=len / step).map(|tick| tick * step) {
         let x = x_of(at, len);

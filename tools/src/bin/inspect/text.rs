@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The report for people. Colours are taken out again where nobody sees them.
 
-use crate::facts::Facts;
+use crate::facts::{Bucket, Facts, Footprint};
+use crate::process::{Looked, Made};
 use crate::units::{bytes, grouped, percent, time};
+use crate::width;
 use anstyle::{AnsiColor, Style};
 use std::fmt::Write;
 use std::path::Path;
@@ -11,22 +13,123 @@ const HEAD: Style = Style::new().bold();
 const NOTE: Style = Style::new().dimmed();
 const BAR: Style = AnsiColor::Cyan.on_default();
 const OURS: Style = AnsiColor::Green.on_default().bold();
-/// The longest bar, in characters.
-const WIDTH: f64 = 32.0;
+/// The longest bar, in characters, where there is room for it.
+const WIDTH: usize = 32;
+/// What stands beside a bar.
+const BESIDE: usize = 38;
+/// How many mappings are shown unless all are asked for.
+const ROWS: usize = 40;
 
 /// Everything, as lines.
 pub(crate) fn report(facts: &Facts, svg: Option<&Path>) -> String {
     let mut out = String::new();
     // Writing to a string does not fail.
     let _ = memory(&mut out, facts)
-        .and_then(|()| run_lengths(&mut out, facts))
-        .and_then(|()| footprint(&mut out, facts))
+        .and_then(|()| run_lengths(&mut out, &facts.run_lengths, facts.page_size))
+        .and_then(|()| footprint(&mut out, &facts.footprint, facts.runs))
         .and_then(|()| devices(&mut out, facts))
         .and_then(|()| steps(&mut out, facts));
+    end(out, svg)
+}
+
+/// The last line, and all lines as wide as the terminal.
+fn end(mut out: String, svg: Option<&Path>) -> String {
     if let Some(path) = svg {
         let _ = writeln!(out, "\nThe picture is in {}", path.display());
     }
-    out
+    width::wrap(&out, width::columns())
+}
+
+/// What a process is made of; `all` of its mappings, or the first.
+pub(crate) fn process(looked: &Looked, svg: Option<&Path>, all: bool) -> String {
+    let mut out = String::new();
+    // Writing to a string does not fail.
+    let _ = whole_process(&mut out, looked)
+        .and_then(|()| run_lengths(&mut out, &looked.run_lengths, looked.page_size))
+        .and_then(|()| footprint(&mut out, &looked.footprint, looked.total.runs))
+        .and_then(|()| mappings(&mut out, looked, all));
+    end(out, svg)
+}
+
+fn whole_process(out: &mut String, looked: &Looked) -> std::fmt::Result {
+    let (total, size) = (&looked.total, looked.page_size);
+    writeln!(out, "{HEAD}Memory of process {}{HEAD:#} ({})", looked.pid, looked.name)?;
+    writeln!(
+        out,
+        "{NOTE}Looked at, not pinned: the kernel may move or swap any page at any time.{NOTE:#}"
+    )?;
+    for (name, pages) in [
+        ("mapped", total.pages),
+        ("present", total.present_pages),
+        ("swapped", total.swapped_pages),
+        ("not present", total.absent_pages),
+    ] {
+        let pages_text = grouped(pages);
+        let bytes = if pages == 0 { "0 B".to_owned() } else { bytes(pages * size) };
+        writeln!(out, "  {name:<12} {bytes:>10} {pages_text:>17} pages")?;
+    }
+    let mean = total.present_pages * size / total.runs.max(1);
+    writeln!(
+        out,
+        "  {:<12} {:>10} {:>17} on average, {} the longest; {} holes",
+        "runs",
+        grouped(total.runs),
+        if mean == 0 { "0 B".to_owned() } else { bytes(mean) },
+        bytes(total.longest_run_pages * size),
+        grouped(total.holes)
+    )
+}
+
+/// How many pages of each size there would be in an IOMMU at the addresses of the process: `2 x 2M`.
+fn pages(made: &Made) -> String {
+    let sizes = made.entries.iter().rev();
+    sizes.map(|(size, count)| format!("{count} x {size}")).collect::<Vec<_>>().join(" + ")
+}
+
+fn mappings(out: &mut String, looked: &Looked, all: bool) -> std::fmt::Result {
+    let size = looked.page_size;
+    let of = |pages| if pages == 0 { "-".to_owned() } else { bytes(pages * size) };
+    let rows = looked.mappings.iter().take(if all { usize::MAX } else { ROWS }).map(|mapping| {
+        let made = &mapping.made;
+        [
+            format!("{:x}-{:x}", mapping.start, mapping.end),
+            mapping.permissions.clone(),
+            of(made.present_pages),
+            of(made.swapped_pages),
+            of(made.absent_pages),
+            grouped(made.runs),
+            of(made.longest_run_pages),
+            pages(made),
+            mapping.name.clone(),
+        ]
+    });
+    let heads =
+        ["addresses", "", "present", "swapped", "absent", "runs", "longest", "in pages of", "name"];
+    let rows: Vec<_> = std::iter::once(heads.map(str::to_owned)).chain(rows).collect();
+    let mut widths = [0; 9];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    writeln!(out, "\n{HEAD}Mappings: {}{HEAD:#}", looked.mappings.len())?;
+    let columns = width::columns();
+    for row in &rows {
+        let mut line = String::new();
+        for (index, (cell, width)) in row.iter().zip(widths).enumerate() {
+            // Numbers to the right.
+            if (2..7).contains(&index) {
+                write!(line, "  {cell:>width$}")?;
+            } else {
+                write!(line, "  {cell:<width$}")?;
+            }
+        }
+        writeln!(out, "{}", width::cut(line.trim_end(), columns))?;
+    }
+    match looked.mappings.len().saturating_sub(rows.len() - 1) {
+        0 => Ok(()),
+        more => writeln!(out, "  {NOTE}... and {more} more (--all shows them){NOTE:#}"),
+    }
 }
 
 fn memory(out: &mut String, facts: &Facts) -> std::fmt::Result {
@@ -54,14 +157,16 @@ fn memory(out: &mut String, facts: &Facts) -> std::fmt::Result {
     )
 }
 
-fn run_lengths(out: &mut String, facts: &Facts) -> std::fmt::Result {
+fn run_lengths(out: &mut String, buckets: &[Bucket], page_size: u64) -> std::fmt::Result {
     writeln!(out, "\n{HEAD}Run lengths         runs   share of the memory{HEAD:#}")?;
-    let largest = facts.run_lengths.iter().map(|bucket| bucket.pages).max().unwrap_or(1);
-    for bucket in &facts.run_lengths {
-        let from = bytes(bucket.min_pages * facts.page_size);
+    let largest = buckets.iter().map(|bucket| bucket.pages).max().unwrap_or(1);
+    let all = buckets.iter().map(|bucket| bucket.pages).sum::<u64>();
+    let width = WIDTH.min(width::columns().saturating_sub(BESIDE)).max(4);
+    for bucket in buckets {
+        let from = bytes(bucket.min_pages * page_size);
         let label = if bucket.max_pages == 1 { from } else { format!("from {from}") };
-        let share = bucket.pages as f64 / facts.pages as f64;
-        let length = bucket.pages as f64 / largest as f64 * WIDTH;
+        let share = bucket.pages as f64 / all as f64;
+        let length = bucket.pages as f64 / largest as f64 * width as f64;
         let bar = bar(length);
         let value = if bucket.runs == 0 { String::new() } else { format!(" {}", percent(share)) };
         writeln!(out, "  {label:<13} {:>8}   {BAR}{bar}{BAR:#}{value}", grouped(bucket.runs))?;
@@ -79,8 +184,7 @@ fn bar(length: f64) -> String {
     "█".repeat(eighths / 8) + PARTS[eighths % 8]
 }
 
-fn footprint(out: &mut String, facts: &Facts) -> std::fmt::Result {
-    let print = &facts.footprint;
+fn footprint(out: &mut String, print: &Footprint, runs: u64) -> std::fmt::Result {
     writeln!(
         out,
         "\n{HEAD}To remember it                   bytes     a run   of a page list{HEAD:#}"
@@ -90,13 +194,13 @@ fn footprint(out: &mut String, facts: &Facts) -> std::fmt::Result {
         ("scatterlist, 32 B a run", print.scatterlist_bytes, Style::new()),
         ("pinned-sgl", print.pinned_sgl_bytes, OURS),
     ] {
-        let each = size as f64 / facts.runs.max(1) as f64;
+        let each = size as f64 / runs.max(1) as f64;
         let each = if each < 100.0 { format!("{each:.2}") } else { grouped(each.round() as u64) };
         writeln!(
             out,
             "  {style}{name:<23} {:>12} {each:>9} {:>16}{style:#}",
             grouped(size),
-            percent(size as f64 / print.page_list_bytes as f64)
+            percent(size as f64 / print.page_list_bytes.max(1) as f64)
         )?;
     }
     Ok(())
