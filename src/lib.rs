@@ -23,7 +23,7 @@
 //! let sgl = builder.finish()?;
 //! assert_eq!((sgl.page_count(), sgl.run_count()), (1027, 1));
 //!
-//! // What an IOMMU with 4 KiB and 2 MiB pages must be told to show it at this address.
+//! // What an IOMMU with 4 KiB and 2 MiB pages is asked for to show it at this address.
 //! let sizes = PageSizes::SIZE_4K | PageSizes::SIZE_2M;
 //! let calls: Vec<_> = sgl.whole()?.tiles(sizes, Iova::new(0xffff_f000))?.collect();
 //! assert_eq!(
@@ -61,7 +61,7 @@
 //!      └────────────────► Stream ──► Domain          nothing stored
 //! ```
 //!
-//! The order cannot be got wrong: a region is held by what shows it to a device, and is unpinned when
+//! The types enforce the order: a region is held by what shows it to a device, and is unpinned when
 //! the last of these has been unmapped and flushed. What is leaked stays pinned.
 //!
 //! # What holds everywhere
@@ -71,7 +71,7 @@
 //! - **No memory is asked for that a kernel could not give:** pieces of at most a page, fallibly,
 //!   and what is stored is never copied to grow. A few runs need none at all.
 //! - **Device limits are arguments of iteration** and are never baked into a list.
-//! - **Every iterator** is total and fused, tells its `size_hint` truthfully, and has a `fold` that
+//! - **Every iterator** is total and fused, has a truthful `size_hint`, and has a `fold` that
 //!   is faster than `next`.
 //!
 //! # Features

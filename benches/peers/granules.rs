@@ -8,7 +8,7 @@ use std::hint::black_box;
 
 const FOLD: &str = "pinned-sgl, fold";
 const NEXT: &str = "pinned-sgl, for loop";
-const LINUX: &str = "Linux' loop over a Vec of runs";
+const LINUX: &str = "Linux's loop over a Vec of runs";
 
 /// Physical address and length of each run, in bytes.
 fn bytes(runs: &[Run]) -> Vec<Run> {
@@ -76,7 +76,7 @@ fn tiles_by_next(window: Window<'_, Heap>, sizes: PageSizes) -> u64 {
     acc
 }
 
-/// A tile by the rule of Linux' `iommu_pgsize()`.
+/// A tile by the rule of Linux's `iommu_pgsize()`.
 #[inline]
 fn iommu_pgsize(sizes: u64, iova: u64, phys: u64, size: u64) -> (u64, u64) {
     let merged = phys | iova;

@@ -66,7 +66,7 @@ pub(crate) fn rangemap_of(pages: &[Pfn]) -> RangeMap<u64, u64> {
 /// Tables of entries.
 pub(crate) type Tables = Vec<Box<[Entry; ENTRIES]>>;
 
-/// An entry of Linux' `struct scatterlist` on a 64-bit machine.
+/// An entry of Linux's `struct scatterlist` on a 64-bit machine.
 #[derive(Clone, Copy, Default)]
 #[repr(C)]
 pub(crate) struct Entry {

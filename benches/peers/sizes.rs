@@ -5,7 +5,7 @@ use crate::inputs::{self, Run, HUGE};
 
 /// Pages of 4 KiB of the virtual machine of 300 GiB.
 const VM_PAGES: u64 = 300 << 18;
-/// Bytes of an entry of Linux' scatterlist; 128 make a page, and the last leads to the next page.
+/// Bytes of an entry of Linux's scatterlist; 128 make a page, and the last leads to the next page.
 const ENTRY: u64 = 32;
 
 /// `log2(n!)`, by Stirling's series.
@@ -23,7 +23,7 @@ fn drawn(count: u64, places: u64) -> f64 {
     (log2_factorial(places) - log2_factorial(places - count)) / 8.0
 }
 
-/// Linux' bytes: the entries, and a link for each page but the last.
+/// Linux's bytes: the entries, and a link for each page but the last.
 fn scatterlist(runs: u64) -> u64 {
     (runs + (runs - 1) / 127) * ENTRY
 }

@@ -29,7 +29,7 @@ impl<'a, S: Storage> Window<'a, S> {
     ///
     /// A size `p` is feasible if every maximal run `k` has `phys ≡ iova (mod p)` where it begins,
     /// and every run after the first begins at a multiple of `p`. Sizes above the smallest one that
-    /// covers the window with one block are left alone: they would gain nothing. The rule of Linux'
+    /// covers the window with one block are left alone: they would gain nothing. The rule of Linux's
     /// `ib_umem_find_best_pgsz()`.
     ///
     /// O(runs); O(1) more for the size itself.

@@ -65,7 +65,7 @@ impl<'a, S: Storage> Window<'a, S> {
     ///
     /// The page size of a tile is the largest that divides both addresses and fits in what is left
     /// of the run; its count stops where a larger size becomes usable, and only if a whole page of
-    /// that size then fits. The rule of Linux' `iommu_pgsize()`.
+    /// that size then fits. The rule of Linux's `iommu_pgsize()`.
     ///
     /// O(log runs), or O(runs) where the smallest IOMMU page is larger than a page of the list, as
     /// every run must be checked then.

@@ -37,8 +37,8 @@ use core::{fmt, pin::Pin};
 /// - any method may unwind. Then anything that it was asked for may have been done in part: the crate
 ///   takes the addresses for reached, and leaks the pins of the memory.
 ///
-/// The crate checks the numbers that a domain reports as far as they can be checked. One that is
-/// caught lying makes values leak their pins; what a device may still write is never freed.
+/// The crate checks the numbers that a domain reports as far as they can be checked. Where one
+/// misreports, values leak their pins rather than free what a device may still write.
 ///
 /// # Safety
 ///
@@ -245,7 +245,7 @@ pub unsafe trait DirtyDomain: Domain {
     ///
     /// # Errors
     ///
-    /// The domain's own; some pages may have been told then.
+    /// The domain's own; some pages may have been reported then.
     fn read_dirty(
         &self,
         range: IovaRange,

@@ -123,7 +123,7 @@
 //!
 //! # A domain of your own
 //!
-//! A domain has a page table and a way to make the hardware forget. It is never told to replace an
+//! A domain has a page table and a way to make the hardware forget. It is never asked to replace an
 //! entry, and may refuse; the crate decides which pages are used.
 //!
 //! ```

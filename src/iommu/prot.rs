@@ -4,7 +4,7 @@
 
 use core::fmt;
 
-/// What a device may do with memory, and how: Linux' `IOMMU_READ` and its siblings.
+/// What a device may do with memory, and how: Linux's `IOMMU_READ` and its siblings.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Prot(u32);
 

@@ -14,7 +14,7 @@ use core::iter::FusedIterator;
 /// The memory behind a range of addresses of a domain, as segments that are as long as can be.
 ///
 /// It ends where the range ends, or at the first address that is not mapped: see
-/// [`next_iova`](Self::next_iova). A page table does not know kinds of memory: all is told as RAM.
+/// [`next_iova`](Self::next_iova). A page table does not know kinds of memory: all is reported as RAM.
 #[derive(Debug)]
 #[must_use = "iterators do nothing unless they are walked"]
 pub struct Readback<'a, D: ?Sized> {

@@ -137,7 +137,7 @@ impl<'a> PagingDomain<'a> {
     }
 
     /// The addresses that the device cannot use, although the domain translates them: the window of
-    /// message-signalled interrupts, and what the firmware keeps for itself. An `Ioas` is told of
+    /// message-signalled interrupts, and what the firmware keeps for itself. An `Ioas` takes
     /// them by `reserve`.
     ///
     /// # Errors
@@ -218,7 +218,7 @@ const IN_A_TURN: usize = 64;
 // SAFETY:
 // - "`map` .. never replaces an entry that is there, and reports no byte that this call did not map; of
 //   two calls that want one address, at most one gets it": calls take turns by the lock, and
-//   `pinned_sgl_map()` refuses what is in use: Linux' common page tables do, and for others it looks
+//   `pinned_sgl_map()` refuses what is in use: Linux's common page tables do, and for others it looks
 //   first. What it has mapped when it meets such an address it unmaps and flushes, and nothing is
 //   reported;
 // - "after `map` has reported `n` bytes, the devices reach exactly the first `n` bytes of the tile at

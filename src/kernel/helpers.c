@@ -312,7 +312,7 @@ static bool in_use(struct iommu_domain *domain, unsigned long iova, size_t len)
 
 int pinned_sgl_map(struct iommu_domain *domain, unsigned long iova, u64 phys, size_t len, u32 prot)
 {
-	/* Linux' common page tables refuse what is in use; a driver with its own may replace it. */
+	/* Linux's common page tables refuse what is in use; a driver with its own may replace it. */
 	if (!domain->is_iommupt && in_use(domain, iova, len))
 		return -EADDRINUSE;
 	return iommu_map(domain, iova, phys, len, prot, GFP_KERNEL_ACCOUNT);

@@ -50,7 +50,7 @@ unsafe impl<T: TlbFlush + ?Sized> TlbFlush for &T {
 /// A domain that is an `IoPageTable`, in the format of Arm's 64-bit LPAE, and the flush of whoever
 /// walks it: the firmware of a GPU, for one.
 ///
-/// Nobody walks the table until its owner tells the hardware where it is, by
+/// Nobody walks the table until its owner points the hardware at it, by
 /// `ttbr()`; who does that promises that the hardware has stopped when the domain
 /// is dropped. One flush is asked for when memory was unmapped, over all of it, and one when it was
 /// mapped.
@@ -154,7 +154,7 @@ impl<'a, T> PgTableDomain<'a, T> {
         let mut walked = bindings::arm_lpae_io_pgtable_walk_data { ptes: [0; 4] };
         // SAFETY: the table is there as long as `self`; this is what it fills in, for this format. It is
         // locked, and tables are freed with the domain only.
-        // (An error says that nothing is mapped. The entries on the way are told all the same.)
+        // (An error says that nothing is mapped. The entries on the way are reported all the same.)
         let _ = unsafe { walk(ops, at, (&raw mut walked).cast()) };
         // Tables lead to tables, up to the third level. Each has one entry for 8 bytes of a page.
         let is_table = |entry: &u64| entry & 3 == 3;

@@ -23,7 +23,7 @@ use kernel::{
 pub struct DmaAddr(u64);
 
 impl DmaAddr {
-    /// The number, as the device is told.
+    /// The number, as the device has it.
     #[inline]
     #[must_use]
     pub const fn get(self) -> u64 {

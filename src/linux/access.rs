@@ -120,7 +120,7 @@ mod tests {
         let start = buffer.user_addr();
         let mut bytes = [0; 3];
         let mut copy = |user| {
-            // SAFETY: a buffer checks what it is told.
+            // SAFETY: a buffer checks what it is given.
             unsafe {
                 PageAccess::write(&buffer, place(user), b"abc")?;
                 PageAccess::read(&buffer, place(user), &mut bytes)

@@ -31,7 +31,7 @@
 //! | knowing frame numbers | `CAP_SYS_ADMIN` | [`FrameError::Hidden`] |
 //! | [`Pages::Huge2M`], [`Pages::Huge1G`] | pages that an administrator has reserved | [`BufferError::NoHugePages`] |
 //!
-//! The kernel does not refuse to tell frame numbers: it tells 0 for each of them. That is never
+//! The kernel does not refuse to show frame numbers: it shows 0 for each of them. That is never
 //! taken for an address. As the kernel accounts for what it pins, an `Umem` here is
 //! [`Unaccounted`](crate::umem::Unaccounted).
 //!

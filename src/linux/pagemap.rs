@@ -23,7 +23,7 @@ const ENTRY_BYTES: usize = size_of::<u64>();
 /// Entries read at a time: 8 KiB of them, a small part of any stack.
 const BATCH: usize = 1024;
 
-/// The page map of this process: tells the frame behind each page.
+/// The page map of this process: the frame behind each page.
 ///
 /// An answer holds for as long as the page is pinned; the kernel may move any other page at any
 /// time.
@@ -34,7 +34,7 @@ pub struct PageMap {
 }
 
 impl PageMap {
-    /// Opens the page map, and asks for a page that is certainly there to see if it tells frames.
+    /// Opens the page map, and asks for a page that is certainly there to see if it shows frames.
     ///
     /// # Errors
     ///
@@ -110,7 +110,7 @@ fn decode(entry: u64, offset: u64) -> Result<Pfn, FrameError> {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum FrameError {
-    /// The kernel does not tell frames to this process, which lacks `CAP_SYS_ADMIN`.
+    /// The kernel does not show frames to this process, which lacks `CAP_SYS_ADMIN`.
     Hidden {
         /// The page.
         offset: u64,

@@ -33,10 +33,10 @@ const FRAMES: usize = 2048;
 /// And at least: a system call takes longer than this many.
 const FEW_FRAMES: usize = 64;
 
-// SAFETY: the runs that `pin` pushes are what the page map tells of the next pages of the range, in
+// SAFETY: the runs that `pin` pushes are what the page map says of the next pages of the range, in
 // order, read while a slot that has these pages is registered with an io_uring. Registered memory is
 // pinned by the kernel (`FOLL_LONGTERM | FOLL_WRITE`): it keeps its frame until it is unregistered,
-// and anything may be written to it. The page map tells the frame that is pinned, as nothing but
+// and anything may be written to it. The page map shows the frame that is pinned, as nothing but
 // the drop of the buffer changes the mapping, by its invariant. Each page that was pushed
 // counts in its slot, and `unpin` alone takes that back; a slot is unregistered when its count is
 // zero, and a buffer that is dropped before keeps its rings and its mapping for ever. So does one
@@ -160,7 +160,7 @@ impl Buffer {
             };
             let room = batch.room();
             for run in runs(frames.get(..known).unwrap_or_default()) {
-                // SAFETY: these are the frames of the next pages, as the page map tells them, and they
+                // SAFETY: these are the frames of the next pages, as the page map shows them, and they
                 // are registered with a ring; the slot counts them as handed over.
                 if unsafe { batch.push(run) }.is_err() {
                     // Full: the batch has what it can hold.

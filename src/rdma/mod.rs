@@ -20,7 +20,7 @@
 //! |---|---|
 //! | register pinned memory with a card | [`MemoryRegion`] |
 //! | say who may do what | [`Access`] |
-//! | write a driver of a card | [`BlockTable`], which is told a [`BlockLayout`] |
+//! | write a driver of a card | [`BlockTable`], which is given a [`BlockLayout`] |
 //! | know why not | [`RegisterError`], [`RegisterErrorKind`], [`DeregisterError`] |
 //! | choose a page size by hand | [`Window::best_page_size`], [`BlockSize::shrink`] |
 //!
@@ -99,7 +99,7 @@
 //!
 //! # A card of your own
 //!
-//! A card is told a layout and the blocks, in order; it copies them into its table and gives a key.
+//! A card is given a layout and the blocks, in order; it copies them into its table and gives a key.
 //!
 //! ```
 //! use pinned_sgl::rdma::{BlockLayout, BlockTable};

@@ -196,7 +196,7 @@ where
         self.layout.page_size
     }
 
-    /// How many blocks the card was told: 8 bytes each, in the tables of most. O(1).
+    /// How many blocks the card was given: 8 bytes each, in the tables of most. O(1).
     #[inline]
     #[must_use]
     pub fn block_count(&self) -> u64 {
@@ -260,8 +260,8 @@ where
     }
 }
 
-/// Cuts the bytes `range` of a region into blocks and shows them to a card; tells the key, and what
-/// the card was told.
+/// Cuts the bytes `range` of a region into blocks and shows them to a card; returns the key, and what
+/// the card was given.
 ///
 /// # Safety
 ///

@@ -9,7 +9,7 @@ use crate::page_size::{PageSize, PageSizes};
 use crate::umem::Holder;
 use core::fmt;
 
-/// What may be done with the memory of a region, and how: Linux' `IB_ACCESS_*`.
+/// What may be done with the memory of a region, and how: Linux's `IB_ACCESS_*`.
 ///
 /// The card itself may always read, for its own host: that needs no flag.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -35,7 +35,7 @@ bitflags::bitflags! {
 }
 
 impl Access {
-    /// Whether anybody may write: then the region must have been pinned for that. The rule of Linux'
+    /// Whether anybody may write: then the region must have been pinned for that. The rule of Linux's
     /// `ib_access_writable()`.
     #[must_use]
     pub const fn is_writable(self) -> bool {

@@ -265,7 +265,7 @@ impl<S: Storage> SglBuilder<S> {
     }
 
     /// Adds pages of the kind of the open run, none of which continues the one before: `find` writes
-    /// as many as it has room for, and tells how many.
+    /// as many as it has room for, and returns how many.
     #[inline]
     pub(crate) fn push_singles(&mut self, find: impl FnOnce(&mut [u64]) -> usize) -> usize {
         let left = u64::MAX.shifted_down(self.page.shift()).minus(self.pages);

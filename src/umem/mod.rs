@@ -76,14 +76,14 @@
 //! # Lifecycles, and what is leaked when
 //!
 //! What a device may still write is never given back. Where that cannot be known, it is leaked: the
-//! memory stays pinned and charged, and [`Pinner::leaked`] is told.
+//! memory stays pinned and charged, and [`Pinner::leaked`] is called.
 //!
 //! | what happens | what follows |
 //! |---|---|
 //! | pinning fails half way | what was pinned is unpinned, then uncharged; the error has the pinner |
 //! | an [`Umem`] is dropped | unpinned, uncharged, list freed, in this order; the pinner is let go |
 //! | it is dropped with a device attached: an [`Attachment`] was leaked | pins, charge and pinner are leaked |
-//! | the `Umem` itself is leaked | the same, and nobody is told |
+//! | the `Umem` itself is leaked | the same, and nothing is called |
 //! | a [`PinBatch`] is dropped | what it still holds is unpinned |
 //! | a [`Charge`] is leaked | its pages are charged for ever |
 //! | a device breaks its contract | the attachment is [leaked](Attachment::leak), as above |
@@ -100,7 +100,7 @@
 //! | [`Holder`] | the implementer: it always leads to the same value |
 //! | [`Accountant`] | nobody: it is safe, and a wrong one counts wrong |
 //!
-//! Who uses [`Umem`] with a mapping or a memory region writes no `unsafe`.
+//! Using [`Umem`] with a mapping or a memory region needs no `unsafe`.
 //!
 //! # Errors
 //!
@@ -130,7 +130,7 @@
 //! struct NotReserved;
 //!
 //! // SAFETY: the frames are reserved for ever, for this process and for nothing else; they may be
-//! // written, and need no pin to stay. `pin` tells the frames of the pages that it was asked for.
+//! // written, and need no pin to stay. `pin` reports the frames of the pages that it was asked for.
 //! unsafe impl Pinner for Reserved {
 //!     type Error = NotReserved;
 //!

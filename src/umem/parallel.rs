@@ -186,7 +186,7 @@ where
         }
         match whole {
             Some(whole) if !stopped => Ok(whole),
-            // A part was told to stop, and none says why: its thread could not tell any more.
+            // A part was stopped, and none says why: its thread ended before it could.
             _ => Err(Stopped { kind: PinErrorKind::Cancelled, at, pinned: 0 }),
         }
     }

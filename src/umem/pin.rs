@@ -17,7 +17,7 @@ use crate::sgl::{BuildError, Sgl, SglBuilder};
 use crate::store::Storage;
 use core::{fmt, mem::ManuallyDrop, ops::ControlFlow};
 
-/// What is to be pinned and how, and who is told of the progress.
+/// What is to be pinned and how, and what is called as it goes on.
 ///
 /// ```
 /// use core::ops::ControlFlow;

@@ -219,7 +219,7 @@ where
         &self.pinner
     }
 
-    /// How many devices are attached. Who does not find a device counted any more sees all that was
+    /// How many devices are attached. A caller that sees the count fall also sees all that was
     /// done before it was detached.
     #[must_use]
     pub fn attachments(&self) -> usize {

@@ -9,7 +9,7 @@ use crate::page_size::PageSize;
 use crate::sgl::PageRun;
 use core::fmt;
 
-/// How pages are to be pinned: what callers of Linux' GUP choose (`FOLL_*`).
+/// How pages are to be pinned: what callers of Linux's GUP choose (`FOLL_*`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct PinFlags(u32);
 
@@ -114,7 +114,7 @@ pub unsafe trait Pinner {
     unsafe fn unpin(&self, at: UserAddr, run: PageRun, dirty: bool);
 
     /// Called for pins that stay for ever, because a device may still reach the pages: a mapping was
-    /// leaked, or a domain broke its contract. To be told to people; nothing can be done about it.
+    /// leaked, or a domain broke its contract. To be logged; nothing can be done about it.
     fn leaked(&self, at: UserAddr, run: PageRun) {
         let _ = (at, run);
     }

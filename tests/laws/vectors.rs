@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What real systems answer: inputs and answers from Linux' own tests and from running its code.
+//! What real systems answer: inputs and answers from Linux's own tests and from running its code.
 
 use super::{
     alloc::{

@@ -48,7 +48,7 @@ pub(crate) mod info {
     pub(crate) const CAP_AVAIL: u16 = 3;
 }
 
-/// Which reserved regions a program may use all the same, and which tell where interrupts go.
+/// Which reserved regions a program may use all the same, and which say where interrupts go.
 pub(crate) const RESERVED_RELAXABLE: u32 = 1;
 pub(crate) const RESERVED_MSI: u32 = 3;
 pub(crate) const RESERVED_SOFTWARE_MSI: u32 = 4;

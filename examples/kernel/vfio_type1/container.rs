@@ -254,7 +254,7 @@ impl Container {
         unsafe { ffi::vfio_type1_devices_remove(device) };
     }
 
-    /// Unmaps, and tells how many bytes. Devices that have pinned pages of it must let go first.
+    /// Unmaps, and returns how many bytes. Devices that have pinned pages of it must let go first.
     pub(crate) fn unmap(
         &self,
         flags: u32,
@@ -337,7 +337,7 @@ impl State {
         self.groups.iter().any(|group| group.domain.is_none())
     }
 
-    /// The sizes of pages that all domains have, as the program is told: smaller ones than those of
+    /// The sizes of pages that all domains have, as the program sees them: smaller ones than those of
     /// the CPU cannot be used.
     pub(crate) fn size_bits(&self) -> u64 {
         let all = if self.is_paged() { u64::MAX } else { !(PAGE - 1) };
@@ -868,7 +868,7 @@ impl State {
         Ok(domain.as_ptr())
     }
 
-    /// Pins pages for an emulated device, and tells where they are.
+    /// Pins pages for an emulated device, and returns where they are.
     pub(crate) fn pin_pages(
         &mut self,
         raw: GroupPtr,

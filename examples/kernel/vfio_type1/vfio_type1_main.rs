@@ -311,7 +311,7 @@ unsafe extern "C" fn vfio_type1_detach(data: *mut c_void, group: *mut bindings::
     container.state().detach(GroupPtr(group));
 }
 
-/// Pins pages for an emulated device; tells how many, which is all of them.
+/// Pins pages for an emulated device; returns how many, which is all of them.
 ///
 /// # Safety
 ///

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! [`Tlb`]: what the hardware remembers of a page table, until it is told to forget it.
+//! [`Tlb`]: what the hardware remembers of a page table, until it is made to forget it.
 //!
 //! It is a device's worst case: an entry stays until it is flushed, or until newer ones push it out
 //! where the number of entries is limited. Nothing else takes it away, least of all a change of the
@@ -34,7 +34,7 @@ struct Page {
 pub(super) struct Cached {
     pub(super) phys: PhysAddr,
     pub(super) prot: Prot,
-    /// Whether the entry is known to say that the page was written: it is not told again then.
+    /// Whether the entry is known to say that the page was written: it is not written again then.
     pub(super) dirty: bool,
 }
 

@@ -26,7 +26,7 @@ where
     ///
     /// # Errors
     ///
-    /// [`IoasError::Domain`] if one of them fails; the others are set to what they were told last. If it was
+    /// [`IoasError::Domain`] if one of them fails; the others are set back to what they were. If it was
     /// to start, some of what the last session has noted may be forgotten.
     pub fn set_dirty_tracking(&mut self, on: bool) -> Result<(), IoasError<D::Error>> {
         let starts = on && self.tracking.is_none();
@@ -49,7 +49,7 @@ where
             });
             return Ok(());
         };
-        // What they were told last; but where stopping has failed, they note, whoever told them so.
+        // What they were; but where stopping has failed, they note.
         let before = self.tracking.is_some();
         for (_, domain) in self.domains.iter().take_while(|(id, _)| *id != failed) {
             // It could do that a moment ago; where it cannot now, it notes too much, or nothing.
@@ -76,12 +76,12 @@ where
     /// the closest of them count as written, too. What is unmapped is forgotten: it has to be read before.
     ///
     /// A page of the bitmap may be smaller or larger than one of the IOMMU, and the range may begin
-    /// and end anywhere. Where an end lies inside a page of the IOMMU, that page is told and stays
+    /// and end anywhere. Where an end lies inside a page of the IOMMU, that page is reported and stays
     /// dirty: what the bitmap does not show is not lost.
     ///
     /// # Errors
     ///
-    /// [`IoasError::Domain`] if a domain fails: the bitmap holds what was told before.
+    /// [`IoasError::Domain`] if a domain fails: the bitmap holds what was reported before.
     pub fn read_dirty(
         &mut self,
         bitmap: &mut DirtyBitmap<'_>,
@@ -158,7 +158,7 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     }
 }
 
-/// How the domains of an address space are told to note what devices write, and asked for it: what is
+/// How the domains of an address space are made to note what devices write, and asked for it: what is
 /// known of them once a session has started, and needed where any domain will do.
 pub(super) struct Tracking<D: DomainHolder> {
     pub(super) start: fn(&D::Target) -> Result<(), D::Error>,

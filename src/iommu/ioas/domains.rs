@@ -90,7 +90,7 @@ impl<D, S: Slabs<DomainLink<D>>> Domains<D, S> {
 impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     /// Attaches a domain: maps in it all that is mapped here. O(tiles of all mappings).
     ///
-    /// Where it is noted what devices write, the domain is told to do so first, and goes on if anything
+    /// Where it is noted what devices write, the domain is made to do so first, and goes on if anything
     /// fails later.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ use crate::umem::{Attachment, Region as _, RegionExt as _, RegionHolder};
 use core::ops::Range;
 
 impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
-    /// Maps a whole region in every domain, and tells where. O(log n + tiles).
+    /// Maps a whole region in every domain, and returns where. O(log n + tiles).
     ///
     /// # Errors
     ///
@@ -32,7 +32,7 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
         self.map_range(placement, region, 0..len, prot)
     }
 
-    /// Maps the bytes `range` of a region in every domain, and tells where. O(log n + tiles), and
+    /// Maps the bytes `range` of a region in every domain, and returns where. O(log n + tiles), and
     /// O(runs) to find the best place, if there is a choice.
     ///
     /// # Errors

@@ -330,7 +330,7 @@ impl<T, S: Slabs<Node<T>>> IovaTree<T, S> {
         self.gaps(within, len).find_map(fits)
     }
 
-    /// Makes an entry, in O(log n), and tells its key.
+    /// Makes an entry, in O(log n), and returns its key.
     ///
     /// # Errors
     ///
@@ -482,7 +482,7 @@ impl<T, S: Slabs<Node<T>>> IovaTree<T, S> {
         self.slab.get(key).map_or(0, |node| node.link.height.get())
     }
 
-    /// Balances the nodes from `key` upwards and tells them what lies below them, up to the first
+    /// Balances the nodes from `key` upwards and notes in them what lies below them, up to the first
     /// that sees no difference.
     ///
     /// Where two nodes have changed, one is above the other. It is settled after that, which finds
@@ -511,7 +511,7 @@ impl<T, S: Slabs<Node<T>>> IovaTree<T, S> {
         }
     }
 
-    /// Balances node `key`, whose child on `side` is too tall, and tells the sum of who is in its
+    /// Balances node `key`, whose child on `side` is too tall, and returns the sum of the one in its
     /// place now.
     fn rise(&mut self, key: u32, side: Side) -> (NonZeroU8, u64) {
         let child = self.slab.get(key).map_or(NONE, |node| node.child(side));

@@ -14,7 +14,7 @@ use crate::iommu::range::IovaRange;
 use crate::umem::{RegionHolder, SharedHolder};
 
 impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
-    /// Unmaps all mappings in `range`, in every domain, with one flush for each; tells how many bytes
+    /// Unmaps all mappings in `range`, in every domain, with one flush for each; returns how many bytes
     /// they had. Gaps do not matter. O(log n) for each mapping, plus what the domains take.
     ///
     /// # Errors
@@ -62,7 +62,7 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
         uninstalled.map(|()| bytes).map_err(IoasError::Breach)
     }
 
-    /// Unmaps everything, in every domain, with one flush for each; tells how many bytes there were.
+    /// Unmaps everything, in every domain, with one flush for each; returns how many bytes there were.
     /// What a domain does not unmap, against its contract, stays poisoned.
     pub fn unmap_all(&mut self) -> u64 {
         let _ = self.uninstall_everywhere(IovaRange::ALL);

@@ -35,7 +35,7 @@ pub use error::{StreamError, StreamErrorKind, StreamUnmapError};
 /// When it is dropped, it unmaps, flushes and unpins, a batch at a time, in that order. The memory of
 /// the batch, `B`, is lent for that long: a page, or as little as one slot.
 ///
-/// It takes RAM only, as a page table does not tell what else a page may be.
+/// It takes RAM only, as a page table does not say what else a page may be.
 ///
 /// ```
 /// use pinned_sgl::iommu::{Prot, Stream};

@@ -51,7 +51,7 @@ impl<T> SlabSlot<T> {
         }
     }
 
-    /// Puts a value in a free place and tells the free place after it; gives it back if the place
+    /// Puts a value in a free place and returns the free place after it; gives it back if the place
     /// is full.
     pub(crate) fn fill(&mut self, value: T) -> Result<u32, T> {
         match self.0 {

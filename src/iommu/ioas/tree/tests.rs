@@ -344,7 +344,7 @@ fn without_memory_nothing_changes() {
         insert(&mut tree, &mut oracle, range(index * 10, index * 10 + 4), 1);
     }
     assert_eq!(tree.insert(range(5, 5), 9), Err(InsertError::OutOfMemory { value: 9 }));
-    // An overlap is told first, and the first one.
+    // An overlap is reported first, and the first one.
     let existing = range(10, 14);
     assert_eq!(tree.insert(range(9, 49), 9), Err(InsertError::Overlap { existing, value: 9 }));
     check_all(&tree, &oracle);
