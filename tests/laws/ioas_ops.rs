@@ -230,6 +230,8 @@ fn prot(u: &mut Unstructured<'_>) -> Result<Prot> {
     })
 }
 
+type Operation = fn(&mut World, &mut Unstructured<'_>, usize) -> Result<()>;
+
 impl World {
     fn new(u: &mut Unstructured<'_>) -> Result<Self> {
         let plan = Plan::new();
@@ -291,38 +293,45 @@ impl World {
         space
     }
 
+    /// What can happen, and how often beside the rest.
+    const OPERATIONS: &[(u32, Operation)] = &[
+        (15, Self::map),
+        (2, Self::unmap),
+        (2, Self::unmap_cutting),
+        (2, Self::split),
+        (1, Self::unmap_all),
+        (2, Self::attach_to),
+        (1, Self::detach),
+        (2, Self::reserve),
+        (2, Self::unreserve),
+        (2, Self::copy),
+        (3, Self::cpu),
+        (4, |world, u, _| world.device(u)),
+        (1, Self::track),
+        (2, Self::read_dirty),
+        (1, Self::set_limit),
+        (2, |world, u, _| world.pin(u)),
+        (1, |world, u, _| world.forget_region(u)),
+        (3, |world, u, _| machine::plan_failure(u, &world.plan)),
+    ];
+
     fn step(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
         let space = u.int_in_range(0..=self.spaces.len() - 1)?;
-        match u.int_in_range(0..=47)? {
-            0..=14 => self.map(u, space),
-            15 | 16 => self.unmap(u, space),
-            17 | 18 => self.unmap_cutting(u, space),
-            19 | 20 => self.split(u, space),
-            21 => self.unmap_all(u, space),
-            22 | 23 => self.attach_to(u, space),
-            24 => self.detach(u, space),
-            25 | 26 => self.reserve(u, space),
-            27 | 28 => self.unreserve(u, space),
-            29 | 30 => self.copy(u, space),
-            31..=33 => self.cpu(u, space),
-            34..=37 => self.device(u),
-            38 => self.track(u, space),
-            39 | 40 => self.read_dirty(u, space),
-            41 => {
-                let limit = u.int_in_range(0..=12)?;
-                self.spaces[space].limit = limit;
-                self.reals[space].set_entry_limit(limit);
-                Ok(())
-            }
-            42 | 43 => self.pin(u),
-            44 => {
-                if let Some(region) = self.some_region(u)? {
-                    self.regions[region].handle = None;
-                }
-                Ok(())
-            }
-            _ => machine::plan_failure(u, &self.plan),
+        machine::weighted(u, Self::OPERATIONS)?(self, u, space)
+    }
+
+    fn set_limit(&mut self, u: &mut Unstructured<'_>, space: usize) -> Result<()> {
+        let limit = u.int_in_range(0..=12)?;
+        self.spaces[space].limit = limit;
+        self.reals[space].set_entry_limit(limit);
+        Ok(())
+    }
+
+    fn forget_region(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
+        if let Some(region) = self.some_region(u)? {
+            self.regions[region].handle = None;
         }
+        Ok(())
     }
 
     fn some_iova(&self, u: &mut Unstructured<'_>) -> Result<u64> {

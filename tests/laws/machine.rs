@@ -110,6 +110,18 @@ pub fn data(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
     Ok((0..len).map(|at| (at as u8).wrapping_mul(7).wrapping_add(seed)).collect())
 }
 
+/// One of some operations, each as likely as its weight beside those of the others.
+pub fn weighted<T: Copy>(u: &mut Unstructured<'_>, operations: &[(u32, T)]) -> Result<T> {
+    let all: u32 = operations.iter().map(|(weight, _)| weight).sum();
+    let mut left = u.int_in_range(0..=all - 1)?;
+    let chosen = operations.iter().find(|(weight, _)| {
+        let here = left < *weight;
+        left = left.saturating_sub(*weight);
+        here
+    });
+    Ok(chosen.unwrap().1)
+}
+
 /// Lets one of the next calls that may fail do so.
 pub fn plan_failure(u: &mut Unstructured<'_>, plan: &Plan) -> Result<()> {
     let n = u.int_in_range(0..=7)?;

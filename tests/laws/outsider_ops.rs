@@ -167,6 +167,8 @@ fn storage(u: &mut Unstructured<'_>, plan: &Plan) -> Result<FailingStorage<Heap>
     Ok(FailingStorage::new(heap, plan.clone()))
 }
 
+type Operation = fn(&mut World, &mut Unstructured<'_>) -> Result<()>;
+
 impl World {
     fn new(u: &mut Unstructured<'_>) -> Result<Self> {
         let (plan, witness) = (Plan::new(), Witness::new());
@@ -522,23 +524,26 @@ impl World {
         Ok(())
     }
 
+    /// What can happen, and how often beside the rest.
+    const OPERATIONS: &[(u32, Operation)] = &[
+        (2, Self::live),
+        (3, Self::pin),
+        (1, Self::pin_in_passing),
+        (1, Self::hold),
+        (3, Self::map),
+        (2, Self::cut),
+        (4, Self::space),
+        (2, Self::stream),
+        (1, Self::register),
+        (1, Self::swap),
+        (1, |world, u| {
+            machine::plan_failure(u, &world.plan)?;
+            world.reach(u)
+        }),
+    ];
+
     fn step(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
-        match u.int_in_range(0..=20)? {
-            0 | 1 => self.live(u),
-            2..=4 => self.pin(u),
-            5 => self.pin_in_passing(u),
-            6 => self.hold(u),
-            7..=9 => self.map(u),
-            10 | 11 => self.cut(u),
-            12..=15 => self.space(u),
-            16 | 17 => self.stream(u),
-            18 => self.register(u),
-            19 => self.swap(u),
-            _ => {
-                machine::plan_failure(u, &self.plan)?;
-                self.reach(u)
-            }
-        }
+        machine::weighted(u, Self::OPERATIONS)?(self, u)
     }
 
     fn check(&self) {

@@ -150,6 +150,8 @@ fn some_pages(u: &mut Unstructured<'_>) -> Result<(usize, usize)> {
     Ok((first, u.int_in_range(1..=16.min(PAGES - first))?))
 }
 
+type Operation = fn(&mut World, &mut Unstructured<'_>) -> Result<()>;
+
 impl World {
     fn new(u: &mut Unstructured<'_>) -> Result<Self> {
         let plan = Plan::new();
@@ -219,32 +221,37 @@ impl World {
         Ok(())
     }
 
+    /// What can happen, and how often beside the rest.
+    const OPERATIONS: &[(u32, Operation)] = &[
+        (5, Self::pin),
+        (5, Self::map),
+        (3, Self::stream),
+        (2, Self::split),
+        (2, Self::unmap_range),
+        (1, Self::unmap),
+        (1, Self::drop_handle),
+        (4, Self::device),
+        (2, Self::cpu_write),
+        (1, Self::cpu_read),
+        (3, Self::access),
+        (1, Self::fork),
+        (1, Self::unmap_area),
+        (1, Self::map_few_pages),
+        (1, Self::protect),
+        (2, Self::move_pages),
+        (1, Self::annoy),
+        (1, Self::pin_parallel),
+        (3, |world, u| machine::plan_failure(u, &world.plan)),
+    ];
+
     fn step(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
-        match u.int_in_range(0..=39)? {
-            0..=4 => self.pin(u),
-            5..=9 => self.map(u),
-            10..=12 => self.stream(u),
-            13 | 14 => self.split(u),
-            15 | 16 => self.unmap_range(u),
-            17 => self.unmap(u),
-            18 => self.drop_handle(u),
-            19..=22 => self.device(u),
-            23 | 24 => self.cpu_write(u),
-            25 => self.cpu_read(u),
-            26..=28 => self.access(u),
-            29 => self.fork(u),
-            30 => self.unmap_area(u),
-            31 => {
-                let (first, count) = some_pages(u)?;
-                let proc = self.some_proc(u)?;
-                self.map_area(u, proc, first, count.min(4))
-            }
-            32 => self.protect(u),
-            33 | 34 => self.move_pages(u),
-            35 => self.annoy(u),
-            36 => self.pin_parallel(u),
-            _ => machine::plan_failure(u, &self.plan),
-        }
+        machine::weighted(u, Self::OPERATIONS)?(self, u)
+    }
+
+    fn map_few_pages(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
+        let (first, count) = some_pages(u)?;
+        let proc = self.some_proc(u)?;
+        self.map_area(u, proc, first, count.min(4))
     }
 
     fn some_proc(&self, u: &mut Unstructured<'_>) -> Result<usize> {
