@@ -85,6 +85,8 @@ unsafe impl Domain for Batches {
     type Error = MapFault;
     type Gather = <Iommu as Domain>::Gather;
 
+    const MAPS_BATCHES: bool = true;
+
     fn page_sizes(&self) -> PageSizes {
         self.0.page_sizes()
     }

@@ -130,13 +130,10 @@ impl SegmentLimits {
         exact::u64::minus(max.get(), end & self.granularity_mask)
     }
 
-    /// How much of contiguous bytes from `phys` on the next segment takes.
+    /// How much of contiguous bytes from `phys` on the next segment takes, but for the granularity.
     #[inline]
     fn take(&self, phys: PhysAddr, len: u64) -> u64 {
-        let mut taken = match self.max_len {
-            Some(max) if max.get() < len => self.cut_len(phys, max),
-            _ => len,
-        };
+        let mut taken = self.max_len.map_or(len, |max| len.min(max.get()));
         if let Some(boundary) = self.boundary {
             let inside = boundary.get().minus(1);
             let to_boundary = boundary.get().minus(phys.get() & inside);
@@ -225,14 +222,22 @@ impl SegmentLimits {
         cut_into(run.phys, head).plus(between).plus(in_one(rest & inside))
     }
 
-    /// Cuts the first segment off a run; the second part is what is left.
+    /// Cuts the first segment off a run; the second part is what is left. Limits without a granularity
+    /// are spared the question for one.
     #[inline]
-    fn cut(&self, run: Segment) -> (Segment, Option<Segment>) {
-        let taken = self.take(run.phys, run.len);
-        let left = run.len.minus(taken);
-        let rest = (left > 0)
-            .then(|| Segment::new(PhysAddr::new(run.phys.get().plus(taken)), left, run.kind));
-        (Segment::new(run.phys, taken, run.kind), rest)
+    fn cut<const GRANULAR: bool>(&self, run: Segment) -> (Segment, Option<Segment>) {
+        let mut taken = self.take(run.phys, run.len);
+        if taken == run.len {
+            return (run, None);
+        }
+        let mut end = run.phys.get().plus(taken);
+        if GRANULAR {
+            // A boundary is a multiple of the granularity, and stays.
+            end &= !self.granularity_mask;
+            taken = end.minus(run.phys.get());
+        }
+        let rest = Segment::new(PhysAddr::new(end), run.len.minus(taken), run.kind);
+        (Segment::new(run.phys, taken, run.kind), Some(rest))
     }
 }
 
@@ -266,7 +271,7 @@ impl<S: Storage> Iterator for Segments<'_, S> {
             Some(rest) => rest,
             None => self.runs.next()?,
         };
-        let (segment, rest) = self.limits.cut(run);
+        let (segment, rest) = self.limits.cut::<true>(run);
         self.rest = rest;
         Some(segment)
     }
@@ -280,7 +285,21 @@ impl<S: Storage> Iterator for Segments<'_, S> {
     }
 
     #[inline]
-    fn fold<B, F>(self, init: B, mut f: F) -> B
+    fn fold<B, F>(self, init: B, f: F) -> B
+    where
+        F: FnMut(B, Segment) -> B,
+    {
+        if self.limits.granularity_mask == 0 {
+            self.fold_cut::<false, _, _>(init, f)
+        } else {
+            self.fold_cut::<true, _, _>(init, f)
+        }
+    }
+}
+
+impl<S: Storage> Segments<'_, S> {
+    #[inline]
+    fn fold_cut<const GRANULAR: bool, B, F>(self, init: B, mut f: F) -> B
     where
         F: FnMut(B, Segment) -> B,
     {
@@ -288,7 +307,7 @@ impl<S: Storage> Iterator for Segments<'_, S> {
         let mut all_of = |acc, run: Option<Segment>| {
             let (mut acc, mut rest) = (acc, run);
             while let Some(run) = rest {
-                let (segment, left) = limits.cut(run);
+                let (segment, left) = limits.cut::<GRANULAR>(run);
                 acc = f(acc, segment);
                 rest = left;
             }

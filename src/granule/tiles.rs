@@ -49,7 +49,7 @@ impl Tile {
 
     /// The same for a tile that was cut off a segment: nobody has changed its fields.
     #[inline]
-    const fn bytes(&self) -> u64 {
+    pub(crate) const fn bytes(&self) -> u64 {
         exact::u64::shifted_up(self.count, self.page_size.shift())
     }
 }

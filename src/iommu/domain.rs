@@ -56,6 +56,9 @@ pub unsafe trait Domain {
     /// kernel's own. It does not move between its first use and its drop.
     type Gather: Default;
 
+    /// Whether [`map_tiles`](Self::map_tiles) does more than to call [`map`](Self::map) for each of them.
+    const MAPS_BATCHES: bool = false;
+
     /// The sizes of its pages.
     fn page_sizes(&self) -> PageSizes;
 
@@ -80,7 +83,8 @@ pub unsafe trait Domain {
     unsafe fn map(&self, tile: Tile, prot: Prot) -> (u64, Result<(), Self::Error>);
 
     /// Maps tiles in turn until one fails; reports how many bytes of all of them are mapped now. A domain
-    /// that has something to do once for many tiles, as to take a lock, does it here.
+    /// that has something to do once for many tiles, as to take a lock, does it here, and
+    /// [says so](Self::MAPS_BATCHES).
     ///
     /// A tile is taken only when those before it are mapped whole. A success reports all bytes of all
     /// tiles; a failure those before the last tile that was taken, and of that one as many as

@@ -157,36 +157,81 @@ pub(super) unsafe fn map_tiles<D: Domain + ?Sized>(
     prot: Prot,
     mapped: &mut u64,
 ) -> Result<(), TileFault<D::Error>> {
+    if D::MAPS_BATCHES {
+        // SAFETY: "the memory of the tiles stays what it is, and may be accessed as `prot` says, until what
+        // is in `mapped` has been unmapped and flushed; ..": as the caller promises.
+        return unsafe { map_batch(domain, tiles, prot, mapped) };
+    }
+    for tile in tiles {
+        // SAFETY: "the memory of the tile stays what it is, and may be accessed as `prot` says, until
+        // the bytes that were reported have been unmapped and flushed; for ever, if the call unwinds or
+        // reports what it cannot have mapped": the caller promises it for all of the tiles.
+        let (bytes, outcome) = unsafe { domain.map(tile, prot) };
+        if !can_have_mapped(domain.cuts(), &tile, bytes, outcome.is_ok()) {
+            return Err(breach_of(&tile, bytes));
+        }
+        *mapped = mapped.plus(bytes);
+        outcome.map_err(TileFault::Domain)?;
+    }
+    Ok(())
+}
+
+/// The same by a domain that takes many tiles at a time.
+///
+/// # Safety
+///
+/// That of [`map_tiles`].
+unsafe fn map_batch<D: Domain + ?Sized>(
+    domain: &D,
+    tiles: impl Iterator<Item = Tile>,
+    prot: Prot,
+    mapped: &mut u64,
+) -> Result<(), TileFault<D::Error>> {
     let mut tiles = tiles.fuse();
     // The tile that was taken last, and the bytes of those before it.
     let (mut last, mut before) = (None, 0u64);
     let taken = tiles.by_ref().inspect(|tile| {
-        before = before.plus(last.replace(*tile).map_or(0, |done| done.len()));
+        before = before.plus(last.replace(*tile).map_or(0, |done: Tile| done.bytes()));
     });
     // SAFETY: "the memory of the tiles stays what it is, and may be accessed as `prot` says, until the
     // bytes that were reported have been unmapped and flushed; for ever, if the call unwinds or reports
     // what it cannot have mapped": as the caller promises.
     let (reported, outcome) = unsafe { domain.map_tiles(taken, prot) };
+    let none_left = outcome.is_err() || tiles.next().is_none();
     let Some(last) = last else {
-        let honest = reported == 0 && (outcome.is_err() || tiles.next().is_none());
         let breach = TileFault::Breach(Breach { range: IovaRange::ALL, reported });
+        let honest = reported == 0 && none_left;
         return if honest { outcome.map_err(TileFault::Domain) } else { Err(breach) };
     };
-    let of_last = reported.checked_sub(before).filter(|bytes| *bytes <= last.len());
-    let honest = match (of_last, &outcome, domain.cuts()) {
-        (Some(bytes), Ok(()), _) => bytes == last.len() && tiles.next().is_none(),
-        (Some(bytes), Err(_), Cuts::Never) => bytes == 0 || bytes == last.len(),
-        (Some(bytes), Err(_), Cuts::Anywhere | Cuts::Entries) => bytes & last.page_size.mask() == 0,
-        (None, ..) => false,
-    };
+    // It may stop between two tiles, too.
+    let honest = none_left
+        && reported.checked_sub(before).is_some_and(|bytes| {
+            bytes == last.bytes() || can_have_mapped(domain.cuts(), &last, bytes, outcome.is_ok())
+        });
     if !honest {
         *mapped = mapped.plus(before);
-        let range = IovaRange::new(last.iova, last.len()).unwrap_or(IovaRange::ALL);
-        let reported = reported.saturating_sub(before);
-        return Err(TileFault::Breach(Breach { range, reported }));
+        return Err(breach_of(&last, reported.saturating_sub(before)));
     }
     *mapped = mapped.plus(reported);
     outcome.map_err(TileFault::Domain)
+}
+
+/// Whether a domain can have mapped so many bytes of a tile, all of it or not.
+#[inline]
+fn can_have_mapped(cuts: Cuts, tile: &Tile, bytes: u64, all: bool) -> bool {
+    match (all, cuts) {
+        (true, _) => bytes == tile.bytes(),
+        (false, Cuts::Never) => bytes == 0,
+        (false, Cuts::Anywhere | Cuts::Entries) => {
+            bytes <= tile.bytes() && bytes & tile.page_size.mask() == 0
+        }
+    }
+}
+
+#[cold]
+fn breach_of<E>(tile: &Tile, reported: u64) -> TileFault<E> {
+    let range = IovaRange::new(tile.iova, tile.bytes()).unwrap_or(IovaRange::ALL);
+    TileFault::Breach(Breach { range, reported })
 }
 
 /// Unmaps and flushes the first `mapped` bytes of a window.

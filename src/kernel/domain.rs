@@ -238,6 +238,8 @@ unsafe impl Domain for RawDomain {
     type Error = Error;
     type Gather = Gather;
 
+    const MAPS_BATCHES: bool = true;
+
     fn page_sizes(&self) -> PageSizes {
         // SAFETY: by the invariant the domain is there, and nobody writes to the field.
         PageSizes::from_bits_truncate(unsafe { (*self.raw.as_ptr()).pgsize_bitmap } as u64)
@@ -361,6 +363,8 @@ impl fmt::Debug for RawDomain {
 unsafe impl Domain for PagingDomain<'_> {
     type Error = Error;
     type Gather = Gather;
+
+    const MAPS_BATCHES: bool = true;
 
     fn page_sizes(&self) -> PageSizes {
         self.domain.page_sizes()

@@ -126,6 +126,8 @@ unsafe impl Domain for GroupDomain {
     type Error = Error;
     type Gather = Gather;
 
+    const MAPS_BATCHES: bool = true;
+
     fn page_sizes(&self) -> PageSizes {
         let sizes = self.raw.page_sizes();
         // What is pinned are pages of the CPU: smaller ones are of no use here.
