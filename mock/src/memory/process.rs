@@ -306,7 +306,13 @@ impl Process {
     #[must_use]
     pub fn frame_at(&self, at: UserAddr) -> Option<Pfn> {
         let found = lock(&self.areas).find(self.page_number(at))?;
-        found.table.load(found.index).pfn().map(Pfn::new)
+        let mut entry = found.table.load(found.index);
+        if entry == Entry::MOVING {
+            // It is hidden for a moment, under this lock: by what moves the page, or finds it pinned.
+            let _state = lock(&self.memory.inner.state);
+            entry = found.table.load(found.index);
+        }
+        entry.pfn().map(Pfn::new)
     }
 
     /// How often the frame of the page at this address is pinned; 0 if it is in none.
