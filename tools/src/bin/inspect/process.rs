@@ -11,7 +11,7 @@ use procfs::ProcError;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::{fmt, fs::File, io, os::unix::fs::FileExt};
+use std::{fmt, fs::File, io, os::unix::fs::FileExt, path::Path};
 
 const PRESENT: u64 = 1 << 63;
 const SWAPPED: u64 = 1 << 62;
@@ -177,6 +177,11 @@ impl LookError {
             (ProcError::Io(error, _), Ok(_)) if no_process(&error) => Self::NoMemory { pid },
             // What was read is cut off where it ended.
             (_, Ok(stat)) if stat.state == 'Z' => Self::NoMemory { pid },
+            // Of a process that is just going, one file may be gone before another. (A kernel may be
+            // without page maps, too.)
+            (ProcError::NotFound(_), _) if Path::new("/proc/self/pagemap").exists() => {
+                Self::Ended { pid }
+            }
             (source, Ok(_)) => Self::Proc { pid, source },
         }
     }
