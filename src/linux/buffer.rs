@@ -72,36 +72,16 @@ impl Buffer {
         let slack = if pages == Pages::Transparent { huge.bytes() } else { 0 };
         let too_large = BufferError::TooLarge { len };
         let room = len.checked_add(slack).and_then(|room| isize::try_from(room).ok());
-        let (Some(map_len), Ok(bytes)) = (room, usize::try_from(len)) else {
+        let Some(map_len) = room.map(isize::unsigned_abs) else {
             return Err(too_large);
         };
-        let map_len = map_len.unsigned_abs();
         let map = map(map_len, pages).map_err(|source| match pages.huge_page_size() {
             Some(size) => no_huge_pages(len, size, source),
             None => BufferError::Map { len, source },
         })?;
         let skip = if slack == 0 { 0 } else { skip_to(map, huge) };
-        let start = NonNull::new(map.as_ptr().wrapping_add(skip));
-        let range = |start: NonNull<u8>| {
-            let range = UserRange::new(UserAddr::new(start.addr().get() as u64), len).ok()?;
-            Some((start, range))
-        };
-        let Some((start, range)) = start.and_then(range) else {
-            return Err(too_large);
-        };
-        let buffer = Self {
-            map: Some((map, map_len)),
-            start,
-            len: bytes,
-            range,
-            pages,
-            page,
-            huge,
-            copies: RwLock::default(),
-            slots: Slots::default(),
-            map_of_pages: OnceLock::new(),
-            clock: Clock::default(),
-        };
+        let start = NonNull::new(map.as_ptr().wrapping_add(skip)).ok_or(too_large)?;
+        let buffer = Self::over(Some((map, map_len)), start, len, pages, (page, huge))?;
         buffer.advise()?;
         Ok(buffer)
     }
@@ -137,13 +117,25 @@ impl Buffer {
         if !user.is_aligned(unit) {
             return Err(BufferError::Misaligned { at: user, page: unit });
         }
-        let too_large = || BufferError::TooLarge { len };
-        let bytes = isize::try_from(len).map_err(|_| too_large())?.unsigned_abs();
-        let range = UserRange::new(user, len).map_err(|_| too_large())?;
+        Self::over(None, start, len, pages, (page, huge))
+    }
+
+    /// The memory from `start` on, which lies in `map`, if that is given.
+    fn over(
+        map: Option<(NonNull<u8>, usize)>,
+        start: NonNull<u8>,
+        len: u64,
+        pages: Pages,
+        (page, huge): (PageSize, PageSize),
+    ) -> Result<Self, BufferError> {
+        let user = UserAddr::new(start.addr().get() as u64);
+        let (Ok(bytes), Ok(range)) = (isize::try_from(len), UserRange::new(user, len)) else {
+            return Err(BufferError::TooLarge { len });
+        };
         Ok(Self {
-            map: None,
+            map,
             start,
-            len: bytes,
+            len: bytes.unsigned_abs(),
             range,
             pages,
             page,
@@ -155,7 +147,7 @@ impl Buffer {
         })
     }
 
-    /// Tells the kernel which pages to use, and to keep children out.
+    /// Advises the kernel which pages to use, and to keep children out.
     fn advise(&self) -> Result<(), BufferError> {
         let advise = |advice| {
             // SAFETY: the range is part of our own mapping, and none of the advice given here
@@ -394,7 +386,7 @@ impl fmt::Display for BufferError {
             ),
             Self::Map { len, source } => write!(f, "cannot map {len:#x} bytes: {source}"),
             Self::Advise { source } => {
-                write!(f, "cannot tell the kernel which pages to use: {source}")
+                write!(f, "cannot advise the kernel which pages to use: {source}")
             }
         }
     }

@@ -89,8 +89,8 @@ unsafe impl Pinner for Buffer {
     }
 
     unsafe fn unpin(&self, at: UserAddr, run: PageRun, _dirty: bool) {
-        // Nothing to mark: the pages are anonymous memory, dirty since they were faulted in for
-        // writing, and pinned pages are not cleaned.
+        // Nothing to mark: the pages have no file to be written to but one in memory, are dirty since
+        // they were faulted in for writing, and pinned pages are not cleaned.
         let start = at.checked_offset_from(self.user_addr());
         let bytes = run.count().shifted_up(self.page_size().shift());
         if let Some(start) = start {
