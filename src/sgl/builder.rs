@@ -2,10 +2,11 @@
 //! [`SglBuilder`]: takes pages in any form and makes the maximal runs of them.
 #![forbid(unsafe_code)]
 
+use super::error::{BuildError, Failure, FinishError};
 use super::leaves::Leaves;
 use super::list::Sgl;
 use super::packed::{self, Batch, BATCH};
-use super::run::{MemoryKind, PageRun};
+use super::run::{contiguous, MemoryKind, PageRun};
 use super::runs::Runs;
 use crate::addr::Pfn;
 use crate::exact::{self, Exact as _};
@@ -463,42 +464,6 @@ fn shift_up(column: &mut [u64; BATCH], by: usize) {
     }
 }
 
-/// How many pages from the start of `pages` are contiguous: at least one, unless there are none.
-///
-/// The numbers are the caller's and not checked yet; a run that wraps is refused when it is pushed.
-#[inline]
-fn contiguous(pages: &[Pfn]) -> usize {
-    /// Long enough for the processor to compare several pages at a time; where runs are shorter, a
-    /// few pages one by one are faster.
-    const STRIDE: usize = 16;
-    let Some(first) = pages.first() else {
-        return 0;
-    };
-    let continue_from = |count: usize, pages: &[Pfn]| {
-        let expected = first.get().wrapping_add(count as u64);
-        let follows = |(page, index): &(&Pfn, u64)| page.get() == expected.wrapping_add(*index);
-        pages.iter().zip(0u64..).take_while(follows).count()
-    };
-    let few = continue_from(0, pages.get(..STRIDE).unwrap_or(pages));
-    if few < STRIDE {
-        return few;
-    }
-    let mut count = STRIDE;
-    let rest = pages.get(STRIDE..).unwrap_or(&[]);
-    for chunk in rest.chunks_exact(STRIDE) {
-        let expected = first.get().wrapping_add(count as u64);
-        let differs = chunk
-            .iter()
-            .zip(0u64..)
-            .fold(0, |acc, (page, index)| acc | (page.get() ^ expected.wrapping_add(index)));
-        if differs != 0 {
-            break;
-        }
-        count = count.plus(STRIDE);
-    }
-    count.plus(continue_from(count, pages.get(count..).unwrap_or(&[])))
-}
-
 impl<S: Storage> fmt::Debug for SglBuilder<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SglBuilder")
@@ -508,138 +473,3 @@ impl<S: Storage> fmt::Debug for SglBuilder<S> {
             .finish_non_exhaustive()
     }
 }
-
-/// Why a push fails, without the position.
-enum Failure {
-    OutOfMemory,
-    AddressTooLarge,
-    TooManyPages,
-}
-
-impl Failure {
-    #[cold]
-    fn at(self, index: usize) -> BuildError {
-        match self {
-            Self::OutOfMemory => BuildError::OutOfMemory { index },
-            Self::AddressTooLarge => BuildError::AddressTooLarge { index },
-            Self::TooManyPages => BuildError::TooManyPages { index },
-        }
-    }
-}
-
-/// Why a builder could not be made or could not take what it was given.
-///
-/// `index` is the position in the slice, the iterator or the list that was given. Nothing of it
-/// has been taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum BuildError {
-    /// The storage has no memory left.
-    OutOfMemory {
-        /// Where the memory ran out.
-        index: usize,
-    },
-    /// The byte address of the end of the pages needs more than 64 bits.
-    AddressTooLarge {
-        /// The page or run.
-        index: usize,
-    },
-    /// The list would have more bytes than 64 bits count.
-    TooManyPages {
-        /// The page or run that is one too many.
-        index: usize,
-    },
-    /// A base page has 1 KiB to 1 GiB.
-    PageSize {
-        /// The size that was asked for.
-        page: PageSize,
-    },
-    /// The storage holds pieces and does not take them back: it broke its contract.
-    StorageInUse {
-        /// How many there are.
-        pieces: usize,
-    },
-    /// The pages of the other list have another size.
-    OtherPageSize {
-        /// The size of the pages of the other list.
-        page: PageSize,
-        /// The size of the pages of this one.
-        expected: PageSize,
-    },
-}
-
-impl BuildError {
-    /// The same for a caller that had pushed `before` pages or runs by then.
-    #[cfg(any(feature = "alloc", pinned_sgl_kbuild))]
-    pub(crate) const fn behind(self, before: usize) -> Self {
-        match self {
-            Self::OutOfMemory { index } => {
-                Self::OutOfMemory { index: before.saturating_add(index) }
-            }
-            Self::AddressTooLarge { index } => {
-                Self::AddressTooLarge { index: before.saturating_add(index) }
-            }
-            Self::TooManyPages { index } => {
-                Self::TooManyPages { index: before.saturating_add(index) }
-            }
-            other => other,
-        }
-    }
-}
-
-impl fmt::Display for BuildError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::OutOfMemory { index } => write!(f, "{AllocError}, at index {index}"),
-            Self::AddressTooLarge { index } => {
-                write!(f, "the byte address needs more than 64 bits, at index {index}")
-            }
-            Self::TooManyPages { index } => {
-                write!(f, "the list needs more than 64 bits of bytes, at index {index}")
-            }
-            Self::PageSize { page } => write!(f, "a base page has 1K to 1G, not {page}"),
-            Self::StorageInUse { pieces } => {
-                write!(f, "the storage holds {pieces} pieces and does not take them back")
-            }
-            Self::OtherPageSize { page, expected } => {
-                write!(f, "the other list has pages of {page}, expected {expected}")
-            }
-        }
-    }
-}
-
-impl core::error::Error for BuildError {}
-
-/// There is no memory for the last runs; the builder comes back as it was.
-pub struct FinishError<S> {
-    builder: SglBuilder<S>,
-}
-
-impl<S> FinishError<S> {
-    /// The builder, unchanged.
-    #[must_use]
-    pub fn into_builder(self) -> SglBuilder<S> {
-        self.builder
-    }
-}
-
-/// For callers who give up: the builder, and what it holds, is dropped.
-impl<S> From<FinishError<S>> for AllocError {
-    fn from(_: FinishError<S>) -> Self {
-        AllocError
-    }
-}
-
-impl<S> fmt::Debug for FinishError<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FinishError").finish_non_exhaustive()
-    }
-}
-
-impl<S> fmt::Display for FinishError<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        AllocError.fmt(f)
-    }
-}
-
-impl<S> core::error::Error for FinishError<S> {}

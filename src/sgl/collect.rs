@@ -2,7 +2,8 @@
 //! Lists on the heap in one call, of all that an iterator yields.
 #![forbid(unsafe_code)]
 
-use super::builder::{BuildError, SglBuilder};
+use super::builder::SglBuilder;
+use super::error::BuildError;
 use super::list::Sgl;
 use super::run::{MemoryKind, PageRun};
 use crate::addr::Pfn;

@@ -13,6 +13,7 @@
 mod builder;
 #[cfg(feature = "alloc")]
 mod collect;
+mod error;
 mod leaves;
 mod list;
 mod packed;
@@ -21,7 +22,8 @@ mod runs;
 mod search;
 mod window;
 
-pub use builder::{BuildError, FinishError, SglBuilder};
+pub use builder::SglBuilder;
+pub use error::{BuildError, FinishError};
 pub use list::Sgl;
 pub use run::{MemoryKind, PageRun, ParseKindError, ProviderId, RunError};
 pub use runs::Runs;

@@ -4,6 +4,7 @@
 
 use crate::addr::Pfn;
 use crate::exact;
+use crate::exact::Exact as _;
 use core::{fmt, num::NonZeroU64, str::FromStr};
 
 /// What a page is made of; the merge key of a list beside adjacency.
@@ -222,6 +223,42 @@ impl fmt::Display for RunError {
 }
 
 impl core::error::Error for RunError {}
+
+/// How many pages from the start of `pages` are contiguous: at least one, unless there are none.
+///
+/// The numbers are the caller's and not checked yet; a run that wraps is refused when it is pushed.
+#[inline]
+pub(super) fn contiguous(pages: &[Pfn]) -> usize {
+    /// Long enough for the processor to compare several pages at a time; where runs are shorter, a
+    /// few pages one by one are faster.
+    const STRIDE: usize = 16;
+    let Some(first) = pages.first() else {
+        return 0;
+    };
+    let continue_from = |count: usize, pages: &[Pfn]| {
+        let expected = first.get().wrapping_add(count as u64);
+        let follows = |(page, index): &(&Pfn, u64)| page.get() == expected.wrapping_add(*index);
+        pages.iter().zip(0u64..).take_while(follows).count()
+    };
+    let few = continue_from(0, pages.get(..STRIDE).unwrap_or(pages));
+    if few < STRIDE {
+        return few;
+    }
+    let mut count = STRIDE;
+    let rest = pages.get(STRIDE..).unwrap_or(&[]);
+    for chunk in rest.chunks_exact(STRIDE) {
+        let expected = first.get().wrapping_add(count as u64);
+        let differs = chunk
+            .iter()
+            .zip(0u64..)
+            .fold(0, |acc, (page, index)| acc | (page.get() ^ expected.wrapping_add(index)));
+        if differs != 0 {
+            break;
+        }
+        count = count.plus(STRIDE);
+    }
+    count.plus(continue_from(count, pages.get(count..).unwrap_or(&[])))
+}
 
 #[cfg(test)]
 mod tests {

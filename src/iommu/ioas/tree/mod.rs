@@ -22,6 +22,8 @@
 #![forbid(unsafe_code)]
 
 mod gaps;
+mod node;
+mod overlapping;
 
 use crate::exact::Exact as _;
 use crate::iommu::range::IovaRange;
@@ -29,99 +31,9 @@ use crate::store::{Slab, Slabs, NONE};
 use crate::{abridged::Abridged, addr::Iova};
 use core::{fmt, marker::PhantomData, num::NonZeroU8};
 
-/// An entry and its place in the tree.
-pub struct Node<T> {
-    link: Link,
-    /// The bytes between the entry before and this one, or between zero and this one.
-    before: u64,
-    /// The largest `before` at and below this node.
-    gap: u64,
-    value: T,
-}
-
-/// What a lookup reads: half of a cache line.
-#[derive(Clone, Copy)]
-struct Link {
-    range: IovaRange,
-    left: u32,
-    right: u32,
-    parent: u32,
-    /// One more than that of the taller child. (It is never zero, so a free place needs no flag.)
-    height: NonZeroU8,
-}
-
-#[derive(Clone, Copy)]
-enum Side {
-    Left,
-    Right,
-}
-
-impl Side {
-    const fn other(self) -> Self {
-        match self {
-            Self::Left => Self::Right,
-            Self::Right => Self::Left,
-        }
-    }
-}
-
-impl<T> Node<T> {
-    const fn leaf(range: IovaRange, parent: u32, before: u64, value: T) -> Self {
-        let height = NonZeroU8::MIN;
-        let link = Link { range, left: NONE, right: NONE, parent, height };
-        Self { link, before, gap: before, value }
-    }
-
-    #[inline]
-    const fn child(&self, side: Side) -> u32 {
-        match side {
-            Side::Left => self.link.left,
-            Side::Right => self.link.right,
-        }
-    }
-
-    #[inline]
-    fn set_child(&mut self, side: Side, key: u32) {
-        match side {
-            Side::Left => self.link.left = key,
-            Side::Right => self.link.right = key,
-        }
-    }
-}
-
-impl<T> fmt::Debug for Node<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Node").field(&self.link.range).finish()
-    }
-}
-
-/// The height of a node, or none, and the largest gap at and below it.
-fn sum<T>(node: Option<&Node<T>>) -> (u8, u64) {
-    node.map_or((0, 0), |node| (node.link.height.get(), node.gap))
-}
-
-/// The same of a node, from what its children know.
-fn sum_of(before: u64, left: (u8, u64), right: (u8, u64)) -> (NonZeroU8, u64) {
-    let height = NonZeroU8::MIN.saturating_add(left.0.max(right.0));
-    (height, before.max(left.1).max(right.1))
-}
-
-/// Why an entry was not made; the value comes back.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum InsertError<T> {
-    /// The range overlaps an entry: this one first.
-    Overlap {
-        /// The range of that entry.
-        existing: IovaRange,
-        /// What was to be inserted.
-        value: T,
-    },
-    /// There is no memory for another node.
-    OutOfMemory {
-        /// What was to be inserted.
-        value: T,
-    },
-}
+use node::{sum, sum_of, Link, Side};
+pub(crate) use node::{InsertError, Node};
+pub(crate) use overlapping::Overlapping;
 
 /// Values under disjoint address ranges, in order; each has a key that is good until it is removed.
 ///
@@ -571,45 +483,6 @@ impl<T, S: Slabs<Node<T>>> fmt::Debug for IovaTree<T, S> {
             .finish()
     }
 }
-
-/// Entries in order, up to a last address.
-pub(crate) struct Overlapping<'a, T, S: Slabs<Node<T>>> {
-    tree: &'a IovaTree<T, S>,
-    next: u32,
-    last: Iova,
-}
-
-impl<T, S: Slabs<Node<T>>> Clone for Overlapping<'_, T, S> {
-    fn clone(&self) -> Self {
-        Self { ..*self }
-    }
-}
-
-impl<T, S: Slabs<Node<T>>> fmt::Debug for Overlapping<'_, T, S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Abridged(self.clone().map(|(range, _)| range)).fmt(f)
-    }
-}
-
-impl<'a, T, S: Slabs<Node<T>>> Iterator for Overlapping<'a, T, S> {
-    type Item = (IovaRange, &'a T);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let node = self.tree.slab.get(self.next)?;
-        if node.link.range.first() > self.last {
-            self.next = NONE;
-            return None;
-        }
-        self.next = self.tree.after(self.next, node).unwrap_or(NONE);
-        Some((node.link.range, &node.value))
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        (0, Some(if self.next == NONE { 0 } else { self.tree.len }))
-    }
-}
-
-impl<T, S: Slabs<Node<T>>> core::iter::FusedIterator for Overlapping<'_, T, S> {}
 
 #[cfg(all(test, not(loom)))]
 mod tests;
