@@ -11,7 +11,7 @@
 #![forbid(unsafe_code)]
 
 use crate::abridged::Abridged;
-use crate::addr::{Iova, PhysAddr};
+use crate::addr::{Iova, PhysAddr, UserAddr};
 use crate::exact::{self, Exact as _};
 use crate::page_size::{PageSize, PageSizes};
 use crate::sgl::{Iter, MemoryKind, Segment, Window};
@@ -45,6 +45,14 @@ impl Tile {
             return u64::MAX;
         }
         self.bytes()
+    }
+
+    /// The user address of the first byte, in a tile of a domain that is given
+    /// [user addresses](crate::umem::AddressKind::User).
+    #[inline]
+    #[must_use]
+    pub const fn user(&self) -> UserAddr {
+        UserAddr::new(self.phys.get())
     }
 
     /// The same for a tile that was cut off a segment: nobody has changed its fields.

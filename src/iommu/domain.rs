@@ -6,7 +6,7 @@ use super::range::IovaRange;
 use crate::addr::{Iova, PhysAddr};
 use crate::granule::Tile;
 use crate::page_size::PageSizes;
-use crate::umem::Holder;
+use crate::umem::{AddressKind, Holder};
 use core::{fmt, pin::Pin};
 
 /// An IOMMU address space: a page table, the cache of it in the hardware, and the devices behind it.
@@ -58,6 +58,10 @@ pub unsafe trait Domain {
 
     /// Whether [`map_tiles`](Self::map_tiles) does more than to call [`map`](Self::map) for each of them.
     const MAPS_BATCHES: bool = false;
+
+    /// What the addresses of tiles are. A domain over calls that take user memory and pin it themselves, as
+    /// those of VFIO do, finds the user address in [`Tile::user`].
+    const ADDRESS_KIND: AddressKind = AddressKind::Physical;
 
     /// The sizes of its pages.
     fn page_sizes(&self) -> PageSizes;

@@ -107,7 +107,7 @@ where
     ) -> Result<Self, MapError<U, D>> {
         let failed = |kind, region, domain| MapError { kind, mapped: 0, region, domain };
         let writable = prot.contains(Prot::WRITE);
-        let attachment = match Attachment::hold(region, writable) {
+        let attachment = match Attachment::hold(region, D::Target::ADDRESS_KIND, writable) {
             Ok(attachment) => attachment,
             Err((error, region)) => {
                 return Err(failed(MapErrorKind::Attach(error), region, domain));
@@ -274,7 +274,7 @@ where
             Some(kind) => kind,
             None => {
                 let writable = self.prot.contains(Prot::WRITE);
-                match Attachment::hold(self.region().clone(), writable) {
+                match Attachment::hold(self.region().clone(), D::Target::ADDRESS_KIND, writable) {
                     Ok(attachment) => return Ok(self.split_off(offset, attachment)),
                     Err((error, _)) => CutErrorKind::Attach(error),
                 }

@@ -68,6 +68,7 @@ errno! {
     AttachError: error => match error {
         AttachError::ReadOnly => code::EPERM,
         AttachError::TooMany => code::EBUSY,
+        AttachError::AddressKind { .. } => code::EINVAL,
     };
     CutErrorKind: error => match error {
         CutErrorKind::Attach(error) => error.into(),

@@ -18,6 +18,9 @@
 //!    is unmapped. There is no other order: an `Umem` holds its buffer. Where an `Umem` or a mapping
 //!    of it was leaked, the memory stays, pinned and mapped, also when the buffer is dropped.
 //!
+//! Interfaces that pin by themselves, as VFIO's and iommufd's do, take user addresses: an `Umem` over
+//! [`ByUserAddr`] has a list of these, and pins nothing.
+//!
 //! Threads can share the work, with [`Umem::pin_parallel`](crate::umem::Umem::pin_parallel), and several
 //! regions can share a buffer, with an `Arc` of it, also where they overlap. The kernel charges each
 //! page once, however many hold it.
@@ -58,6 +61,7 @@
 
 mod access;
 mod buffer;
+mod by_user_addr;
 mod clock;
 mod copy;
 mod fault;
@@ -69,6 +73,7 @@ mod slots;
 
 pub use access::CopyError;
 pub use buffer::{Buffer, BufferError};
+pub use by_user_addr::ByUserAddr;
 pub use clock::Steps;
 pub use fault::PinFault;
 pub use pagemap::{FrameError, PageMap};

@@ -108,7 +108,7 @@ impl Buffer {
     }
 
     /// Where `pages` pages from `at` on lie in the buffer.
-    fn wanted(&self, at: UserAddr, pages: u64) -> Result<Range<u64>, PinFault> {
+    pub(super) fn wanted(&self, at: UserAddr, pages: u64) -> Result<Range<u64>, PinFault> {
         let not_here = PinFault::NotInBuffer { at };
         let start = at.checked_offset_from(self.user_addr());
         let Some(start) = start.filter(|start| *start < self.len()) else {

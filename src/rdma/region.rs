@@ -8,7 +8,7 @@ use crate::exact::Exact as _;
 use crate::iommu::IovaRange;
 use crate::page_size::PageSize;
 use crate::sgl::{Window, WindowError};
-use crate::umem::{Attachment, Region, RegionExt as _, RegionHolder};
+use crate::umem::{AddressKind, Attachment, Region, RegionExt as _, RegionHolder};
 use core::{
     fmt,
     mem::ManuallyDrop,
@@ -114,7 +114,8 @@ where
             let kind = RegisterErrorKind::UnknownAccess { bits: access.bits() };
             return Err(failed(kind, region, nic));
         }
-        let attachment = match Attachment::hold(region, access.is_writable()) {
+        let attachment = match Attachment::hold(region, AddressKind::Physical, access.is_writable())
+        {
             Ok(attachment) => attachment,
             Err((error, region)) => {
                 return Err(failed(RegisterErrorKind::Attach(error), region, nic));

@@ -166,6 +166,7 @@
 //! the whole of this module is what `ib_umem_get()` and `ib_umem_release()` are for RDMA.
 
 mod access;
+mod address_kind;
 mod batch;
 mod charge;
 mod error;
@@ -179,6 +180,7 @@ mod range;
 mod region;
 
 pub use access::{AccessError, AccessErrorKind, CpuRegion, PageAccess, Place};
+pub use address_kind::AddressKind;
 pub use batch::{PinBatch, PinnedBatch, Rejected, RunSlot};
 pub use charge::{
     Account, Accountant, AccountantHolder, AccountingMode, Accounts, Charge, ChargeError,

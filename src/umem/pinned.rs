@@ -2,13 +2,14 @@
 //! [`Umem`]: a pinned region.
 
 use super::access::{self, AccessError, CpuRegion, PageAccess};
+use super::address_kind::AddressKind;
 use super::batch::{report_leaked, unpin_runs, RunSlot};
 use super::charge::AccountantHolder;
 use super::charge::Charge;
 use super::error::{PinError, PinErrorKind};
 use super::pin::{PinRequest, Pinned, Stopped, Unfinished};
 use super::pinner::PinnerHolder;
-use super::pinner::{PinFlags, Pinner};
+use super::pinner::{PinFlags, Pinner as _};
 use super::range::UserRange;
 use super::region::{AttachError, Region, RegionExt};
 use crate::addr::UserAddr;
@@ -368,6 +369,10 @@ where
     #[inline]
     fn sgl(&self) -> &Sgl<S> {
         &self.sgl
+    }
+
+    fn address_kind(&self) -> AddressKind {
+        self.pinner.address_kind()
     }
 
     #[inline]

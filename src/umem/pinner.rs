@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`Pinner`]: pins user pages in batches and unpins runs of them.
 
+use super::address_kind::AddressKind;
 use super::batch::PinBatch;
 use super::holder::Holder;
 use super::range::UserRange;
@@ -53,7 +54,10 @@ impl fmt::Debug for PinFlags {
 ///   often as it was pinned; this holds also if the pinner itself is dropped or leaked before;
 /// - a page that was pinned with [`PinFlags::WRITE`] may be written by a device, one that was pinned
 ///   with [`PinFlags::LONGTERM`] may stay pinned for ever;
-/// - [`page_size`](Self::page_size) never changes;
+/// - [`page_size`](Self::page_size) and [`address_kind`](Self::address_kind) never change. Where the latter
+///   is [`AddressKind::User`], the frames are instead the user pages themselves, numbered by their
+///   addresses: they have no pins, and stay mapped to the same memory until they are unpinned, for ever if
+///   they never are;
 /// - runs of [`MemoryKind::Mmio`](crate::MemoryKind::Mmio) have no pins and are never unpinned; they
 ///   must stay what they are for as long as the pinner lives;
 /// - `pin` may unwind: what it has pushed is in the batch, which unpins it, and what it has pinned
@@ -73,6 +77,11 @@ pub unsafe trait Pinner {
 
     /// The size of the pages that runs count.
     fn page_size(&self) -> PageSize;
+
+    /// What the addresses of the runs are.
+    fn address_kind(&self) -> AddressKind {
+        AddressKind::Physical
+    }
 
     /// How many pages of `range` are to be charged before they are pinned: all of them, unless the pinner
     /// knows that some are memory of a device that has no pins

@@ -2,6 +2,7 @@
 //! [`Region`]: pinned memory that can be shown to devices, and [`Attachment`]: the hold that a
 //! device has on it.
 
+use super::address_kind::AddressKind;
 use super::holder::Holder;
 use crate::addr::UserAddr;
 use crate::sgl::{Sgl, Window, WindowError};
@@ -50,6 +51,8 @@ use core::{fmt, ops::Range};
 /// - the frames of [`sgl`](Self::sgl) are the memory of the region, whole pages, each of the
 ///   [kind](crate::MemoryKind) that the list says, of which the bytes from `page_offset` on, `len` of
 ///   them, are the region; none of the answers ever changes;
+/// - where [`address_kind`](Self::address_kind) is [`AddressKind::User`], the frames are instead the pages
+///   of this process at these addresses, which stay mapped to the same memory;
 /// - between a successful [`attach`](Self::attach) and its [`detach`](Self::detach) the frames stay
 ///   what they are and are used for nothing else, also if the region is dropped or leaked;
 /// - where [`is_writable`](Self::is_writable) is false, an attachment for writing is refused;
@@ -69,6 +72,11 @@ pub unsafe trait Region {
 
     /// The frames of the region.
     fn sgl(&self) -> &Sgl<Self::Storage>;
+
+    /// What the addresses of the list are.
+    fn address_kind(&self) -> AddressKind {
+        AddressKind::Physical
+    }
 
     /// The offset of the first byte in the first page.
     fn page_offset(&self) -> u64;
@@ -145,22 +153,30 @@ pub struct Attachment<U: RegionHolder> {
 }
 
 impl<U: RegionHolder> Attachment<U> {
-    /// Attaches a device that reads `region` or, if `writable`, writes it too: then it counts as
-    /// written.
+    /// Attaches a device that reads `region` at its physical addresses or, if `writable`, writes it too:
+    /// then it counts as written.
     ///
     /// # Errors
     ///
     /// [`AttachError`], with the region.
     pub fn new(region: U, writable: bool) -> Result<Self, (AttachError, U)> {
-        let this = Self::hold(region, writable)?;
+        let this = Self::hold(region, AddressKind::Physical, writable)?;
         if writable {
             this.region.mark_dirty();
         }
         Ok(this)
     }
 
-    /// Attaches a device that can reach nothing yet.
-    pub(crate) fn hold(region: U, writable: bool) -> Result<Self, (AttachError, U)> {
+    /// Attaches a device that is given addresses of this kind, and can reach nothing yet.
+    pub(crate) fn hold(
+        region: U,
+        device: AddressKind,
+        writable: bool,
+    ) -> Result<Self, (AttachError, U)> {
+        let list = region.address_kind();
+        if list != device {
+            return Err((AttachError::AddressKind { list, device }, region));
+        }
         match region.attach(writable) {
             Ok(()) => Ok(Self { region }),
             Err(error) => Err((error, region)),
@@ -210,14 +226,24 @@ pub enum AttachError {
     ReadOnly,
     /// There are as many attachments as can be counted.
     TooMany,
+    /// The list has addresses that mean nothing to the device.
+    AddressKind {
+        /// What the list has.
+        list: AddressKind,
+        /// What the device is given.
+        device: AddressKind,
+    },
 }
 
 impl fmt::Display for AttachError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::ReadOnly => "the memory was pinned for reading only",
-            Self::TooMany => "too many attachments",
-        })
+        match self {
+            Self::ReadOnly => f.write_str("the memory was pinned for reading only"),
+            Self::TooMany => f.write_str("too many attachments"),
+            Self::AddressKind { list, device } => {
+                write!(f, "the list has {list} addresses, and the device takes {device} ones")
+            }
+        }
     }
 }
 

@@ -113,7 +113,8 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
             return Err(IoasError::EntryLimit { limit: self.entry_limit });
         }
         let offset = mapping.offset().plus(iova.get().minus(range.first().get()));
-        let attachment = Attachment::hold(mapping.region().clone(), prot.contains(Prot::WRITE))
+        let (region, writable) = (mapping.region().clone(), prot.contains(Prot::WRITE));
+        let attachment = Attachment::hold(region, D::Target::ADDRESS_KIND, writable)
             .map_err(|(error, _)| IoasError::Map(MapErrorKind::Attach(error)))?;
         let area = Area::mapped(Mapped { attachment, offset, prot });
         let key = self.areas.key_of(iova).zip(iova.checked_sub(1));

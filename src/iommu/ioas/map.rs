@@ -8,7 +8,7 @@ use super::space::Ioas;
 use super::store::IoasStore;
 use crate::exact::Exact as _;
 use crate::granule::TileError;
-use crate::iommu::domain::DomainHolder;
+use crate::iommu::domain::{Domain as _, DomainHolder};
 use crate::iommu::entries::{check_prot, Breach, MapErrorKind, NotMapped};
 use crate::iommu::prot::Prot;
 use crate::iommu::range::IovaRange;
@@ -49,12 +49,13 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
         if let Err(kind) = self.room_for_another(prot) {
             return Err(failed(kind, region));
         }
-        let attachment = match Attachment::hold(region, prot.contains(Prot::WRITE)) {
-            Ok(attachment) => attachment,
-            Err((error, region)) => {
-                return Err(failed(IoasError::Map(MapErrorKind::Attach(error)), region));
-            }
-        };
+        let attachment =
+            match Attachment::hold(region, D::Target::ADDRESS_KIND, prot.contains(Prot::WRITE)) {
+                Ok(attachment) => attachment,
+                Err((error, region)) => {
+                    return Err(failed(IoasError::Map(MapErrorKind::Attach(error)), region));
+                }
+            };
         let claimed = self.find_place(&**attachment.region(), range.clone(), placement);
         let claimed = claimed.and_then(|place| Ok((place, self.claim(place)?)));
         let (place, key) = match claimed {

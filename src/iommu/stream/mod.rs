@@ -116,6 +116,9 @@ where
             // Nor would a list take them.
             let many = PinErrorKind::List(BuildError::TooManyPages { index: 0 });
             return Err(StreamError { kind: pin_failed(many), mapped: 0, pinner, domain });
+        } else if pinner.address_kind() != D::Target::ADDRESS_KIND {
+            let (list, device) = (pinner.address_kind(), D::Target::ADDRESS_KIND);
+            Err(MapErrorKind::Attach(AttachError::AddressKind { list, device }))
         } else if prot.contains(Prot::WRITE) && !writable {
             Err(MapErrorKind::Attach(AttachError::ReadOnly))
         } else {

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! [`AddressKind`]: what the page numbers of a list stand for.
+#![forbid(unsafe_code)]
+
+use core::fmt;
+
+/// What the addresses in the list of a region are, and what a device's translation is made from.
+///
+/// A region goes to the devices of its own kind only:
+/// [`AttachError::AddressKind`](super::AttachError::AddressKind).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AddressKind {
+    /// Physical addresses, of pages that are pinned.
+    Physical,
+    /// Addresses of this process, for an interface that pins what it maps: the map calls of VFIO and iommufd.
+    User,
+}
+
+impl fmt::Display for AddressKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Physical => "physical",
+            Self::User => "user",
+        })
+    }
+}
