@@ -6,7 +6,7 @@
 //!      │                     │                  │
 //!      └── Leaves ───────────┴──── Runs ────────┘     runs of pages, in order, from anywhere
 //!            │    directory: page -> leaf
-//!            ├── packed      leaf -> group -> run
+//!            ├── packed      leaf -> group -> run: bits, group, batch
 //!            └── Storage     pieces of memory: see `store`
 //! ```
 

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Runs are packed behind those of a leaf, and taken out again.
+#![forbid(unsafe_code)]
+
+use super::bits::{mask, pack, significant, words, WORD};
+use super::group::{key, Group, Layout, Shape};
+use super::{group, groups, key_at, runs_before, set_head};
+use crate::exact::Exact as _;
+use crate::sgl::run::MemoryKind;
+
+/// Runs that are packed together; the builder keeps as many unpacked.
+pub(in crate::sgl) const BATCH: usize = 64;
+/// Most runs of a group: what the key can count.
+const MAX_GROUP: usize = 2048;
+/// It does not pay to begin a group for fewer runs than this at the end of a leaf.
+const MIN_TAIL: usize = 4;
+const MAX_ALIGNMENT: u32 = 31;
+
+/// Runs of one kind that wait to be packed, in two columns.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::sgl) struct Batch<'a> {
+    pub(in crate::sgl) starts: &'a [u64],
+    pub(in crate::sgl) counts: &'a [u64],
+    pub(in crate::sgl) kind: MemoryKind,
+}
+
+impl<'a> Batch<'a> {
+    #[inline]
+    fn prefix(self, runs: usize) -> Self {
+        Self {
+            starts: self.starts.get(..runs).unwrap_or(self.starts),
+            counts: self.counts.get(..runs).unwrap_or(self.counts),
+            kind: self.kind,
+        }
+    }
+
+    /// How many pages after the first run the last begins.
+    #[inline]
+    fn last_offset(self) -> u64 {
+        let before = self.counts.split_last().map_or(&[][..], |(_, before)| before);
+        before.iter().fold(0, |sum: u64, count| sum.plus(*count))
+    }
+
+    /// How many runs begin less than `span` pages after the first.
+    #[inline]
+    fn within(self, span: u64) -> usize {
+        if self.last_offset() < span {
+            return self.counts.len();
+        }
+        let mut offset = 0u64;
+        let begins_within = |count: &&u64| {
+            let begins = offset < span;
+            offset = offset.saturating_add(**count);
+            begins
+        };
+        self.counts.iter().take_while(begins_within).count()
+    }
+
+    /// All runs have `2^n` pages: that `n`.
+    #[inline]
+    fn uniform(self) -> Option<u32> {
+        let first = *self.counts.first()?;
+        let differences = self.counts.iter().fold(0, |acc, count| acc | (count ^ first));
+        let log2 = first.trailing_zeros();
+        (differences == 0 && first.is_power_of_two() && log2 <= Shape::MAX_UNIFORM).then_some(log2)
+    }
+
+    fn offsets(self) -> impl Iterator<Item = u64> + 'a {
+        self.counts.iter().scan(0u64, |offset, count| {
+            let this = *offset;
+            *offset = offset.plus(*count);
+            Some(this)
+        })
+    }
+
+    /// The smallest layout for these runs.
+    #[inline]
+    fn layout(self) -> Layout {
+        let shape = match self.uniform() {
+            Some(log2) => Shape::Uniform(log2),
+            None => Shape::Offsets(significant(self.last_offset())),
+        };
+        let fold = |(low, high, any): (u64, u64, u64), &start: &u64| {
+            (low.min(start), high.max(start), any | start)
+        };
+        let (low, high, any) = self.starts.iter().fold((u64::MAX, 0, 0), fold);
+        let alignment = any.trailing_zeros().min(MAX_ALIGNMENT);
+        let width = significant(high.minus(low).shifted_down(alignment));
+        // A rounder base costs nothing where it still reaches, and lets more runs join later.
+        let round = low & !mask(width.plus(alignment));
+        let reaches = high.minus(round).shifted_down(alignment) <= mask(width);
+        Layout { shape, base: if reaches { round } else { low }, alignment, width }
+    }
+
+    /// As many runs from the front as take at most `room` words, and their layout; none if there is
+    /// no room for one.
+    #[inline]
+    fn fitting(self, room: usize) -> Option<(Self, Layout)> {
+        let mut runs = self.starts.len();
+        if runs == 0 {
+            return None;
+        }
+        let layout = self.layout();
+        if layout.words(runs) <= room {
+            return Some((self, layout));
+        }
+        // A prefix needs no more bits per field than the whole.
+        while layout.words(runs) > room {
+            runs = runs.checked_sub(1)?;
+        }
+        let prefix = self.prefix(runs);
+        (runs > 0).then(|| (prefix, prefix.layout()))
+    }
+
+    #[inline]
+    fn pack_starts(self, leaf: &mut [u8], at: usize, layout: &Layout) {
+        let Layout { base, alignment, width, .. } = *layout;
+        let above = self.starts.iter().map(|start| start.wrapping_sub(base));
+        if alignment == 0 {
+            pack(leaf, at, width, above);
+        } else {
+            pack(leaf, at, width, above.map(|above| above.shifted_down(alignment)));
+        }
+    }
+}
+
+/// Packs as many runs from the front of `batch` as fit; returns how many.
+///
+/// `first` is the page of the first run, counted from the first of the leaf. Zero means that the
+/// leaf is full: an empty leaf of at least 40 bytes takes at least one run. The batch has at most
+/// [`BATCH`] runs, and their sum of pages is below `2^63`.
+#[inline]
+pub(in crate::sgl) fn append(leaf: &mut [u8], first: u64, batch: Batch<'_>) -> usize {
+    let count = groups(leaf);
+    let last = count.checked_sub(1).map(|index| group(leaf, index));
+    let begin = last.map_or(0, |last| last.end());
+    let end = key_at(leaf, count).plus(WORD);
+    let free = end.saturating_sub(begin) >> 3;
+    if let Some(last) = last {
+        let joined = join(leaf, last, count.minus(1), free, batch);
+        if joined > 0 {
+            return joined;
+        }
+    }
+    let Some(room) = free.checked_sub(Group::head_words(batch.kind)) else {
+        return 0;
+    };
+    // As many runs as begin where a key can say it.
+    let near = batch.prefix(batch.within(key::FIRST.max().plus(1).saturating_sub(first)));
+    let Some((fitting, layout)) = near.fitting(room) else {
+        return 0;
+    };
+    let runs = fitting.starts.len();
+    if runs < near.starts.len() && runs < MIN_TAIL && count > 0 {
+        return 0;
+    }
+    let new = Group::new(first, begin, runs, batch.kind, layout);
+    new.write_head(leaf, end.minus(WORD));
+    if let Shape::Offsets(width) = layout.shape {
+        pack(leaf, new.offsets, width, fitting.offsets());
+    }
+    fitting.pack_starts(leaf, new.starts, &layout);
+    set_head(leaf, runs_before(leaf), count.plus(1));
+    runs
+}
+
+/// Packs runs into the last group of the leaf, if it has the very shape for all of them.
+#[inline]
+fn join(leaf: &mut [u8], last: Group, index: usize, free: usize, batch: Batch<'_>) -> usize {
+    let Layout { shape: Shape::Uniform(log2), base, alignment, width } = last.layout else {
+        return 0;
+    };
+    let pages = 1u64.shifted_up(log2);
+    // Both in one loop: each is a chain in which a step waits for the one before.
+    let fold = |(above, differs): (u64, u64), (start, count): (&u64, &u64)| {
+        (above | start.wrapping_sub(base), differs | (count ^ pages))
+    };
+    let (above, differs) = batch.starts.iter().zip(batch.counts).fold((0, 0), fold);
+    let reach = width.plus(alignment);
+    let fits = above & !mask(reach) == 0 && above & mask(alignment) == 0;
+    // The first field of a batch goes to the start of a word.
+    let at_word = last.count.times(width as usize) & 63 == 0;
+    if !(fits && at_word && differs == 0 && batch.kind == last.kind) {
+        return 0;
+    }
+    let mut runs = batch.starts.len().min(MAX_GROUP.saturating_sub(last.count));
+    if words(runs, width) > free {
+        // A leaf has at most 2^15 bits; 32-bit machines divide 32 bits by themselves.
+        #[expect(clippy::cast_possible_truncation, reason = "at most 2^15")]
+        let bits = (free << 6) as u32;
+        runs = bits.checked_div(width).map_or(runs, |fields| fields as usize);
+    }
+    let batch = batch.prefix(runs);
+    if runs > 0 {
+        batch.pack_starts(leaf, last.end(), &last.layout);
+        let grown = Group { count: last.count.plus(runs), ..last };
+        let at = key_at(leaf, index);
+        grown.write_head(leaf, at);
+    }
+    runs
+}
+
+/// Takes the last `runs` runs out of the leaf; all of its runs at most.
+pub(in crate::sgl) fn remove(leaf: &mut [u8], runs: u64) {
+    let (mut left, mut count) = (runs, groups(leaf));
+    while left > 0 && count > 0 {
+        let index = count.minus(1);
+        let last = group(leaf, index);
+        if last.count as u64 > left {
+            // Offsets are laid out by the count, so only a group without them shrinks in place.
+            let Shape::Uniform(_) = last.layout.shape else {
+                debug_assert!(false, "a group with offsets is packed, and removed, as a whole");
+                return;
+            };
+            #[expect(clippy::cast_possible_truncation, reason = "below `last.count`")]
+            let kept = last.count.minus(left as usize);
+            let at = key_at(leaf, index);
+            Group { count: kept, ..last }.write_head(leaf, at);
+            break;
+        }
+        left = left.minus(last.count as u64);
+        count = index;
+    }
+    set_head(leaf, runs_before(leaf), count);
+}
