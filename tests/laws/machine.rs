@@ -2,7 +2,7 @@
 //! A small machine for the laws of mappings: pages of 1 KiB, few frames, IOMMUs of odd page sizes.
 
 use arbitrary::{Result, Unstructured};
-use pinned_sgl::iommu::{Cuts, IovaRange};
+use pinned_sgl::iommu::{Cuts, IovaRange, Prot};
 use pinned_sgl::{Iova, PageSize, PageSizes, Sgl, Storage};
 use pinned_sgl_mock::{Fragmentation, Iommu, Memory, Plan, Step, Zone};
 use std::sync::Arc;
@@ -12,6 +12,7 @@ pub const PAGE: u64 = 1024;
 pub const STEP: u64 = 512;
 /// The IOVAs in use: so many from the first one on.
 pub const IOVAS: u64 = 64 * PAGE;
+const MOST_STEPS: usize = 80;
 
 pub fn memory(u: &mut Unstructured<'_>, plan: &Plan) -> Result<Memory> {
     let fragmentation = match u.int_in_range(0..=5)? {
@@ -80,6 +81,16 @@ pub fn first_iova(u: &mut Unstructured<'_>) -> Result<u64> {
     })
 }
 
+/// What a device may do, if anything: most often, all of it.
+pub fn prot(u: &mut Unstructured<'_>) -> Result<Prot> {
+    Ok(match u.arbitrary::<u8>()? % 8 {
+        0 => Prot::READ,
+        1 => Prot::WRITE,
+        2 => Prot::CACHE,
+        _ => Prot::READ | Prot::WRITE,
+    })
+}
+
 /// A multiple of [`STEP`] up to `most`, nearly always; often one of [`PAGE`].
 pub fn offset(u: &mut Unstructured<'_>, most: u64) -> Result<u64> {
     let unit = match u.arbitrary::<u8>()? % 8 {
@@ -120,6 +131,25 @@ pub fn weighted<T: Copy>(u: &mut Unstructured<'_>, operations: &[(u32, T)]) -> R
         here
     });
     Ok(chosen.unwrap().1)
+}
+
+/// A world that steps until the bytes are used up, each step checked. One for which there are not enough
+/// bytes ends it, without an error of the law.
+pub fn run<W>(
+    u: &mut Unstructured<'_>,
+    new: fn(&mut Unstructured<'_>) -> Result<W>,
+    step: fn(&mut W, &mut Unstructured<'_>) -> Result<()>,
+    check: fn(&W),
+) -> Result<W> {
+    let mut world = new(u)?;
+    for _ in 0..MOST_STEPS {
+        if u.is_empty() {
+            break;
+        }
+        step(&mut world, u)?;
+        check(&world);
+    }
+    Ok(world)
 }
 
 /// Lets one of the next calls that may fail do so.

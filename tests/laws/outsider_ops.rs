@@ -39,7 +39,6 @@ type Card = Arc<Nic<Both>>;
 
 const PAGES: u64 = 24;
 const BASE: u64 = 0x10_0000;
-const MOST_STEPS: usize = 80;
 
 /// The memory of both machines: their frames have other numbers.
 #[derive(Clone)]
@@ -602,13 +601,5 @@ impl World {
 }
 
 pub fn from_bytes(u: &mut Unstructured<'_>) -> Result<()> {
-    let mut world = World::new(u)?;
-    for _ in 0..MOST_STEPS {
-        if u.is_empty() {
-            break;
-        }
-        world.step(u)?;
-        world.check();
-    }
-    world.end(u)
+    machine::run(u, World::new, World::step, World::check)?.end(u)
 }
