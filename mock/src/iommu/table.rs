@@ -122,7 +122,6 @@ const fn mask(bits: u32) -> u64 {
 
 /// A slot of a table, and what a range has of it.
 struct Piece {
-    index: usize,
     slot: u64,
     slot_last: u64,
     first: u64,
@@ -134,19 +133,21 @@ impl Level {
         (address >> self.shift) & mask(self.bits)
     }
 
-    /// The slots that a range of one table lies in.
-    fn pieces(self, first: u64, last: u64) -> impl Iterator<Item = Piece> {
+    /// The slots that a range of one table lies in, of those of the table.
+    fn pieces(
+        self,
+        slots: &mut [Slot],
+        first: u64,
+        last: u64,
+    ) -> impl Iterator<Item = (Piece, &mut Slot)> {
         let base = first & !mask(self.shift + self.bits);
-        (self.index(first)..=self.index(last)).map(move |index| {
+        let (from, to) = (self.index(first), self.index(last));
+        let slots = slots.iter_mut().skip(usize::try_from(from).unwrap_or(usize::MAX));
+        (from..=to).zip(slots).map(move |(index, there)| {
             let slot = base | (index << self.shift);
             let slot_last = slot | mask(self.shift);
-            Piece {
-                index: usize::try_from(index).unwrap_or(usize::MAX),
-                slot,
-                slot_last,
-                first: first.max(slot),
-                last: last.min(slot_last),
-            }
+            let (first, last) = (first.max(slot), last.min(slot_last));
+            (Piece { slot, slot_last, first, last }, there)
         })
     }
 }
@@ -333,10 +334,7 @@ impl Map<'_> {
         let Some((level, below)) = levels.split_last() else {
             return Ok(());
         };
-        for piece in level.pieces(first, last) {
-            let Some(slot) = node.slots.get_mut(piece.index) else {
-                return Ok(());
-            };
+        for (piece, slot) in level.pieces(&mut node.slots, first, last) {
             let is_here = level.shift == self.shift;
             match slot {
                 Slot::Leaf(_) => return Err(piece.first),
@@ -388,10 +386,7 @@ impl<F: FnMut(Block)> Unmap<'_, F> {
         let Some((level, below)) = levels.split_last() else {
             return Ok(());
         };
-        for piece in level.pieces(first, last) {
-            let Some(slot) = node.slots.get_mut(piece.index) else {
-                return Ok(());
-            };
+        for (piece, slot) in level.pieces(&mut node.slots, first, last) {
             if let Slot::Leaf(leaf) = *slot {
                 let is_cut = piece.first != piece.slot || piece.last != piece.slot_last;
                 if is_cut && self.split && !below.is_empty() {
@@ -452,13 +447,11 @@ fn visit(
     let Some(size) = PageSize::from_shift(level.shift) else {
         return ControlFlow::Continue(());
     };
-    for piece in level.pieces(first, last) {
-        match node.slots.get_mut(piece.index) {
-            Some(Slot::Leaf(leaf)) => {
-                f(Found { first: Iova::new(piece.slot), size, leaf })?;
-            }
-            Some(Slot::Table(table)) => visit(table, below, piece.first, piece.last, f)?,
-            Some(Slot::Empty) | None => {}
+    for (piece, slot) in level.pieces(&mut node.slots, first, last) {
+        match slot {
+            Slot::Leaf(leaf) => f(Found { first: Iova::new(piece.slot), size, leaf })?,
+            Slot::Table(table) => visit(table, below, piece.first, piece.last, f)?,
+            Slot::Empty => {}
         }
     }
     ControlFlow::Continue(())
