@@ -137,7 +137,8 @@ pub use iommu::{
     NicFault,
 };
 pub use memory::{
-    Area, Fragmentation, MapError, Memory, MemoryBuilder, MemoryError, PinFault, Process, Zone,
+    Area, Fragmentation, MapError, Memory, MemoryBuilder, MemoryError, PinFault, PinnedMemory,
+    Process, Zone,
 };
 pub use plan::{Failure, Plan, Step};
 pub use region_bus::RegionBus;

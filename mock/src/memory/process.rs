@@ -76,7 +76,10 @@ impl Process {
     ///
     /// [`MapError`]; nothing has changed then.
     pub fn map(&self, range: UserRange, area: Area) -> Result<(), MapError> {
-        let pages = self.whole_pages(range)?;
+        self.map_pages(self.whole_pages(range)?, area)
+    }
+
+    pub(super) fn map_pages(&self, pages: Range<u64>, area: Area) -> Result<(), MapError> {
         let mut areas = lock(&self.areas);
         if let Some(taken) = areas.first_in(pages.start, pages.end) {
             return Err(MapError::Overlap(self.addr_of(taken)));
@@ -355,7 +358,7 @@ impl Process {
     }
 
     /// The numbers of the pages that hold a byte of the range.
-    fn pages_of(&self, range: UserRange) -> Range<u64> {
+    pub(super) fn pages_of(&self, range: UserRange) -> Range<u64> {
         let first = self.page_number(range.start());
         first..first.saturating_add(range.page_count(self.memory.inner.page))
     }
