@@ -7,10 +7,12 @@
 //! physically contiguous runs, keeps them packed, and breaks them up again for each consumer:
 //!
 //! ```text
-//!   pinned pages                                          ┌─► pages      CPU access
-//!   slices, folios, ──► SglBuilder ──► Sgl ──► Window ────┼─► segments   scatter-gather engines
-//!   other lists          merges        packed   bytes     ├─► blocks     RDMA NICs (may overhang)
-//!                                                         └─► tiles      IOMMUs (exact)
+//!  pages, slices, ──► SglBuilder ──► Sgl ──► Window
+//!  folios, lists        merges      packed   bytes
+//!                                              ├─► pages     for the CPU
+//!                                              ├─► segments  for scatter-gather engines
+//!                                              ├─► blocks    for RDMA NICs, may overhang
+//!                                              └─► tiles     for IOMMUs, exact
 //! ```
 //!
 //! ```

@@ -99,6 +99,26 @@ fn a_few_runs_allocate_nothing() {
     assert_eq!((sgl.run_count(), sgl.footprint()), (3, size_of::<Sgl<Heap>>()));
 }
 
+/// Bytes a run in long lists, and how little a short one can take.
+#[test]
+fn long_lists_and_short_ones() {
+    let per_run = |sgl: Sgl<Heap>| sgl.footprint() as f64 / sgl.run_count() as f64;
+    for count in [1000, 3000, 10_000, 100_000] {
+        for order in [0, HUGE] {
+            let scattered = per_run(list((0..count).map(|index| scattered_run(index, order))));
+            assert!((2.0..5.5).contains(&scattered), "{count} runs of order {order}: {scattered}");
+        }
+        let mixed = per_run(list(thp_mix(count)));
+        assert!((2.0..5.6).contains(&mixed), "{count} places with huge pages: {mixed}");
+    }
+    for count in 1..=100 {
+        for order in [0, HUGE, 18] {
+            let sgl = list((0..count).map(|index| scattered_run(index, order)));
+            assert!((300..900).contains(&sgl.footprint()), "{count} runs of order {order}");
+        }
+    }
+}
+
 /// What a list and a builder weigh before they hold anything.
 #[test]
 fn values_are_small() {
