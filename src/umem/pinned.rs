@@ -38,9 +38,9 @@ use core::{
 /// Its pages are marked dirty on the way out if a device could ever write to them, or if
 /// [`mark_dirty`](Region::mark_dirty) was called.
 ///
-/// `P` holds the [`Pinner`], `A` the [`Accountant`](super::Accountant), and the list lives in `S`. What can be asked of
-/// it and how devices are attached is the trait [`Region`]. Several devices may be attached to one
-/// region, which is pinned and charged once.
+/// `P` holds the [`Pinner`](super::Pinner), `A` the [`Accountant`](super::Accountant), and the list lives
+/// in `S`. What can be asked of it and how devices are attached is the trait [`Region`]. Several devices
+/// may be attached to one region, which is pinned and charged once.
 ///
 /// ```
 /// use pinned_sgl_mock::{Area, Memory, Process};
