@@ -102,7 +102,7 @@ testdev=$(device "0x1b36 0x0005")
 backends=$(option backends vfio_type1_sgl,vfio_iommu_type1 | tr , ' ')
 programs=$(option programs vfio_dma_mapping_test@edu,vfio_dma_mapping_test@igb,\
 vfio_dma_mapping_mmio_test@igb,vfio_pci_device_test@igb,vfio_pci_driver_test@igb | tr , ' ')
-tests=$(option tests self,differ,stress,bounds | tr , ' ')
+tests=$(option tests container,self,differ,stress,bounds | tr , ' ')
 # Pins that are lost on purpose.
 lost=0
 
@@ -123,6 +123,22 @@ for backend in $backends; do
                 fi
                 self_test "$backend" "${program%@*}" "$(eval "echo \$${program#*@}")"
             done
+            ;;
+        container)
+            # A program of user space, on this crate as well. What the kernel maps for it is recorded.
+            mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null
+            echo 1 >/sys/kernel/tracing/events/iommu/enable || fail "nothing can be recorded"
+            vfio_container "$edu" >/tmp/out 2>&1 || fail "$backend: vfio_container"
+            echo 0 >/sys/kernel/tracing/events/iommu/enable
+            sed "s/^/test: $backend: container: /" /tmp/out
+            for line in 'by one call; the kernel has locked 4096 kB' 'a part alone: ' \
+                'the device has copied "from the CPU"' 'unmapped; the kernel has locked 0 kB'; do
+                grep -qF "$line" /tmp/out || fail "$backend: vfio_container does not print: $line"
+            done
+            sed 's/^/trace: /' /sys/kernel/tracing/trace
+            echo >/sys/kernel/tracing/trace
+            [ "$(pins acquired)" = "$(pins released)" ] ||
+                fail "$backend: vfio_container: $(pins acquired) pins, $(pins released) released"
             ;;
         stress)
             vfio_stress "$edu" >/tmp/stress 2>&1 || fail "$backend: vfio_stress"

@@ -24,6 +24,12 @@ vfio_programs() {
             fail_with "$out/$name.log" "$name cannot be built"
         cp "$out/$name" "$1/"
     done
+    # An example for user space, static as well; with a target of its own, for which alone the flags are.
+    local target=$out/target
+    (cd "$root" && RUSTFLAGS=-Ctarget-feature=+crt-static cargo build --locked --quiet \
+        --target x86_64-unknown-linux-gnu --target-dir "$target" --example vfio_container) ||
+        fail "the example vfio_container cannot be built"
+    cp "$target/x86_64-unknown-linux-gnu/debug/examples/vfio_container" "$1/"
     for name in bounds differ measure stress; do
         gcc -O2 -Wall -Werror -static -isystem "$headers" -o "$1/vfio_$name" "$here/vfio/$name.c" \
             >"$out/$name.log" 2>&1 || fail_with "$out/$name.log" "$name cannot be built"
@@ -60,8 +66,24 @@ vfio_tests() {
         fail_with "$emulated/build.log" "the emulated device cannot be built"
     vfio_initramfs
     vfio_machine boot "$@"
+    if grep -q '^trace: ' "$modules/vfio/boot.log.txt"; then
+        vfio_trace
+    fi
     [ "$#" != 0 ] || intremap=off vfio_machine interrupts vfio.tests=interrupts,careless
     echo "tests/kernel/run: vfio passed in $((SECONDS - started)) s"
+}
+
+# What was recorded while the example ran is read by `plan --trace`: on each backend, it has mapped 4 MiB.
+vfio_trace() {
+    local recording=$modules/vfio/recording.txt
+    sed -n 's/^trace: //p' "$modules/vfio/boot.log.txt" >"$recording"
+    (cd "$root" && cargo run --locked --quiet -p pinned-sgl-tools --bin plan -- --json --trace "$recording") |
+        python3 -c 'import json, sys
+processes = json.load(sys.stdin)["processes"]
+print("test: trace: plan reads of", len(processes), "processes",
+    [process["mapped_bytes"] for process in processes], "bytes mapped")
+sys.exit(not processes or any(process["mapped_bytes"] % (4 << 20) for process in processes))' ||
+        fail "plan does not read what was recorded: $recording"
 }
 
 # vfio_machine NAME ARGUMENTS: boots it, shows what the tests have said, and fails if they have not passed.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Recordings of the kernel's events. Those in `traces/` are made up: all say the same, as different
-//! programs write it.
+//! Recordings of the kernel's events. Those in `traces/` are made up, and all say the same, as different
+//! programs write it; `recorded.txt` is a real one.
 
 use super::{plan, printed, program};
 use serde_json::{json, Value};
@@ -42,6 +42,32 @@ fn every_format_says_the_same() {
         }
         assert_eq!(&answer, expected.get_or_insert_with(|| answer.clone()), "{name}");
     }
+}
+
+/// Recorded in a real kernel: the example `vfio_container`, which maps 4 MiB, on this crate's backend of
+/// vfio and on the kernel's own. The memory was two huge pages: one run the first time, two the second.
+#[test]
+fn a_recording_of_a_real_kernel() {
+    let answer = answer(&[], include_str!("traces/recorded.txt"));
+    let processes = answer["processes"].as_array().unwrap();
+    let summary = |process: &Value| {
+        ["pid", "maps", "mapped_bytes", "unmapped_bytes", "runs", "entries"]
+            .map(|key| process[key].clone())
+    };
+    let expected = |pid: &str, maps: u64| {
+        [
+            json!(pid),
+            json!(maps),
+            json!(4 << 20),
+            json!(4 << 20),
+            json!(maps),
+            json!([[2 << 20, 2]]),
+        ]
+    };
+    assert_eq!(
+        processes.iter().map(summary).collect::<Vec<_>>(),
+        [expected("150", 1), expected("177", 2)]
+    );
 }
 
 /// A line of ftrace.
