@@ -8,11 +8,6 @@
 //!
 //! The card is a mock in both cases. With `--real`, what its peers read and write is the memory of
 //! this process, found by its physical address.
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::integer_division,
-    reason = "numbers that fit a machine"
-)]
 
 mod support;
 

@@ -8,11 +8,6 @@
 //!
 //! The devices and their IOMMUs are mocks in both cases. With `--real`, what they read and write is
 //! the memory of this process, found by its physical address.
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::integer_division,
-    reason = "numbers that fit a machine"
-)]
 
 mod support;
 

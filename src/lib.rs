@@ -92,13 +92,20 @@
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
-    test,
-    allow(
+    not(test),
+    deny(
         clippy::arithmetic_side_effects,
         clippy::indexing_slicing,
+        clippy::string_slice,
         clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
         clippy::cast_possible_truncation,
-        reason = "a test may panic: that is how it fails"
+        clippy::cast_sign_loss,
+        clippy::integer_division,
+        clippy::float_arithmetic,
+        reason = "nothing here may panic, wrap or lose bits; tests may: that is how they fail"
     )
 )]
 

@@ -1,14 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Bad input: a typed error that says where, and nothing has changed.
-#![allow(
-    missing_docs,
-    clippy::arithmetic_side_effects,
-    clippy::cast_possible_truncation,
-    clippy::indexing_slicing,
-    clippy::integer_division,
-    clippy::unwrap_used,
-    reason = "a test may panic: that is how it fails"
-)]
 
 use pinned_sgl::granule::{BlockError, LimitError, SegmentError, TileError};
 use pinned_sgl::{

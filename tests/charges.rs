@@ -1,13 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is charged: pages that are pinned. Memory of devices has no pins, so none of its pages count,
 //! whether the pinner knows that beforehand or finds out.
-#![allow(
-    missing_docs,
-    clippy::arithmetic_side_effects,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test may panic: that is how it fails"
-)]
 
 use pinned_sgl::iommu::{HeapIoas, Placement, Prot};
 use pinned_sgl::umem::{

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Mistakes that do not compile. What the compiler says is kept beside each of them: that it is
 //! refused for the right reason.
-#![allow(missing_docs, reason = "a test may panic: that is how it fails")]
 
 #[test]
 fn mistakes_do_not_compile() {

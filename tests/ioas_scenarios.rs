@@ -8,16 +8,6 @@
 //! | dirty tracking | `ioas_dirty.rs` |
 //! | failing at every call | `fail_nth.rs` |
 //! | modes of accounting | `umem_pin.rs` |
-#![allow(
-    missing_docs,
-    clippy::arithmetic_side_effects,
-    clippy::cast_possible_truncation,
-    clippy::indexing_slicing,
-    clippy::integer_division,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test may panic: that is how it fails"
-)]
 
 mod rig;
 

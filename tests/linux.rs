@@ -4,17 +4,6 @@
 //! These tests need root: frame numbers are hidden from everybody else. Tests of what the kernel
 //! refuses run in a child process that gives privileges up.
 #![cfg(target_os = "linux")]
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::integer_division,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test may panic: that is how it fails"
-)]
 
 use pinned_sgl::linux::{Buffer, BufferError, CopyError, FrameError, PageMap, Pages, PinFault};
 use pinned_sgl::umem::{

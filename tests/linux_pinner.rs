@@ -3,15 +3,6 @@
 //!
 //! These tests need root: frame numbers are hidden from everybody else.
 #![cfg(target_os = "linux")]
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::cast_possible_truncation,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test may panic: that is how it fails"
-)]
 
 use pinned_sgl::linux::{Buffer, BufferError, PageMap, Pages, PinFault};
 use pinned_sgl::umem::{PinFlags, PinnedBatch, Pinner, RunSlot, UserRange};

@@ -1,15 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The parts of a mock machine together: what a device can reach must be pinned, whether or not it
 //! goes there, and whoever breaks that is found at once.
-#![allow(
-    missing_docs,
-    clippy::arithmetic_side_effects,
-    clippy::cast_possible_truncation,
-    clippy::indexing_slicing,
-    clippy::integer_division,
-    clippy::unwrap_used,
-    reason = "a test may panic: that is how it fails"
-)]
 
 use pinned_sgl::iommu::{Cuts, Domain, IovaRange, Mapping, Prot, RangeGather, ReadDomain};
 use pinned_sgl::umem::{

@@ -1,15 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Inputs that once broke a law, replayed without a fuzzer: `fuzz/regressions/LAW/*`.
-#![allow(
-    missing_docs,
-    clippy::arithmetic_side_effects,
-    clippy::cast_possible_truncation,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::integer_division,
-    clippy::unwrap_used,
-    reason = "a test may panic: that is how it fails"
-)]
 
 mod laws;
 

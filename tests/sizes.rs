@@ -2,16 +2,8 @@
 //! The size law: bytes used for a 300 GiB virtual machine on a host of 1 TiB, four ways.
 //!
 //! Sizes are deterministic; the inputs are those of the benchmarks.
-#![allow(
-    dead_code,
-    missing_docs,
-    clippy::arithmetic_side_effects,
-    clippy::unwrap_used,
-    clippy::cast_precision_loss,
-    clippy::float_arithmetic,
-    reason = "a test may panic: that is how it fails"
-)]
 
+#[allow(dead_code, reason = "the benchmarks use the rest")]
 #[path = "../benches/peers/inputs.rs"]
 mod inputs;
 

@@ -2,14 +2,6 @@
 //! Real threads on one machine: they pin, map, unmap and let go beside each other, while devices read
 //! and write. `tests/loom/` has the same in small, in every order; here is what a model checker has no
 //! time for.
-#![allow(
-    missing_docs,
-    clippy::arithmetic_side_effects,
-    clippy::cast_possible_truncation,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test may panic: that is how it fails"
-)]
 
 mod rig;
 

@@ -4,14 +4,6 @@
 //!
 //! The law: whatever unwinds, nothing is unpinned that a device reaches, nothing is unpinned twice, and
 //! no later call lies. Pins may be leaked: those of memory of which nobody knows what a device reaches.
-#![allow(
-    clippy::unwrap_used,
-    clippy::arithmetic_side_effects,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::cast_possible_truncation,
-    reason = "a test may panic: that is how it fails"
-)]
 
 use pinned_sgl::iommu::{
     Cuts, DirtyDomain, Domain, Entry, HeapIoas, IovaRange, Mapping, Placement, Prot, RangeGather,

@@ -1,16 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The bitmaps of the example that is a backend of vfio, whose pages may be larger than those of the CPU, on
 //! machines that the tests in a kernel do not have.
-#![allow(
-    missing_docs,
-    clippy::arithmetic_side_effects,
-    clippy::cast_possible_truncation,
-    clippy::indexing_slicing,
-    clippy::integer_division,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test may panic: that is how it fails"
-)]
 
 #[path = "../examples/kernel/vfio_type1/dirty.rs"]
 mod dirty;

@@ -8,17 +8,6 @@
 //! ```
 //!
 //! How to read it: `benches/README.md`.
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::expect_used,
-    clippy::float_arithmetic,
-    clippy::indexing_slicing,
-    clippy::integer_division,
-    clippy::unwrap_used,
-    reason = "a benchmark may panic, and it computes ratios"
-)]
 
 mod build;
 mod contest;

@@ -105,17 +105,20 @@
 //! [`BadCall`]: ViolationKind::BadCall
 //! [`Leak`]: ViolationKind::Leak
 //! [`Pinner`]: pinned_sgl::umem::Pinner
-#![allow(
-    clippy::arithmetic_side_effects,
-    reason = "a mistake in the kit itself may panic; what a test passes to it is checked"
-)]
 #![cfg_attr(
-    test,
-    allow(
+    not(test),
+    deny(
         clippy::indexing_slicing,
+        clippy::string_slice,
         clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
         clippy::cast_possible_truncation,
-        reason = "a test may panic: that is how it fails"
+        clippy::cast_sign_loss,
+        clippy::integer_division,
+        clippy::float_arithmetic,
+        reason = "what a test passes is checked; arithmetic panics if the kit itself is wrong"
     )
 )]
 

@@ -12,14 +12,7 @@
     unreachable_pub,
     missing_docs,
     missing_debug_implementations,
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::integer_division,
-    clippy::cast_possible_truncation,
-    reason = "a law that is broken panics; each driver uses its own part"
+    reason = "each driver uses its own part"
 )]
 
 #[allow(unused_extern_crates, reason = "where `mod.rs` is a crate, it has `alloc` already")]

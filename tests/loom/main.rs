@@ -19,16 +19,6 @@
 //! Threads are preempted at most `LOOM_MAX_PREEMPTIONS` times in one execution, by default 4. Nothing
 //! here synchronises but the crate: counters are relaxed, and the bytes of a page are a cell that
 //! reports a race.
-#![allow(
-    missing_docs,
-    clippy::arithmetic_side_effects,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::integer_division,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test may panic: that is how it fails"
-)]
 
 mod attach;
 mod charge;

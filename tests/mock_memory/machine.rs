@@ -5,8 +5,8 @@ use super::{at, pin, range, unpin, with, Pins, BASE, LONG, P, WRITE};
 use pinned_sgl::umem::{Account, Accountant, UserRange};
 use pinned_sgl::{Heap, PageRun, PageSize, Pfn, PhysAddr, Storage, UserAddr};
 use pinned_sgl_mock::{
-    Area, Bus, Call, FailingAccountant, FailingStorage, Fragmentation, Memory, MemoryError,
-    PinFault, Plan, Process, Violation, ViolationKind, Witness, Zone,
+    Area, Bus, Call, FailingAccountant, FailingStorage, Fragmentation, Memory, MemoryBuilder,
+    MemoryError, PinFault, Plan, Process, Violation, ViolationKind, Witness, Zone,
 };
 
 #[test]
@@ -120,17 +120,14 @@ fn large_machines_and_large_pages() {
 
 #[test]
 fn a_machine_that_cannot_be_is_refused() {
-    let build = |zones: &[std::ops::Range<u64>]| {
-        let builder = zones
-            .iter()
-            .fold(Memory::builder(), |builder, zone| builder.zone(Zone::Normal, zone.clone()));
-        builder.build().map(|_| ())
-    };
-    assert_eq!(build(&[0..4, 4..8]), Ok(()));
-    assert_eq!(build(&[4..8, 0..5]), Err(MemoryError::Overlap(Pfn::new(4))));
-    assert_eq!(build(&[4..4]), Err(MemoryError::Empty));
-    assert_eq!(build(&[0..u64::MAX]), Err(MemoryError::TooLarge));
-    assert_eq!(build(&[(1 << 52) - 1..(1 << 52) + 1]), Err(MemoryError::TooLarge));
+    let with = |frames| Memory::builder().zone(Zone::Normal, frames);
+    let build = |builder: MemoryBuilder| builder.build().map(|_| ());
+    assert_eq!(build(with(0..4).zone(Zone::Normal, 4..8)), Ok(()));
+    let overlap = Err(MemoryError::Overlap(Pfn::new(4)));
+    assert_eq!(build(with(4..8).zone(Zone::Normal, 0..5)), overlap);
+    assert_eq!(build(with(4..4)), Err(MemoryError::Empty));
+    assert_eq!(build(with(0..u64::MAX)), Err(MemoryError::TooLarge));
+    assert_eq!(build(with((1 << 52) - 1..(1 << 52) + 1)), Err(MemoryError::TooLarge));
     let odd = Memory::builder().page_size(PageSize::new(512).unwrap());
     assert_eq!(odd.build().unwrap_err(), MemoryError::PageSize);
     let witness = Witness::new();

@@ -1,16 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The memory and the processes of the mock kit: what pins do, and that every mistake is found.
-#![allow(
-    missing_docs,
-    clippy::arithmetic_side_effects,
-    clippy::cast_possible_truncation,
-    clippy::indexing_slicing,
-    clippy::integer_division,
-    clippy::panic,
-    clippy::single_range_in_vec_init,
-    clippy::unwrap_used,
-    reason = "a test may panic: that is how it fails"
-)]
 
 mod forks;
 mod machine;

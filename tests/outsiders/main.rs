@@ -4,15 +4,6 @@
 //!
 //! Where an `unsafe impl` stands here, it keeps its contract, unless it says that it breaks it: then the
 //! answer is a typed error.
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::cast_possible_truncation,
-    clippy::indexing_slicing,
-    clippy::integer_division,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test may panic: that is how it fails"
-)]
 
 mod callbacks;
 mod domains;

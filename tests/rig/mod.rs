@@ -1,18 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the tests of pinned regions and mappings stand on: a machine with a process, an account, a
 //! plan of failure, and a witness that all of them share.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    missing_docs,
-    missing_debug_implementations,
-    clippy::arithmetic_side_effects,
-    clippy::cast_possible_truncation,
-    clippy::indexing_slicing,
-    clippy::integer_division,
-    clippy::unwrap_used,
-    reason = "a test may panic: that is how it fails; each test uses its own part"
-)]
+#![allow(dead_code, unreachable_pub, reason = "each test uses its own part")]
 
 use pinned_sgl::iommu::{Domain, Entry, IovaRange, Prot, RangeGather, ReadDomain};
 use pinned_sgl::umem::{

@@ -103,7 +103,6 @@ fn joined(one: IovaRange, other: IovaRange) -> Option<IovaRange> {
 }
 
 #[cfg(all(test, feature = "std", not(loom)))]
-#[allow(clippy::integer_division, reason = "a test may panic: that is how it fails")]
 mod tests {
     use super::*;
     use crate::Iova;

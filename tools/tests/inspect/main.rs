@@ -1,16 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `inspect`, run as its users run it: as a process. What it says about real memory takes
 //! root, as frame numbers are hidden from everybody else.
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::cast_possible_truncation,
-    clippy::float_arithmetic,
-    clippy::indexing_slicing,
-    clippy::integer_division,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test may panic: that is how it fails"
-)]
 
 mod bad_input;
 #[path = "../../src/bin/inspect/bands.rs"]

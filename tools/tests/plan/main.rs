@@ -1,14 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The planner, `plan`, run as its users run it: as a process.
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::integer_division,
-    clippy::cast_possible_truncation,
-    reason = "a test may panic: that is how it fails"
-)]
 
 mod bad_input;
 mod batch;

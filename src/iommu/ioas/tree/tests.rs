@@ -1,10 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The tree beside an oracle that is slow and obvious: a sorted list of ranges.
-#![allow(
-    clippy::integer_division,
-    clippy::panic,
-    reason = "a test may panic: that is how it fails"
-)]
 
 use super::*;
 use crate::store::{Pool, PoolSlab, SlabSlot};

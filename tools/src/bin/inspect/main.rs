@@ -7,14 +7,13 @@
 //! inspect --mock --size 300G --json
 //! inspect --pid 4321 --svg layout.svg
 //! ```
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::float_arithmetic,
-    clippy::indexing_slicing,
-    clippy::integer_division,
-    reason = "numbers for people, about lists that fit memory"
+#![deny(
+    clippy::string_slice,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unreachable,
+    reason = "what fails is reported; numbers for people, about lists that fit memory, may lose bits"
 )]
 
 mod args;

@@ -7,6 +7,20 @@
 //! ```
 //!
 //! `--help` explains the input, the output and the exit status.
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::integer_division,
+    clippy::float_arithmetic,
+    reason = "nothing that it reads may make it panic, or answer with bits that are lost"
+)]
 
 mod answer;
 mod args;
