@@ -16,13 +16,17 @@
 mod abi;
 mod container;
 mod dirty;
+mod dma;
 mod domain;
+mod emulated;
 mod ffi;
+mod groups;
+mod mappings;
 mod memory;
 mod ranges;
 
 use abi::{UserBitmap, Words};
-use container::{Container, Request};
+use container::Container;
 use domain::GroupPtr;
 use kernel::{
     bindings,
@@ -30,6 +34,7 @@ use kernel::{
     prelude::*,
     types::ForeignOwnable,
 };
+use mappings::Request;
 
 module! {
     type: Backend,

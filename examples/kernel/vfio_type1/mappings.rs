@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a program maps, unmaps and tracks.
+
+use crate::{
+    abi::{self, UserBitmap},
+    container::{Space, State},
+    dma::Dma,
+    memory::Memory,
+};
+use kernel::{prelude::*, rbtree::RBTreeNodeReservation};
+use pinned_sgl::{
+    iommu::{IoasError, IovaRange, Placement, Prot},
+    Iova,
+};
+
+/// What to map.
+pub(crate) struct Request {
+    pub(crate) flags: u32,
+    pub(crate) vaddr: u64,
+    pub(crate) range: IovaRange,
+}
+
+impl State {
+    /// The first mapping that has an address of a range.
+    pub(crate) fn first_in(&self, range: IovaRange) -> Option<&Dma> {
+        // The one that begins there or behind, or the one before it.
+        let first = range.first().get();
+        let before = match self.dmas.cursor_lower_bound(&first) {
+            Some(cursor) => match cursor.peek_prev() {
+                Some((at, dma)) if dma.last() >= first => Some(*at),
+                _ => Some(*cursor.current().0),
+            },
+            None => self.dmas.cursor_back().map(|cursor| *cursor.current().0),
+        };
+        let dma = self.dmas.get(&before?)?;
+        dma.range.intersection(&range).is_some().then_some(dma)
+    }
+
+    /// The mapping that has an address.
+    pub(crate) fn at(&self, iova: u64) -> Option<&Dma> {
+        self.first_in(IovaRange::new(Iova::new(iova), 1).ok()?)
+    }
+
+    /// Calls `each` with all mappings that have an address of a range, until it fails.
+    pub(crate) fn each_in(
+        &mut self,
+        range: IovaRange,
+        mut each: impl FnMut(&mut Space, &mut Dma) -> Result,
+    ) -> Result {
+        let Some(first) = self.first_in(range).map(Dma::first) else {
+            return Ok(());
+        };
+        let mut cursor = self.dmas.cursor_lower_bound_mut(&first);
+        while let Some(mut here) = cursor {
+            let (at, dma) = here.current_mut();
+            if *at > range.last().get() {
+                break;
+            }
+            each(&mut self.ioas, dma)?;
+            cursor = here.move_next();
+        }
+        Ok(())
+    }
+
+    /// Pins and maps a mapping in every domain.
+    pub(crate) fn install(ioas: &mut Space, dma: &Dma) -> Result {
+        let len = dma.range.len().ok_or(EOVERFLOW)?;
+        let region = KBox::new(dma.memory.pin_all(len)?, GFP_KERNEL_ACCOUNT)?;
+        ioas.map(Placement::At(dma.range.first()), region, dma.prot)?;
+        Ok(())
+    }
+
+    /// Unmaps in every domain, and unpins.
+    fn uninstall(ioas: &mut Space, range: IovaRange) -> Result {
+        match ioas.unmap(range) {
+            Ok(_) => Ok(()),
+            // Said by the domain, and worth a line: the pages stay pinned.
+            Err(IoasError::Breach(breach)) => {
+                pr_err!("the IOMMU did not unmap: {:?}\n", breach);
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(crate) fn map(&mut self, request: &Request) -> Result {
+        let Request { flags, vaddr, range } = *request;
+        let (page, iova) = (self.page(), range.first().get());
+        if (vaddr | iova | range.len().ok_or(EOVERFLOW)?) & page.mask() != 0 {
+            return Err(EINVAL);
+        }
+        let known = self.first_in(range).map(|dma| (dma.range, dma.moving));
+        if flags & abi::map::VADDR != 0 {
+            if known.ok_or(ENOENT)? != (range, true) {
+                return Err(EINVAL);
+            }
+            let dma = self.dmas.get_mut(&iova).ok_or(ENOENT)?;
+            dma.memory.move_to(vaddr)?;
+            dma.moving = false;
+            self.moving = self.moving.saturating_sub(1);
+            return Ok(());
+        }
+        if known.is_some() {
+            return Err(EEXIST);
+        }
+        let available = self.available.checked_sub(1).ok_or(ENOSPC)?;
+        if !self.ranges.allow(iova, range.last().get()) {
+            return Err(EINVAL);
+        }
+        let mut prot = Prot::CACHE;
+        prot.set(Prot::READ, flags & abi::map::READ != 0);
+        prot.set(Prot::WRITE, flags & abi::map::WRITE != 0);
+        let memory = Memory::new(vaddr, prot.contains(Prot::WRITE))?;
+        let mut dma = Dma { range, prot, moving: false, memory, dirty: None };
+        let node = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
+        if self.is_paged() {
+            Self::install(&mut self.ioas, &dma)?;
+        }
+        if self.tracking {
+            let tracked = dma.track(page);
+            if let (Err(error), true) = (tracked, self.is_paged()) {
+                Self::uninstall(&mut self.ioas, range)?;
+                return Err(error);
+            }
+            tracked?;
+        }
+        self.dmas.insert(node.into_node(iova, dma));
+        self.available = available;
+        Ok(())
+    }
+
+    /// What is to be unmapped, if it can be.
+    pub(crate) fn check_unmap(
+        &self,
+        flags: u32,
+        iova: u64,
+        size: u64,
+        bitmap: Option<&UserBitmap>,
+    ) -> Result<IovaRange> {
+        if flags & abi::unmap::VADDR != 0 && self.has_emulated() {
+            return Err(EBUSY);
+        }
+        let (iova, size) = (abi::address(iova)?, abi::size(size)?);
+        let page = self.page();
+        if iova & page.mask() != 0 {
+            return Err(EINVAL);
+        }
+        let all = flags & abi::unmap::ALL != 0;
+        let range = if all {
+            if iova != 0 || size != 0 {
+                return Err(EINVAL);
+            }
+            IovaRange::ALL
+        } else {
+            if size == 0 || size & page.mask() != 0 {
+                return Err(EINVAL);
+            }
+            abi::range(iova, size)?
+        };
+        if bitmap.is_some_and(|bitmap| !self.tracking || bitmap.page != page.bytes()) {
+            return Err(EINVAL);
+        }
+        if self.v2 && !all && self.cuts(range) {
+            return Err(EINVAL);
+        }
+        Ok(range)
+    }
+
+    /// Whether a mapping lies across an end of the range.
+    fn cuts(&self, range: IovaRange) -> bool {
+        let (first, last) = (range.first().get(), range.last().get());
+        self.at(first).is_some_and(|dma| dma.first() != first)
+            || self.at(last).is_some_and(|dma| dma.last() != last)
+    }
+
+    /// The mappings that an unmap of a range takes, as the range from the first of the first to the
+    /// last of the last. In a container of version 1, a mapping goes whole with its first address,
+    /// and a range that begins inside of one takes nothing.
+    fn span(&self, range: IovaRange) -> Option<IovaRange> {
+        let from = self.first_in(range)?.range.first();
+        if from < range.first() {
+            return None;
+        }
+        let to = self.at(range.last().get()).map_or(range.last(), |dma| dma.range.last());
+        IovaRange::inclusive(from, to).ok()
+    }
+
+    /// The first mapping of a range in which an emulated device has pinned pages.
+    pub(crate) fn pinned_in(&mut self, range: IovaRange) -> Option<IovaRange> {
+        let mut found = None;
+        let _ = self.each_in(self.span(range)?, |_, dma| {
+            if dma.memory.has_external() {
+                found = Some(dma.range);
+                return Err(EAGAIN);
+            }
+            Ok(())
+        });
+        found
+    }
+
+    /// The memory behind a range will lie elsewhere.
+    pub(crate) fn start_moving(&mut self, range: IovaRange) -> Result<u64> {
+        let Some(span) = self.span(range) else {
+            return Ok(0);
+        };
+        self.each_in(span, |_, dma| if dma.moving { Err(EINVAL) } else { Ok(()) })?;
+        let (mut bytes, mut count) = (0u64, 0usize);
+        self.each_in(span, |_, dma| {
+            dma.moving = true;
+            count = count.saturating_add(1);
+            bytes = bytes.saturating_add(dma.len());
+            Ok(())
+        })?;
+        self.moving = self.moving.saturating_add(count);
+        Ok(bytes)
+    }
+
+    /// Unmaps what is in a range; returns how many bytes.
+    pub(crate) fn unmap(&mut self, range: IovaRange, bitmap: Option<&UserBitmap>) -> Result<u64> {
+        let Some(span) = self.span(range) else {
+            return Ok(0);
+        };
+        let (page, paged) = (self.page(), self.is_paged());
+        if let Some(bitmap) = bitmap {
+            let all_dirty = paged && self.writes_unseen();
+            self.each_in(span, |_, dma| {
+                if all_dirty {
+                    dma.all_written();
+                }
+                dma.tell(page, range.first().get(), bitmap)
+            })?;
+        }
+        // One flush for all of them.
+        if paged && Self::uninstall(&mut self.ioas, span).is_err() {
+            // Something there is lost since the IOMMU has failed: around it.
+            let _ = self.each_in(span, |ioas, dma| {
+                let _ = Self::uninstall(ioas, dma.range);
+                Ok(())
+            });
+        }
+        Ok(self.forget(span))
+    }
+
+    /// Forgets all mappings of a range, which are mapped nowhere any more.
+    fn forget(&mut self, range: IovaRange) -> u64 {
+        let mut bytes = 0u64;
+        while let Some(at) = self.first_in(range).map(Dma::first) {
+            let Some(dma) = self.dmas.remove(&at) else { break };
+            bytes = bytes.saturating_add(dma.len());
+            self.moving = self.moving.saturating_sub(dma.moving.into());
+            self.available = self.available.saturating_add(1);
+        }
+        bytes
+    }
+
+    /// Unmaps everything.
+    pub(crate) fn remove_all(&mut self) {
+        self.ioas.unmap_all();
+        self.forget(IovaRange::ALL);
+    }
+
+    /// Whether devices write to pages that they have not pinned: then all pages are dirty.
+    fn writes_unseen(&self) -> bool {
+        self.groups.iter().any(|group| !group.pins_what_it_writes)
+    }
+
+    pub(crate) fn start_tracking(&mut self) -> Result {
+        if self.tracking {
+            return Ok(());
+        }
+        let page = self.page();
+        let tracked = self.each_in(IovaRange::ALL, |_, dma| dma.track(page));
+        self.tracking = tracked.is_ok();
+        tracked.inspect_err(|_| self.stop_tracking())
+    }
+
+    pub(crate) fn stop_tracking(&mut self) {
+        self.tracking = false;
+        let _ = self.each_in(IovaRange::ALL, |_, dma| {
+            dma.dirty = None;
+            Ok(())
+        });
+    }
+
+    /// Writes which pages of a range are dirty. Those that are pinned are dirty again at once.
+    pub(crate) fn read_dirty(&mut self, range: IovaRange, user: &UserBitmap) -> Result {
+        let (page, base) = (self.page(), range.first().get());
+        let aligned = (base | range.len().unwrap_or(0)) & page.mask() == 0;
+        if user.page != page.bytes() || !aligned || !self.tracking || self.cuts(range) {
+            return Err(EINVAL);
+        }
+        let all_dirty = self.is_paged() && self.writes_unseen();
+        self.each_in(range, |_, dma| {
+            if all_dirty {
+                dma.all_written();
+            }
+            dma.tell(page, base, user)?;
+            if let Some(words) = &mut dma.dirty {
+                words.fill(0);
+            }
+            dma.pinned_is_written();
+            Ok(())
+        })
+    }
+}
