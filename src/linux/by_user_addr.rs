@@ -26,9 +26,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// use pinned_sgl::linux::{Buffer, ByUserAddr, Pages};
 /// use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted};
 ///
-/// let memory = ByUserAddr::new(Buffer::new(1 << 20, Pages::Base)?);
+/// let memory = Box::new(ByUserAddr::new(Buffer::new(1 << 20, Pages::Base)?));
 /// let request = PinRequest::new(memory.buffer().user_range(), PinFlags::WRITE | PinFlags::LONGTERM);
-/// let umem = Umem::pin(&memory, &Unaccounted, request)?;
+/// let umem = Umem::pin(memory, &Unaccounted, request)?;
 /// assert_eq!(umem.sgl().run_count(), 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
