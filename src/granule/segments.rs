@@ -149,6 +149,17 @@ impl<'a, S: Storage> Window<'a, S> {
     ///
     /// O(log runs), or O(runs) where the limits have a count or a mask that must be checked.
     ///
+    /// ```
+    /// # use pinned_sgl::{PageRun, PageSize, Pfn, SegmentLimits, Sgl};
+    /// let sgl = Sgl::from_runs(PageSize::SIZE_4K, [PageRun::ram(Pfn::new(0x10), 3)?])?;
+    /// let limits = SegmentLimits::NONE.max_len(0x2000)?.boundary(0x4000)?;
+    /// let segments = sgl.window(0x800, 0x2800)?.segments(&limits)?;
+    /// let bytes: Vec<_> = segments.map(|segment| (segment.phys.get(), segment.len)).collect();
+    /// assert_eq!(bytes, [(0x1_0800, 0x2000), (0x1_2800, 0x800)]);
+    /// assert!(sgl.whole()?.segments(&limits.max_segments(1)).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`SegmentError`] if there would be too many segments, with how many are needed, or if an
@@ -181,6 +192,13 @@ impl<'a, S: Storage> Window<'a, S> {
 
     /// How many segments the window has under these lengths and boundaries; the limits on count
     /// and addresses are not looked at. O(runs), however many segments there are.
+    ///
+    /// ```
+    /// # use pinned_sgl::{PageRun, PageSize, Pfn, SegmentLimits, Sgl};
+    /// let sgl = Sgl::from_runs(PageSize::SIZE_4K, [PageRun::ram(Pfn::new(0x10), 3)?])?;
+    /// assert_eq!(sgl.whole()?.segment_count(&SegmentLimits::NONE.max_len(1000)?), 13);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn segment_count(&self, limits: &SegmentLimits) -> u64 {
         self.iter().fold(0u64, |count, run| count.plus(limits.count_in(run)))

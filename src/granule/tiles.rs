@@ -116,6 +116,15 @@ impl<'a, S: Storage> Window<'a, S> {
 
     /// How many tiles the window has: the calls that map it. O(tiles), and nothing is built.
     ///
+    /// ```
+    /// # use pinned_sgl::{Iova, PageRun, PageSize, PageSizes, Pfn, Sgl};
+    /// let sgl = Sgl::from_runs(PageSize::SIZE_4K, [PageRun::ram(Pfn::new(0x3ff), 0x402)?])?;
+    /// let (window, sizes) = (sgl.whole()?, PageSizes::SIZE_4K | PageSizes::SIZE_2M);
+    /// assert_eq!(window.tile_count(sizes, Iova::new(0x1f_f000))?, 3);
+    /// assert_eq!(window.tile_count(sizes, Iova::new(0))?, 1); // small pages only, in one call
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`Window::tiles`].

@@ -64,12 +64,28 @@ impl<S: Storage> Sgl<S> {
     /// The bytes of memory that the list takes: its own value and all that its storage holds.
     ///
     /// O(pieces / 256).
+    ///
+    /// ```
+    /// use pinned_sgl::{Heap, PageSize, Pfn, Sgl};
+    /// let few = Sgl::from_pages(PageSize::SIZE_4K, [7, 3].map(Pfn::new))?;
+    /// assert_eq!(few.footprint(), size_of::<Sgl<Heap>>());
+    /// let many = Sgl::from_pages(PageSize::SIZE_4K, (0..10_000).map(|page| Pfn::new(page * 3)))?;
+    /// assert!(many.footprint() < 10_000 * 5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn footprint(&self) -> usize {
         size_of::<Self>().saturating_add(self.leaves.storage().footprint())
     }
 
     /// The maximal runs, in order.
+    ///
+    /// ```
+    /// # use pinned_sgl::{PageRun, PageSize, Pfn, Sgl};
+    /// let sgl = Sgl::from_pages(PageSize::SIZE_4K, [7, 8, 3].map(Pfn::new))?;
+    /// assert!(sgl.runs().eq([PageRun::ram(Pfn::new(7), 2)?, PageRun::ram(Pfn::new(3), 1)?]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     pub fn runs(&self) -> Runs<'_, S> {
         Runs::new(&self.leaves, self.pages, 0, self.pages)

@@ -35,6 +35,16 @@ impl<S: Storage> Sgl<S> {
     /// Pages beyond the end of the window are left alone. Where a window should begin further in
     /// the list, it is a window of a window: [`Window::window`].
     ///
+    /// ```
+    /// # use pinned_sgl::{PageSize, Pfn, PhysAddr, Sgl};
+    /// let sgl = Sgl::from_pages(PageSize::SIZE_4K, [7, 8, 3].map(Pfn::new))?;
+    /// let window = sgl.window(0x800, 0x2000)?;
+    /// assert_eq!((window.page_count(), window.phys(0)), (3, Some(PhysAddr::new(0x7800))));
+    /// assert!(sgl.window(0x1800, 0x800).is_err()); // not in the first page
+    /// assert!(sgl.window(0x800, 0x3000).is_err()); // beyond the last
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`WindowError`] if the offset is not in the first page, if `len` is zero, or if the window
@@ -47,6 +57,13 @@ impl<S: Storage> Sgl<S> {
     }
 
     /// The window of all bytes of all pages.
+    ///
+    /// ```
+    /// # use pinned_sgl::{PageSize, Pfn, Sgl};
+    /// let sgl = Sgl::from_pages(PageSize::SIZE_4K, [7, 8, 3].map(Pfn::new))?;
+    /// assert_eq!(sgl.whole()?.len(), 0x3000);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -111,6 +128,15 @@ impl<'a, S: Storage> Window<'a, S> {
 
     /// The window of `len` bytes that begins at byte `offset` of this one.
     ///
+    /// ```
+    /// # use pinned_sgl::{PageSize, Pfn, PhysAddr, Sgl};
+    /// let sgl = Sgl::from_pages(PageSize::SIZE_4K, [7, 8, 3].map(Pfn::new))?;
+    /// let tail = sgl.whole()?.window(0x1800, 0x1000)?;
+    /// assert_eq!((tail.offset(), tail.phys(0x800)), (0x1800, Some(PhysAddr::new(0x3000))));
+    /// assert!(tail.window(0x800, 0x1000).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`WindowError`] if `len` is zero or the new window would reach beyond this one.
@@ -127,6 +153,13 @@ impl<'a, S: Storage> Window<'a, S> {
     }
 
     /// How many pages hold a byte of the window. O(1).
+    ///
+    /// ```
+    /// # use pinned_sgl::{PageSize, Pfn, Sgl};
+    /// let sgl = Sgl::from_pages(PageSize::SIZE_4K, [7, 8, 3].map(Pfn::new))?;
+    /// assert_eq!(sgl.window(0xfff, 2)?.page_count(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     #[must_use]
     pub fn page_count(&self) -> u64 {
@@ -135,6 +168,13 @@ impl<'a, S: Storage> Window<'a, S> {
     }
 
     /// The runs of whole pages that hold a byte of the window.
+    ///
+    /// ```
+    /// # use pinned_sgl::{PageRun, PageSize, Pfn, Sgl};
+    /// let sgl = Sgl::from_pages(PageSize::SIZE_4K, [7, 8, 3].map(Pfn::new))?;
+    /// assert!(sgl.window(0xfff, 2)?.runs().eq([PageRun::ram(Pfn::new(7), 2)?]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     pub fn runs(&self) -> Runs<'a, S> {
         let (first, end) = self.page_range();
@@ -143,12 +183,27 @@ impl<'a, S: Storage> Window<'a, S> {
 
     /// How many maximal runs hold a byte of the window. O(groups), of which there is one for up to
     /// 64 or 2048 runs of one kind; nothing is decoded.
+    ///
+    /// ```
+    /// # use pinned_sgl::{PageSize, Pfn, Sgl};
+    /// let sgl = Sgl::from_pages(PageSize::SIZE_4K, [7, 8, 3].map(Pfn::new))?;
+    /// assert_eq!((sgl.whole()?.run_count(), sgl.window(0xfff, 2)?.run_count()), (2, 1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn run_count(&self) -> u64 {
         self.runs().count_left()
     }
 
     /// The physical address of byte `offset` of the window, or `None` beyond its end. O(log runs).
+    ///
+    /// ```
+    /// # use pinned_sgl::{PageSize, Pfn, PhysAddr, Sgl};
+    /// let sgl = Sgl::from_pages(PageSize::SIZE_4K, [7, 8, 3].map(Pfn::new))?;
+    /// assert_eq!(sgl.whole()?.phys(0x2345), Some(PhysAddr::new(0x3345)));
+    /// assert_eq!(sgl.whole()?.phys(0x3000), None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     #[must_use]
     pub fn phys(&self, offset: u64) -> Option<PhysAddr> {
@@ -189,6 +244,15 @@ impl<'a, S: Storage> Window<'a, S> {
     }
 
     /// The bytes of the window, run by run.
+    ///
+    /// ```
+    /// # use pinned_sgl::{PageSize, Pfn, Sgl};
+    /// let sgl = Sgl::from_pages(PageSize::SIZE_4K, [7, 8, 3].map(Pfn::new))?;
+    /// let window = sgl.window(0x800, 0x2000)?;
+    /// let bytes: Vec<_> = window.iter().map(|segment| (segment.phys.get(), segment.len)).collect();
+    /// assert_eq!(bytes, [(0x7800, 0x1800), (0x3000, 0x800)]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     pub fn iter(&self) -> Iter<'a, S> {
         let shift = self.page_size().shift();
@@ -196,6 +260,14 @@ impl<'a, S: Storage> Window<'a, S> {
     }
 
     /// The bytes of the window from `offset` on, run by run; none beyond its end. O(log runs).
+    ///
+    /// ```
+    /// # use pinned_sgl::{PageSize, Pfn, Sgl};
+    /// let sgl = Sgl::from_pages(PageSize::SIZE_4K, [7, 8, 3].map(Pfn::new))?;
+    /// let bytes: Vec<_> = sgl.whole()?.iter_at(0x1fff).map(|segment| segment.len).collect();
+    /// assert_eq!(bytes, [1, 0x1000]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     pub fn iter_at(&self, offset: u64) -> Iter<'a, S> {
         match self.window(offset, self.len().saturating_sub(offset)) {
