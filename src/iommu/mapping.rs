@@ -85,6 +85,19 @@ where
 {
     /// Maps the whole region at `iova`. O(tiles).
     ///
+    /// ```
+    /// # use pinned_sgl::iommu::{Mapping, Prot};
+    /// # use pinned_sgl::{umem::UserRange, Iova, PageSizes, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(64);
+    /// # let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0000), 0x4000)?)?;
+    /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
+    /// let mapping = Mapping::map(umem.clone(), iommu, Iova::new(0x8000), Prot::READ)?;
+    /// assert_eq!((mapping.len(), umem.attachments()), (0x4000, 1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`MapError`], with the region and the domain; nothing is mapped then.
@@ -94,6 +107,20 @@ where
     }
 
     /// Maps the bytes `range` of the region at `iova`. O(tiles).
+    ///
+    /// ```
+    /// # use pinned_sgl::iommu::{Mapping, Prot};
+    /// # use pinned_sgl::{umem::UserRange, Iova, PageSizes, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(64);
+    /// # let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0000), 0x4000)?)?;
+    /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
+    /// let part = 0x1000..0x3000;
+    /// let mapping = Mapping::map_range(umem.clone(), part, iommu, Iova::new(0x8000), Prot::READ)?;
+    /// assert_eq!(mapping.translate(Iova::new(0x8000)), umem.whole()?.phys(0x1000));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -197,6 +224,19 @@ where
 
     /// What is mapped, as a window of the list.
     ///
+    /// ```
+    /// # use pinned_sgl::iommu::{Mapping, Prot};
+    /// # use pinned_sgl::{umem::UserRange, Iova, PageSizes, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(64);
+    /// # let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0000), 0x4000)?)?;
+    /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
+    /// # let mapping = Mapping::map(umem.clone(), iommu, Iova::new(0x8000), Prot::READ)?;
+    /// assert_eq!(mapping.window()?.tile_count(PageSizes::SIZE_4K, mapping.iova())?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`WindowError`] if the region has broken its contract.
@@ -206,12 +246,40 @@ where
 
     /// Where an address leads in memory; `None` if it is not of this mapping. O(log runs), and the
     /// page table is not read.
+    ///
+    /// ```
+    /// # use pinned_sgl::iommu::{Mapping, Prot};
+    /// # use pinned_sgl::{umem::UserRange, Iova, PageSizes, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(64);
+    /// # let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0000), 0x4000)?)?;
+    /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
+    /// # let mapping = Mapping::map(umem.clone(), iommu, Iova::new(0x8000), Prot::READ)?;
+    /// assert_eq!(mapping.translate(Iova::new(0x9234)), umem.whole()?.phys(0x1234));
+    /// assert_eq!(mapping.translate(Iova::new(0xc000)), None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn translate(&self, iova: Iova) -> Option<PhysAddr> {
         self.window().ok()?.phys(iova.checked_offset_from(self.iova)?)
     }
 
     /// The nearest places around byte `offset` of the mapping at which the domain can cut it.
+    ///
+    /// ```
+    /// # use pinned_sgl::iommu::{Mapping, Prot};
+    /// # use pinned_sgl::{umem::UserRange, Iova, PageSizes, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(64);
+    /// # let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0000), 0x4000)?)?;
+    /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
+    /// # let mapping = Mapping::map(umem.clone(), iommu, Iova::new(0x8000), Prot::READ)?;
+    /// let edges = mapping.edges(0x1800);
+    /// assert_eq!((edges.below, edges.above), (0x1000, 0x2000));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn edges(&self, offset: u64) -> Edges {
         match self.window() {
@@ -222,6 +290,21 @@ where
 
     /// Unmaps the mapping, and gives the region and the domain back. O(log runs), if the domain
     /// unmaps whole ranges, plus what the domain takes.
+    ///
+    /// ```
+    /// # use pinned_sgl::iommu::{Mapping, Prot};
+    /// # use pinned_sgl::{umem::UserRange, Iova, PageSizes, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(64);
+    /// # let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0000), 0x4000)?)?;
+    /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
+    /// # let mapping = Mapping::map(umem.clone(), iommu, Iova::new(0x8000), Prot::READ)?;
+    /// # drop(umem);
+    /// let (umem, _iommu) = mapping.unmap()?;
+    /// assert_eq!((umem.attachments(), memory.pinned_pages()), (0, 4)); // unpinned when it is dropped
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -265,6 +348,21 @@ where
 {
     /// Cuts the mapping in two at byte `offset`; nothing is unmapped.
     ///
+    /// ```
+    /// # use pinned_sgl::iommu::{Mapping, Prot};
+    /// # use pinned_sgl::{umem::UserRange, Iova, PageSizes, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(64);
+    /// # let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0000), 0x4000)?)?;
+    /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
+    /// # let mapping = Mapping::map(umem.clone(), iommu, Iova::new(0x8000), Prot::READ)?;
+    /// let (head, tail) = mapping.split_at(0x1000)?;
+    /// assert_eq!((head.len(), tail.iova(), umem.attachments()), (0x1000, Iova::new(0x9000), 2));
+    /// assert!(head.split_at(0x800).is_err()); // a page of the IOMMU
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`CutError`], with the mapping, if the offset lies inside a page table entry and the domain
@@ -284,6 +382,20 @@ where
     }
 
     /// Unmaps the bytes `range` of the mapping, and leaves what lies before and behind them mapped.
+    ///
+    /// ```
+    /// # use pinned_sgl::iommu::{Mapping, Prot};
+    /// # use pinned_sgl::{umem::UserRange, Iova, PageSizes, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(64);
+    /// # let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0000), 0x4000)?)?;
+    /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
+    /// # let mapping = Mapping::map(umem.clone(), iommu, Iova::new(0x8000), Prot::READ)?;
+    /// let (head, tail) = mapping.unmap_range(0x1000..0x4000)?;
+    /// assert!(head.is_some_and(|head| head.len() == 0x1000) && tail.is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///

@@ -83,6 +83,23 @@ where
 {
     /// Registers the whole region at `iova`, which may be any address. O(runs + blocks).
     ///
+    /// ```
+    /// # use pinned_sgl::rdma::{Access, MemoryRegion};
+    /// # use pinned_sgl::{umem::UserRange, Iova, PageSize, PageSizes, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(64);
+    /// # let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0040), 0x3000)?)?;
+    /// # let nic = Arc::new(memory.nic().with_page_sizes(PageSizes::SIZE_4K));
+    /// let access = Access::REMOTE_READ | Access::REMOTE_WRITE;
+    /// let region = MemoryRegion::register(umem.clone(), nic.clone(), Iova::new(0x10_0040), access)?;
+    /// nic.write(region.key(), Iova::new(0x10_0050), b"from a peer")?;
+    /// # drop(region);
+    /// // Below the size of a block, the address must lie as the memory does.
+    /// assert!(MemoryRegion::register(umem, nic, Iova::new(0x10_0000), access).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`RegisterError`], with the region and the card; nothing is registered then.
@@ -98,6 +115,21 @@ where
 
     /// Registers the bytes `range` of the region at `iova`, which may be any address.
     /// O(runs + blocks).
+    ///
+    /// ```
+    /// # use pinned_sgl::rdma::{Access, MemoryRegion};
+    /// # use pinned_sgl::{umem::UserRange, Iova, PageSize, PageSizes, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(64);
+    /// # let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0040), 0x3000)?)?;
+    /// # let nic = Arc::new(memory.nic().with_page_sizes(PageSizes::SIZE_4K));
+    /// let (part, iova) = (0x1000..0x1800, Iova::new(0x40));
+    /// let region = MemoryRegion::register_range(umem, part, nic.clone(), iova, Access::REMOTE_READ)?;
+    /// assert!(nic.read(region.key(), Iova::new(0x83f), &mut [0]).is_ok());
+    /// assert!(nic.read(region.key(), Iova::new(0x840), &mut [0]).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -198,6 +230,20 @@ where
     }
 
     /// How many blocks the card was given: 8 bytes each, in the tables of most. O(1).
+    ///
+    /// ```
+    /// # use pinned_sgl::rdma::{Access, MemoryRegion};
+    /// # use pinned_sgl::{umem::UserRange, Iova, PageSize, PageSizes, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(64);
+    /// # let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0040), 0x3000)?)?;
+    /// # let nic = Arc::new(memory.nic().with_page_sizes(PageSizes::SIZE_4K));
+    /// # let region = MemoryRegion::register(umem.clone(), nic.clone(), Iova::new(0x40), Access::REMOTE_READ)?;
+    /// // 0x3000 bytes from 0x40 on are in four blocks of 4K.
+    /// assert_eq!((region.page_size(), region.block_count()), (PageSize::SIZE_4K, 4));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     #[must_use]
     pub fn block_count(&self) -> u64 {
@@ -219,6 +265,19 @@ where
 
     /// What is registered, as a window of the list.
     ///
+    /// ```
+    /// # use pinned_sgl::rdma::{Access, MemoryRegion};
+    /// # use pinned_sgl::{umem::UserRange, Iova, PageSize, PageSizes, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(64);
+    /// # let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0040), 0x3000)?)?;
+    /// # let nic = Arc::new(memory.nic().with_page_sizes(PageSizes::SIZE_4K));
+    /// # let region = MemoryRegion::register(umem.clone(), nic.clone(), Iova::new(0x40), Access::REMOTE_READ)?;
+    /// assert_eq!((region.window()?.len(), region.window()?.page_offset()), (0x3000, 0x40));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`WindowError`] if the region has broken its contract.
@@ -228,6 +287,22 @@ where
 
     /// Takes the memory away from everybody, and gives the region and the card back. In Linux:
     /// `ib_dereg_mr()`.
+    ///
+    /// ```
+    /// # use pinned_sgl::rdma::{Access, MemoryRegion};
+    /// # use pinned_sgl::{umem::UserRange, Iova, PageSize, PageSizes, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(64);
+    /// # let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0040), 0x3000)?)?;
+    /// # let nic = Arc::new(memory.nic().with_page_sizes(PageSizes::SIZE_4K));
+    /// # let region = MemoryRegion::register(umem.clone(), nic.clone(), Iova::new(0x40), Access::REMOTE_READ)?;
+    /// let key = region.key();
+    /// let (umem, nic) = region.deregister()?;
+    /// assert!(nic.read(key, Iova::new(0x40), &mut [0]).is_err());
+    /// assert_eq!(umem.attachments(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///

@@ -34,6 +34,22 @@ where
     /// `threads`, and there are never more than 1024. The progress of the request is called by all threads, with the bytes that are
     /// pinned so far. Where one thread fails, the others stop at their next batch.
     ///
+    /// ```
+    /// # use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted, UserRange};
+    /// # use pinned_sgl::UserAddr;
+    /// # use pinned_sgl_mock::{Area, Memory, Process};
+    /// # use std::{num::NonZeroUsize, sync::Arc};
+    /// # let process = Arc::new(Process::new(&Memory::with_frames(4096)));
+    /// # let range = UserRange::new(UserAddr::new(0x4000_0000), 8 << 20)?;
+    /// # process.map(range, Area::read_write())?;
+    /// let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
+    /// let threads = NonZeroUsize::new(4).ok_or("none")?;
+    /// let umem = Umem::pin_parallel(process.clone(), &Unaccounted, request, threads)?;
+    /// let by_one = Umem::pin(process, &Unaccounted, request)?;
+    /// assert_eq!(umem.sgl(), by_one.sgl());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`PinError`], with the pinner, for what went wrong in the first part where something did;

@@ -91,6 +91,21 @@ where
     /// Pins a region, with the list in `storage`, through batches in the memory of `slots`: a page of
     /// 4 KiB has 128 of them. O(pages).
     ///
+    /// ```
+    /// # use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted, UserRange};
+    /// # use pinned_sgl::UserAddr;
+    /// # use pinned_sgl_mock::{Area, Memory, Process};
+    /// # let process = std::sync::Arc::new(Process::new(&Memory::with_frames(64)));
+    /// # let range = UserRange::new(UserAddr::new(0x10_0000), 0x4000)?;
+    /// # process.map(range, Area::read_write())?;
+    /// use pinned_sgl::Pool;
+    /// let (mut memory, mut slots) = ([[0; 512]; 4], [None; 16]);
+    /// let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
+    /// let umem = Umem::pin_in(process, &Unaccounted, Pool::new(&mut memory), &mut slots, request);
+    /// assert_eq!(umem.unwrap().sgl().page_count(), 4);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`PinError`], with the pinner; nothing is pinned or charged then.
@@ -176,6 +191,17 @@ where
 
     /// The bytes `range` of the region.
     ///
+    /// ```
+    /// # use pinned_sgl::{umem::UserRange, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # let memory = Memory::with_frames(64);
+    /// let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0800), 0x3000)?)?;
+    /// let window = umem.window(0x1000..0x2000)?;
+    /// assert_eq!((window.len(), window.page_offset()), (0x1000, 0x800));
+    /// assert!(umem.window(0x2000..0x3001).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`WindowError`] if the range is empty or reaches beyond the region.
@@ -184,6 +210,15 @@ where
     }
 
     /// All bytes of the region.
+    ///
+    /// ```
+    /// # use pinned_sgl::{umem::UserRange, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # let memory = Memory::with_frames(64);
+    /// let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0800), 0x3000)?)?;
+    /// assert_eq!((umem.whole()?.len(), umem.sgl().byte_len()), (0x3000, 0x4000));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -222,12 +257,39 @@ where
 
     /// How many devices are attached. A caller that sees the count fall also sees all that was
     /// done before it was detached.
+    ///
+    /// ```
+    /// # use pinned_sgl::{umem::UserRange, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # let memory = Memory::with_frames(64);
+    /// # use pinned_sgl::iommu::{Mapping, Prot};
+    /// let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0000), 0x3000)?)?;
+    /// let iommu = std::sync::Arc::new(memory.iommu("4K".parse()?));
+    /// let mapping = Mapping::map(umem.clone(), iommu, pinned_sgl::Iova::new(0), Prot::READ)?;
+    /// assert_eq!(umem.attachments(), 1);
+    /// drop(mapping);
+    /// assert_eq!(umem.attachments(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn attachments(&self) -> usize {
         self.attachments.load(Ordering::Acquire)
     }
 
     /// Counts the memory as written for ever: see [`Region::mark_dirty`].
+    ///
+    /// ```
+    /// # use pinned_sgl::{umem::UserRange, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # let memory = Memory::with_frames(64);
+    /// let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0000), 0x1000)?)?;
+    /// let page = umem.sgl().runs().next().ok_or("no page")?.start();
+    /// let process = umem.pinner().clone(); // without it the page would be free, not dirty
+    /// umem.mark_dirty();
+    /// drop(umem);
+    /// assert!(memory.is_dirty(page));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn mark_dirty(&self) {
         // Read when the region is dropped, which whoever drops it has put in order after this.
         self.dirty.store(true, Ordering::Relaxed);
@@ -240,6 +302,20 @@ where
     }
 
     /// Unpins the region now, and gives the holder of its pinner back.
+    ///
+    /// ```
+    /// # use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted, UserRange};
+    /// # use pinned_sgl::UserAddr;
+    /// # use pinned_sgl_mock::{Area, Memory, Process};
+    /// # let process = std::sync::Arc::new(Process::new(&Memory::with_frames(64)));
+    /// # let range = UserRange::new(UserAddr::new(0x10_0000), 0x4000)?;
+    /// # process.map(range, Area::read_write())?;
+    /// let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
+    /// let umem = Umem::pin(process, &Unaccounted, request)?;
+    /// let process = umem.unpin().expect("no device is attached");
+    /// assert_eq!(process.pins_at(range.start()), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -289,6 +365,19 @@ where
 
     /// Copies bytes of the region from `offset` on. O(log runs + bytes).
     ///
+    /// ```
+    /// # use pinned_sgl::{umem::UserRange, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # let memory = Memory::with_frames(64);
+    /// let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0800), 0x3000)?)?;
+    /// umem.pinner().write(UserAddr::new(0x10_0ffe), b"across")?;
+    /// let mut bytes = [0; 6];
+    /// umem.read(0x7fe, &mut bytes)?;
+    /// assert_eq!(&bytes, b"across");
+    /// assert!(umem.read(0x2ffb, &mut bytes).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`AccessError`] with the offset at which it stopped.
@@ -306,6 +395,18 @@ where
     }
 
     /// Copies bytes into the region from `offset` on; it counts as written. O(log runs + bytes).
+    ///
+    /// ```
+    /// # use pinned_sgl::{umem::UserRange, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # let memory = Memory::with_frames(64);
+    /// let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0800), 0x3000)?)?;
+    /// umem.write(0x7fe, b"across")?;
+    /// let mut bytes = [0; 6];
+    /// umem.pinner().read(UserAddr::new(0x10_0ffe), &mut bytes)?;
+    /// assert_eq!((&bytes, umem.is_dirty()), (b"across", true));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -333,6 +434,19 @@ where
     A: AccountantHolder,
 {
     /// Pins a region, with the list on the heap. O(pages).
+    ///
+    /// ```
+    /// # use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted, UserRange};
+    /// # use pinned_sgl::UserAddr;
+    /// # use pinned_sgl_mock::{Area, Memory, Process};
+    /// # let process = std::sync::Arc::new(Process::new(&Memory::with_frames(64)));
+    /// # let range = UserRange::new(UserAddr::new(0x10_0000), 0x4000)?;
+    /// # process.map(range, Area::read_write())?;
+    /// let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
+    /// let umem = Umem::pin(process, &Unaccounted, request)?;
+    /// assert_eq!((umem.len(), umem.sgl().page_count()), (0x4000, 4));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///

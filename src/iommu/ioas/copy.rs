@@ -20,6 +20,25 @@ impl<U: RegionHolder + SharedHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U
     /// edges may lie inside mappings. Each mapping stays one; none is pinned again. Where there is a
     /// choice, the place is the one that [`map`](Self::map) would choose for this memory.
     ///
+    /// ```
+    /// # use pinned_sgl::iommu::{HeapIoas, IovaRange, Placement, Prot};
+    /// # use pinned_sgl::{umem::UserRange, Iova, PageSizes, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(64);
+    /// # let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0000), 0x4000)?)?;
+    /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
+    /// # let mut space = HeapIoas::new();
+    /// # space.attach(iommu.clone())?;
+    /// # let place = space.map(Placement::At(Iova::new(0x8000)), umem.clone(), Prot::READ | Prot::WRITE)?;
+    /// let mut other = HeapIoas::<_, Arc<pinned_sgl_mock::Iommu>>::new();
+    /// let part = IovaRange::new(Iova::new(0x9000), 0x2000)?;
+    /// let there = other.copy_from(&space, part, Placement::Anywhere, Prot::READ)?;
+    /// assert_eq!(other.translate(there.first()), space.translate(part.first()));
+    /// assert_eq!(memory.pinned_pages(), 4);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`IoasError::NotMapped`] with the first address at which `source` has nothing, or as

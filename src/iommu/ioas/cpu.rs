@@ -15,6 +15,25 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     /// Copies bytes from `iova` on out of memory. They may lie in several mappings, all of which a
     /// device could read.
     ///
+    /// ```
+    /// # use pinned_sgl::iommu::{HeapIoas, IovaRange, Placement, Prot};
+    /// # use pinned_sgl::{umem::UserRange, Iova, PageSizes, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(64);
+    /// # let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0000), 0x4000)?)?;
+    /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
+    /// # let mut space = HeapIoas::new();
+    /// # space.attach(iommu.clone())?;
+    /// # let place = space.map(Placement::At(Iova::new(0x8000)), umem.clone(), Prot::READ | Prot::WRITE)?;
+    /// umem.write(0xffe, b"across")?;
+    /// let mut bytes = [0; 6];
+    /// space.read(Iova::new(0x8ffe), &mut bytes)?;
+    /// assert_eq!(&bytes, b"across");
+    /// assert!(space.read(Iova::new(0xbffe), &mut bytes).is_err()); // beyond the mapping
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`IoasAccessError`]; nothing was read unless the memory itself could not be reached.
@@ -36,6 +55,22 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
 
     /// Copies `bytes` into memory from `iova` on. They may lie in several mappings, all of which a
     /// device could write. Where it is noted what is written, they are.
+    ///
+    /// ```
+    /// # use pinned_sgl::iommu::{HeapIoas, IovaRange, Placement, Prot};
+    /// # use pinned_sgl::{umem::UserRange, Iova, PageSizes, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(64);
+    /// # let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0000), 0x4000)?)?;
+    /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
+    /// # let mut space = HeapIoas::new();
+    /// # space.attach(iommu.clone())?;
+    /// # let place = space.map(Placement::At(Iova::new(0x8000)), umem.clone(), Prot::READ | Prot::WRITE)?;
+    /// space.write(Iova::new(0x8ffe), b"across")?;
+    /// assert!(memory.device(iommu).reads_as(Iova::new(0x8ffe), b"across")?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///

@@ -64,6 +64,23 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     /// so, and both parts would share the entry. As long as there is no domain, it is cut between pages of
     /// the [granule](Self::set_granule).
     ///
+    /// ```
+    /// # use pinned_sgl::iommu::{HeapIoas, IovaRange, Placement, Prot};
+    /// # use pinned_sgl::{umem::UserRange, Iova, PageSizes, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(64);
+    /// # let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0000), 0x4000)?)?;
+    /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
+    /// # let mut space = HeapIoas::new();
+    /// # space.attach(iommu.clone())?;
+    /// # let place = space.map(Placement::At(Iova::new(0x8000)), umem.clone(), Prot::READ | Prot::WRITE)?;
+    /// space.split(Iova::new(0x9000))?;
+    /// assert_eq!(space.unmap(IovaRange::new(Iova::new(0x8000), 0x1000)?)?, 0x1000);
+    /// assert!(space.split(Iova::new(0x9800)).is_err()); // a page of the IOMMU
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`IoasError::NotMapped`]; [`IoasError::CutsEntry`] with the nearest legal edges;

@@ -24,6 +24,23 @@ where
     /// What the last session has noted can be read until the next one starts, which begins clean. To
     /// start again what was started changes nothing. A domain that is detached goes on noting.
     ///
+    /// ```
+    /// # use pinned_sgl::iommu::{HeapIoas, IovaRange, Placement, Prot};
+    /// # use pinned_sgl::{umem::UserRange, Iova, PageSizes, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(64);
+    /// # let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0000), 0x4000)?)?;
+    /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
+    /// # let mut space = HeapIoas::new();
+    /// # space.attach(iommu.clone())?;
+    /// # let place = space.map(Placement::At(Iova::new(0x8000)), umem.clone(), Prot::READ | Prot::WRITE)?;
+    /// space.set_dirty_tracking(true)?;
+    /// memory.device(iommu).write(Iova::new(0x9000), b"noted")?;
+    /// space.set_dirty_tracking(false)?; // what was noted can still be read
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`IoasError::Domain`] if one of them fails; the others are set back to what they were. If it was
@@ -78,6 +95,26 @@ where
     /// A page of the bitmap may be smaller or larger than one of the IOMMU, and the range may begin
     /// and end anywhere. Where an end lies inside a page of the IOMMU, that page is reported and stays
     /// dirty: what the bitmap does not show is not lost.
+    ///
+    /// ```
+    /// # use pinned_sgl::iommu::{HeapIoas, IovaRange, Placement, Prot, DirtyBitmap};
+    /// # use pinned_sgl::{umem::UserRange, Iova, PageSizes, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(64);
+    /// # let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0000), 0x4000)?)?;
+    /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
+    /// # let mut space = HeapIoas::new();
+    /// # space.attach(iommu.clone())?;
+    /// # let place = space.map(Placement::At(Iova::new(0x8000)), umem.clone(), Prot::READ | Prot::WRITE)?;
+    /// space.set_dirty_tracking(true)?;
+    /// memory.device(iommu).write(Iova::new(0x9000), b"noted")?;
+    /// let mut words = [0];
+    /// let mut bitmap = DirtyBitmap::new(&mut words, place, pinned_sgl::PageSize::SIZE_4K)?;
+    /// space.read_dirty(&mut bitmap, true)?;
+    /// assert_eq!(words, [0b10]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///

@@ -93,6 +93,25 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     /// Where it is noted what devices write, the domain is made to do so first, and goes on if anything
     /// fails later.
     ///
+    /// ```
+    /// # use pinned_sgl::iommu::{HeapIoas, IovaRange, Placement, Prot};
+    /// # use pinned_sgl::{umem::UserRange, Iova, PageSizes, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(64);
+    /// # let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0000), 0x4000)?)?;
+    /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
+    /// # let mut space = HeapIoas::new();
+    /// # space.attach(iommu.clone())?;
+    /// # let place = space.map(Placement::At(Iova::new(0x8000)), umem.clone(), Prot::READ | Prot::WRITE)?;
+    /// // A domain that comes later has all that is mapped.
+    /// let later = Arc::new(memory.iommu(PageSizes::SIZE_4K));
+    /// space.attach(later.clone())?;
+    /// memory.device(later).write(place.first(), b"by the later one")?;
+    /// assert!(space.attach(iommu).is_err()); // it is attached
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`IoasAttachError`], with the domain; nothing is mapped in it then, and the address space is
@@ -173,6 +192,23 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     /// [`read_dirty`](Self::read_dirty) to show. Its devices should have stopped by then: what they write
     /// while it is being read and unmapped may be missed.
     ///
+    /// ```
+    /// # use pinned_sgl::iommu::{HeapIoas, IovaRange, Placement, Prot};
+    /// # use pinned_sgl::{umem::UserRange, Iova, PageSizes, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(64);
+    /// # let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0000), 0x4000)?)?;
+    /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
+    /// let mut space = HeapIoas::new();
+    /// let id = space.attach(iommu)?;
+    /// let place = space.map(Placement::Anywhere, umem, Prot::READ)?;
+    /// let iommu = space.detach(id)?;
+    /// assert!(memory.device(iommu).read(place.first(), &mut [0]).is_err());
+    /// assert_eq!(space.len(), 1); // for the domains to come
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`IoasError::NoSuchDomain`]; or [`IoasError::Breach`] if the domain broke its contract: then
@@ -203,6 +239,25 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     }
 
     /// The attached domains, the latest first.
+    ///
+    /// ```
+    /// # use pinned_sgl::iommu::{HeapIoas, IovaRange, Placement, Prot};
+    /// # use pinned_sgl::{umem::UserRange, Iova, PageSizes, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(64);
+    /// # let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0000), 0x4000)?)?;
+    /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
+    /// # let mut space = HeapIoas::new();
+    /// # space.attach(iommu.clone())?;
+    /// # let place = space.map(Placement::At(Iova::new(0x8000)), umem.clone(), Prot::READ | Prot::WRITE)?;
+    /// let names: Vec<_> = space.domains().map(|(id, _)| id).collect();
+    /// for id in names {
+    ///     space.detach(id)?;
+    /// }
+    /// assert_eq!(space.domains().count(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn domains(&self) -> impl Iterator<Item = (DomainId, &D)> + Clone {
         self.domains.iter()
     }

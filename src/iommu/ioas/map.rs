@@ -19,6 +19,24 @@ use core::ops::Range;
 impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     /// Maps a whole region in every domain, and returns where. O(log n + tiles).
     ///
+    /// ```
+    /// # use pinned_sgl::iommu::{HeapIoas, IovaRange, Placement, Prot};
+    /// # use pinned_sgl::{umem::UserRange, Iova, PageSizes, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(64);
+    /// # let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0000), 0x4000)?)?;
+    /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
+    /// # let mut space = HeapIoas::new();
+    /// # space.attach(iommu.clone())?;
+    /// let fixed = space.map(Placement::At(Iova::new(0x8000)), umem.clone(), Prot::READ)?;
+    /// let windows = [IovaRange::new(Iova::new(0x10_0000), 0x1_0000)?];
+    /// let chosen = space.map(Placement::Within(&windows), umem.clone(), Prot::READ)?;
+    /// assert!(windows[0].covers(&chosen));
+    /// assert!(space.map(Placement::At(fixed.first()), umem, Prot::READ).is_err()); // in use
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`IoasMapError`], with the region; nothing has changed then.
@@ -34,6 +52,22 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
 
     /// Maps the bytes `range` of a region in every domain, and returns where. O(log n + tiles), and
     /// O(runs) to find the best place, if there is a choice.
+    ///
+    /// ```
+    /// # use pinned_sgl::iommu::{HeapIoas, IovaRange, Placement, Prot};
+    /// # use pinned_sgl::{umem::UserRange, Iova, PageSizes, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(64);
+    /// # let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0000), 0x4000)?)?;
+    /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
+    /// # let mut space = HeapIoas::new();
+    /// # space.attach(iommu.clone())?;
+    /// let (at, part) = (Placement::At(Iova::new(0x8000)), 0x1000..0x3000);
+    /// let place = space.map_range(at, umem.clone(), part, Prot::READ)?;
+    /// assert_eq!(space.translate(place.first()), umem.whole()?.phys(0x1000));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///

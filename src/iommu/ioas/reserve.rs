@@ -49,6 +49,22 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     /// reserved some of it, too: it is reserved until the last of them takes it back. It has one place
     /// in the slab, and one for each piece that is new. O(log n + reservations).
     ///
+    /// ```
+    /// # use pinned_sgl::iommu::{HeapIoas, IovaRange, Placement, Prot};
+    /// # use pinned_sgl::{umem::UserRange, Iova, PageSizes, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(64);
+    /// # let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0000), 0x4000)?)?;
+    /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
+    /// # let mut space = HeapIoas::new();
+    /// # space.attach(iommu.clone())?;
+    /// let interrupts = IovaRange::new(Iova::new(0xfee0_0000), 0x10_0000)?;
+    /// let _reservation = space.reserve(interrupts)?;
+    /// assert!(space.map(Placement::At(interrupts.first()), umem, Prot::READ).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`IoasError::Overlap`] if something is mapped there, [`IoasError::Poisoned`], or
@@ -109,6 +125,22 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
 
     /// Takes a reservation back. What nobody else has reserved can be used then. O(reservations) for each
     /// piece of it.
+    ///
+    /// ```
+    /// # use pinned_sgl::iommu::{HeapIoas, IovaRange, Placement, Prot};
+    /// # use pinned_sgl::{umem::UserRange, Iova, PageSizes, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(64);
+    /// # let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0000), 0x4000)?)?;
+    /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
+    /// # let mut space = HeapIoas::new();
+    /// # space.attach(iommu.clone())?;
+    /// let reservation = space.reserve(IovaRange::new(Iova::new(0x8000), 0x1000)?)?;
+    /// assert!(space.unreserve(reservation).is_ok());
+    /// space.map(Placement::At(Iova::new(0x8000)), umem, Prot::READ)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -177,6 +209,23 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     }
 
     /// The reserved addresses, in order: those that touch are one range, whoever has reserved them.
+    ///
+    /// ```
+    /// # use pinned_sgl::iommu::{HeapIoas, IovaRange};
+    /// # use pinned_sgl::{umem::UserRange, Iova, PageSizes, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(64);
+    /// # let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0000), 0x4000)?)?;
+    /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
+    /// # let mut space = HeapIoas::new();
+    /// # space.attach(iommu.clone())?;
+    /// # space.map(pinned_sgl::iommu::Placement::Anywhere, umem, pinned_sgl::iommu::Prot::READ)?;
+    /// space.reserve(IovaRange::new(Iova::new(0xfee0_0000), 0x8_0000)?)?;
+    /// space.reserve(IovaRange::new(Iova::new(0xfee8_0000), 0x8_0000)?)?;
+    /// assert!(space.reserved().eq([IovaRange::new(Iova::new(0xfee0_0000), 0x10_0000)?]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn reserved(&self) -> impl Iterator<Item = IovaRange> + '_ {
         let pieces = self.areas.iter().filter(|(_, area)| area.is_reserved());
         let mut pieces = pieces.map(|(piece, _)| piece).peekable();

@@ -92,6 +92,16 @@ pub struct Ioas<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> {
 
 impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     /// An empty address space, whose mappings will be in `mappings` and whose domains in `domains`.
+    ///
+    /// ```
+    /// use pinned_sgl::iommu::Ioas;
+    /// use pinned_sgl::{store::HeapSlab, Heap};
+    /// use pinned_sgl_mock::{Iommu, PinnedMemory};
+    /// use std::sync::Arc;
+    /// let space = Ioas::<PinnedMemory, Arc<Iommu>, Heap>::new_in(HeapSlab::new(), HeapSlab::new());
+    /// assert!(space.is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn new_in(
         mappings: <S as Slabs<Node<Area<U>>>>::Slab,
         domains: <S as Slabs<DomainLink<D>>>::Slab,
@@ -109,6 +119,22 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     }
 
     /// Allows `limit` mappings from now on (vfio: `dma_entry_limit`). Those that are there stay.
+    ///
+    /// ```
+    /// # use pinned_sgl::iommu::{HeapIoas, IovaRange, Placement, Prot};
+    /// # use pinned_sgl::{umem::UserRange, Iova, PageSizes, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(64);
+    /// # let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0000), 0x4000)?)?;
+    /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
+    /// # let mut space = HeapIoas::new();
+    /// # space.attach(iommu.clone())?;
+    /// space.set_entry_limit(1);
+    /// space.map(Placement::Anywhere, umem.clone(), Prot::READ)?;
+    /// assert!(space.map(Placement::Anywhere, umem, Prot::READ).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn set_entry_limit(&mut self, limit: usize) {
         self.entry_limit = limit;
     }
@@ -119,6 +145,21 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     /// never gets a domain, as its devices are emulated, may do with one byte. What is mapped stays.
     ///
     /// As long as there is a domain, the domains decide.
+    ///
+    /// ```
+    /// # use pinned_sgl::iommu::{HeapIoas, IovaRange, Placement, Prot};
+    /// # use pinned_sgl::{umem::UserRange, Iova, PageSizes, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(64);
+    /// # let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0000), 0x4000)?)?;
+    /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
+    /// let mut space = HeapIoas::<_, Arc<pinned_sgl_mock::Iommu>>::new();
+    /// space.set_granule(pinned_sgl::PageSize::SIZE_64K);
+    /// assert_eq!(space.alignment(), pinned_sgl::PageSize::SIZE_64K);
+    /// assert!(space.map(Placement::Anywhere, umem, Prot::READ).is_err()); // 16 KiB
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn set_granule(&mut self, granule: PageSize) {
         self.granule = granule;
     }
@@ -137,6 +178,23 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     }
 
     /// The mapping that has `iova`. O(log n).
+    ///
+    /// ```
+    /// # use pinned_sgl::iommu::{HeapIoas, IovaRange, Placement, Prot};
+    /// # use pinned_sgl::{umem::UserRange, Iova, PageSizes, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(64);
+    /// # let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0000), 0x4000)?)?;
+    /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
+    /// # let mut space = HeapIoas::new();
+    /// # space.attach(iommu.clone())?;
+    /// # let place = space.map(Placement::At(Iova::new(0x8000)), umem.clone(), Prot::READ | Prot::WRITE)?;
+    /// let mapping = space.mapping_at(Iova::new(0x9234)).ok_or("nothing is mapped there")?;
+    /// assert_eq!((mapping.range(), mapping.offset()), (place, 0));
+    /// assert!(space.mapping_at(Iova::new(0xc000)).is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn mapping_at(&self, iova: Iova) -> Option<MappingRef<'_, U>> {
         let (range, area) = self.areas.find(iova)?;
@@ -172,18 +230,68 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
 
     /// What places and lengths are multiples of: the largest of the smallest pages of the domains, or the
     /// [granule](Self::set_granule) if there is no domain.
+    ///
+    /// ```
+    /// # use pinned_sgl::iommu::{HeapIoas, IovaRange, Placement, Prot};
+    /// # use pinned_sgl::{umem::UserRange, Iova, PageSize, PageSizes, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(64);
+    /// # let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0000), 0x4000)?)?;
+    /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
+    /// # let mut space = HeapIoas::new();
+    /// # space.attach(iommu.clone())?;
+    /// assert_eq!(space.alignment(), PageSize::SIZE_4K);
+    /// space.attach(Arc::new(memory.iommu(PageSizes::SIZE_16K)))?;
+    /// assert_eq!(space.alignment(), PageSize::SIZE_16K);
+    /// # space.map(Placement::Anywhere, umem, Prot::READ)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn alignment(&self) -> PageSize {
         self.placement_sizes().smallest().unwrap_or(self.granule)
     }
 
     /// Where `iova` leads in memory. O(log n + log runs); no page table is read.
+    ///
+    /// ```
+    /// # use pinned_sgl::iommu::{HeapIoas, IovaRange, Placement, Prot};
+    /// # use pinned_sgl::{umem::UserRange, Iova, PageSizes, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(64);
+    /// # let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0000), 0x4000)?)?;
+    /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
+    /// # let mut space = HeapIoas::new();
+    /// # space.attach(iommu.clone())?;
+    /// # let place = space.map(Placement::At(Iova::new(0x8000)), umem.clone(), Prot::READ | Prot::WRITE)?;
+    /// assert_eq!(space.translate(Iova::new(0x9234)), umem.whole()?.phys(0x1234));
+    /// assert_eq!(space.translate(Iova::new(0xc000)), None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn translate(&self, iova: Iova) -> Option<PhysAddr> {
         self.mapping_at(iova)?.translate(iova)
     }
 
     /// The mappings that have an address of `range`, in order.
+    ///
+    /// ```
+    /// # use pinned_sgl::iommu::{HeapIoas, IovaRange, Placement, Prot};
+    /// # use pinned_sgl::{umem::UserRange, Iova, PageSizes, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(64);
+    /// # let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0000), 0x4000)?)?;
+    /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
+    /// # let mut space = HeapIoas::new();
+    /// # space.attach(iommu.clone())?;
+    /// # let place = space.map(Placement::At(Iova::new(0x8000)), umem.clone(), Prot::READ | Prot::WRITE)?;
+    /// space.map(Placement::At(Iova::new(0x2_0000)), umem, Prot::READ)?;
+    /// let first: Vec<_> = space.mappings(IovaRange::ALL).map(|mapping| mapping.range().first()).collect();
+    /// assert_eq!(first, [Iova::new(0x8000), Iova::new(0x2_0000)]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn mappings(&self, range: IovaRange) -> impl Iterator<Item = MappingRef<'_, U>> {
         let areas = self.areas.overlapping(range);
         areas.filter_map(|(range, area)| Some(MappingRef { range, mapped: area.memory()? }))
@@ -200,6 +308,25 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     }
 
     /// The ranges that cannot be used any more, in order: of those it is not known what devices reach.
+    ///
+    /// ```
+    /// # use pinned_sgl::iommu::{HeapIoas, IovaRange, Placement, Prot};
+    /// # use pinned_sgl::{umem::UserRange, Iova, PageSizes, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(64);
+    /// # let umem = memory.pinned(UserRange::new(UserAddr::new(0x10_0000), 0x4000)?)?;
+    /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
+    /// # let mut space = HeapIoas::new();
+    /// # space.attach(iommu.clone())?;
+    /// # let place = space.map(Placement::At(Iova::new(0x8000)), umem.clone(), Prot::READ | Prot::WRITE)?;
+    /// assert_eq!(space.poisoned().count(), 0);
+    /// // SAFETY: the memory stays pinned, as the address space finds out.
+    /// unsafe { iommu.lie(pinned_sgl_mock::Lie::UnmapsNothing) };
+    /// assert!(space.unmap(place).is_err());
+    /// assert!(space.poisoned().eq([place]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn poisoned(&self) -> impl Iterator<Item = IovaRange> + '_ {
         let poisoned = |(range, area): (IovaRange, &Area<U>)| area.is_poisoned().then_some(range);
         self.areas.iter().filter_map(poisoned)

@@ -32,6 +32,13 @@ pub type HeapIoas<U, D> = Ioas<U, D, crate::Heap>;
 #[cfg(feature = "alloc")]
 impl<U: RegionHolder, D: DomainHolder> HeapIoas<U, D> {
     /// An empty address space on the heap.
+    ///
+    /// ```
+    /// use pinned_sgl::iommu::HeapIoas;
+    /// use pinned_sgl_mock::{Iommu, PinnedMemory};
+    /// let space = HeapIoas::<PinnedMemory, std::sync::Arc<Iommu>>::new();
+    /// assert!(space.is_empty());
+    /// ```
     #[must_use]
     pub fn new() -> Self {
         Self::new_in(crate::store::HeapSlab::new(), crate::store::HeapSlab::new())

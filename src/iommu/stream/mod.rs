@@ -89,6 +89,25 @@ where
 {
     /// Pins the range of the request and maps it at `iova`, batch by batch. O(pages).
     ///
+    /// ```
+    /// # use pinned_sgl::iommu::{Prot, Stream};
+    /// # use pinned_sgl::umem::{PinFlags, PinRequest, Unaccounted, UserRange};
+    /// # use pinned_sgl::{Iova, PageSizes, UserAddr};
+    /// # use pinned_sgl_mock::{Area, Memory, Process};
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(64);
+    /// # let process = Arc::new(Process::new(&memory));
+    /// # let range = UserRange::new(UserAddr::new(0x10_0000), 0x4000)?;
+    /// # process.map(range, Area::read_write())?;
+    /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
+    /// # let iova = Iova::new(0x8000);
+    /// let request = PinRequest::new(range, PinFlags::LONGTERM);
+    /// let slots = [None; 4];
+    /// let stream = Stream::map(process, &Unaccounted, iommu, slots, request, iova, Prot::READ)?;
+    /// assert_eq!((stream.user_range(), memory.pinned_pages()), (range, 4));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`StreamError`], with the pinner and the domain; nothing is mapped, pinned or charged then.
@@ -214,17 +233,77 @@ where
     }
 
     /// Where an address leads in memory; `None` if it is not of this stream. Reads the page table.
+    ///
+    /// ```
+    /// # use pinned_sgl::iommu::{Prot, Stream};
+    /// # use pinned_sgl::umem::{PinFlags, PinRequest, Unaccounted, UserRange};
+    /// # use pinned_sgl::{Iova, PageSizes, UserAddr};
+    /// # use pinned_sgl_mock::{Area, Memory, Process};
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(64);
+    /// # let process = Arc::new(Process::new(&memory));
+    /// # let range = UserRange::new(UserAddr::new(0x10_0000), 0x4000)?;
+    /// # process.map(range, Area::read_write())?;
+    /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
+    /// # let iova = Iova::new(0x8000);
+    /// # let request = PinRequest::new(range, PinFlags::LONGTERM);
+    /// # let stream =
+    /// #     Stream::map(process, &Unaccounted, iommu, [None; 4], request, iova, Prot::READ)?;
+    /// assert!(stream.translate(Iova::new(0x9234)).is_some_and(|phys| phys.get() % 0x1000 == 0x234));
+    /// assert_eq!(stream.translate(Iova::new(0xc000)), None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn translate(&self, iova: Iova) -> Option<PhysAddr> {
         self.flow.mapped_range().contains(iova).then(|| self.domain.read(iova))?.map(|e| e.phys)
     }
 
     /// What is mapped, as maximal runs, read out of the page table.
+    ///
+    /// ```
+    /// # use pinned_sgl::iommu::{Prot, Stream};
+    /// # use pinned_sgl::umem::{PinFlags, PinRequest, Unaccounted, UserRange};
+    /// # use pinned_sgl::{Iova, PageSizes, UserAddr};
+    /// # use pinned_sgl_mock::{Area, Memory, Process};
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(64);
+    /// # let process = Arc::new(Process::new(&memory));
+    /// # let range = UserRange::new(UserAddr::new(0x10_0000), 0x4000)?;
+    /// # process.map(range, Area::read_write())?;
+    /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
+    /// # let iova = Iova::new(0x8000);
+    /// # let request = PinRequest::new(range, PinFlags::LONGTERM);
+    /// # let stream =
+    /// #     Stream::map(process, &Unaccounted, iommu, [None; 4], request, iova, Prot::READ)?;
+    /// let bytes: Vec<_> = stream.segments().map(|segment| segment.len).collect();
+    /// assert_eq!(bytes, [0x4000]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn segments(&self) -> Readback<'_, D::Target> {
         Readback::new(&**self.domain, self.flow.mapped_range())
     }
 
     /// Unmaps and unpins, and gives the pinner and the domain back.
+    ///
+    /// ```
+    /// # use pinned_sgl::iommu::{Prot, Stream};
+    /// # use pinned_sgl::umem::{PinFlags, PinRequest, Unaccounted, UserRange};
+    /// # use pinned_sgl::{Iova, PageSizes, UserAddr};
+    /// # use pinned_sgl_mock::{Area, Memory, Process};
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(64);
+    /// # let process = Arc::new(Process::new(&memory));
+    /// # let range = UserRange::new(UserAddr::new(0x10_0000), 0x4000)?;
+    /// # process.map(range, Area::read_write())?;
+    /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
+    /// # let iova = Iova::new(0x8000);
+    /// # let request = PinRequest::new(range, PinFlags::LONGTERM);
+    /// # let stream =
+    /// #     Stream::map(process, &Unaccounted, iommu, [None; 4], request, iova, Prot::READ)?;
+    /// let (process, _iommu) = stream.unmap()?;
+    /// assert_eq!(process.pins_at(range.start()), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
