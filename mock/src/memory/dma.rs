@@ -119,6 +119,19 @@ fn place(phys: PhysAddr, part: Option<Part>) -> Result<(PhysAddr, Part), BusErro
 impl Memory {
     /// Reads the bytes at a physical address, pinned or not: for tests that look behind the scenes.
     ///
+    /// ```
+    /// # use pinned_sgl::{umem::UserRange, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # let range = UserRange::new(UserAddr::new(0x10_0000), 0x2000)?;
+    /// let memory = Memory::with_frames(16);
+    /// let umem = memory.pinned(range)?;
+    /// umem.pinner().write(range.start(), b"bytes")?;
+    /// let mut bytes = [0; 5];
+    /// memory.peek(umem.whole()?.phys(0).ok_or("no byte")?, &mut bytes)?;
+    /// assert_eq!(&bytes, b"bytes");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`BusErrorReason::NoMemory`] at the first byte that is in no frame.

@@ -77,12 +77,30 @@ pub(super) struct Inner {
 
 impl Memory {
     /// Describes a memory.
+    ///
+    /// ```
+    /// use pinned_sgl::MemoryKind;
+    /// use pinned_sgl_mock::{Fragmentation, Memory, Zone};
+    /// # use pinned_sgl::{umem::UserRange, Pfn, UserAddr};
+    /// # let range = UserRange::new(UserAddr::new(0x10_0000), 0x2000)?;
+    /// let memory = Memory::builder()
+    ///     .zone(Zone::Normal, 0x100..0x200)
+    ///     .fragmentation(Fragmentation::Reverse)
+    ///     .build()?;
+    /// assert!(memory.pinned(range)?.whole()?.pages().eq([Pfn::new(0x1ff), Pfn::new(0x1fe)]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn builder() -> MemoryBuilder {
         MemoryBuilder::default()
     }
 
     /// A memory of `frames` frames of 4 KiB from frame 0x1000 on, all for everything, handed out in
     /// ascending order. More than 2^32 frames are 2^32 frames.
+    ///
+    /// ```
+    /// use pinned_sgl_mock::{Memory, Zone};
+    /// assert_eq!(Memory::with_frames(1024).free_frames(Zone::Normal), 1024);
+    /// ```
     #[must_use]
     pub fn with_frames(frames: u64) -> Self {
         let end = FIRST_PFN.saturating_add(frames.min(MAX_FRAMES));
@@ -94,18 +112,62 @@ impl Memory {
     /// An IOMMU of this machine, with pages of `sizes`: see [`IommuConfig::memory`] for others.
     ///
     /// [`IommuConfig::memory`]: crate::IommuConfig::memory
+    ///
+    /// ```
+    /// # use pinned_sgl::{umem::UserRange, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # let range = UserRange::new(UserAddr::new(0x10_0000), 0x2000)?;
+    /// # use pinned_sgl::{iommu::{Mapping, Prot}, Iova, PageSizes};
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(16);
+    /// # let umem = memory.pinned(range)?;
+    /// let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K | PageSizes::SIZE_2M));
+    /// let _mapping = Mapping::map(umem, iommu.clone(), Iova::new(0x8000), Prot::READ)?;
+    /// assert_eq!((iommu.stats().map_calls, iommu.stats().pages_mapped), (1, 2));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn iommu(&self, sizes: PageSizes) -> Iommu {
         Iommu::config(sizes).memory(self).build()
     }
 
     /// A device of this machine, behind one of its IOMMUs.
+    ///
+    /// ```
+    /// # use pinned_sgl::{umem::UserRange, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # let range = UserRange::new(UserAddr::new(0x10_0000), 0x2000)?;
+    /// # use pinned_sgl::{iommu::{Mapping, Prot}, Iova, PageSizes};
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(16);
+    /// # let umem = memory.pinned(range)?;
+    /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
+    /// # let _mapping = Mapping::map(umem, iommu.clone(), Iova::new(0x8000), Prot::READ)?;
+    /// let device = memory.device(iommu);
+    /// assert!(device.reads_as(Iova::new(0x8000), &[0; 16])?);
+    /// assert!(device.write(Iova::new(0x8000), b"x").is_err()); // mapped to be read
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn device<H: Deref<Target = Iommu>>(&self, iommu: H) -> Device<H, Self> {
         Device::new(iommu, self.clone())
     }
 
     /// A network card of this machine.
+    ///
+    /// ```
+    /// # use pinned_sgl::{umem::UserRange, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # let range = UserRange::new(UserAddr::new(0x10_0000), 0x2000)?;
+    /// # use pinned_sgl::{rdma::{Access, MemoryRegion}, Iova};
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(16);
+    /// # let umem = memory.pinned(range)?;
+    /// let nic = Arc::new(memory.nic());
+    /// let region = MemoryRegion::register(umem, nic.clone(), Iova::new(0), Access::REMOTE_WRITE)?;
+    /// nic.write(region.key(), Iova::new(0), b"from a peer")?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn nic(&self) -> Nic<Self> {
         Nic::new(self.clone()).with_memory(self)
@@ -118,18 +180,53 @@ impl Memory {
     }
 
     /// Where it is reported what must never happen.
+    ///
+    /// ```
+    /// # use pinned_sgl::{umem::UserRange, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # let range = UserRange::new(UserAddr::new(0x10_0000), 0x2000)?;
+    /// let memory = Memory::with_frames(16);
+    /// let umem = memory.pinned(range)?;
+    /// let phys = umem.whole()?.phys(0).ok_or("no byte")?;
+    /// drop(umem);
+    /// // What a device does that does not know it yet.
+    /// use pinned_sgl_mock::{Bus, ViolationKind};
+    /// assert!(memory.write(phys, b"late").is_err());
+    /// assert_eq!(memory.witness().take()[0].kind, ViolationKind::DmaToUnpinned);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn witness(&self) -> &Witness {
         &self.inner.witness
     }
 
     /// What decides which call fails.
+    ///
+    /// ```
+    /// # use pinned_sgl::{umem::UserRange, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # let range = UserRange::new(UserAddr::new(0x10_0000), 0x2000)?;
+    /// let memory = Memory::with_frames(16);
+    /// memory.plan().fail_at(0);
+    /// assert!(memory.pinned(range).is_err());
+    /// assert!(memory.pinned(range).is_ok()); // it fails once
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn plan(&self) -> &Plan {
         &self.inner.plan
     }
 
     /// The zone of a frame; `None` if there is no such frame.
+    ///
+    /// ```
+    /// # use pinned_sgl::Pfn;
+    /// # use pinned_sgl_mock::{Memory, Zone};
+    /// let memory = Memory::builder().zone(Zone::Cma, 0x100..0x200).build()?;
+    /// assert_eq!(memory.zone(Pfn::new(0x1ff)), Some(Zone::Cma));
+    /// assert_eq!(memory.zone(Pfn::new(0x200)), None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn zone(&self, pfn: Pfn) -> Option<Zone> {
         self.inner.zone_of(pfn.get())
@@ -137,6 +234,20 @@ impl Memory {
 
     /// The first frame and the order of the folio that a frame belongs to: it has `2^order` pages.
     /// `None` if the frame is free, or if there is no such frame.
+    ///
+    /// ```
+    /// # use pinned_sgl::{umem::UserRange, Pfn, UserAddr};
+    /// # use pinned_sgl_mock::{Area, Memory, Process};
+    /// let memory = Memory::with_frames(1024);
+    /// let process = Process::new(&memory);
+    /// let range = UserRange::new(UserAddr::new(0x20_0000), 2 << 20)?;
+    /// process.map(range, Area::read_write().huge(9))?;
+    /// process.touch(range, true)?;
+    /// let page = process.frame_at(UserAddr::new(0x20_5000)).ok_or("no frame")?;
+    /// let (first, order) = memory.folio(page).ok_or("no folio")?;
+    /// assert_eq!((page.checked_offset_from(first), order), (Some(5), 9));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn folio(&self, pfn: Pfn) -> Option<(Pfn, u32)> {
         let frame = self.inner.peek(pfn.get()).filter(|frame| !frame.is_free())?;
@@ -144,12 +255,35 @@ impl Memory {
     }
 
     /// How often a frame is pinned.
+    ///
+    /// ```
+    /// # use pinned_sgl::{umem::UserRange, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # let range = UserRange::new(UserAddr::new(0x10_0000), 0x2000)?;
+    /// let memory = Memory::with_frames(16);
+    /// let umem = memory.pinned(range)?;
+    /// let page = umem.sgl().runs().next().ok_or("no page")?.start();
+    /// assert_eq!(memory.pins(page), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn pins(&self, pfn: Pfn) -> u64 {
         self.inner.peek(pfn.get()).map_or(0, Frame::pins)
     }
 
     /// The pins of all frames together. O(frames that were ever used).
+    ///
+    /// ```
+    /// # use pinned_sgl::{umem::UserRange, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # let range = UserRange::new(UserAddr::new(0x10_0000), 0x2000)?;
+    /// let memory = Memory::with_frames(16);
+    /// let umem = memory.pinned(range)?;
+    /// assert_eq!(memory.pinned_pages(), 2);
+    /// drop(umem);
+    /// assert_eq!(memory.pinned_pages(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn pinned_pages(&self) -> u64 {
         self.inner.used().fold(0, |sum, (_, frame)| sum.saturating_add(frame.pins()))
@@ -157,6 +291,21 @@ impl Memory {
 
     /// Whether a frame was marked dirty when it was unpinned. What the CPU of a process writes does
     /// not count here: its page table would remember that.
+    ///
+    /// ```
+    /// # use pinned_sgl::{umem::UserRange, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # let range = UserRange::new(UserAddr::new(0x10_0000), 0x2000)?;
+    /// let memory = Memory::with_frames(16);
+    /// let umem = memory.pinned(range)?;
+    /// let page = umem.sgl().runs().next().ok_or("no page")?.start();
+    /// let process = umem.pinner().clone(); // without it the page would be free, not dirty
+    /// umem.write(0, b"x")?;
+    /// assert!(memory.is_written(page) && !memory.is_dirty(page));
+    /// drop(umem);
+    /// assert!(memory.is_dirty(page));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn is_dirty(&self, pfn: Pfn) -> bool {
         self.inner.peek(pfn.get()).is_some_and(Frame::is_dirty)
@@ -164,18 +313,55 @@ impl Memory {
 
     /// Whether a frame was written through a pin, by a device or for one, and was not marked dirty
     /// since.
+    ///
+    /// ```
+    /// # use pinned_sgl::{umem::UserRange, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # let range = UserRange::new(UserAddr::new(0x10_0000), 0x2000)?;
+    /// let memory = Memory::with_frames(16);
+    /// let umem = memory.pinned(range)?;
+    /// let page = umem.sgl().runs().next().ok_or("no page")?.start();
+    /// assert!(!memory.is_written(page));
+    /// umem.write(0, b"x")?;
+    /// assert!(memory.is_written(page));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn is_written(&self, pfn: Pfn) -> bool {
         self.inner.peek(pfn.get()).is_some_and(Frame::is_written)
     }
 
     /// Writes a frame back: it is not dirty any more. Whether it was.
+    ///
+    /// ```
+    /// # use pinned_sgl::{umem::UserRange, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # let range = UserRange::new(UserAddr::new(0x10_0000), 0x2000)?;
+    /// let memory = Memory::with_frames(16);
+    /// let umem = memory.pinned(range)?;
+    /// let page = umem.sgl().runs().next().ok_or("no page")?.start();
+    /// let process = umem.pinner().clone();
+    /// umem.write(0, b"x")?;
+    /// drop(umem);
+    /// assert!(memory.clean(page) && !memory.clean(page));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn clean(&self, pfn: Pfn) -> bool {
         self.inner.peek(pfn.get()).is_some_and(Frame::clean)
     }
 
     /// How many frames of a zone are free. A frame of zeros that has been used once is never free
     /// again.
+    ///
+    /// ```
+    /// # use pinned_sgl::{umem::UserRange, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # let range = UserRange::new(UserAddr::new(0x10_0000), 0x2000)?;
+    /// let memory = Memory::with_frames(16);
+    /// let umem = memory.pinned(range)?;
+    /// assert_eq!(memory.free_frames(pinned_sgl_mock::Zone::Normal), 14);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn free_frames(&self, zone: Zone) -> u64 {
         let state = lock(&self.inner.state);
@@ -187,6 +373,19 @@ impl Memory {
 
     /// Moves every folio that is not pinned to other frames of its zone, where there are some; how
     /// many pages have moved. A device that uses a page without a pin is found out then.
+    ///
+    /// ```
+    /// # use pinned_sgl::{umem::UserRange, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # let range = UserRange::new(UserAddr::new(0x10_0000), 0x2000)?;
+    /// let memory = Memory::with_frames(16);
+    /// let umem = memory.pinned(range)?;
+    /// let process = umem.pinner().clone();
+    /// assert_eq!(memory.compact(), 0); // all is pinned
+    /// drop(umem);
+    /// assert_eq!(memory.compact(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn compact(&self) -> u64 {
         let mut state = lock(&self.inner.state);
         let mut moved = 0u64;
@@ -202,6 +401,23 @@ impl Memory {
 
     /// How many pages were leaked on purpose: see [`Pinner::leaked`](pinned_sgl::umem::Pinner::leaked).
     /// They are still pinned, so [`check_leaks`](Self::check_leaks) finds them, too.
+    ///
+    /// ```
+    /// # use pinned_sgl::{umem::UserRange, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # let range = UserRange::new(UserAddr::new(0x10_0000), 0x2000)?;
+    /// # use pinned_sgl::{iommu::{Mapping, Prot}, Iova, PageSizes};
+    /// # use std::sync::Arc;
+    /// # let memory = Memory::with_frames(16);
+    /// # let umem = memory.pinned(range)?;
+    /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
+    /// let mapping = Mapping::map(umem, iommu.clone(), Iova::new(0x8000), Prot::READ)?;
+    /// // SAFETY: the memory stays pinned, as the mapping finds out.
+    /// unsafe { iommu.lie(pinned_sgl_mock::Lie::UnmapsNothing) };
+    /// drop(mapping);
+    /// assert_eq!(memory.leaked_pages(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn leaked_pages(&self) -> u64 {
         self.inner.leaked.load(Ordering::Relaxed)
@@ -209,6 +425,17 @@ impl Memory {
 
     /// Reports every page that is still pinned to the witness ([`ViolationKind::Leak`]); returns how many
     /// there are.
+    ///
+    /// ```
+    /// # use pinned_sgl::{umem::UserRange, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # let range = UserRange::new(UserAddr::new(0x10_0000), 0x2000)?;
+    /// let memory = Memory::with_frames(16);
+    /// let umem = memory.pinned(range)?;
+    /// assert_eq!(memory.check_leaks(), 2);
+    /// assert!(!memory.witness().is_clean());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn check_leaks(&self) -> u64 {
         let pinned = self.inner.used().filter(|(_, frame)| frame.pins() != 0);
         let leaks: Vec<_> = pinned
@@ -223,6 +450,18 @@ impl Memory {
     }
 
     /// Panics if a page is still pinned. For the end of a test.
+    ///
+    /// ```
+    /// # use pinned_sgl::{umem::UserRange, UserAddr};
+    /// # use pinned_sgl_mock::Memory;
+    /// # let range = UserRange::new(UserAddr::new(0x10_0000), 0x2000)?;
+    /// let memory = Memory::with_frames(16);
+    /// let umem = memory.pinned(range)?;
+    /// // The code to be tested.
+    /// drop(umem);
+    /// memory.assert_no_leak();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Panics
     ///
