@@ -7,7 +7,6 @@
 //!
 //! The address space is the same as on any other domain. If the device is QEMU's `edu`, it copies
 //! between two places of the memory.
-#![allow(clippy::arithmetic_side_effects, reason = "numbers that fit a machine")]
 
 use pinned_sgl::iommu::{Cuts, Domain, HeapIoas, IovaRange, Placement, Prot};
 use pinned_sgl::linux::{Buffer, ByUserAddr, Pages};

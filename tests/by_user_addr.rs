@@ -1,12 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Regions of user addresses, for domains that pin what they map; and that no device gets addresses of
 //! the other kind. No privilege is needed: nothing is pinned.
-#![allow(
-    missing_docs,
-    clippy::arithmetic_side_effects,
-    clippy::unwrap_used,
-    reason = "a test may panic: that is how it fails"
-)]
 
 use pinned_sgl::iommu::{
     Cuts, Domain, HeapIoas, IoasError, IovaRange, MapErrorKind, Mapping, Placement, Prot,
