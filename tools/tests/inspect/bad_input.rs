@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Whatever is wrong is said; bad arguments are status 2, everything else is 1.
 
-use super::{closed, ended, full, inspect, program};
+use super::run::{closed, full};
+use super::{check_unread, inspect, program};
 
 #[test]
 fn bad_arguments_are_named() {
@@ -62,18 +63,8 @@ fn a_file_that_cannot_be_written_is_named() {
 
 #[test]
 fn nobody_reads() {
-    let answers = [&["--json"][..], &[], &["--svg", "-"]];
-    for args in answers {
-        let run = || {
-            let mut command = program();
-            command.args(["--mock", "--size", "1M"]).args(args);
-            command
-        };
-        let gone = ended(run().stdout(closed()));
-        assert_eq!((gone.status, gone.stderr.as_str()), (0, ""), "{args:?}");
-        let failed = ended(run().stdout(full()));
-        assert_eq!(failed.status, 1, "{args:?}");
-        assert!(failed.stderr.starts_with("error: cannot write: "), "{}", failed.stderr);
+    for args in [&["--json"][..], &[], &["--svg", "-"]] {
+        check_unread(&[&["--mock", "--size", "1M"], args].concat());
     }
     // Nobody hears why it failed: the status says that it did.
     let failing = ["--mock", "--size", "1M", "--svg", "."];

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Memory that is made up.
 
-use super::{ended, printed, Command};
+use super::run::ended;
+use super::{printed, program};
 use std::os::unix::process::CommandExt;
 
 /// The JSON object, without how long it took.
@@ -29,7 +30,7 @@ fn it_is_the_same_for_each_seed_however_many_threads_list_it() {
 
 /// Runs the program with no more than `mebibytes` of address space.
 fn printed_within(mebibytes: u64, args: &[&str]) -> String {
-    let mut command: Command = super::program();
+    let mut command = program();
     let limit = libc::rlimit { rlim_cur: mebibytes << 20, rlim_max: mebibytes << 20 };
     // SAFETY: setrlimit() may be called between fork and exec, and reads a value of its own.
     unsafe {
@@ -38,9 +39,7 @@ fn printed_within(mebibytes: u64, args: &[&str]) -> String {
             _ => Err(std::io::Error::last_os_error()),
         })
     };
-    let ended = ended(command.args(args));
-    assert_eq!((ended.status, ended.stderr.as_str()), (0, ""), "{args:?}");
-    ended.stdout
+    ended(command.args(args)).printed()
 }
 
 /// A page list of a terabyte would take 2 GiB.

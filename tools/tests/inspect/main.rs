@@ -13,36 +13,15 @@ mod picture;
 mod privilege;
 mod privileges;
 mod process;
+#[path = "../run/mod.rs"]
+#[allow(dead_code, reason = "the tests of the other program use the rest")]
+mod run;
 
-use std::os::unix::net::UnixStream;
-use std::process::{Command, Stdio};
-use std::{env, fs::File, os::fd::OwnedFd, path::PathBuf};
+use run::{closed, ended, full, Ended};
+use std::{io, os::unix::process::CommandExt as _, process::Command};
 
 fn program() -> Command {
-    let mut program = Command::new(env!("CARGO_BIN_EXE_inspect"));
-    // Lines are as long as they want to be.
-    program.env_remove("COLUMNS");
-    program
-}
-
-/// What a run of the program leaves behind.
-struct Ended {
-    status: i32,
-    stdout: String,
-    stderr: String,
-}
-
-/// Runs a command that is made ready but for its input, which is empty.
-fn ended(command: &mut Command) -> Ended {
-    let output = command.stdin(Stdio::null()).output().unwrap();
-    let ended = Ended {
-        // None: a signal ended it, as an abort would.
-        status: output.status.code().unwrap(),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    };
-    assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
-    ended
+    run::program(env!("CARGO_BIN_EXE_inspect"))
 }
 
 fn inspect(args: &[&str]) -> Ended {
@@ -51,36 +30,30 @@ fn inspect(args: &[&str]) -> Ended {
 
 /// What the program prints, which must succeed.
 fn printed(args: &[&str]) -> String {
-    let ended = inspect(args);
-    assert_eq!((ended.status, ended.stderr.as_str()), (0, ""), "{args:?}");
-    ended.stdout
+    inspect(args).printed()
 }
 
-/// A folder that is gone when the test is over.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = env::temp_dir().join(format!("pinned-sgl-{name}-{}", std::process::id()));
-        std::fs::create_dir(&path).unwrap();
-        Self(path)
-    }
+/// That nobody reads an answer is no failure; that it cannot be written is one.
+fn check_unread(args: &[&str]) {
+    let gone = ended(program().args(args).stdout(closed()));
+    assert_eq!((gone.status, gone.stderr.as_str()), (0, ""), "{args:?}");
+    let failed = ended(program().args(args).stdout(full()));
+    assert_eq!(failed.status, 1, "{args:?}");
+    assert!(failed.stderr.starts_with("error: cannot write: "), "{}", failed.stderr);
 }
 
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// A pipe that nobody reads.
-fn closed() -> Stdio {
-    let (ours, theirs) = UnixStream::pair().unwrap();
-    drop(ours);
-    OwnedFd::from(theirs).into()
-}
-
-/// A device that takes nothing.
-fn full() -> File {
-    File::options().write(true).open("/dev/full").unwrap()
+/// The program as in a container of root: it never gets `CAP_SYS_ADMIN`, which shows frame numbers.
+fn without_sys_admin() -> Command {
+    let mut command = program();
+    // SAFETY: prctl() may be called between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            // CAP_SYS_ADMIN has the number 21.
+            match libc::prctl(libc::PR_CAPBSET_DROP, 21, 0, 0, 0) {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            }
+        })
+    };
+    command
 }

@@ -2,7 +2,8 @@
 //! Where the picture goes.
 
 use super::bands::Band;
-use super::{ended, program, Folder};
+use super::program;
+use super::run::{ended, Folder};
 use pinned_sgl::{Heap, PageRun, PageSize, Pfn, SglBuilder};
 use std::fs;
 

@@ -2,8 +2,8 @@
 //! What is said to a process that lacks a privilege: root, too, may lack one.
 
 use super::privilege::{IPC_LOCK, SYS_ADMIN};
-use super::{ended, program};
-use std::os::unix::process::CommandExt;
+use super::run::ended;
+use super::without_sys_admin;
 
 const INITIAL: &str = "         0          0 4294967295\n";
 
@@ -36,19 +36,7 @@ fn the_advice_is_about_what_is_missing() {
 
 #[test]
 fn root_is_not_told_to_become_root() {
-    let mut command = program();
-    command.args(["--size", "4K"]);
-    // SAFETY: prctl() may be called between fork and exec.
-    unsafe {
-        command.pre_exec(|| {
-            // What a container does; CAP_SYS_ADMIN has the number 21.
-            match libc::prctl(libc::PR_CAPBSET_DROP, 21, 0, 0, 0) {
-                0 => Ok(()),
-                _ => Err(std::io::Error::last_os_error()),
-            }
-        })
-    };
-    let ended = ended(&mut command);
+    let ended = ended(without_sys_admin().args(["--size", "4K"]));
     assert_eq!((ended.status, ended.stdout.as_str()), (1, ""));
     let expected = "error: the kernel hides physical addresses from this process";
     assert!(ended.stderr.starts_with(expected), "{}", ended.stderr);

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Processes that are looked at: this one, whose memory is known, and others that end.
 
-use super::{closed, ended, full, inspect, printed, program, Folder};
+use super::run::{ended, Folder};
+use super::{check_unread, inspect, printed, program, without_sys_admin};
 use serde_json::Value;
 use std::os::unix::{fs::FileExt, process::CommandExt};
 use std::process::{Child, Command};
-use std::{fs, fs::File, io, ptr};
+use std::{fs, fs::File, ptr};
 
 const PAGE: usize = 4096;
 
@@ -208,16 +209,7 @@ fn lines_are_as_wide_as_the_terminal() {
 fn nobody_reads() {
     let pid = std::process::id().to_string();
     for args in [&["--all"][..], &["--json"], &["--svg", "-"]] {
-        let run = || {
-            let mut command = program();
-            command.args(["--pid", &pid]).args(args);
-            command
-        };
-        let gone = ended(run().stdout(closed()));
-        assert_eq!((gone.status, gone.stderr.as_str()), (0, ""), "{args:?}");
-        let failed = ended(run().stdout(full()));
-        assert_eq!(failed.status, 1, "{args:?}");
-        assert!(failed.stderr.starts_with("error: cannot write: "), "{}", failed.stderr);
+        check_unread(&[&["--pid", &pid], args].concat());
     }
 }
 
@@ -283,12 +275,8 @@ fn processes_that_cannot_be_looked_at() {
 fn processes_that_end_meanwhile() {
     for round in 0..30 {
         let mut child = sleeper();
-        let looking = program()
-            .args(["--pid", &child.id().to_string(), "--json"])
-            .stdout(std::process::Stdio::piped())
-            .stderr(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
+        let pid = child.id().to_string();
+        let looking = program().args(["--pid", &pid, "--json"]).spawn().unwrap();
         std::thread::sleep(std::time::Duration::from_micros(round * 300));
         child.kill().unwrap();
         child.wait().unwrap();
@@ -311,18 +299,7 @@ fn processes_that_end_meanwhile() {
 fn frames_are_hidden_without_the_capability() {
     let mut child = sleeper();
     let pid = child.id().to_string();
-    let mut command = program();
-    // SAFETY: prctl() may be called between fork and exec.
-    unsafe {
-        command.args(["--pid", &pid]).pre_exec(|| {
-            // CAP_SYS_ADMIN has the number 21.
-            match libc::prctl(libc::PR_CAPBSET_DROP, 21, 0, 0, 0) {
-                0 => Ok(()),
-                _ => Err(io::Error::last_os_error()),
-            }
-        })
-    };
-    let hidden = ended(&mut command);
+    let hidden = ended(without_sys_admin().args(["--pid", &pid]));
     // A process of root, for somebody else.
     let strange = ended(program().args(["--pid", &pid]).uid(65534).gid(65534));
     child.kill().unwrap();

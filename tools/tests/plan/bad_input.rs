@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Whatever is wrong is said, with its position, and the exit status is 2.
 
+use super::run::{closed, fed, full};
 use super::{plan, program};
-use std::io::Write;
-use std::process::Stdio;
 
 /// The complaint about a bad file, behind its name.
 #[track_caller]
@@ -155,17 +154,9 @@ fn nobody_reads() {
         (&["--json", "-"], "1", 0),
         (&["--batch"], "{}\n{}\n", 0),
     ] {
-        let mut child = program()
-            .args(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        // It waits for its input.
-        drop((child.stdout.take(), child.stderr.take()));
-        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-        assert_eq!(child.wait().unwrap().code(), Some(status), "{args:?}");
+        let mut command = program();
+        command.args(args).stdout(closed()).stderr(closed());
+        assert_eq!(fed(&mut command, input.as_bytes()).status, status, "{args:?}");
     }
 }
 
@@ -173,21 +164,12 @@ fn nobody_reads() {
 #[cfg(target_os = "linux")]
 #[test]
 fn what_cannot_be_written() {
-    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
     let complaint = program().arg("no/such/file").stderr(full()).status().unwrap();
     assert_eq!(complaint.code(), Some(2));
     for args in [&["-"][..], &["--json", "-"], &["--batch"]] {
-        let mut child = program()
-            .args(args)
-            .stdin(Stdio::piped())
-            .stdout(full())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        child.stdin.take().unwrap().write_all(b"1\n").unwrap();
-        let ended = child.wait_with_output().unwrap();
-        assert_eq!(ended.status.code(), Some(1), "{args:?}");
-        assert!(ended.stderr.starts_with(b"error: cannot write: "), "{args:?}");
+        let ended = fed(program().args(args).stdout(full()), b"1\n");
+        assert_eq!(ended.status, 1, "{args:?}");
+        assert!(ended.stderr.starts_with("error: cannot write: "), "{args:?}");
     }
 }
 

@@ -157,8 +157,7 @@ fn a_huge_list_is_answered_at_once() {
 
 #[test]
 fn an_answer_comes_before_the_next_question() {
-    let mut child =
-        program().arg("--batch").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = program().arg("--batch").stdin(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     for request in [REQUEST, "?", REQUEST] {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the planner prints, to the letter.
 
+use super::run::Folder;
 use super::{plan, printed};
 use std::fs;
 
@@ -175,13 +176,13 @@ fn pages_have_the_size_that_is_asked_for() {
 
 #[test]
 fn a_file_is_read_like_standard_input() {
-    let file = std::env::temp_dir().join(format!("pinned-sgl-plan-{}", std::process::id()));
+    let folder = Folder::new("plan");
+    let file = folder.0.join("log");
     fs::write(&file, LOG).unwrap();
     let path = file.to_str().unwrap();
     let (good, bad) = (plan(&[path], ""), plan(&["--page-shift", "30", "--length", "0", path], ""));
     fs::write(&file, "10\n20+x\n").unwrap();
     let worse = plan(&["--json", path], "");
-    fs::remove_file(&file).unwrap();
     assert_eq!(good.stdout, printed(&["-"], LOG));
     assert_eq!((bad.status, bad.stdout.as_str()), (2, ""));
     assert_eq!((worse.status, worse.stdout.as_str()), (2, ""));

@@ -2,6 +2,7 @@
 //! Recordings of the kernel's events. Those in `traces/` are made up, and all say the same, as different
 //! programs write it; `recorded.txt` is a real one.
 
+use super::run::ended;
 use super::{plan, printed, program};
 use serde_json::{json, Value};
 use std::{io::Read, process::Stdio};
@@ -280,13 +281,9 @@ fn bad_arguments() {
 fn whoever_reads_may_stop() {
     let events: String = (0..20_000).map(|page| map(page << 13, page << 13, 4096)).collect();
     for args in [&["--all"][..], &["--json"]] {
-        let mut child = program()
-            .args([&["--trace", "-"], args].concat())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = program();
+        command.args(["--trace", "-"]).args(args).stdin(Stdio::piped());
+        let mut child = command.spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
         std::io::Write::write_all(&mut stdin, events.as_bytes()).unwrap();
         drop(stdin);
@@ -301,12 +298,9 @@ fn whoever_reads_may_stop() {
 #[test]
 fn tables_are_as_wide_as_the_terminal() {
     for columns in [20, 40, 79, 100] {
-        let output = program()
-            .args(["--trace", "tests/plan/traces/ftrace.txt"])
-            .env("COLUMNS", columns.to_string())
-            .output()
-            .unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
+        let mut command = program();
+        command.args(["--trace", "tests/plan/traces/ftrace.txt"]);
+        let text = ended(command.env("COLUMNS", columns.to_string())).printed();
         let widest = text.lines().map(|line| line.chars().count()).max().unwrap();
         assert!(widest <= columns && widest > columns - 20, "{columns}: {widest}\n{text}");
         assert!(text.contains('…'));
