@@ -122,6 +122,10 @@
     )
 )]
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod bus;
 mod failing;
 mod failing_slab;
