@@ -24,7 +24,8 @@
 //! let sgl = Sgl::from_runs(PageSize::SIZE_4K, runs)?;
 //! let limits = SegmentLimits::NONE.boundary(4096)?;
 //! let buffer = sgl.window(0x200, 0x2800)?;
-//! let entries: Vec<u64> = buffer.segments(&limits)?.map(|segment| segment.phys.get()).collect();
+//! let segments = buffer.segments(&limits)?;
+//! let entries: Vec<u64> = segments.map(|segment| segment.phys.get()).collect();
 //! assert_eq!(entries, [0x8_0200, 0x8_1000, 0x1_3000]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -43,7 +44,8 @@
 //! let sgl = Sgl::from_runs(PageSize::SIZE_4K, runs)?;
 //! let window = sgl.window(0x40, 0x2_0000)?;
 //! let sizes: PageSizes = "4K|64K|2M".parse()?;
-//! let best = window.best_page_size(sizes, Iova::new(0x7f00_0001_0040))?.ok_or("no size will do")?;
+//! let iova = Iova::new(0x7f00_0001_0040);
+//! let best = window.best_page_size(sizes, iova)?.ok_or("no size will do")?;
 //! assert_eq!((best.page_size(), best.block_count()), (PageSize::SIZE_64K, 3));
 //! let blocks: Vec<u64> = best.blocks().map(|block| block.get()).collect();
 //! assert_eq!(blocks, [0x41_0000, 0x88_0000, 0x89_0000]);
@@ -105,10 +107,11 @@
 //! space.attach(domain)?;
 //! for region in guest.iter() {
 //!     let start = NonNull::new(region.as_ptr()).ok_or("a region at address zero")?;
-//!     // SAFETY: `guest` outlives the buffers, none of which is leaked; nobody has a reference to its
-//!     // memory, and `vm-memory` accesses it by volatile reads and writes.
+//!     // SAFETY: `guest` outlives the buffers, none of which is leaked; nobody has a
+//!     // reference to its memory, and `vm-memory` accesses it by volatile reads and writes.
 //!     let buffer = unsafe { Buffer::from_raw_parts(start, region.len(), Pages::Base) }?;
-//!     let request = PinRequest::new(buffer.user_range(), PinFlags::WRITE | PinFlags::LONGTERM);
+//!     let flags = PinFlags::WRITE | PinFlags::LONGTERM;
+//!     let request = PinRequest::new(buffer.user_range(), flags);
 //!     let umem = Arc::new(Umem::pin(Box::new(buffer), &Unaccounted, request)?);
 //!     let at = Placement::At(Iova::new(region.start_addr().0));
 //!     space.map(at, umem, Prot::READ | Prot::WRITE)?;
@@ -137,7 +140,7 @@
 //! #[derive(Default)]
 //! struct Calls(Mutex<Vec<String>>);
 //!
-//! // SAFETY: no device reaches anything through it, so there is nothing that could be reported wrongly.
+//! // SAFETY: no device reaches anything through it: nothing can be reported wrongly.
 //! unsafe impl Domain for Calls {
 //!     type Error = Infallible;
 //!     type Gather = RangeGather;
@@ -164,7 +167,8 @@
 //!     }
 //!
 //!     fn flush(&self, mut gather: Pin<&mut RangeGather>) {
-//!         self.0.lock().unwrap().extend(gather.take().map(|range| format!("flush {range}")));
+//!         let flushed = gather.take().map(|range| format!("flush {range}"));
+//!         self.0.lock().unwrap().extend(flushed);
 //!     }
 //! }
 //!
@@ -186,7 +190,8 @@
 //! never move, as those of a boot-time reservation, which user addresses from `at` on show.
 //!
 //! ```
-//! use pinned_sgl::umem::{PinBatch, PinFlags, PinRequest, Pinner, Umem, Unaccounted, UserRange};
+//! use pinned_sgl::umem::{PinBatch, PinFlags, PinRequest, Pinner};
+//! use pinned_sgl::umem::{Umem, Unaccounted, UserRange};
 //! use pinned_sgl::{MemoryKind, PageRun, PageSize, Pfn, UserAddr};
 //!
 //! struct Reserved {
@@ -197,8 +202,8 @@
 //! #[derive(Debug)]
 //! struct NotReserved;
 //!
-//! // SAFETY: the frames are reserved for ever, and need no pin to stay; `pin` reports those of the pages
-//! // that it is asked for.
+//! // SAFETY: the frames are reserved for ever, and need no pin to stay; `pin` reports those
+//! // of the pages that it is asked for.
 //! unsafe impl Pinner for Reserved {
 //!     type Error = NotReserved;
 //!
@@ -219,7 +224,8 @@
 //!
 //! let at = UserAddr::new(0x7000_0000);
 //! let reserved = Reserved { at, frames: [8, 9, 3].map(Pfn::new).to_vec() };
-//! let request = PinRequest::new(UserRange::new(at, 0x3000)?, PinFlags::WRITE | PinFlags::LONGTERM);
+//! let range = UserRange::new(at, 0x3000)?;
+//! let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
 //! let umem = Umem::pin(&reserved, &Unaccounted, request).expect("all of it is reserved");
 //! assert_eq!(umem.sgl().run_count(), 2);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -251,7 +257,7 @@
 //! let mut failures = 0;
 //! loop {
 //!     memory.plan().fail_at(failures);
-//!     // An error has the region that it gives back, which is pinned until the error is dropped.
+//!     // An error has the region that it gives back: pinned until the error is dropped.
 //!     let done = work().is_ok();
 //!     memory.assert_no_leak();
 //!     memory.witness().assert_clean();
@@ -277,11 +283,11 @@
 //! let sgl = builder.finish()?;
 //!
 //! // The frame of a page, all of them again, and what an assertion on runs looks like.
-//! assert_eq!(sgl.whole()?.phys(3 << 12).map(|phys| phys.pfn(sgl.page_size()).get()), Some(frames[3]));
+//! assert_eq!(sgl.whole()?.phys(3 << 12), Pfn::new(frames[3]).phys(sgl.page_size()));
 //! let again: Vec<u64> = sgl.whole()?.pages().map(Pfn::get).collect();
 //! assert_eq!(again, frames);
-//! let runs: Vec<(u64, u64)> = sgl.runs().map(|run| (run.start().get(), run.count())).collect();
-//! assert_eq!(runs, [(0x413, 3), (0x200, 1)]);
+//! let runs = sgl.runs().map(|run| (run.start().get(), run.count()));
+//! assert!(runs.eq([(0x413, 3), (0x200, 1)]));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!

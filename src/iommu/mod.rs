@@ -6,7 +6,7 @@
 //! that a device can reach.
 //!
 //! ```text
-//!   Umem ───────► Mapping ────────┐            one window of a region at one IOVA, in one domain
+//!   Umem ───────► Mapping ────────┐            one window at one IOVA in one domain
 //!    sgl, pins                    │
 //!   Umem, Umem ─► Ioas ───────────┼──► Domain ──► IOTLB ──► device
 //!                  │ an ordered   │    page table

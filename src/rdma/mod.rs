@@ -11,7 +11,7 @@
 //!   Umem ── window ──────────────► blocks ──► BlockTable ◄──────────────── peer
 //!                                             │ of a card
 //!     region          ├───────── len ──────────┤
-//!     blocks      ├──────────┼──────────┼──────────┤    may reach past it: the card checks bounds
+//!     blocks      ├──────────┼──────────┼──────────┤   may reach past it
 //! ```
 //!
 //! # Where to find what

@@ -4,7 +4,7 @@
 //! ```text
 //!  SglBuilder ──finish()──► Sgl ──window()──► Window ──► granule::*
 //!      │                     │                  │
-//!      └── Leaves ───────────┴──── Runs ────────┘     runs of pages, in order, from anywhere
+//!      └── Leaves ───────────┴──── Runs ────────┘     runs, in order, from anywhere
 //!            │    directory: page -> leaf
 //!            ├── packed      leaf -> group -> run: bits, group, batch
 //!            └── Storage     pieces of memory: see `store`

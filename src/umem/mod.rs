@@ -10,7 +10,7 @@
 //!                          ▼                      │
 //!   Pinner ──► PinBatch ─► Umem ──► Attachment ───┼─► MemoryRegion    crate::rdma
 //!      ▲       runs        │ Sgl                  │
-//!      │                   │                      └─► a driver whose device translates by itself
+//!      │                   │                      └─► a device that translates by itself
 //!      └────── unpin ──────┘
 //!              when it is dropped, and nothing is attached
 //! ```

@@ -23,8 +23,8 @@ use std::{
 ///
 /// ```text
 ///   Process ── pin, unpin ──►┌─────────────────────────────────────────┐
-///   Process ── pin, unpin ──►│ Memory: frames, pins, contents, Witness │◄── read, write ── a device
-///                            └─────────────────────────────────────────┘       (`Bus`)
+///   Process ── pin, unpin ──►│ Memory: frames, pins, contents, Witness │◄── a device
+///                            └─────────────────────────────────────────┘    (`Bus`)
 /// ```
 ///
 /// Clones are the same memory. What must never happen is reported to its [`Witness`]; what is to fail is
