@@ -291,6 +291,23 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! A process of the mock kit can have these very frames:
+//!
+//! ```
+//! use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted};
+//! use pinned_sgl::{Pfn, UserAddr};
+//! use pinned_sgl_mock::{Area, Memory, Process};
+//!
+//! let memory = Memory::with_frames(64); // from frame 0x1000 on
+//! let process = Process::new(&memory);
+//! let frames = Pfn::from_slice(&[0x1013, 0x1014, 0x1002]);
+//! let range = process.map_frames(UserAddr::new(0x10_0000), frames, Area::read_write())?;
+//! let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
+//! let umem = Umem::pin(Box::new(process), &Unaccounted, request)?;
+//! assert!(umem.whole()?.pages().eq(frames.iter().copied()));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! [`Window::best_page_size`]: crate::Window::best_page_size
 //! [`MemoryRegion`]: crate::rdma::MemoryRegion
 //! [`Placement::At`]: crate::iommu::Placement::At

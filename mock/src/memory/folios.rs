@@ -14,7 +14,7 @@ use super::contents::Page;
 use super::frame::Frame;
 use super::machine::Inner;
 use super::page_table::{Entry, PageTable};
-use super::zone::{Pool, Zone};
+use super::zone::{Frames, Pool, Zone};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// What is guarded by the lock of a memory.
@@ -111,6 +111,18 @@ impl Inner {
             .find_map(|(frames, pool)| frames.take(pool, order, self.fragmentation))
     }
 
+    /// Takes this very frame, zeroed, if it is free; nobody maps it yet.
+    pub(super) fn alloc_at(&self, state: &mut State, pfn: u64) -> Option<u64> {
+        let (frames, pool) = self.pool_of(state, pfn)?;
+        frames.take_at(pool, pfn, 0)
+    }
+
+    /// The part of a zone that a frame belongs to, and what is free of it.
+    fn pool_of<'a>(&'a self, state: &'a mut State, pfn: u64) -> Option<(&'a Frames, &'a mut Pool)> {
+        let mut zones = self.zones.iter().zip(&mut state.pools);
+        zones.find(|(frames, _)| (frames.start..frames.end).contains(&pfn))
+    }
+
     /// The frame of zeros.
     pub(super) fn zero(&self, state: &mut State) -> Option<u64> {
         if state.zero.is_none() {
@@ -121,10 +133,7 @@ impl Inner {
 
     /// Frees a folio that is frozen.
     pub(super) fn free(&self, state: &mut State, head: u64) {
-        let zones = self.zones.iter().zip(&mut state.pools);
-        let found =
-            zones.into_iter().find(|(frames, _)| (frames.start..frames.end).contains(&head));
-        if let Some((frames, pool)) = found {
+        if let Some((frames, pool)) = self.pool_of(state, head) {
             let pages = 1u64.checked_shl(self.order_of(head)).unwrap_or(0);
             self.contents.forget(head, head.saturating_add(pages));
             frames.give_back(pool, head);

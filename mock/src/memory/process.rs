@@ -79,13 +79,74 @@ impl Process {
         self.map_pages(self.whole_pages(range)?, area)
     }
 
+    /// Maps pages that are these frames, in this order, all of which must be free; returns where the pages
+    /// are. So a test has the very page list that it wants, or a fuzzer one that it has made up.
+    ///
+    /// Each frame is a folio of its own. What is moved later, or swapped out and in again, goes wherever
+    /// there is room, and so do frames of a [zone](super::Zone) in which pages are not pinned for long,
+    /// when that is done to them.
+    ///
+    /// ```
+    /// # use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted};
+    /// # use pinned_sgl::{Pfn, UserAddr};
+    /// # use pinned_sgl_mock::{Area, Memory, Process};
+    /// let memory = Memory::builder().zone(Default::default(), 0..0x100).build()?;
+    /// let process = Process::new(&memory);
+    /// let frames = [7, 8, 3].map(Pfn::new);
+    /// let range = process.map_frames(UserAddr::new(0x10_0000), &frames, Area::read_write())?;
+    /// let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
+    /// let umem = Umem::pin(Box::new(process), &Unaccounted, request)?;
+    /// assert!(umem.whole()?.pages().eq(frames));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`MapError`], with the first frame that is not free; nothing has changed then.
+    pub fn map_frames(
+        &self,
+        at: UserAddr,
+        frames: &[Pfn],
+        area: Area,
+    ) -> Result<UserRange, MapError> {
+        let inner = &self.memory.inner;
+        let len = (frames.len() as u64).checked_mul(inner.page.bytes());
+        let range = len.and_then(|len| UserRange::new(at, len).ok()).ok_or(MapError::Misaligned)?;
+        self.map_table(self.whole_pages(range)?, area, |table| {
+            let mut state = lock(&inner.state);
+            for (done, pfn) in frames.iter().enumerate() {
+                if inner.alloc_at(&mut state, pfn.get()).is_none() {
+                    frames.iter().take(done).for_each(|pfn| inner.let_go(&mut state, pfn.get()));
+                    return Err(MapError::NotFree(*pfn));
+                }
+            }
+            for (index, pfn) in (0..).zip(frames.iter().map(|pfn| pfn.get())) {
+                state.add_map(pfn, pfn, table, index);
+                table.set(index, Entry::present(pfn, true));
+            }
+            Ok(())
+        })?;
+        Ok(range)
+    }
+
     pub(super) fn map_pages(&self, pages: Range<u64>, area: Area) -> Result<(), MapError> {
+        self.map_table(pages, area, |_| Ok(()))
+    }
+
+    /// Maps pages, which `fill` puts into frames, if they are to be in any.
+    fn map_table(
+        &self,
+        pages: Range<u64>,
+        area: Area,
+        fill: impl FnOnce(&Arc<PageTable>) -> Result<(), MapError>,
+    ) -> Result<(), MapError> {
         let mut areas = lock(&self.areas);
         if let Some(taken) = areas.first_in(pages.start, pages.end) {
             return Err(MapError::Overlap(self.addr_of(taken)));
         }
         let count = pages.end.saturating_sub(pages.start);
         let table = Arc::new(PageTable::new(count));
+        fill(&table)?;
         let slice = Slice { table, user: Arc::new(()), first: 0, pages: count, area };
         areas.insert(pages.start, slice);
         self.largest_order.fetch_max(area.order.into(), Ordering::Relaxed);
@@ -455,6 +516,8 @@ pub enum MapError {
     Misaligned,
     /// Something is mapped there already.
     Overlap(UserAddr),
+    /// The frame is in use, or there is none of this number, or it is to be two pages at once.
+    NotFree(Pfn),
 }
 
 impl fmt::Display for MapError {
@@ -462,6 +525,7 @@ impl fmt::Display for MapError {
         match self {
             Self::Misaligned => f.write_str("a range that is not whole pages"),
             Self::Overlap(at) => write!(f, "something is mapped at {at} already"),
+            Self::NotFree(pfn) => write!(f, "frame {pfn} is not free"),
         }
     }
 }

@@ -66,27 +66,32 @@ impl Frames {
     /// Takes a free folio; its first frame.
     pub(super) fn take(&self, pool: &mut Pool, order: u32, by: Fragmentation) -> Option<u64> {
         let pages = 1u64.checked_shl(order)?;
-        let free = pool.free.checked_sub(pages)?;
         let first = self.start.checked_add(pages - 1)? >> order;
         let blocks = (self.end >> order).checked_sub(first)?;
         let places = by.places(blocks, order);
-        let cursor = pool.cursors.entry(order).or_default();
-        let (head, place) = (*cursor..places).chain(0..*cursor).find_map(|place| {
+        let cursor = *pool.cursors.entry(order).or_default();
+        let (head, place) = (cursor..places).chain(0..cursor).find_map(|place| {
             let block = first.checked_add(by.block(place, blocks, order)?)?;
-            let head = block << order;
-            self.is_free(head, pages).then_some((head, place))
+            Some((self.take_at(pool, block << order, order)?, place))
         })?;
-        *cursor = place.saturating_add(1);
+        pool.cursors.insert(order, place.saturating_add(1));
+        Some(head)
+    }
+
+    /// Takes this very folio, if all of its frames are free.
+    pub(super) fn take_at(&self, pool: &mut Pool, head: u64, order: u32) -> Option<u64> {
+        let pages = 1u64.checked_shl(order)?;
+        let free = pool.free.checked_sub(pages)?;
+        let end = head.saturating_add(pages);
+        if !self.frames.made_in(head, end).all(|(_, frame)| frame.is_free()) {
+            return None;
+        }
         pool.free = free;
-        for pfn in head..head.saturating_add(pages) {
+        for pfn in head..end {
             self.frames.get(pfn)?.take(order);
         }
         self.frames.get(head)?.thaw();
         Some(head)
-    }
-
-    fn is_free(&self, head: u64, pages: u64) -> bool {
-        self.frames.made_in(head, head.saturating_add(pages)).all(|(_, frame)| frame.is_free())
     }
 
     /// Makes the frames of a folio free, which is frozen; how many there are.
