@@ -208,6 +208,27 @@ impl PhysAddr {
     }
 }
 
+/// Why numbers do not make a range of addresses or a run of pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RangeError {
+    /// A range has at least one byte, a run at least one page.
+    Empty,
+    /// The last byte of the range, or the end of the run, needs more than 64 bits.
+    Wraps,
+}
+
+impl fmt::Display for RangeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "the range is empty",
+            Self::Wraps => "the range ends beyond 64 bits",
+        })
+    }
+}
+
+impl core::error::Error for RangeError {}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -144,12 +144,12 @@ pub mod store;
 mod sync;
 pub mod umem;
 
-pub use addr::{Iova, Pfn, PhysAddr, UserAddr};
+pub use addr::{Iova, Pfn, PhysAddr, RangeError, UserAddr};
 pub use granule::{BlockSize, SegmentLimits, Tile};
 pub use page_size::{PageSize, PageSizes, ParsePageSizeError};
 pub use sgl::{
-    BuildError, FinishError, MemoryKind, PageRun, ProviderId, RunError, Runs, Segment, Sgl,
-    SglBuilder, Window, WindowError,
+    BuildError, FinishError, MemoryKind, PageRun, ProviderId, Runs, Segment, Sgl, SglBuilder,
+    Window, WindowError,
 };
 #[cfg(feature = "alloc")]
 pub use store::Heap;

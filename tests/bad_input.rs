@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Bad input: a typed error that says where, and nothing has changed.
 
-use pinned_sgl::granule::{BlockError, LimitError, SegmentError, TileError};
+use pinned_sgl::granule::{SegmentError, TileError};
 use pinned_sgl::{
-    BuildError, Heap, Iova, MemoryKind::Ram, PageRun, PageSize, PageSizes, Pfn, PhysAddr, RunError,
-    SegmentLimits, Sgl, SglBuilder, WindowError,
+    BuildError, Heap, Iova, MemoryKind::Ram, PageRun, PageSize, PageSizes, Pfn, PhysAddr,
+    RangeError, SegmentLimits, Sgl, SglBuilder, WindowError,
 };
 
 const PAGE: PageSize = PageSize::SIZE_4K;
@@ -101,7 +101,7 @@ fn list() -> Sgl<Heap> {
 
 #[test]
 fn runs_and_windows() {
-    assert_eq!(PageRun::ram(Pfn::new(1), 0), Err(RunError::Empty));
+    assert_eq!(PageRun::ram(Pfn::new(1), 0), Err(RangeError::Empty));
     let sgl = list();
     let window = |offset, len| sgl.window(offset, len).map(|_| ()).unwrap_err();
     assert_eq!(window(0, 0), WindowError::Empty);
@@ -118,12 +118,12 @@ fn runs_and_windows() {
 #[test]
 fn limits() {
     let none = SegmentLimits::NONE;
-    assert_eq!(none.max_len(0), Err(LimitError::ZeroLength));
+    assert_eq!(none.max_len(0), Err(SegmentError::ZeroLength));
     for boundary in [0, 3, 4097, u64::MAX] {
-        assert_eq!(none.boundary(boundary), Err(LimitError::BoundaryNotAPowerOfTwo { boundary }));
+        assert_eq!(none.boundary(boundary), Err(SegmentError::BoundaryNotAPowerOfTwo { boundary }));
     }
     for mask in [1 << 63, 2, 0xf0, u64::MAX - 1] {
-        assert_eq!(none.addr_mask(mask), Err(LimitError::MaskNotContiguous { mask }));
+        assert_eq!(none.addr_mask(mask), Err(SegmentError::MaskNotContiguous { mask }));
     }
     let sgl = list();
     let window = sgl.whole().unwrap();
@@ -140,10 +140,10 @@ fn page_sizes_and_iovas() {
     let window = sgl.whole().unwrap();
     let best = |sizes, iova| window.best_page_size(sizes, Iova::new(iova)).map(|_| ()).unwrap_err();
     let tiles = |sizes, iova| window.tiles(sizes, Iova::new(iova)).map(|_| ()).unwrap_err();
-    assert_eq!(best(PageSizes::empty(), 0), BlockError::NoPageSizes);
+    assert_eq!(best(PageSizes::empty(), 0), TileError::NoPageSizes);
     assert_eq!(tiles(PageSizes::empty(), 0), TileError::NoPageSizes);
     let (iova, len) = (Iova::new(u64::MAX - 0x5ffe), 0x6000);
-    assert_eq!(best(PageSizes::SIZE_4K, iova.get()), BlockError::Wraps { iova, len });
+    assert_eq!(best(PageSizes::SIZE_4K, iova.get()), TileError::Wraps { iova, len });
     assert_eq!(tiles(PageSizes::SIZE_4K, iova.get()), TileError::Wraps { iova, len });
     let (iova, smallest) = (Iova::new(0x800), PAGE);
     assert_eq!(tiles(PageSizes::SIZE_4K, 0x800), TileError::MisalignedIova { iova, smallest });

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Memory regions, end to end: what a peer reads and writes by key is what the process has.
 
-use pinned_sgl::granule::BlockError;
+use pinned_sgl::granule::TileError;
 use pinned_sgl::iommu::{IovaRange, Mapping, Prot};
 use pinned_sgl::rdma::{Access, BlockLayout, BlockTable, MemoryRegion, RegisterErrorKind};
 use pinned_sgl::umem::{
@@ -248,7 +248,7 @@ fn a_card_is_told_what_linux_would_tell_it() {
     let card = Notebook { sizes: sizes("4K"), told: Default::default() };
     let iova = Iova::new(u64::MAX - 0x100);
     let error = MemoryRegion::register(&frames, &card, iova, Access::empty()).unwrap_err();
-    let wraps = BlockError::Wraps { iova, len: 0x400 };
+    let wraps = TileError::Wraps { iova, len: 0x400 };
     assert_eq!(error.into_kind(), RegisterErrorKind::Blocks(wraps));
     // It has the last one there is.
     let iova = Iova::new(u64::MAX - 0x3ff);
@@ -258,7 +258,7 @@ fn a_card_is_told_what_linux_would_tell_it() {
     // And a card without sizes takes nothing.
     let none = Notebook { sizes: PageSizes::empty(), told: Default::default() };
     let error = MemoryRegion::register(&frames, &none, iova, Access::empty()).unwrap_err();
-    assert_eq!(*error.kind(), RegisterErrorKind::Blocks(BlockError::NoPageSizes));
+    assert_eq!(*error.kind(), RegisterErrorKind::Blocks(TileError::NoPageSizes));
 }
 
 /// One region, at a card and in an IOMMU at once, is pinned once and goes when both have let go.

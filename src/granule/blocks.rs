@@ -15,6 +15,7 @@
 //! the best page size proves, so blocks are made from a [`BlockSize`] and from nothing else.
 #![forbid(unsafe_code)]
 
+use super::tiles::TileError;
 use crate::abridged::Abridged;
 use crate::addr::{Iova, PhysAddr};
 use crate::exact::Exact as _;
@@ -50,16 +51,16 @@ impl<'a, S: Storage> Window<'a, S> {
     ///
     /// # Errors
     ///
-    /// [`BlockError`] if there are no sizes to choose from, or if the window wraps at `iova`.
+    /// [`TileError::NoPageSizes`], or [`TileError::Wraps`] if the window wraps at `iova`.
     pub fn best_page_size(
         &self,
         sizes: PageSizes,
         iova: Iova,
-    ) -> Result<Option<BlockSize<'a, S>>, BlockError> {
-        let smallest = sizes.smallest().ok_or(BlockError::NoPageSizes)?;
+    ) -> Result<Option<BlockSize<'a, S>>, TileError> {
+        let smallest = sizes.smallest().ok_or(TileError::NoPageSizes)?;
         let last = iova
             .checked_add(self.len().minus(1))
-            .ok_or(BlockError::Wraps { iova, len: self.len() })?;
+            .ok_or(TileError::Wraps { iova, len: self.len() })?;
         // The bits in which addresses must agree with memory: p is feasible if none is below p. Runs
         // but the first begin where a block does.
         let (mut differs, mut begins, mut at) = (0u64, 0u64, iova.get());
@@ -262,31 +263,3 @@ impl<S: Storage> fmt::Debug for Blocks<'_, S> {
         Abridged(self.clone()).fmt(f)
     }
 }
-
-/// Why a window cannot be looked at as blocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum BlockError {
-    /// The set of page sizes is empty.
-    NoPageSizes,
-    /// The last byte of the window would need an IOVA of more than 64 bits.
-    Wraps {
-        /// The IOVA of the first byte.
-        iova: Iova,
-        /// The bytes of the window.
-        len: u64,
-    },
-}
-
-impl fmt::Display for BlockError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoPageSizes => f.write_str("no page sizes to choose from"),
-            Self::Wraps { iova, len } => {
-                write!(f, "{len:#x} bytes at IOVA {iova} need more than 64 bits")
-            }
-        }
-    }
-}
-
-impl core::error::Error for BlockError {}

@@ -24,7 +24,7 @@ mod pages;
 mod segments;
 mod tiles;
 
-pub use blocks::{BlockError, BlockSize, Blocks};
+pub use blocks::{BlockSize, Blocks};
 pub use pages::Pages;
-pub use segments::{LimitError, SegmentError, SegmentLimits, Segments};
+pub use segments::{SegmentError, SegmentLimits, Segments};
 pub use tiles::{SegmentTiles, Tile, TileError, Tiles};

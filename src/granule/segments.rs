@@ -18,7 +18,7 @@ use core::{fmt, iter::FusedIterator, num::NonZeroU64};
 /// use pinned_sgl::granule::SegmentLimits;
 /// let limits = SegmentLimits::NONE.max_len(65536)?.boundary(1 << 32)?;
 /// assert!(SegmentLimits::NONE.boundary(3000).is_err());
-/// # Ok::<(), pinned_sgl::granule::LimitError>(())
+/// # Ok::<(), pinned_sgl::granule::SegmentError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct SegmentLimits {
@@ -46,11 +46,11 @@ impl SegmentLimits {
     ///
     /// # Errors
     ///
-    /// [`LimitError::ZeroLength`] for zero, [`LimitError::FinerThanGranularity`].
-    pub const fn max_len(self, bytes: u64) -> Result<Self, LimitError> {
+    /// [`SegmentError::ZeroLength`] for zero, [`SegmentError::FinerThanGranularity`].
+    pub const fn max_len(self, bytes: u64) -> Result<Self, SegmentError> {
         match NonZeroU64::new(bytes) {
             Some(bytes) => Self { max_len: Some(bytes), ..self }.checked(),
-            None => Err(LimitError::ZeroLength),
+            None => Err(SegmentError::ZeroLength),
         }
     }
 
@@ -58,13 +58,13 @@ impl SegmentLimits {
     ///
     /// # Errors
     ///
-    /// [`LimitError::BoundaryNotAPowerOfTwo`] if it is none, [`LimitError::FinerThanGranularity`].
-    pub const fn boundary(self, bytes: u64) -> Result<Self, LimitError> {
+    /// [`SegmentError::BoundaryNotAPowerOfTwo`] if it is none, [`SegmentError::FinerThanGranularity`].
+    pub const fn boundary(self, bytes: u64) -> Result<Self, SegmentError> {
         match NonZeroU64::new(bytes) {
             Some(bytes) if bytes.is_power_of_two() => {
                 Self { boundary: Some(bytes), ..self }.checked()
             }
-            _ => Err(LimitError::BoundaryNotAPowerOfTwo { boundary: bytes }),
+            _ => Err(SegmentError::BoundaryNotAPowerOfTwo { boundary: bytes }),
         }
     }
 
@@ -82,16 +82,16 @@ impl SegmentLimits {
     ///
     /// # Errors
     ///
-    /// [`LimitError::GranularityNotAPowerOfTwo`] if it is none, [`LimitError::FinerThanGranularity`] if
+    /// [`SegmentError::GranularityNotAPowerOfTwo`] if it is none, [`SegmentError::FinerThanGranularity`] if
     /// the greatest length or the boundary is below it, so that memory could not be cut.
-    pub const fn granularity(self, bytes: u64) -> Result<Self, LimitError> {
+    pub const fn granularity(self, bytes: u64) -> Result<Self, SegmentError> {
         if !bytes.is_power_of_two() {
-            return Err(LimitError::GranularityNotAPowerOfTwo { granularity: bytes });
+            return Err(SegmentError::GranularityNotAPowerOfTwo { granularity: bytes });
         }
         Self { granularity_mask: exact::u64::minus(bytes, 1), ..self }.checked()
     }
 
-    const fn checked(self) -> Result<Self, LimitError> {
+    const fn checked(self) -> Result<Self, SegmentError> {
         let finest = match (self.max_len, self.boundary) {
             (Some(len), Some(boundary)) if len.get() < boundary.get() => len.get(),
             (_, Some(boundary)) => boundary.get(),
@@ -100,7 +100,7 @@ impl SegmentLimits {
         };
         if finest <= self.granularity_mask {
             let granularity = exact::u64::plus(self.granularity_mask, 1);
-            return Err(LimitError::FinerThanGranularity { bytes: finest, granularity });
+            return Err(SegmentError::FinerThanGranularity { bytes: finest, granularity });
         }
         Ok(self)
     }
@@ -115,10 +115,10 @@ impl SegmentLimits {
     ///
     /// # Errors
     ///
-    /// [`LimitError::MaskNotContiguous`] if the mask is not of the form `2^n - 1`.
-    pub const fn addr_mask(self, mask: u64) -> Result<Self, LimitError> {
+    /// [`SegmentError::MaskNotContiguous`] if the mask is not of the form `2^n - 1`.
+    pub const fn addr_mask(self, mask: u64) -> Result<Self, SegmentError> {
         if mask & mask.wrapping_add(1) != 0 {
-            return Err(LimitError::MaskNotContiguous { mask });
+            return Err(SegmentError::MaskNotContiguous { mask });
         }
         Ok(Self { addr_mask: Some(mask), ..self })
     }
@@ -350,10 +350,10 @@ impl<S: Storage> fmt::Debug for Segments<'_, S> {
     }
 }
 
-/// Why numbers do not make [`SegmentLimits`].
+/// Why numbers do not make [`SegmentLimits`], or why a window cannot be given to a device in segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum LimitError {
+pub enum SegmentError {
     /// A segment has at least one byte.
     ZeroLength,
     /// A boundary is a power of two.
@@ -378,37 +378,6 @@ pub enum LimitError {
         /// What was given.
         mask: u64,
     },
-}
-
-impl fmt::Display for LimitError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::ZeroLength => f.write_str("a maximum segment length of zero bytes"),
-            Self::BoundaryNotAPowerOfTwo { boundary } => {
-                write!(f, "a boundary is a power of two, not {boundary:#x}")
-            }
-            Self::GranularityNotAPowerOfTwo { granularity } => {
-                write!(f, "a granularity is a power of two, not {granularity:#x}")
-            }
-            Self::FinerThanGranularity { bytes, granularity } => {
-                write!(
-                    f,
-                    "segments of {bytes:#x} bytes cannot end at multiples of {granularity:#x}"
-                )
-            }
-            Self::MaskNotContiguous { mask } => {
-                write!(f, "an address mask is of the form 2^n - 1, not {mask:#x}")
-            }
-        }
-    }
-}
-
-impl core::error::Error for LimitError {}
-
-/// Why a window cannot be given to a device in segments.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SegmentError {
     /// The device does not take so many segments.
     TooMany {
         /// How many the window needs.
@@ -430,6 +399,22 @@ pub enum SegmentError {
 impl fmt::Display for SegmentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::ZeroLength => f.write_str("a maximum segment length of zero bytes"),
+            Self::BoundaryNotAPowerOfTwo { boundary } => {
+                write!(f, "a boundary is a power of two, not {boundary:#x}")
+            }
+            Self::GranularityNotAPowerOfTwo { granularity } => {
+                write!(f, "a granularity is a power of two, not {granularity:#x}")
+            }
+            Self::FinerThanGranularity { bytes, granularity } => {
+                write!(
+                    f,
+                    "segments of {bytes:#x} bytes cannot end at multiples of {granularity:#x}"
+                )
+            }
+            Self::MaskNotContiguous { mask } => {
+                write!(f, "an address mask is of the form 2^n - 1, not {mask:#x}")
+            }
             Self::TooMany { needed, max } => {
                 write!(f, "the window needs {needed} segments, the device takes {max}")
             }

@@ -2,9 +2,8 @@
 //! [`IovaRange`]: addresses from a first to a last one, both included.
 #![forbid(unsafe_code)]
 
-use crate::addr::Iova;
+use crate::addr::{Iova, RangeError};
 use crate::exact;
-use crate::umem::RangeError;
 use core::fmt;
 
 /// Addresses of a device, from a first to a last one, both included: never empty, never wrapping.

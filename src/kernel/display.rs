@@ -4,11 +4,12 @@
 #![forbid(unsafe_code)]
 
 use super::{kernel, sg_table::DmaAddr};
-use crate::granule::{BlockError, LimitError, SegmentError, TileError};
+use crate::addr::RangeError;
+use crate::granule::{SegmentError, TileError};
 use crate::iommu::{Breach, IovaRange};
-use crate::sgl::{BuildError, RunError, WindowError};
+use crate::sgl::{BuildError, WindowError};
 use crate::store::AllocError;
-use crate::umem::{AttachError, ChargeError, RangeError, UserRange};
+use crate::umem::{AttachError, ChargeError, UserRange};
 use crate::{Iova, PageSize, Pfn, PhysAddr, UserAddr};
 
 macro_rules! display {
@@ -22,5 +23,5 @@ macro_rules! display {
 }
 
 display!(DmaAddr Iova IovaRange PageSize Pfn PhysAddr UserAddr UserRange);
-display!(AllocError AttachError BlockError Breach BuildError ChargeError LimitError RangeError);
-display!(RunError SegmentError TileError WindowError);
+display!(AllocError AttachError Breach BuildError ChargeError RangeError SegmentError TileError);
+display!(WindowError);

@@ -15,16 +15,17 @@
 #![forbid(unsafe_code)]
 
 use super::kernel;
-use crate::granule::{LimitError, SegmentError, TileError};
+use crate::addr::RangeError;
+use crate::granule::{SegmentError, TileError};
 use crate::iommu::{
     Breach, CutError, CutErrorKind, DomainHolder, IoasAccessError, IoasAccessErrorKind,
     IoasAttachError, IoasError, IoasMapError, MapError, MapErrorKind, UnmapError, UnmapRangeError,
 };
-use crate::sgl::{BuildError, FinishError, RunError, WindowError};
+use crate::sgl::{BuildError, FinishError, WindowError};
 use crate::store::{AllocError, Storage};
 use crate::umem::{
     AccessError, AccessErrorKind, AttachError, ChargeError, PinError, PinErrorKind, PinnerHolder,
-    RangeError, RegionHolder,
+    RegionHolder,
 };
 use kernel::error::{code, Error};
 
@@ -44,12 +45,7 @@ errno! {
     ChargeError: _ => code::ENOMEM;
     Breach: _ => code::EIO;
     WindowError: _ => code::EINVAL;
-    LimitError: _ => code::EINVAL;
     SegmentError: _ => code::EINVAL;
-    RunError: error => match error {
-        RunError::Empty => code::EINVAL,
-        RunError::Wraps => code::EOVERFLOW,
-    };
     RangeError: error => match error {
         RangeError::Empty => code::EINVAL,
         RangeError::Wraps => code::EOVERFLOW,

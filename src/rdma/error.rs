@@ -4,7 +4,7 @@
 
 use super::table::TableHolder;
 use crate::addr::Iova;
-use crate::granule::BlockError;
+use crate::granule::TileError;
 use crate::page_size::PageSizes;
 use crate::sgl::WindowError;
 use crate::umem::AttachError;
@@ -72,7 +72,7 @@ pub enum RegisterErrorKind<E> {
     /// There are no such bytes in the region.
     Window(WindowError),
     /// The bytes have no addresses there, or the card has no page sizes.
-    Blocks(BlockError),
+    Blocks(TileError),
     /// The memory cannot be cut into blocks of any size of the card at this address: address and
     /// memory differ in bits below the smallest, or a run begins inside a block.
     NoPageSize {

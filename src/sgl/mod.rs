@@ -25,6 +25,6 @@ mod window;
 pub use builder::SglBuilder;
 pub use error::{BuildError, FinishError};
 pub use list::Sgl;
-pub use run::{MemoryKind, PageRun, ParseKindError, ProviderId, RunError};
+pub use run::{MemoryKind, PageRun, ParseKindError, ProviderId};
 pub use runs::Runs;
 pub use window::{Iter, Segment, Window, WindowError};

@@ -2,7 +2,7 @@
 //! [`PageRun`]: pages that are physically contiguous, and [`MemoryKind`]: what they are made of.
 #![forbid(unsafe_code)]
 
-use crate::addr::Pfn;
+use crate::addr::{Pfn, RangeError};
 use crate::exact;
 use crate::exact::Exact as _;
 use core::{fmt, num::NonZeroU64, str::FromStr};
@@ -88,15 +88,15 @@ impl PageRun {
     ///
     /// # Errors
     ///
-    /// [`RunError::Empty`] for no pages, [`RunError::Wraps`] if the frame after the last one has
+    /// [`RangeError::Empty`] for no pages, [`RangeError::Wraps`] if the frame after the last one has
     /// no number.
     #[inline]
-    pub const fn new(start: Pfn, count: u64, kind: MemoryKind) -> Result<Self, RunError> {
+    pub const fn new(start: Pfn, count: u64, kind: MemoryKind) -> Result<Self, RangeError> {
         let Some(count) = NonZeroU64::new(count) else {
-            return Err(RunError::Empty);
+            return Err(RangeError::Empty);
         };
         if start.get().checked_add(count.get()).is_none() {
-            return Err(RunError::Wraps);
+            return Err(RangeError::Wraps);
         }
         Ok(Self { start, count, kind })
     }
@@ -107,7 +107,7 @@ impl PageRun {
     ///
     /// As [`PageRun::new`].
     #[inline]
-    pub const fn ram(start: Pfn, count: u64) -> Result<Self, RunError> {
+    pub const fn ram(start: Pfn, count: u64) -> Result<Self, RangeError> {
         Self::new(start, count, MemoryKind::Ram)
     }
 
@@ -117,7 +117,7 @@ impl PageRun {
     ///
     /// As [`PageRun::new`].
     #[inline]
-    pub const fn page(pfn: Pfn, kind: MemoryKind) -> Result<Self, RunError> {
+    pub const fn page(pfn: Pfn, kind: MemoryKind) -> Result<Self, RangeError> {
         Self::new(pfn, 1, kind)
     }
 
@@ -175,7 +175,7 @@ impl PageRun {
     /// assert!(run.continues_with(&PageRun::ram(Pfn::new(6), 1)?));
     /// assert!(!run.continues_with(&PageRun::ram(Pfn::new(5), 1)?));
     /// assert!(!run.continues_with(&PageRun::new(Pfn::new(6), 1, MemoryKind::Mmio)?));
-    /// # Ok::<(), pinned_sgl::RunError>(())
+    /// # Ok::<(), pinned_sgl::RangeError>(())
     /// ```
     #[inline]
     #[must_use]
@@ -189,10 +189,10 @@ impl PageRun {
     ///
     /// As [`PageRun::new`], for the end of both together.
     #[inline]
-    pub(crate) const fn merged_with(&self, next: &Self) -> Result<Self, RunError> {
+    pub(crate) const fn merged_with(&self, next: &Self) -> Result<Self, RangeError> {
         match self.count.get().checked_add(next.count.get()) {
             Some(count) => Self::new(self.start, count, self.kind),
-            None => Err(RunError::Wraps),
+            None => Err(RangeError::Wraps),
         }
     }
 }
@@ -202,27 +202,6 @@ impl fmt::Debug for PageRun {
         write!(f, "PageRun({:#x}+{} {})", self.start.get(), self.count, self.kind)
     }
 }
-
-/// Why numbers do not make a [`PageRun`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum RunError {
-    /// A run has at least one page.
-    Empty,
-    /// The end of the run needs more than 64 bits.
-    Wraps,
-}
-
-impl fmt::Display for RunError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Empty => "a run of zero pages",
-            Self::Wraps => "a run whose end needs more than 64 bits",
-        })
-    }
-}
-
-impl core::error::Error for RunError {}
 
 /// How many pages from the start of `pages` are contiguous: at least one, unless there are none.
 ///
@@ -287,8 +266,8 @@ mod tests {
 
     #[test]
     fn a_run_is_never_empty_and_never_wraps() {
-        assert_eq!(PageRun::ram(Pfn::new(1), 0), Err(RunError::Empty));
-        assert_eq!(PageRun::ram(Pfn::new(u64::MAX), 1), Err(RunError::Wraps));
+        assert_eq!(PageRun::ram(Pfn::new(1), 0), Err(RangeError::Empty));
+        assert_eq!(PageRun::ram(Pfn::new(u64::MAX), 1), Err(RangeError::Wraps));
         let last = PageRun::ram(Pfn::new(u64::MAX - 1), 1).unwrap();
         assert_eq!(last.end(), Pfn::new(u64::MAX));
         assert_eq!(format!("{last:?}"), "PageRun(0xfffffffffffffffe+1 ram)");

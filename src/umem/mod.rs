@@ -191,5 +191,5 @@ pub use holder::{Holder, SharedHolder};
 pub use pin::PinRequest;
 pub use pinned::Umem;
 pub use pinner::{PinFlags, Pinner, PinnerHolder};
-pub use range::{RangeError, UserRange};
+pub use range::UserRange;
 pub use region::{AttachError, Attachment, Region, RegionExt, RegionHolder};

@@ -29,7 +29,7 @@ use core::{fmt, mem::ManuallyDrop, ops::ControlFlow};
 ///         _ => ControlFlow::Continue(()),
 ///     });
 /// # let _ = request;
-/// # Ok::<(), pinned_sgl::umem::RangeError>(())
+/// # Ok::<(), pinned_sgl::RangeError>(())
 /// ```
 #[derive(Clone, Copy)]
 pub struct PinRequest<F = fn(u64) -> ControlFlow<()>> {

@@ -2,7 +2,7 @@
 //! [`UserRange`]: the bytes of a user process that are to be pinned.
 #![forbid(unsafe_code)]
 
-use crate::addr::UserAddr;
+use crate::addr::{RangeError, UserAddr};
 use crate::exact::{self, Exact as _};
 use crate::page_size::PageSize;
 use core::{fmt, num::NonZeroU64};
@@ -91,7 +91,7 @@ impl UserRange {
     /// use pinned_sgl::{PageSize, UserAddr, umem::UserRange};
     /// let range = UserRange::new(UserAddr::new(0x1fff), 2)?;
     /// assert_eq!(range.page_count(PageSize::SIZE_4K), 2);
-    /// # Ok::<(), pinned_sgl::umem::RangeError>(())
+    /// # Ok::<(), pinned_sgl::RangeError>(())
     /// ```
     #[inline]
     #[must_use]
@@ -114,27 +114,6 @@ impl fmt::Display for UserRange {
         write!(f, "{:#x}+{:#x}", self.start, self.len)
     }
 }
-
-/// Why numbers do not make a range of addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum RangeError {
-    /// A range has at least one byte.
-    Empty,
-    /// The last byte would need an address of more than 64 bits.
-    Wraps,
-}
-
-impl fmt::Display for RangeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Empty => "a range of zero bytes",
-            Self::Wraps => "a range whose last byte needs an address of more than 64 bits",
-        })
-    }
-}
-
-impl core::error::Error for RangeError {}
 
 #[cfg(test)]
 mod tests {

@@ -7,7 +7,7 @@ use super::{
     oracle::{Atoms, Page},
 };
 use arbitrary::{Result, Unstructured};
-use pinned_sgl::granule::BlockError;
+use pinned_sgl::granule::TileError;
 use pinned_sgl::{Iova, PageSize, PageSizes, PhysAddr};
 
 /// A window of a list, seen at an IOVA by a device with these page sizes.
@@ -25,11 +25,11 @@ pub fn check(page: PageSize, pages: &[Page], case: Case) {
     let window = sgl.window(offset, len).unwrap();
     let best = window.best_page_size(sizes, Iova::new(iova));
     if sizes.is_empty() {
-        assert_eq!(best.unwrap_err(), BlockError::NoPageSizes);
+        assert_eq!(best.unwrap_err(), TileError::NoPageSizes);
         return;
     }
     if iova.checked_add(len - 1).is_none() {
-        assert_eq!(best.unwrap_err(), BlockError::Wraps { iova: Iova::new(iova), len });
+        assert_eq!(best.unwrap_err(), TileError::Wraps { iova: Iova::new(iova), len });
         return;
     }
     let Some(atoms) = Atoms::of(pages, page, offset, len, iova, &[]) else {

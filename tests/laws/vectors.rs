@@ -12,7 +12,7 @@ use super::{
     storage::{store, Store},
     tile_law,
 };
-use pinned_sgl::granule::{BlockError, SegmentLimits};
+use pinned_sgl::granule::{SegmentLimits, TileError};
 use pinned_sgl::{
     BuildError, Iova, MemoryKind, PageRun, PageSize, PageSizes, Pfn, Sgl, SglBuilder,
 };
@@ -136,7 +136,7 @@ pub fn best_page_size_and_blocks() {
     let window = page.window(0x800, 0x400).unwrap();
     let iova = Iova::new(u64::MAX - 0x100);
     let wraps = window.best_page_size(PageSizes::SIZE_4K, iova).unwrap_err();
-    assert_eq!(wraps, BlockError::Wraps { iova, len: 0x400 });
+    assert_eq!(wraps, TileError::Wraps { iova, len: 0x400 });
 }
 
 fn tiles(iova: u64, phys: u64, bytes: u64) -> Vec<(String, u64)> {

@@ -3,10 +3,9 @@
 #![forbid(unsafe_code)]
 
 use super::domains::DomainId;
-use crate::addr::Iova;
+use crate::addr::{Iova, RangeError};
 use crate::iommu::entries::{Breach, MapErrorKind};
 use crate::iommu::range::IovaRange;
-use crate::umem::RangeError;
 use core::fmt;
 
 /// Why an address space refuses; `E` is the error of its domains.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a device would see of a list.
 
-use pinned_sgl::granule::{BlockError, LimitError, TileError, Tiles};
+use pinned_sgl::granule::{SegmentError, TileError, Tiles};
 use pinned_sgl::{
     BlockSize, Heap, Iova, PageSize, PageSizes, PhysAddr, Segment, SegmentLimits, Sgl, Tile,
     Window, WindowError,
@@ -113,8 +113,8 @@ impl<'a> Plan<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum PlanError {
     Window(WindowError),
-    Limit(LimitError),
-    Blocks(BlockError),
+    Limit(SegmentError),
+    Blocks(TileError),
     /// The answer would be too long.
     TooManyEntries {
         list: &'static str,
@@ -129,9 +129,9 @@ impl PlanError {
         match self {
             Self::Window(WindowError::OffsetBeyondFirstPage { .. }) => "offset",
             Self::Window(_) => "length",
-            Self::Limit(LimitError::ZeroLength) => "max_seg",
+            Self::Limit(SegmentError::ZeroLength) => "max_seg",
             Self::Limit(_) => "boundary",
-            Self::Blocks(BlockError::NoPageSizes) => "page_sizes",
+            Self::Blocks(TileError::NoPageSizes) => "page_sizes",
             Self::Blocks(_) => "iova",
             Self::TooManyEntries { list, .. } => list,
         }
@@ -142,7 +142,7 @@ impl fmt::Display for PlanError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Window(error) => error.fmt(f),
-            Self::Limit(LimitError::BoundaryNotAPowerOfTwo { boundary }) => {
+            Self::Limit(SegmentError::BoundaryNotAPowerOfTwo { boundary }) => {
                 f.write_str("a boundary is a power of two")?;
                 match PageSize::from_mask(*boundary).filter(|_| *boundary != 0) {
                     Some(size) => write!(f, ": {:#x}, not the mask {boundary:#x}", size.bytes()),

@@ -41,7 +41,7 @@ use answer::{Plan, PlanError};
 use args::Args;
 use batch::BatchError;
 use clap::Parser;
-use pinned_sgl::granule::BlockError;
+use pinned_sgl::granule::TileError;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, StdoutLock, Write};
 use std::process::ExitCode;
@@ -135,7 +135,7 @@ fn run_trace(
 ) -> Result<(), Failure> {
     let (page, sizes) = (args.page_size(), args.view().page_sizes);
     if sizes.is_empty() {
-        return Err(PlanError::Blocks(BlockError::NoPageSizes).into());
+        return Err(PlanError::Blocks(TileError::NoPageSizes).into());
     }
     let trace =
         Trace::read(input, page, sizes).map_err(|error| Failure::Bad(format!("{name}{error}")))?;

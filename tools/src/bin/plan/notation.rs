@@ -2,7 +2,7 @@
 //! The notation of a run, `PFN[+COUNT][:KIND]`, for the lines of a file and for JSON requests.
 
 use crate::number::{from_digits, strip_hex, NoNumber};
-use pinned_sgl::{BuildError, Heap, MemoryKind, PageRun, Pfn, RunError, SglBuilder};
+use pinned_sgl::{BuildError, Heap, MemoryKind, PageRun, Pfn, RangeError, SglBuilder};
 use std::fmt;
 
 const PFN: &str = "a page frame number in hex";
@@ -114,7 +114,7 @@ impl<'a> Scanner<'a> {
             return Err(Unexpected::new(self.column, what_else, self.rest.trim_end()));
         }
         PageRun::new(Pfn::new(pfn), count, kind).map_err(|error| match error {
-            RunError::Empty => Unexpected::new(count_column, "at least one page", count_text),
+            RangeError::Empty => Unexpected::new(count_column, "at least one page", count_text),
             _ => Unexpected::new(pfn_column, ADDRESSES, whole),
         })
     }
