@@ -71,6 +71,10 @@
 //!
 //! - **Nothing panics, overflows or rounds silently.** Bad input is a typed error that says where;
 //!   nothing has changed then. That no panic can be reached is checked in the compiled objects.
+//! - **What an operation does not keep comes back.** Its error is [`Failed`], which holds the values: a
+//!   region in it stays pinned and charged, until [`Failed::into_error`] lets go of it.
+//! - **An error says what failed, where and how far**; what caused it is its `source()`, and stands in no
+//!   text twice.
 //! - **No memory is asked for that a kernel could not give:** pieces of at most a page, fallibly,
 //!   and what is stored is never copied to grow. A few runs need none at all.
 //! - **Device limits are arguments of iteration** and are never baked into a list.
@@ -130,6 +134,7 @@ pub mod contracts;
 #[cfg(doc)]
 pub mod cookbook;
 mod exact;
+mod failed;
 pub mod granule;
 pub mod iommu;
 // Outside of a kernel there are signatures, to be read: see `kernel/names.rs`.
@@ -145,11 +150,12 @@ mod sync;
 pub mod umem;
 
 pub use addr::{Iova, Pfn, PhysAddr, RangeError, UserAddr};
+pub use failed::Failed;
 pub use granule::{BlockSize, SegmentLimits, Tile};
 pub use page_size::{PageSize, PageSizes, ParsePageSizeError};
 pub use sgl::{
-    BuildError, FinishError, MemoryKind, PageRun, ProviderId, Runs, Segment, Sgl, SglBuilder,
-    Window, WindowError,
+    BuildError, MemoryKind, PageRun, ProviderId, Runs, Segment, Sgl, SglBuilder, Window,
+    WindowError,
 };
 #[cfg(feature = "alloc")]
 pub use store::Heap;

@@ -5,7 +5,7 @@
 mod rig;
 
 use pinned_sgl::iommu::{
-    Domain, HeapIoas, IoasError, IovaRange, MapErrorKind, Mapping, Placement, Prot, UnmapRangeError,
+    CutError, Domain, HeapIoas, IoasError, IovaRange, MapError, Mapping, Placement, Prot, Remains,
 };
 use pinned_sgl::{Iova, PageSizes, Tile};
 use pinned_sgl_mock::{Area, Call, Fragmentation, Iommu, Lie, MapFault, ViolationKind};
@@ -57,9 +57,9 @@ fn lies_of_map() {
         let (rig, umem, iommu) = setup();
         lie(&iommu, what);
         let error = Mapping::map(umem, iommu.clone(), iova(AT), RW).unwrap_err();
-        let MapErrorKind::Breach(breach) = error.kind() else { panic!("{what:?}: {error:?}") };
+        let MapError::Breach(breach) = error.error() else { panic!("{what:?}: {error:?}") };
         assert_eq!(breach.range, iovas(AT, P), "{what:?}");
-        let (umem, _) = error.into_parts();
+        let (umem, _) = error.into_value();
         assert_eq!((umem.attachments(), umem.is_dirty()), (1, true));
         drop(umem);
         assert_leaked(&rig, iommu);
@@ -127,7 +127,7 @@ fn lies_of_map_tiles() {
         let (rig, umem, iommu) = setup();
         let domain = Batches(iommu.clone(), said, taken);
         let error = Mapping::map(umem, &domain, iova(AT), RW).unwrap_err();
-        let MapErrorKind::Breach(breach) = error.kind() else { panic!("{index}: {error:?}") };
+        let MapError::Breach(breach) = error.error() else { panic!("{index}: {error:?}") };
         let last =
             taken.checked_sub(1).map_or(IovaRange::ALL, |last| iovas(AT + last as u64 * P, P));
         assert_eq!(breach.range, last, "{index}");
@@ -146,9 +146,9 @@ fn lies_of_map_tiles() {
         let (rig, umem, iommu) = setup();
         let domain = Batches(iommu, |mapped| (mapped, Err(MapFault::Injected)), taken);
         let error = Mapping::map(umem, &domain, iova(AT), RW).unwrap_err();
-        assert!(matches!(error.kind(), MapErrorKind::Domain(MapFault::Injected)));
-        assert_eq!((error.mapped(), domain.0.mapped_bytes()), (taken as u64 * P, 0));
-        assert!(error.into_parts().0.attachments() == 0 && rig.witness.is_clean());
+        let stopped = MapError::Domain { error: MapFault::Injected, mapped: taken as u64 * P };
+        assert_eq!((*error.error(), domain.0.mapped_bytes()), (stopped, 0));
+        assert!(error.into_value().0.attachments() == 0 && rig.witness.is_clean());
     }
 }
 
@@ -160,8 +160,9 @@ fn lies_of_undoing() {
         lie(&iommu, what);
         rig.plan.fail_at(3);
         let error = Mapping::map(umem, iommu.clone(), iova(AT), RW).unwrap_err();
-        assert!(matches!(error.kind(), MapErrorKind::Breach(_)), "{what:?}: {error:?}");
-        assert_eq!((error.mapped(), error.into_parts().0.attachments()), (3 * P, 1));
+        let MapError::Breach(breach) = error.error() else { panic!("{what:?}: {error:?}") };
+        assert_eq!(breach.range, iovas(AT, 3 * P), "{what:?}");
+        assert_eq!(error.into_value().0.attachments(), 1);
         assert_leaked(&rig, iommu);
     }
 }
@@ -177,9 +178,9 @@ fn lies_of_unmap() {
                 drop(mapping);
             } else {
                 let error = mapping.unmap().unwrap_err();
-                assert_eq!(error.breach().range, iovas(AT, 8 * P));
-                assert_ne!(error.breach().reported, 8 * P);
-                assert_eq!(error.into_parts().0.attachments(), 1);
+                assert_eq!(error.error().range, iovas(AT, 8 * P));
+                assert_ne!(error.error().reported, 8 * P);
+                assert_eq!(error.into_value().0.attachments(), 1);
             }
             assert_leaked(&rig, iommu);
         }
@@ -194,11 +195,12 @@ fn lies_of_unmapping_a_part() {
         let mapping = Mapping::map(umem.clone(), iommu.clone(), iova(AT), RW).unwrap();
         lie(&iommu, what);
         let error = mapping.unmap_range(2 * P..5 * P).unwrap_err();
-        let UnmapRangeError::Breach { error, head, tail } = error else { panic!("{error:?}") };
-        assert_eq!(error.breach().range, iovas(AT + 2 * P, 3 * P));
+        let CutError::Breach(breach) = error.error() else { panic!("{error:?}") };
+        assert_eq!(breach.range, iovas(AT + 2 * P, 3 * P));
+        let Remains::Around { head, tail, region, .. } = error.into_value() else { panic!() };
         let (head, tail) = (head.unwrap(), tail.unwrap());
         assert_eq!((head.len(), tail.len(), umem.attachments()), (2 * P, 3 * P, 3));
-        drop(error);
+        drop(region);
         assert!(head.unmap().is_ok() && tail.unmap().is_ok());
         assert_eq!(umem.attachments(), 1);
         drop(umem);
@@ -219,8 +221,8 @@ fn assert_poisoned(space: &mut Space, rig: &Rig, iommu: &Arc<Iommu>) {
     rig.buffer(8, 2, Area::read_write());
     let other = rig.pin(bytes(8 * P, 2 * P));
     let taken = space.map(Placement::At(iova(AT)), other.clone(), RW).unwrap_err();
-    assert!(poison(taken.kind()));
-    assert_eq!(space.reserve(iovas(0, 2 * AT)).map(drop).unwrap_err(), *taken.kind());
+    assert!(poison(taken.error()));
+    assert_eq!(space.reserve(iovas(0, 2 * AT)).map(drop).unwrap_err(), *taken.error());
     assert_eq!(space.poisoned().collect::<Vec<_>>(), [poisoned]);
     let place = space.map(Placement::Anywhere, other, RW).unwrap();
     assert!(place.intersection(&poisoned).is_none());
@@ -238,8 +240,8 @@ fn an_address_space_is_poisoned_by_lies_of_map() {
         space.attach(iommu.clone()).unwrap();
         lie(&iommu, what);
         let error = space.map(Placement::At(iova(AT)), umem, RW).unwrap_err();
-        assert!(matches!(error.kind(), IoasError::Breach(_)), "{what:?}: {error:?}");
-        assert_eq!(error.into_region().attachments(), 1);
+        assert!(matches!(error.error(), IoasError::Breach(_)), "{what:?}: {error:?}");
+        assert_eq!(error.into_value().attachments(), 1);
         assert_poisoned(&mut space, &rig, &iommu);
         drop(space);
         assert_eq!(honest.mapped_pages(), 0);
@@ -280,8 +282,7 @@ fn an_address_space_is_poisoned_while_attaching() {
         space.map(Placement::At(iova(AT)), umem, RW).unwrap();
         lie(&iommu, what);
         let error = space.attach(iommu.clone()).unwrap_err();
-        assert!(matches!(error.kind(), IoasError::Breach(_)), "{what:?}: {error:?}");
-        assert_eq!(error.at(), Some(iovas(AT, 8 * P)));
+        assert!(matches!(error.error(), IoasError::Breach(_)), "{what:?}: {error:?}");
         drop(error);
         let honest = rig.iommu("4K");
         space.attach(honest.clone()).unwrap();
@@ -302,7 +303,7 @@ fn an_address_space_is_poisoned_while_attaching() {
         // Eight tiles, a sync, and the first tile of the other one.
         rig.plan.fail_at(9);
         let error = space.attach(iommu.clone()).unwrap_err();
-        assert!(matches!(error.kind(), IoasError::Breach(_)), "{what:?}: {error:?}");
+        assert!(matches!(error.error(), IoasError::Breach(_)), "{what:?}: {error:?}");
         drop(error);
         assert_eq!(space.unmap(iovas(2 * AT, 2 * P)).unwrap(), 2 * P);
         let honest = rig.iommu("4K");

@@ -3,7 +3,7 @@
 //! the other kind. No privilege is needed: nothing is pinned.
 
 use pinned_sgl::iommu::{
-    Cuts, Domain, HeapIoas, IoasError, IovaRange, MapErrorKind, Mapping, Placement, Prot,
+    Cuts, Domain, HeapIoas, IoasError, IovaRange, MapError, Mapping, Placement, Prot,
 };
 use pinned_sgl::linux::{Buffer, ByUserAddr, Pages};
 use pinned_sgl::rdma::{Access, MemoryRegion};
@@ -99,18 +99,16 @@ fn a_region_is_mapped_by_one_call_and_never_cut() {
 fn devices_with_physical_addresses_refuse_user_ones() {
     let memory = memory(4);
     let umem = pin(&memory);
-    assert_eq!(Attachment::new(umem.clone(), false).unwrap_err().0, OTHER);
+    assert_eq!(Attachment::new(umem.clone(), false).unwrap_err().into_error(), OTHER);
     let machine = Memory::with_frames(16);
     let iommu = Arc::new(machine.iommu(PageSizes::SIZE_4K));
     let refused =
         Mapping::map(umem.clone(), iommu.clone(), Iova::new(0x1000), READ_WRITE).unwrap_err();
-    assert!(matches!(refused.kind(), MapErrorKind::Attach(error) if *error == OTHER));
+    assert!(matches!(refused.error(), MapError::Attach(error) if *error == OTHER));
     let mut space = HeapIoas::new();
     space.attach(iommu).unwrap();
     let refused = space.map(Placement::Anywhere, umem.clone(), READ_WRITE).unwrap_err();
-    assert!(
-        matches!(refused.kind(), IoasError::Map(MapErrorKind::Attach(error)) if *error == OTHER)
-    );
+    assert!(matches!(refused.error(), IoasError::Map(MapError::Attach(error)) if *error == OTHER));
     let nic = Arc::new(machine.nic());
     let refused = MemoryRegion::register(umem.clone(), nic, Iova::new(0), Access::LOCAL_WRITE);
     assert!(refused.unwrap_err().to_string().contains("user addresses"));
@@ -129,7 +127,7 @@ fn a_domain_with_user_addresses_refuses_physical_ones() {
     let refused = Mapping::map(umem, calls.clone(), Iova::new(0x1000), READ_WRITE).unwrap_err();
     let expected =
         AttachError::AddressKind { list: AddressKind::Physical, device: AddressKind::User };
-    assert!(matches!(refused.kind(), MapErrorKind::Attach(error) if *error == expected));
+    assert!(matches!(refused.error(), MapError::Attach(error) if *error == expected));
     assert!(calls.0.lock().unwrap().is_empty());
 }
 

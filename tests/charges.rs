@@ -89,7 +89,7 @@ fn what_has_no_pin_after_all_is_given_back() {
     let umem = Umem::pin(&process, &account, request(BAR - 0x3000, 100)).unwrap();
     assert_eq!((account.charged(), umem.charge().pages(), process.pins.get()), (3, 3, 3));
     let error = Umem::pin(&process, &account, request(BAR, LIMIT)).unwrap_err();
-    assert!(matches!(error.kind(), PinErrorKind::Charge(error) if error.charged == 3));
+    assert!(matches!(&error.error().kind, PinErrorKind::Charge(error) if error.charged == 3));
     drop(error);
     drop(umem);
     assert_eq!((account.charged(), process.pins.get()), (0, 0));
@@ -103,8 +103,8 @@ fn what_has_a_pin_after_all_is_charged() {
     assert_eq!((account.charged(), umem.charge().pages()), (3, 3));
     let first = BAR - (LIMIT << 12);
     let error = Umem::pin(&process, &account, request(first, LIMIT)).unwrap_err();
-    assert!(matches!(error.kind(), PinErrorKind::Charge(error) if error.charged == 4));
-    assert_eq!((error.at(), error.pinned()), (UserAddr::new(BAR), LIMIT << 12));
+    assert!(matches!(&error.error().kind, PinErrorKind::Charge(error) if error.charged == 4));
+    assert_eq!((error.error().at, error.error().pinned), (UserAddr::new(BAR), LIMIT << 12));
     drop(error);
     assert_eq!((account.charged(), process.pins.get()), (3, 3));
     drop(umem);

@@ -4,7 +4,7 @@
 
 mod rig;
 
-use pinned_sgl::iommu::{CutErrorKind, Cuts, Edges, Mapping, UnmapRangeError};
+use pinned_sgl::iommu::{CutError, Cuts, Edges, Mapping, Remains};
 use pinned_sgl::{Iova, Tile};
 use pinned_sgl_mock::{Area, Fragmentation, Iommu};
 use rig::{bytes, iova, iovas, Pinned, Rig, P, RW};
@@ -54,9 +54,9 @@ impl Law {
     }
 
     /// Why a mapping may not be cut there.
-    fn refuses(&self, offset: u64) -> Option<CutErrorKind> {
+    fn refuses(&self, offset: u64) -> Option<CutError> {
         if offset == 0 || offset >= self.len {
-            return Some(CutErrorKind::Outside { len: self.len });
+            return Some(CutError::Outside { len: self.len });
         }
         let page = self.can_split.then_some(self.smallest);
         let below = match page {
@@ -67,7 +67,7 @@ impl Law {
             Some(page) => offset.next_multiple_of(page).min(self.len),
             None => *self.edges.iter().filter(|edge| **edge >= offset).min().unwrap(),
         };
-        (below != above).then_some(CutErrorKind::InsideEntry { edges: Edges { below, above } })
+        (below != above).then_some(CutError::InsideEntry { edges: Edges { below, above } })
     }
 }
 
@@ -102,8 +102,8 @@ fn split_at_every_offset() {
             let stats = iommu.stats();
             match mapping.split_at(offset) {
                 Err(error) => {
-                    assert_eq!(Some(error.kind()), law.refuses(offset), "{sizes} {offset:#x}");
-                    let mapping = error.into_mapping();
+                    assert_eq!(Some(*error.error()), law.refuses(offset), "{sizes} {offset:#x}");
+                    let mapping = error.into_value();
                     assert_eq!((mapping.len(), umem.attachments()), (law.len, 1));
                     assert_eq!(iommu.stats(), stats);
                 }
@@ -155,20 +155,19 @@ fn unmap_every_range() {
                     |offset| offset == law.len || offset == 0 || law.refuses(offset).is_none();
                 let legal = start < end && fine(start) && fine(end);
                 match mapping.unmap_range(start..end) {
-                    Err(UnmapRangeError::Cut(error)) => {
+                    Err(error) => {
                         assert!(!legal, "{sizes} {start:#x}..{end:#x}");
                         // A range without bytes is none, whatever lies at its ends.
                         let first = [start, end].into_iter().find(|offset| !fine(*offset));
                         let first = first.filter(|_| start < end);
                         let why = first
-                            .map_or(Some(CutErrorKind::Outside { len: law.len }), |at| {
-                                law.refuses(at)
-                            });
-                        assert_eq!(Some(error.kind()), why);
+                            .map_or(Some(CutError::Outside { len: law.len }), |at| law.refuses(at));
+                        assert_eq!(Some(*error.error()), why);
+                        let remains = error.into_value();
+                        assert!(matches!(remains, Remains::Whole(_)));
                         assert_eq!(umem.attachments(), 1);
                         assert_mapped(&iommu, &umem, std::slice::from_ref(&(0..law.len)));
                     }
-                    Err(error) => panic!("{error:?}"),
                     Ok((head, tail)) => {
                         assert!(legal, "{sizes} {start:#x}..{end:#x}");
                         assert_mapped(&iommu, &umem, &[0..start, end..law.len]);

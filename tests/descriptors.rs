@@ -5,7 +5,8 @@
 mod rig;
 
 use pinned_sgl::granule::{SegmentError, SegmentLimits};
-use pinned_sgl::iommu::{HeapIoas, IoasAccessErrorKind, IoasError, Placement};
+use pinned_sgl::iommu::{HeapIoas, IoasError, Placement};
+use pinned_sgl::umem::AccessError;
 use pinned_sgl::{Heap, PageRun, PageSize, Pfn, Sgl, SglBuilder, Storage, Window};
 use pinned_sgl_mock::{Area, Fragmentation, Iommu};
 use rig::{bytes, iova, iovas, Pinned, Rig, P, RO, RW};
@@ -190,7 +191,7 @@ fn a_range_becomes_segments() {
     assert_eq!(lens, [0x4000, 0x1000]);
     // To write where it may only be read; to unmap what was not mapped so.
     let refused = space.write(iova(0x4ffe), b"four").unwrap_err();
-    assert_eq!((refused.iova, refused.kind), (iova(0x5000), IoasAccessErrorKind::NotPermitted));
+    assert_eq!(refused, AccessError::NotPermitted { at: iova(0x5000) });
     for (first, len) in [(0x1000, 0x3000), (0x2000, 0x3000), (0x1000, 0x5000), (0x6000, 0x2000)] {
         let refused = space.unmap(iovas(first, len)).unwrap_err();
         assert!(matches!(refused, IoasError::CutsMapping { .. }), "{refused}");

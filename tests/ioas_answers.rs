@@ -4,9 +4,7 @@
 
 mod rig;
 
-use pinned_sgl::iommu::{
-    HeapIoas, IoasError, IovaRange, MapErrorKind, Mapping, Placement, PoolIoas,
-};
+use pinned_sgl::iommu::{HeapIoas, IoasError, IovaRange, MapError, Mapping, Placement, PoolIoas};
 use pinned_sgl::store::SlabSlot;
 use pinned_sgl::PageSize;
 use pinned_sgl_mock::{Area, Fragmentation, Iommu, Lie, MapFault, Step};
@@ -36,7 +34,7 @@ fn space(rig: &Rig, domains: &[&str]) -> Space {
 }
 
 fn map(space: &mut Space, place: Placement<'_>, umem: &Arc<Pinned>) -> Result<IovaRange, Fault> {
-    space.map(place, umem.clone(), RW).map_err(|error| error.into_kind())
+    space.map(place, umem.clone(), RW).map_err(|error| error.into_error())
 }
 
 /// Every domain can map at a multiple of the largest of the smallest sizes, whether or not it has that
@@ -56,7 +54,7 @@ fn anywhere_in_domains_of_different_page_sizes() {
     let within = [iovas(0x11_1000, 0x2_f000)];
     let mut part = || {
         let place = Placement::Within(&within);
-        space.map_range(place, umem.clone(), 0..0x1_0000, RW).map_err(|error| error.into_kind())
+        space.map_range(place, umem.clone(), 0..0x1_0000, RW).map_err(|error| error.into_error())
     };
     assert_eq!(part(), Ok(iovas(0x12_0000, 0x1_0000)));
     assert_eq!(part(), Ok(iovas(0x13_0000, 0x1_0000)));
@@ -130,7 +128,8 @@ fn a_copy_that_cannot_be_undone_is_a_breach() {
     other.attach(iommu.clone()).unwrap();
     let mut copy = || other.copy_from(&source, iovas(AT, 2 * P), Placement::At(iova(AT)), RW);
     rig.plan.fail_step_at(Step::Map, 1, 0);
-    assert_eq!(copy(), Err(IoasError::Map(MapErrorKind::Domain(MapFault::Injected))));
+    let injected = MapError::Domain { error: MapFault::Injected, mapped: 0 };
+    assert_eq!(copy(), Err(IoasError::Map(injected)));
     assert_eq!(iommu.mapped_pages(), 0);
     rig.plan.fail_step_at(Step::Map, 1, 0);
     // SAFETY: the memory is that of the mock.
@@ -260,16 +259,16 @@ fn domains_that_are_of_no_use() {
                 aperture: iovas(1 << 32, 1 << 32),
                 others: iovas(0, 1 << 32),
             },
-            "it translates 0x100000000..=0x1ffffffff, and all others only 0x0..=0xffffffff",
+            "the domain translates 0x100000000..=0x1ffffffff, and all others only 0x0..=0xffffffff",
         ),
-        (rig.iommu("none"), IoasError::NoPageSizes, "it has no page sizes"),
-        (low, IoasError::Attached { id }, "it is attached already"),
+        (rig.iommu("none"), IoasError::NoPageSizes, "the domain has no page sizes"),
+        (low, IoasError::Attached { id }, "the domain is attached already"),
     ] {
         let calls = domain.stats();
         let error = space.attach(domain.clone()).unwrap_err();
-        assert_eq!((*error.kind(), error.at()), (kind, None));
-        assert_eq!(error.to_string(), format!("cannot attach the domain: {text}"));
-        assert!(Arc::ptr_eq(&error.into_domain(), &domain));
+        assert_eq!(*error.error(), kind);
+        assert_eq!(error.to_string(), text);
+        assert!(Arc::ptr_eq(&error.into_value(), &domain));
         assert_eq!((domain.stats(), space.domains().count(), umem.attachments()), (calls, 1, 1));
     }
     drop((space, umem));

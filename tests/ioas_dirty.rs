@@ -313,7 +313,7 @@ fn a_domain_that_comes_is_told() {
     let (range, other) = (iovas(AT, 2 * HUGE), rig.iommu("4K"));
     rig.plan.fail_step_at(Step::Dirty, 0, 0);
     let error = space.attach(other.clone()).unwrap_err();
-    assert_eq!(*error.kind(), IoasError::Domain(MapFault::Injected));
+    assert_eq!(*error.error(), IoasError::Domain(MapFault::Injected));
     assert_eq!(other.stats().map_calls, 0, "before anything is mapped");
     let id = space.attach(other.clone()).unwrap();
     rig.device(&other).write(iova(AT + 7 * P), b"x").unwrap();

@@ -12,10 +12,10 @@
 mod rig;
 
 use pinned_sgl::granule::TileError;
-use pinned_sgl::iommu::{
-    Cuts, HeapIoas, IoasAccessErrorKind, IoasError, IovaRange, MapErrorKind, Placement, Prot,
+use pinned_sgl::iommu::{Cuts, HeapIoas, IoasError, IovaRange, MapError, Placement, Prot};
+use pinned_sgl::umem::{
+    AccessError, AttachError, Attachment, PinErrorKind, PinFlags, PinRequest, Umem,
 };
-use pinned_sgl::umem::{AttachError, Attachment, PinErrorKind, PinFlags, PinRequest, Umem};
 use pinned_sgl::{Iova, UserAddr};
 use pinned_sgl_mock::{Area, Fragmentation, Iommu, MapFault, PinFault, Step};
 use rig::{bytes, iova, iovas, pattern, Pinned, Rig, BASE, HALF_AND_HUGE, P, RO, RW, WRITE_LONG};
@@ -38,7 +38,7 @@ fn setup(pages: u64) -> (Rig, Space, Arc<Iommu>, Arc<Pinned>) {
 
 fn map(space: &mut Space, umem: &Arc<Pinned>, at: u64, pages: u64) -> Result<IovaRange, Fault> {
     let placed = Placement::At(iova(at));
-    space.map_range(placed, umem.clone(), 0..pages * P, RW).map_err(|error| error.into_kind())
+    space.map_range(placed, umem.clone(), 0..pages * P, RW).map_err(|error| error.into_error())
 }
 
 #[track_caller]
@@ -143,7 +143,7 @@ fn scenario_3_automatic_addresses() {
             let place = match placed {
                 Ok(place) => place,
                 Err(error) => {
-                    assert_eq!((error.kind(), round), (&IoasError::NoRoom { len: pages * P }, 2));
+                    assert_eq!((error.error(), round), (&IoasError::NoRoom { len: pages * P }, 2));
                     continue;
                 }
             };
@@ -173,8 +173,8 @@ fn scenario_3_automatic_addresses() {
     space.unmap_all();
     let all = space.reserve(IovaRange::ALL).unwrap();
     let error = space.map(Placement::Anywhere, umem.clone(), RO).unwrap_err();
-    assert_eq!(*error.kind(), IoasError::NoRoom { len: 10 * P });
-    assert!(Arc::ptr_eq(&error.into_region(), &umem));
+    assert_eq!(*error.error(), IoasError::NoRoom { len: 10 * P });
+    assert!(Arc::ptr_eq(&error.into_value(), &umem));
     let taken = map(&mut space, &umem, AT, 1);
     assert!(matches!(taken, Err(IoasError::Reserved { range }) if range.contains(iova(AT))));
     assert!(space.unreserve(all).is_ok());
@@ -259,9 +259,9 @@ fn scenario_7_memory_that_is_not_there() {
         let error = Umem::pin(&*rig.process, &*rig.account, request).unwrap_err();
         let at = UserAddr::new(BASE + missing * P);
         assert!(
-            matches!(error.kind(), PinErrorKind::Pinner(PinFault::NotMapped(why)) if *why == at)
+            matches!(&error.error().kind, PinErrorKind::Pinner(PinFault::NotMapped(why)) if *why == at)
         );
-        assert_eq!(error.pinned(), (missing - first) * P);
+        assert_eq!(error.error().pinned, (missing - first) * P);
         rig.assert_idle();
     }
 }
@@ -290,9 +290,13 @@ fn scenario_8_attaching_to_mappings() {
         for after in [0, 1] {
             rig.plan.fail_step_at(Step::Map, n, after);
             let error = space.attach(other.clone()).unwrap_err();
-            let why = IoasError::Map(MapErrorKind::Domain(MapFault::Injected));
-            assert_eq!((error.kind(), other.mapped_pages()), (&why, 0));
-            assert!(error.at().is_some_and(|at| at.len() == Some(8 * P)));
+            let injected =
+                |error: &_| matches!(error, MapError::Domain { error: MapFault::Injected, .. });
+            assert!(matches!(
+                error.error(),
+                IoasError::Replay { range, error } if injected(error) && range.len() == Some(8 * P)
+            ));
+            assert_eq!(other.mapped_pages(), 0);
             assert_eq!((space.len(), space.domains().count()), (3, 1));
         }
     }
@@ -300,13 +304,18 @@ fn scenario_8_attaching_to_mappings() {
     // Pages too large for a mapping that begins inside one; an aperture that is too small.
     let place = space.map(Placement::At(iova(AT + 64 * P + P / 2)), half.clone(), RW).unwrap();
     let error = space.attach(rig.iommu("4K|2M")).unwrap_err();
-    assert_eq!(error.at(), Some(place));
-    assert!(matches!(error.kind(), IoasError::Map(MapErrorKind::Tiles(_))));
+    assert!(matches!(
+        error.error(),
+        IoasError::Replay { range, error: MapError::Tiles(_) } if *range == place
+    ));
     let aperture = iovas(AT, 36 * P);
     let narrow = Arc::new(rig.config("1K|4K").aperture(aperture).build());
     let error = space.attach(narrow.clone()).unwrap_err();
-    assert_eq!(error.at(), Some(iovas(AT + 32 * P, 8 * P)));
-    assert!(matches!(error.kind(), IoasError::Map(MapErrorKind::Aperture { .. })));
+    assert!(matches!(
+        error.error(),
+        IoasError::Replay { range, error: MapError::Aperture { .. } }
+            if *range == iovas(AT + 32 * P, 8 * P)
+    ));
     assert_eq!((narrow.mapped_pages(), space.domains().count()), (0, 1));
     // Attached to nothing, it decides where there is room.
     space.unmap_all();
@@ -476,7 +485,7 @@ fn the_ends_of_the_address_space() {
     assert_eq!(map(&mut space, &umem, top, 4), Ok(iovas(top, 4 * P)));
     let wraps = map(&mut space, &umem, u64::MAX - P + 1, 2).unwrap_err();
     let why = TileError::Wraps { iova: Iova::new(u64::MAX - P + 1), len: 2 * P };
-    assert_eq!(wraps, IoasError::Map(MapErrorKind::Tiles(why)));
+    assert_eq!(wraps, IoasError::Map(MapError::Tiles(why)));
     let device = rig.device(&iommu);
     device.write(iova(u64::MAX - 3), b"last").unwrap();
     assert!(device.reads_as(iova(4 * P - 4), b"last").unwrap());
@@ -506,8 +515,8 @@ fn by_the_cpu() {
     map(&mut space, &umem, AT, 4).unwrap();
     let tail = Placement::At(iova(AT + 4 * P));
     space.map_range(tail, umem.clone(), 4 * P..8 * P, RW).unwrap();
-    let refused = space.map(Placement::Anywhere, read_only.clone(), RW).unwrap_err().into_kind();
-    assert_eq!(refused, IoasError::Map(MapErrorKind::Attach(AttachError::ReadOnly)));
+    let refused = space.map(Placement::Anywhere, read_only.clone(), RW).unwrap_err().into_error();
+    assert_eq!(refused, IoasError::Map(MapError::Attach(AttachError::ReadOnly)));
     space.map(Placement::At(iova(AT + 8 * P)), read_only.clone(), RO).unwrap();
     let mut seen = vec![0; 11 * P as usize];
     space.read(iova(AT + 0x123), &mut seen).unwrap();
@@ -519,11 +528,11 @@ fn by_the_cpu() {
     assert!(rig.device(&iommu).reads_as(iova(AT), &all).unwrap());
     // A hole, and memory that may not be written: the first such address, and nothing was done.
     let error = space.read(iova(AT + P), &mut [7; 12 * P as usize]).unwrap_err();
-    assert_eq!((error.iova, error.kind), (iova(AT + 12 * P), IoasAccessErrorKind::NotMapped));
+    assert_eq!(error, AccessError::NotMapped { at: iova(AT + 12 * P) });
     let error = space.write(iova(AT + 7 * P), &[7; 2 * P as usize]).unwrap_err();
-    assert_eq!((error.iova, error.kind), (iova(AT + 8 * P), IoasAccessErrorKind::NotPermitted));
+    assert_eq!(error, AccessError::NotPermitted { at: iova(AT + 8 * P) });
     let error = space.write(iova(u64::MAX), &[7; 2]).unwrap_err();
-    assert_eq!(error.kind, IoasAccessErrorKind::NotMapped);
+    assert_eq!(error, AccessError::NotMapped { at: iova(u64::MAX) });
     assert_eq!(rig.read(bytes(0, 12 * P)), all);
     assert!(space.read(iova(0), &mut []).is_ok());
     assert_eq!(iommu.stats().reads, 0);
@@ -536,16 +545,16 @@ fn by_the_cpu() {
 fn refused_without_asking_a_domain() {
     let (rig, mut space, iommu, umem) = setup(4);
     let at = Placement::At(iova(AT));
-    let refused = space.map(at, umem.clone(), Prot::NOEXEC).unwrap_err().into_kind();
-    assert_eq!(refused, IoasError::Map(MapErrorKind::NoAccess));
+    let refused = space.map(at, umem.clone(), Prot::NOEXEC).unwrap_err().into_error();
+    assert_eq!(refused, IoasError::Map(MapError::NoAccess));
     for range in [0..0, 4 * P..5 * P, 0..4 * P + 1] {
-        let refused = space.map_range(at, umem.clone(), range, RW).unwrap_err().into_kind();
-        assert!(matches!(refused, IoasError::Map(MapErrorKind::Window(_))));
+        let refused = space.map_range(at, umem.clone(), range, RW).unwrap_err().into_error();
+        assert!(matches!(refused, IoasError::Map(MapError::Window(_))));
     }
     for (at, range) in [(AT + 1, 0..P), (AT, 1..P), (AT, 0..P + 1), (AT + 0x400, 0..P)] {
         let refused =
             space.map_range(Placement::At(iova(at)), umem.clone(), range, RW).unwrap_err();
-        assert!(matches!(refused.kind(), IoasError::Map(MapErrorKind::Tiles(_))));
+        assert!(matches!(refused.error(), IoasError::Map(MapError::Tiles(_))));
     }
     assert_eq!((iommu.stats().map_calls, space.len(), umem.attachments()), (0, 0, 0));
     assert_eq!(space.unmap(IovaRange::ALL), Err(IoasError::NotMapped { iova: iova(0) }));

@@ -9,7 +9,7 @@ use pinned_sgl::linux::{Buffer, BufferError, CopyError, FrameError, PageMap, Pag
 use pinned_sgl::umem::{
     PinError, PinErrorKind, PinFlags, PinRequest, Region, Umem, Unaccounted, UserRange,
 };
-use pinned_sgl::{Heap, MemoryKind, PageSize, PageSizes, Pfn, Sgl, SglBuilder, UserAddr};
+use pinned_sgl::{Failed, Heap, MemoryKind, PageSize, PageSizes, Pfn, Sgl, SglBuilder, UserAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fs, num::NonZeroUsize, ops::ControlFlow, os::unix::process::CommandExt, process};
@@ -23,7 +23,7 @@ fn request(buffer: &Buffer) -> PinRequest {
     PinRequest::new(buffer.user_range(), PinFlags::WRITE | PinFlags::LONGTERM)
 }
 
-fn pin(buffer: Buffer) -> Result<Pinned, PinError<Box<Buffer>>> {
+fn pin(buffer: Buffer) -> Result<Pinned, Failed<PinError<PinFault>, Box<Buffer>>> {
     let request = request(&buffer);
     Umem::pin(Box::new(buffer), &Unaccounted, request)
 }
@@ -33,7 +33,7 @@ fn pin_parallel(
     buffer: Buffer,
     count: usize,
     progress: impl Fn(u64) -> ControlFlow<()> + Sync,
-) -> Result<Pinned, PinError<Box<Buffer>>> {
+) -> Result<Pinned, Failed<PinError<PinFault>, Box<Buffer>>> {
     let request = request(&buffer).with_progress(progress);
     Umem::pin_parallel(Box::new(buffer), &Unaccounted, request, threads(count))
 }
@@ -202,11 +202,11 @@ fn cancelling_half_way_leaves_nothing_pinned() {
             }
         })
         .unwrap_err();
-        assert!(matches!(error.kind(), PinErrorKind::Cancelled), "{error}");
+        assert!(matches!(&error.error().kind, PinErrorKind::Cancelled), "{error}");
         assert!(seen.into_inner() >= 128 * MIB, "it was pinned");
-        assert!(error.pinned() >= 128 * MIB);
+        assert!(error.error().pinned >= 128 * MIB);
         assert_eq!(vm_pin(), before, "{count} threads");
-        buffer = *error.into_pinner();
+        buffer = *error.into_value();
     }
     drop(pin(buffer).unwrap());
     assert_eq!(vm_pin(), before);
@@ -492,8 +492,8 @@ fn without_io_uring() -> libc::c_int {
 }
 
 /// What the buffer said.
-fn fault_of(error: &PinError<Box<Buffer>>) -> &PinFault {
-    let PinErrorKind::Pinner(fault) = error.kind() else { panic!("{error}") };
+fn fault_of(error: &Failed<PinError<PinFault>, Box<Buffer>>) -> &PinFault {
+    let PinErrorKind::Pinner(fault) = &error.error().kind else { panic!("{error}") };
     fault
 }
 
@@ -509,9 +509,9 @@ fn children_that_were_refused() {
                 matches!(fault, PinFault::MemlockLimit { offset: 0, limit: MIB, .. }),
                 "{error}"
             );
-            assert_eq!((error.pinned(), vm_pin()), (0, before));
+            assert_eq!((error.error().pinned, vm_pin()), (0, before));
             // Less than the limit is fine, with the buffer of an error too.
-            let buffer = error.into_pinner();
+            let buffer = error.into_value();
             let part = UserRange::new(buffer.user_addr(), MIB / 2).unwrap();
             let flags = PinFlags::WRITE | PinFlags::LONGTERM;
             let pinned = Umem::pin(buffer, &Unaccounted, PinRequest::new(part, flags)).unwrap();
@@ -523,16 +523,17 @@ fn children_that_were_refused() {
             let error = pin(Buffer::new(MIB, Pages::Base).unwrap()).unwrap_err();
             let fault = fault_of(&error);
             assert!(matches!(fault, PinFault::Frames(FrameError::Hidden { .. })), "{error}");
-            assert!(error.to_string().contains("CAP_SYS_ADMIN"), "{error}");
-            assert_eq!((error.pinned(), vm_pin()), (0, 0));
+            assert!(fault.to_string().contains("CAP_SYS_ADMIN"), "{fault}");
+            assert_eq!((error.error().pinned, vm_pin()), (0, 0));
             assert!(matches!(PageMap::open(), Err(FrameError::Hidden { .. })));
             println!("refused: nobody");
         }
         Ok("no io_uring") => {
             let error = pin(Buffer::new(MIB, Pages::Base).unwrap()).unwrap_err();
-            let PinFault::NoIoUring { source } = fault_of(&error) else { panic!("{error}") };
+            let fault = fault_of(&error);
+            let PinFault::NoIoUring { source } = fault else { panic!("{error}") };
             assert_eq!(source.raw_os_error(), Some(libc::EPERM));
-            assert!(error.to_string().contains("kernel.io_uring_disabled"), "{error}");
+            assert!(fault.to_string().contains("kernel.io_uring_disabled"), "{fault}");
             println!("refused: no io_uring");
         }
         Ok(other) => panic!("no such role: {other}"),

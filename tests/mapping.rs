@@ -5,7 +5,7 @@
 mod rig;
 
 use pinned_sgl::granule::TileError;
-use pinned_sgl::iommu::{IovaRange, MapErrorKind, Mapping, Prot};
+use pinned_sgl::iommu::{IovaRange, MapError, Mapping, Prot};
 use pinned_sgl::umem::{AttachError, Holder, PinFlags};
 use pinned_sgl::{Iova, PageSize, UserAddr};
 use pinned_sgl_mock::{Area, DmaFault, Fragmentation, Iommu, MapFault, Plan, Step};
@@ -118,9 +118,9 @@ fn failure_at_every_tile() {
                 let start = iommu.stats();
                 let error = Mapping::map(umem.clone(), iommu.clone(), iova(AT), RW).unwrap_err();
                 let part = after.min(tile.count - 1) * tile.page_size.bytes();
-                assert!(matches!(error.kind(), MapErrorKind::Domain(MapFault::Injected)));
-                assert_eq!(error.mapped(), done + part, "tile {n}, after {after} pages");
-                let (region, domain) = error.into_parts();
+                let expected = MapError::Domain { error: MapFault::Injected, mapped: done + part };
+                assert_eq!(*error.error(), expected, "tile {n}, after {after} pages");
+                let (region, domain) = error.into_value();
                 assert!(Arc::ptr_eq(&region, &umem) && Arc::ptr_eq(&domain, &iommu));
                 assert_eq!((region.attachments(), iommu.mapped_bytes()), (0, 0));
                 let flushes = iommu.stats().flushes - start.flushes;
@@ -131,7 +131,8 @@ fn failure_at_every_tile() {
         assert_eq!(done, 320 * P);
         rig.plan.fail_step_at(Step::SyncMap, 0, 0);
         let error = Mapping::map(&*umem, &*iommu, iova(AT), RW).unwrap_err();
-        assert_eq!((error.mapped(), iommu.mapped_bytes()), (done, 0));
+        let expected = MapError::Domain { error: MapFault::Injected, mapped: done };
+        assert_eq!((*error.error(), iommu.mapped_bytes()), (expected, 0));
         rig.plan.succeed();
         let mapping = Mapping::map(&*umem, &*iommu, iova(AT), RW).unwrap();
         assert_eq!(iommu.mapped_bytes(), u128::from(done));
@@ -157,7 +158,10 @@ fn failure_under_a_busy_device() {
         let done = mapping.is_ok();
         match mapping {
             Ok(mapping) => drop(mapping),
-            Err(error) => assert_eq!(umem.is_dirty(), error.mapped() > 0),
+            Err(error) => {
+                let MapError::Domain { mapped, .. } = error.error() else { panic!("{error}") };
+                assert_eq!(umem.is_dirty(), *mapped > 0);
+            }
         }
         drop(umem);
         let device = rig.device(&domain.iommu);
@@ -182,33 +186,33 @@ fn refused_without_asking_the_domain() {
     let iommu = rig.config("4K|2M").aperture(aperture).build();
     let refused = |umem: &Pinned, range: std::ops::Range<u64>, at: u64, prot: Prot| {
         let error = Mapping::map_range(umem, range, &iommu, iova(at), prot).unwrap_err();
-        assert_eq!((error.mapped(), umem.attachments(), umem.is_dirty()), (0, 0, false));
-        error.into_kind()
+        assert_eq!((umem.attachments(), umem.is_dirty()), (0, false));
+        error.into_error()
     };
     let fine = 0x1000_0000;
     for prot in [Prot::empty(), Prot::NOEXEC | Prot::CACHE] {
-        assert_eq!(refused(&umem, 0..P, fine, prot), MapErrorKind::NoAccess);
+        assert_eq!(refused(&umem, 0..P, fine, prot), MapError::NoAccess);
     }
     for prot in [Prot::WRITE, RW] {
-        let why = MapErrorKind::Attach(AttachError::ReadOnly);
+        let why = MapError::Attach(AttachError::ReadOnly);
         assert_eq!(refused(&read_only, 0..P, fine, prot), why);
     }
     for at in [0, fine - P, fine + 0x0fff_f000, u64::MAX - 2 * P + 1] {
         let range = iovas(at, 2 * P);
-        assert_eq!(refused(&umem, 0..2 * P, at, RW), MapErrorKind::Aperture { range, aperture });
+        assert_eq!(refused(&umem, 0..2 * P, at, RW), MapError::Aperture { range, aperture });
     }
     let wraps = u64::MAX - P + 1;
-    let why = MapErrorKind::Tiles(TileError::Wraps { iova: Iova::new(wraps), len: 2 * P });
+    let why = MapError::Tiles(TileError::Wraps { iova: Iova::new(wraps), len: 2 * P });
     assert_eq!(refused(&umem, 0..2 * P, wraps, RW), why);
     // Misaligned: the address, the offset, the length; by a byte or by half a page.
     for by in [1, P / 2] {
         for (range, at) in [(0..P, fine + by), (by..P + by, fine), (0..P + by, fine)] {
-            assert!(matches!(refused(&umem, range, at, RW), MapErrorKind::Tiles(_)));
+            assert!(matches!(refused(&umem, range, at, RW), MapError::Tiles(_)));
         }
     }
     #[expect(clippy::reversed_empty_ranges, reason = "that is what is to be refused")]
     for range in [0..0, P..P, 8 * P..9 * P, 0..8 * P + 1, 4 * P..2 * P, u64::MAX..u64::MAX] {
-        assert!(matches!(refused(&umem, range, fine, RW), MapErrorKind::Window(_)));
+        assert!(matches!(refused(&umem, range, fine, RW), MapError::Window(_)));
     }
     assert_eq!(iommu.stats().map_calls, 0);
     // The very last page of the address space is fine.
@@ -232,8 +236,9 @@ fn addresses_in_use() {
         let range = 0..pages * P;
         let error = Mapping::map_range(&*umem, range, &*iommu, iova(AT + at * P), RW).unwrap_err();
         let taken = iova(AT + at.max(4) * P);
-        assert_eq!(*error.kind(), MapErrorKind::Domain(MapFault::Exists { iova: taken }));
-        assert_eq!((error.mapped(), iommu.mapped_pages()), (mapped * P, 4));
+        let error_there = MapFault::Exists { iova: taken };
+        let expected = MapError::Domain { error: error_there, mapped: mapped * P };
+        assert_eq!((*error.error(), iommu.mapped_pages()), (expected, 4));
     }
     assert_eq!(umem.attachments(), 1);
     drop(there);

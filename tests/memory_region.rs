@@ -3,7 +3,7 @@
 
 use pinned_sgl::granule::TileError;
 use pinned_sgl::iommu::{IovaRange, Mapping, Prot};
-use pinned_sgl::rdma::{Access, BlockLayout, BlockTable, MemoryRegion, RegisterErrorKind};
+use pinned_sgl::rdma::{Access, BlockLayout, BlockTable, MemoryRegion, RegisterError};
 use pinned_sgl::umem::{
     Account, AttachError, PinFlags, PinRequest, Region, Umem, Unaccounted, UserRange,
 };
@@ -236,9 +236,9 @@ fn a_card_is_told_what_linux_would_tell_it() {
                 assert!(card.told.lock().unwrap().is_none());
             }
             None => {
-                let kind = done.unwrap_err().into_kind();
+                let kind = done.unwrap_err().into_error();
                 let page_sizes = sizes(text);
-                assert_eq!(kind, RegisterErrorKind::NoPageSize { iova, page_sizes });
+                assert_eq!(kind, RegisterError::NoPageSize { iova, page_sizes });
             }
         }
         assert_eq!(frames.attached.load(Ordering::Relaxed), 0);
@@ -249,7 +249,7 @@ fn a_card_is_told_what_linux_would_tell_it() {
     let iova = Iova::new(u64::MAX - 0x100);
     let error = MemoryRegion::register(&frames, &card, iova, Access::empty()).unwrap_err();
     let wraps = TileError::Wraps { iova, len: 0x400 };
-    assert_eq!(error.into_kind(), RegisterErrorKind::Blocks(wraps));
+    assert_eq!(error.into_error(), RegisterError::Blocks(wraps));
     // It has the last one there is.
     let iova = Iova::new(u64::MAX - 0x3ff);
     let small = Notebook { sizes: sizes("1K"), told: Default::default() };
@@ -258,7 +258,7 @@ fn a_card_is_told_what_linux_would_tell_it() {
     // And a card without sizes takes nothing.
     let none = Notebook { sizes: PageSizes::empty(), told: Default::default() };
     let error = MemoryRegion::register(&frames, &none, iova, Access::empty()).unwrap_err();
-    assert_eq!(*error.kind(), RegisterErrorKind::Blocks(TileError::NoPageSizes));
+    assert_eq!(*error.error(), RegisterError::Blocks(TileError::NoPageSizes));
 }
 
 /// One region, at a card and in an IOMMU at once, is pinned once and goes when both have let go.
@@ -337,7 +337,7 @@ fn writers_are_refused_read_only_memory() {
     let nic = memory.nic();
     for access in [Access::LOCAL_WRITE, Access::REMOTE_WRITE, Access::REMOTE_ATOMIC] {
         let error = MemoryRegion::register(umem.clone(), &nic, Iova::new(0), access).unwrap_err();
-        assert_eq!(*error.kind(), RegisterErrorKind::Attach(AttachError::ReadOnly));
+        assert_eq!(*error.error(), RegisterError::Attach(AttachError::ReadOnly));
         assert_eq!(error.to_string(), "cannot register: the memory was pinned for reading only");
     }
     let region = MemoryRegion::register(&*umem, &nic, Iova::new(0), Access::REMOTE_READ).unwrap();
@@ -348,7 +348,7 @@ fn writers_are_refused_read_only_memory() {
     for range in [0..0x3001, 0x3000..0x3001, 1..1] {
         let (iova, access) = (Iova::new(0), Access::REMOTE_READ);
         let error = MemoryRegion::register_range(&*umem, range, &nic, iova, access).unwrap_err();
-        assert!(matches!(error.kind(), RegisterErrorKind::Window(_)), "{error}");
+        assert!(matches!(error.error(), RegisterError::Window(_)), "{error}");
     }
     assert_eq!((umem.attachments(), nic.regions()), (0, 0));
 }
@@ -383,10 +383,10 @@ fn every_failure_gives_everything_back() {
                 Ok(part) => drop(part),
                 Err(error) => {
                     assert_eq!(
-                        *error.kind(),
-                        RegisterErrorKind::Nic(NicFault::Register(NicError::Injected))
+                        *error.error(),
+                        RegisterError::Nic(NicFault::Register(NicError::Injected))
                     );
-                    let (umem_back, nic_back) = error.into_parts();
+                    let (umem_back, nic_back) = error.into_value();
                     assert!(std::ptr::eq(umem_back, &umem) && std::ptr::eq(nic_back, &nic));
                     assert_eq!((umem.attachments(), nic.regions()), (1, 1));
                     return Err("the second one".into());

@@ -4,7 +4,7 @@
 //! These tests need root: frame numbers are hidden from everybody else.
 #![cfg(target_os = "linux")]
 
-use pinned_sgl::iommu::{HeapIoas, IovaRange, Mapping, Placement, Prot, Stream, StreamErrorKind};
+use pinned_sgl::iommu::{HeapIoas, IovaRange, Mapping, Placement, Prot, Stream, StreamError};
 use pinned_sgl::linux::{Buffer, PageMap, Pages, PinFault};
 use pinned_sgl::umem::{
     Account, Accountant, Attachment, Holder, PinErrorKind, PinFlags, PinRequest, PinnedBatch,
@@ -124,7 +124,7 @@ fn one_buffer_does_not_pin_for_another() {
         }
         drop(batch);
         let error = Umem::pin(&*a, &Unaccounted, PinRequest::new(b.user_range(), FLAGS)).err();
-        let kind = error.unwrap().into_kind();
+        let kind = error.unwrap().into_error().kind;
         assert!(matches!(kind, PinErrorKind::Pinner(PinFault::NotInBuffer { .. })));
         // The last page, and what is not there behind it.
         let beyond = UserRange::new(a.user_addr().checked_add(MIB - P).unwrap(), 2 * P).unwrap();
@@ -143,18 +143,18 @@ fn calls_that_fail_pin_nothing() {
     for bit in 5..32 {
         let flags = PinFlags::from_bits_retain(FLAGS.bits() | 1 << bit);
         let umem = Umem::pin(&buffer, &Unaccounted, PinRequest::new(all.range(), flags));
-        let kind = umem.err().unwrap().into_kind();
+        let kind = umem.err().unwrap().into_error().kind;
         assert!(matches!(kind, PinErrorKind::UnknownFlags { bits } if bits == flags.bits()));
     }
     for stop in [1, 64 * MIB, 65 * MIB, 150 * MIB, 200 * MIB] {
         let at =
             |pinned| if pinned < stop { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
         let umem = Umem::pin(&buffer, &Unaccounted, all.with_progress(at));
-        assert!(matches!(umem.err().unwrap().into_kind(), PinErrorKind::Cancelled));
+        assert!(matches!(&umem.err().unwrap().error().kind, PinErrorKind::Cancelled));
         assert_eq!(vm_pin(), before);
         let two = NonZeroUsize::new(2).unwrap();
         let umem = Umem::pin_parallel(&buffer, &Unaccounted, all.with_shared_progress(at), two);
-        assert!(matches!(umem.err().unwrap().into_kind(), PinErrorKind::Cancelled));
+        assert!(matches!(&umem.err().unwrap().error().kind, PinErrorKind::Cancelled));
         assert_eq!(vm_pin(), before);
         let panics =
             |pinned| if pinned < stop { ControlFlow::Continue(()) } else { panic!("safe") };
@@ -166,7 +166,7 @@ fn calls_that_fail_pin_nothing() {
     let mut memory = [[0; 512]; 1];
     let pool = Pool::new(&mut memory);
     let umem = Umem::pin_in(&buffer, &Unaccounted, pool, &mut [None; 128], all);
-    let kind = umem.err().unwrap().into_kind();
+    let kind = umem.err().unwrap().into_error().kind;
     assert!(matches!(
         kind,
         PinErrorKind::List(BuildError::OutOfMemory { .. }) | PinErrorKind::OutOfMemory
@@ -175,7 +175,7 @@ fn calls_that_fail_pin_nothing() {
     assert!(Umem::pin(&buffer, &Account::new(9), all).is_err());
     let iommu = Iommu::new(PageSizes::SIZE_4K);
     let stream = Stream::map(&buffer, &Unaccounted, &iommu, [], all, Iova::new(0), RW);
-    assert!(matches!(stream.err().unwrap().kind(), StreamErrorKind::Pin(_)));
+    assert!(matches!(stream.err().unwrap().error(), StreamError::Pin(_)));
     assert_eq!((vm_pin(), iommu.mapped_pages()), (before, 0));
 }
 
@@ -216,7 +216,7 @@ fn values_of_two_buffers_in_any_order() {
                     let cut = rng.u64(..=mapping.len() / P) * P;
                     match mapping.split_at(cut) {
                         Ok((head, tail)) => mappings.extend([tail, head]),
-                        Err(error) => mappings.push(error.into_mapping()),
+                        Err(error) => mappings.push(error.into_value()),
                     }
                 }
                 5 if !mappings.is_empty() => {

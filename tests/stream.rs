@@ -4,15 +4,14 @@
 
 mod rig;
 
-use pinned_sgl::iommu::{
-    IovaRange, MapErrorKind, Mapping, Prot, Readback, Stream, StreamError, StreamErrorKind,
-};
+use pinned_sgl::iommu::{IovaRange, MapError, Mapping, Prot, Readback, Stream, StreamError};
 use pinned_sgl::umem::{
-    Account, AttachError, PinBatch, PinErrorKind, PinFlags, PinRequest, Pinner, RunSlot,
+    Account, AttachError, PinBatch, PinError, PinErrorKind, PinFlags, PinRequest, Pinner, RunSlot,
 };
-use pinned_sgl::{MemoryKind, PageRun, PageSize, Pfn, ProviderId, UserAddr};
+use pinned_sgl::{Failed, MemoryKind, PageRun, PageSize, Pfn, ProviderId, UserAddr};
 use pinned_sgl_mock::{
-    Area, Fragmentation, Iommu, Lie, Mapped, Memory, PinFault, Process, Step, ViolationKind, Zone,
+    Area, Fragmentation, Iommu, Lie, MapFault, Mapped, Memory, PinFault, Process, Step,
+    ViolationKind, Zone,
 };
 use rig::{bytes, iova, iovas, Eager, Rig, Watched, BASE, P, RO, RW, WRITE_LONG};
 use std::ops::ControlFlow;
@@ -28,7 +27,7 @@ fn stream<'a>(
     slots: usize,
     (offset, len): (u64, u64),
     prot: Prot,
-) -> Result<Streamed<'a>, StreamError<&'a Process, &'a Iommu>> {
+) -> Result<Streamed<'a>, Failed<StreamError<PinFault, MapFault>, (&'a Process, &'a Iommu)>> {
     let request = PinRequest::new(bytes(offset, len), WRITE_LONG);
     let slots = vec![None; slots];
     Stream::map(&*rig.process, &*rig.account, iommu, slots, request, iova(AT + offset % P), prot)
@@ -112,10 +111,7 @@ fn pages_larger_than_those_of_the_machine() {
                     drop(streamed);
                 }
                 Err(error) => {
-                    assert!(
-                        !fits
-                            && matches!(error.kind(), StreamErrorKind::Map(MapErrorKind::Tiles(_)))
-                    );
+                    assert!(!fits && matches!(error.error(), StreamError::Map(MapError::Tiles(_))));
                 }
             }
             rig.assert_idle();
@@ -151,15 +147,22 @@ fn failure_at_every_call() {
                     let (done, mapped) = match streamed {
                         Ok(streamed) => (streamed.unmap().is_ok(), 80 * P),
                         Err(error) => {
-                            let injected = match error.kind() {
-                                StreamErrorKind::Pin(PinErrorKind::Pinner(PinFault::Injected(
-                                    _,
-                                ))) => step == Step::Pin,
-                                StreamErrorKind::Map(MapErrorKind::Domain(_)) => step != Step::Pin,
+                            let injected = match error.error() {
+                                StreamError::Pin(PinError {
+                                    kind: PinErrorKind::Pinner(PinFault::Injected(_)),
+                                    ..
+                                }) => step == Step::Pin,
+                                StreamError::Map(MapError::Domain { error: _, .. }) => {
+                                    step != Step::Pin
+                                }
                                 _ => false,
                             };
                             assert!(injected, "{error:?}");
-                            (false, error.mapped())
+                            let mapped = match error.error() {
+                                StreamError::Map(MapError::Domain { mapped, .. }) => *mapped,
+                                _ => 0,
+                            };
+                            (false, mapped)
                         }
                     };
                     let stats = domain.iommu.stats();
@@ -189,24 +192,27 @@ fn refused_and_cancelled() {
         let request = PinRequest::new(bytes(0, 8 * P), flags);
         let streamed =
             Stream::map(process, account, &*iommu, vec![None; 2], request, iova(at), prot);
-        streamed.unwrap_err().into_kind()
+        streamed.unwrap_err().into_error()
     };
     let map_kind = |kind| match kind {
-        StreamErrorKind::Map(kind) => kind,
+        StreamError::Map(kind) => kind,
         other => panic!("{other:?}"),
     };
-    let read_only = MapErrorKind::Attach(AttachError::ReadOnly);
+    let read_only = MapError::Attach(AttachError::ReadOnly);
     assert_eq!(map_kind(map(PinFlags::LONGTERM, AT, RW)), read_only);
-    assert_eq!(map_kind(map(WRITE_LONG, AT, Prot::empty())), MapErrorKind::NoAccess);
+    assert_eq!(map_kind(map(WRITE_LONG, AT, Prot::empty())), MapError::NoAccess);
     let wraps = map_kind(map(WRITE_LONG, u64::MAX - P + 1, RW));
-    assert!(matches!(wraps, MapErrorKind::Tiles(_)));
+    assert!(matches!(wraps, MapError::Tiles(_)));
     account.set_limit(7);
     let full = map(WRITE_LONG, AT, RW);
-    assert!(matches!(full, StreamErrorKind::Pin(PinErrorKind::Charge(_))));
+    assert!(matches!(full, StreamError::Pin(PinError { kind: PinErrorKind::Charge(_), .. })));
     account.set_limit(u64::MAX);
     assert_eq!((rig.plan.calls(), iommu.stats().map_calls), (calls, 0));
     let none = stream(&rig, &iommu, 0, (0, 8 * P), RW).unwrap_err();
-    assert!(matches!(none.kind(), StreamErrorKind::Pin(PinErrorKind::NoProgress)));
+    assert!(matches!(
+        none.error(),
+        StreamError::Pin(PinError { kind: PinErrorKind::NoProgress, .. })
+    ));
     for stop_at in [1, 3, 5, 7] {
         let request = PinRequest::new(bytes(0, 8 * P), WRITE_LONG).with_progress(|pinned| {
             if pinned >= stop_at * P {
@@ -217,9 +223,11 @@ fn refused_and_cancelled() {
         });
         let error = Stream::map(process, account, &*iommu, vec![None; 1], request, iova(AT), RW);
         let error = error.unwrap_err();
-        assert!(matches!(error.kind(), StreamErrorKind::Pin(PinErrorKind::Cancelled)));
-        // The last run was still growing.
-        assert_eq!(error.mapped(), (stop_at - 1) * P);
+        assert!(matches!(
+            error.error(),
+            StreamError::Pin(PinError { kind: PinErrorKind::Cancelled, at, pinned, .. })
+                if *pinned == stop_at * P && *at == UserAddr::new(BASE + stop_at * P)
+        ));
         rig.assert_idle();
     }
     // A hole: the error of the pinner, and nothing is left.
@@ -227,8 +235,8 @@ fn refused_and_cancelled() {
     let error = stream(&rig, &iommu, 2, (0, 8 * P), RW).unwrap_err();
     let hole = UserAddr::new(BASE + 5 * P);
     assert!(matches!(
-        error.kind(),
-        StreamErrorKind::Pin(PinErrorKind::Pinner(PinFault::NotMapped(at))) if *at == hole
+        error.error(),
+        StreamError::Pin(PinError { kind: PinErrorKind::Pinner(PinFault::NotMapped(at)), .. }) if *at == hole
     ));
     rig.assert_idle();
 }
@@ -298,7 +306,7 @@ fn breaches_leak() {
                 drop(streamed);
             } else {
                 let error = streamed.unmap().unwrap_err();
-                assert_eq!(error.breach().range.first(), iova(AT), "{what:?}");
+                assert_eq!(error.error().range.first(), iova(AT), "{what:?}");
             }
             assert_eq!((rig.pins(8), rig.account.charged()), (vec![1; 8], 8), "{what:?}");
             assert_eq!(rig.memory.leaked_pages(), 8, "{what:?}");
@@ -320,7 +328,7 @@ fn breaches_leak() {
         // SAFETY: as above.
         unsafe { iommu.lie(what) };
         let error = stream(&rig, &iommu, 2, (0, 8 * P), RW).unwrap_err();
-        assert!(matches!(error.kind(), StreamErrorKind::Map(MapErrorKind::Breach(_))), "{what:?}");
+        assert!(matches!(error.error(), StreamError::Map(MapError::Breach(_))), "{what:?}");
         // The page that the lie was about; those of the batch that no device was told of are free.
         assert_eq!(rig.pins(8), [1, 0, 0, 0, 0, 0, 0, 0], "{what:?}");
         assert_eq!((rig.account.charged(), rig.memory.leaked_pages()), (8, 1));
@@ -341,8 +349,7 @@ fn breaches_while_undoing() {
         unsafe { iommu.lie(what) };
         rig.plan.fail_step_at(Step::Map, 5, 0);
         let error = stream(&rig, &iommu, 2, (0, 8 * P), RW).unwrap_err();
-        assert!(matches!(error.kind(), StreamErrorKind::Map(MapErrorKind::Breach(_))), "{what:?}");
-        assert_eq!(error.mapped(), 5 * P);
+        assert!(matches!(error.error(), StreamError::Map(MapError::Breach(_))), "{what:?}");
         assert_eq!(rig.pins(8), [1, 1, 1, 1, 1, 0, 0, 0], "{what:?}");
         assert_eq!((rig.account.charged(), rig.memory.leaked_pages()), (8, 5));
         rig.witness.assert_clean();
@@ -414,9 +421,14 @@ fn only_ram_is_streamed() {
     let (process, account) = (&*rig.process, &*rig.account);
     let error = Stream::map(process, account, &*iommu, vec![None; 4], request, iova(AT), RW);
     let device = MemoryKind::Device(ProviderId(3));
-    assert!(matches!(error.unwrap_err().kind(), StreamErrorKind::Kind(kind) if *kind == device));
+    assert!(
+        matches!(error.unwrap_err().error(), StreamError::NotRam { kind, .. } if *kind == device)
+    );
     let error = Stream::map(&Registers, account, &*iommu, vec![None; 4], request, iova(AT), RW);
-    assert!(matches!(error.unwrap_err().kind(), StreamErrorKind::Kind(MemoryKind::Mmio)));
+    assert!(matches!(
+        error.unwrap_err().error(),
+        StreamError::NotRam { kind: MemoryKind::Mmio, .. }
+    ));
     rig.assert_idle();
     // A list takes both.
     let umem = rig.pin_as(bytes(0, 4 * P), PinFlags::WRITE | PinFlags::PCI_P2PDMA);

@@ -5,7 +5,7 @@
 
 mod rig;
 
-use pinned_sgl::iommu::{MapErrorKind, Mapping};
+use pinned_sgl::iommu::{MapError, Mapping};
 use pinned_sgl::rdma::{Access, MemoryRegion};
 use pinned_sgl::umem::{PinErrorKind, PinRequest, Umem};
 use pinned_sgl::{Iova, PageSize};
@@ -53,14 +53,14 @@ fn pins_that_fail_beside_one_that_does_not() {
         scope.spawn(|| {
             rounds(&|| match pin(0, 8, |_| Continue(())) {
                 Ok(umem) => assert_eq!(umem.charge().pages(), 8),
-                Err(error) => assert!(refused(error.kind()), "{error:?}"),
+                Err(error) => assert!(refused(&error.error().kind), "{error:?}"),
             });
         });
         scope.spawn(|| {
             rounds(&|| {
                 let error = pin(4, 8, |_| Continue(())).unwrap_err();
                 let hole = bytes(9 * page, 1).start();
-                match error.kind() {
+                match &error.error().kind {
                     PinErrorKind::Pinner(PinFault::NotMapped(at)) => assert_eq!(*at, hole),
                     kind => assert!(refused(kind), "{error:?}"),
                 }
@@ -70,7 +70,7 @@ fn pins_that_fail_beside_one_that_does_not() {
             rounds(&|| {
                 let stop = |pinned| if pinned < 3 << 21 { Continue(()) } else { Break(()) };
                 let error = pin(1, 8, stop).unwrap_err();
-                let kind = error.kind();
+                let kind = &error.error().kind;
                 assert!(matches!(kind, PinErrorKind::Cancelled) || refused(kind), "{error:?}");
             });
         });
@@ -105,8 +105,8 @@ fn map_beside_each_other(place: fn(usize) -> Iova) {
                         }
                         Err(error) => {
                             let taken = MapFault::Exists { iova: place(mapper) };
-                            assert_eq!(*error.kind(), MapErrorKind::Domain(taken));
-                            assert_eq!(error.mapped(), 0);
+                            let expected = MapError::Domain { error: taken, mapped: 0 };
+                            assert_eq!(*error.error(), expected);
                         }
                     }
                     assert_eq!(region.attachments(), 0);

@@ -8,7 +8,7 @@ use pinned_sgl::umem::{
     Account, Accountant, AccountingMode, Accounts, AttachError, Attachment, ChargeError, PinError,
     PinErrorKind, PinFlags, PinRequest, Region, RunSlot, Umem, Unaccounted,
 };
-use pinned_sgl::{Heap, PageRun, PageSize, UserAddr};
+use pinned_sgl::{Failed, Heap, PageRun, PageSize, UserAddr};
 use pinned_sgl_mock::{
     Area, Bus, FailingAccountant, Fragmentation, Memory, PinFault, Process, Zone,
 };
@@ -26,8 +26,8 @@ fn pin_with<'a>(
     let request = PinRequest::new(bytes(0, pages * P), WRITE_LONG);
     let pinned = Umem::pin_in(&*rig.process, &*rig.account, Heap::new(), slots, request);
     pinned.map_err(|error| {
-        let (at, pinned) = (error.at(), error.pinned());
-        (error.into_kind(), at, pinned)
+        let PinError { kind, at, pinned, .. } = error.into_error();
+        (kind, at, pinned)
     })
 }
 
@@ -103,8 +103,8 @@ fn charged_before_pinned_and_until_unpinned() {
     rig.account.set_limit(8);
     let error = Umem::pin(&watched, &*rig.account, request).unwrap_err();
     let limit = ChargeError::new(9, 0, 8);
-    assert!(matches!(error.kind(), PinErrorKind::Charge(why) if *why == limit));
-    assert_eq!((error.at(), error.pinned()), (UserAddr::new(BASE), 0));
+    assert!(matches!(&error.error().kind, PinErrorKind::Charge(why) if *why == limit));
+    assert_eq!((error.error().at, error.error().pinned), (UserAddr::new(BASE), 0));
     assert_eq!(watched.calls(), []);
     // What fails half way was charged all the time, and is not any more.
     rig.account.set_limit(9);
@@ -157,7 +157,7 @@ fn a_charge_is_given_back_once() {
     rig.plan.fail_at(0);
     let accountant = FailingAccountant::new(Account::new(0), rig.plan.clone());
     let error = Umem::pin(&*rig.process, &accountant, request).unwrap_err();
-    assert!(matches!(error.kind(), PinErrorKind::Charge(_)));
+    assert!(matches!(&error.error().kind, PinErrorKind::Charge(_)));
     assert_eq!(accountant.inner().charged(), 0);
     rig.assert_idle();
 }
@@ -234,9 +234,9 @@ fn progress_and_cancel() {
     for stop_at in told {
         let mut told = vec![];
         let error = pin(stop_at, &mut told).unwrap_err();
-        assert!(matches!(error.kind(), PinErrorKind::Cancelled));
-        assert_eq!((error.pinned(), told.last()), (stop_at, Some(&stop_at)));
-        assert_eq!(error.at(), UserAddr::new(BASE + stop_at));
+        assert!(matches!(&error.error().kind, PinErrorKind::Cancelled));
+        assert_eq!((error.error().pinned, told.last()), (stop_at, Some(&stop_at)));
+        assert_eq!(error.error().at, UserAddr::new(BASE + stop_at));
         rig.assert_idle();
     }
     // A signal, after any number of pages.
@@ -246,9 +246,9 @@ fn progress_and_cancel() {
         let pages = pages.min(3) * P;
         let at = UserAddr::new(BASE + pages);
         assert!(
-            matches!(error.kind(), PinErrorKind::Pinner(PinFault::Interrupted(why)) if *why == at)
+            matches!(&error.error().kind, PinErrorKind::Pinner(PinFault::Interrupted(why)) if *why == at)
         );
-        assert_eq!((error.at(), error.pinned()), (at, pages));
+        assert_eq!((error.error().at, error.error().pinned), (at, pages));
         rig.assert_idle();
     }
 }
@@ -271,7 +271,7 @@ fn unpin_waits_for_attachments() {
     let umem = Umem::pin(&*rig.process, &*rig.account, PinRequest::new(range, PinFlags::LONGTERM));
     let umem = Arc::new(umem.unwrap());
     let refused = Attachment::new(umem.clone(), true);
-    assert!(matches!(refused, Err((AttachError::ReadOnly, _))));
+    assert!(matches!(refused, Err(ref refused) if *refused.error() == AttachError::ReadOnly));
     let attachment = Attachment::new(umem.clone(), false).unwrap();
     assert!(!umem.is_dirty());
     drop(refused);
@@ -307,7 +307,10 @@ fn a_leaked_attachment_leaks_pins_and_charge() {
 
 type Borrowed<'a> = Umem<&'a Process, &'a Account, Heap>;
 
-fn pin_by_four<F>(rig: &Rig, request: PinRequest<F>) -> Result<Borrowed<'_>, PinError<&Process>>
+fn pin_by_four<F>(
+    rig: &Rig,
+    request: PinRequest<F>,
+) -> Result<Borrowed<'_>, Failed<PinError<PinFault>, &Process>>
 where
     F: Fn(u64) -> ControlFlow<()> + Sync,
 {
@@ -367,15 +370,15 @@ fn parallel_is_all_or_nothing() {
     for n in 0..16 {
         rig.plan.fail_at(n);
         let error = pin_by_four(&rig, request.with_shared_progress(go_on)).unwrap_err();
-        assert!(matches!(error.kind(), PinErrorKind::Pinner(PinFault::Injected(_))));
-        assert!(error.pinned() < pages * P);
+        assert!(matches!(&error.error().kind, PinErrorKind::Pinner(PinFault::Injected(_))));
+        assert!(error.error().pinned < pages * P);
         rig.assert_idle();
     }
     rig.plan.succeed();
     rig.account.set_limit(pages - 1);
     let error =
         pin_by_four(&rig, request.with_shared_progress(|_| panic!("nothing is to be pinned")));
-    assert!(matches!(error.unwrap_err().kind(), PinErrorKind::Charge(_)));
+    assert!(matches!(&error.unwrap_err().error().kind, PinErrorKind::Charge(_)));
     rig.account.set_limit(u64::MAX);
     for stop_at in [1, 3 * P, 400 * P] {
         let stop = move |pinned| match pinned >= stop_at {
@@ -383,8 +386,8 @@ fn parallel_is_all_or_nothing() {
             false => ControlFlow::Continue(()),
         };
         let error = pin_by_four(&rig, request.with_shared_progress(stop)).unwrap_err();
-        assert!(matches!(error.kind(), PinErrorKind::Cancelled));
-        assert!(error.pinned() >= stop_at);
+        assert!(matches!(&error.error().kind, PinErrorKind::Cancelled));
+        assert!(error.error().pinned >= stop_at);
         rig.assert_idle();
     }
     for at in [1, 3 * P, 400 * P] {
@@ -404,10 +407,10 @@ fn parallel_is_all_or_nothing() {
         rig.process.unmap(pinned_sgl::umem::UserRange::new(hole, P).unwrap()).unwrap();
     }
     let error = pin_by_four(&rig, request.with_shared_progress(go_on)).unwrap_err();
-    let PinErrorKind::Pinner(PinFault::NotMapped(at)) = error.kind() else {
+    let PinErrorKind::Pinner(PinFault::NotMapped(at)) = &error.error().kind else {
         panic!("{error:?}");
     };
-    assert!(holes.contains(at) && error.at() == *at);
+    assert!(holes.contains(at) && error.error().at == *at);
     rig.assert_idle();
 }
 
@@ -505,7 +508,7 @@ fn read_and_write_through_the_region() {
         }
         assert!(!umem.is_dirty());
         // Beyond the end: nothing at all.
-        assert_eq!(umem.read(2 * P + 1, &mut read).unwrap_err().offset, 2 * P + 1);
+        assert_eq!(umem.read(2 * P + 1, &mut read).unwrap_err().at(), 2 * P + 1);
         assert!(umem.write(4 * P, b"x").is_err() && umem.write(4 * P, b"").is_ok());
         let written = pattern(2 * P, 4);
         umem.write(0x901, &written).unwrap();

@@ -6,81 +6,23 @@
 //! and flushed. Teardown reads the list, not the page table.
 
 use super::domain::{Cuts, Domain};
+use super::error::{Breach, MapError};
 use super::prot::Prot;
 use super::range::IovaRange;
 use crate::addr::Iova;
 use crate::exact::Exact as _;
 use crate::granule::{Tile, TileError};
-use crate::sgl::{Window, WindowError};
+use crate::sgl::Window;
 use crate::store::Storage;
-use crate::umem::AttachError;
-use core::{
-    fmt,
-    pin::{pin, Pin},
-};
-
-/// A domain broke its contract: it reported another number of bytes than it can have (un)mapped.
-///
-/// What a device can reach now is not known. The memory stays pinned for ever.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Breach {
-    /// The addresses that the call was about.
-    pub range: IovaRange,
-    /// The bytes that the domain reported.
-    pub reported: u64,
-}
-
-impl Breach {
-    /// Nothing was reported, where something must be.
-    pub(super) const fn new(range: IovaRange) -> Self {
-        Self { range, reported: 0 }
-    }
-}
-
-impl fmt::Display for Breach {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { range, reported } = self;
-        write!(f, "the domain broke its contract: it reported {reported:#x} bytes for {range}")
-    }
-}
-
-impl core::error::Error for Breach {}
-
-/// A window is not mapped, and nothing of it is; or, after a breach, who knows.
-pub(super) struct NotMapped<E> {
-    pub(super) kind: MapErrorKind<E>,
-    /// The bytes that were mapped before it failed.
-    pub(super) mapped: u64,
-    /// Whether a device may reach some of the memory still.
-    pub(super) breach: bool,
-}
-
-impl<E> NotMapped<E> {
-    /// A domain broke its contract.
-    pub(super) const fn breach(breach: Breach) -> Self {
-        Self { kind: MapErrorKind::Breach(breach), mapped: 0, breach: true }
-    }
-
-    /// Whether a device could reach some of the memory for a while.
-    pub(super) const fn was_reached(&self) -> bool {
-        self.mapped > 0 || self.breach
-    }
-}
-
-impl<E> From<MapErrorKind<E>> for NotMapped<E> {
-    fn from(kind: MapErrorKind<E>) -> Self {
-        Self { kind, mapped: 0, breach: false }
-    }
-}
+use core::pin::{pin, Pin};
 
 /// Whether `prot` says what a device may do, in bits that are known.
-pub(super) const fn check_prot<E>(prot: Prot) -> Result<(), MapErrorKind<E>> {
+pub(super) const fn check_prot<E>(prot: Prot) -> Result<(), MapError<E>> {
     if !Prot::all().contains(prot) {
-        return Err(MapErrorKind::UnknownProt { bits: prot.bits() });
+        return Err(MapError::UnknownProt { bits: prot.bits() });
     }
     if !prot.intersects(Prot::READ.union(Prot::WRITE)) {
-        return Err(MapErrorKind::NoAccess);
+        return Err(MapError::NoAccess);
     }
     Ok(())
 }
@@ -91,13 +33,13 @@ pub(super) fn check<D: Domain + ?Sized>(
     len: u64,
     iova: Iova,
     prot: Prot,
-) -> Result<IovaRange, MapErrorKind<D::Error>> {
+) -> Result<IovaRange, MapError<D::Error>> {
     check_prot(prot)?;
-    let wraps = MapErrorKind::Tiles(TileError::Wraps { iova, len });
+    let wraps = MapError::Tiles(TileError::Wraps { iova, len });
     let range = IovaRange::new(iova, len).map_err(|_| wraps)?;
     let aperture = domain.aperture();
     if !aperture.covers(&range) {
-        return Err(MapErrorKind::Aperture { range, aperture });
+        return Err(MapError::Aperture { range, aperture });
     }
     Ok(range)
 }
@@ -113,9 +55,9 @@ pub(super) unsafe fn install<D: Domain + ?Sized, S: Storage>(
     window: Window<'_, S>,
     iova: Iova,
     prot: Prot,
-) -> Result<(), NotMapped<D::Error>> {
+) -> Result<(), MapError<D::Error>> {
     let range = check(domain, window.len(), iova, prot)?;
-    let tiles = window.tiles(domain.page_sizes(), iova).map_err(MapErrorKind::Tiles)?;
+    let tiles = window.tiles(domain.page_sizes(), iova).map_err(MapError::Tiles)?;
     let mut mapped = 0u64;
     // SAFETY: "the memory of the tiles stays what it is, and may be accessed as `prot` says, until ..":
     // it is attached, as the caller promises.
@@ -128,12 +70,8 @@ pub(super) unsafe fn install<D: Domain + ?Sized, S: Storage>(
     // last one.
     let undone = unsafe { roll_back(domain, &window, iova, mapped) };
     Err(match (fault, undone) {
-        (TileFault::Domain(error), Ok(())) => {
-            NotMapped { kind: MapErrorKind::Domain(error), mapped, breach: false }
-        }
-        (TileFault::Breach(breach), _) | (_, Err(breach)) => {
-            NotMapped { kind: MapErrorKind::Breach(breach), mapped, breach: true }
-        }
+        (TileFault::Domain(error), Ok(())) => MapError::Domain { error, mapped },
+        (TileFault::Breach(breach), _) | (_, Err(breach)) => MapError::Breach(breach),
     })
 }
 
@@ -313,65 +251,5 @@ pub(super) unsafe fn unmap_tiles<D: Domain + ?Sized>(
         Ok(())
     } else {
         Err(Breach { range, reported })
-    }
-}
-
-/// Why memory is not mapped; `E` is the error of the domain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum MapErrorKind<E> {
-    /// Neither reading nor writing was asked for.
-    NoAccess,
-    /// Some bits of the [`Prot`] are none.
-    UnknownProt {
-        /// All bits that were given.
-        bits: u32,
-    },
-    /// The region cannot be attached: it is read-only, or there are too many attachments.
-    Attach(AttachError),
-    /// There are no such bytes in the region.
-    Window(WindowError),
-    /// The window cannot be cut into pages of the IOMMU at this address.
-    Tiles(TileError),
-    /// The domain does not translate all of these addresses.
-    Aperture {
-        /// Where the window was to be mapped.
-        range: IovaRange,
-        /// What the domain translates.
-        aperture: IovaRange,
-    },
-    /// The domain failed.
-    Domain(E),
-    /// The domain broke its contract; the pins of the region are leaked.
-    Breach(Breach),
-}
-
-impl<E: fmt::Display> fmt::Display for MapErrorKind<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoAccess => f.write_str("neither reading nor writing was asked for"),
-            Self::UnknownProt { bits } => write!(f, "unknown flags in {bits:#x}"),
-            Self::Attach(error) => error.fmt(f),
-            Self::Window(error) => error.fmt(f),
-            Self::Tiles(error) => error.fmt(f),
-            Self::Aperture { range, aperture } => {
-                write!(f, "{range} is not in the aperture of the domain, {aperture}")
-            }
-            Self::Domain(error) => error.fmt(f),
-            Self::Breach(breach) => breach.fmt(f),
-        }
-    }
-}
-
-impl<E: core::error::Error + 'static> core::error::Error for MapErrorKind<E> {
-    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        match self {
-            Self::Attach(error) => Some(error),
-            Self::Window(error) => Some(error),
-            Self::Tiles(error) => Some(error),
-            Self::Domain(error) => Some(error),
-            Self::Breach(breach) => Some(breach),
-            Self::NoAccess | Self::UnknownProt { .. } | Self::Aperture { .. } => None,
-        }
     }
 }

@@ -1,162 +1,136 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a failed call on a mapping gives back: the reason, how far it got, and every value that it
-//! was given.
+//! Why memory is not mapped, not cut, or not unmapped: [`MapError`], [`CutError`], [`Breach`].
 #![forbid(unsafe_code)]
 
 use super::domain::DomainHolder;
 use super::edges::Edges;
-use super::entries::{Breach, MapErrorKind};
 use super::mapping::Mapping;
+use super::range::IovaRange;
+use crate::granule::TileError;
+use crate::sgl::WindowError;
 use crate::umem::{AttachError, RegionHolder};
-use core::fmt;
+use core::{error::Error, fmt};
 
-/// Memory could not be mapped; nothing of it is.
+/// Why memory is not mapped; `E` is the error of the domain.
 ///
-/// The region and the domain come back. After [`MapErrorKind::Breach`] nobody knows what the device
-/// reaches, and the region stays attached for ever.
-pub struct MapError<U, D: DomainHolder> {
-    pub(super) kind: MapErrorKind<D::Error>,
-    pub(super) mapped: u64,
-    pub(super) region: U,
-    pub(super) domain: D,
-}
-
-impl<U, D: DomainHolder> MapError<U, D> {
-    /// What went wrong.
-    #[must_use]
-    pub const fn kind(&self) -> &MapErrorKind<D::Error> {
-        &self.kind
-    }
-
-    /// What went wrong, for callers who have no use for the rest.
-    #[must_use]
-    pub fn into_kind(self) -> MapErrorKind<D::Error> {
-        self.kind
-    }
-
-    /// How many bytes were mapped before it went wrong. They have been unmapped and flushed.
-    #[must_use]
-    pub const fn mapped(&self) -> u64 {
-        self.mapped
-    }
-
-    /// The region and the domain.
-    #[must_use]
-    pub fn into_parts(self) -> (U, D) {
-        (self.region, self.domain)
-    }
-}
-
-impl<U, D: DomainHolder> fmt::Debug for MapError<U, D> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MapError")
-            .field("kind", &self.kind)
-            .field("mapped", &self.mapped)
-            .finish_non_exhaustive()
-    }
-}
-
-impl<U, D: DomainHolder<Error: fmt::Display>> fmt::Display for MapError<U, D> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("cannot map")?;
-        if self.mapped > 0 {
-            write!(f, ", {:#x} bytes in", self.mapped)?;
-        }
-        write!(f, ": {}", self.kind)
-    }
-}
-
-impl<U, D> core::error::Error for MapError<U, D>
-where
-    D: DomainHolder<Error: core::error::Error + 'static>,
-{
-    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        self.kind.source()
-    }
-}
-
-/// The domain broke its contract while a mapping was taken down. The region comes back attached for
-/// ever: its pins are leaked.
-pub struct UnmapError<U, D> {
-    pub(super) breach: Breach,
-    pub(super) region: U,
-    pub(super) domain: D,
-}
-
-impl<U, D> UnmapError<U, D> {
-    /// What the domain did.
-    #[must_use]
-    pub const fn breach(&self) -> Breach {
-        self.breach
-    }
-
-    /// The region and the domain.
-    #[must_use]
-    pub fn into_parts(self) -> (U, D) {
-        (self.region, self.domain)
-    }
-}
-
-impl<U, D> fmt::Debug for UnmapError<U, D> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UnmapError").field("breach", &self.breach).finish_non_exhaustive()
-    }
-}
-
-impl<U, D> fmt::Display for UnmapError<U, D> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot unmap: {}; the memory stays pinned for ever", self.breach)
-    }
-}
-
-impl<U, D> core::error::Error for UnmapError<U, D> {
-    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        Some(&self.breach)
-    }
-}
-
-/// A mapping cannot be cut there; it comes back as it was.
-pub struct CutError<M> {
-    pub(super) kind: CutErrorKind,
-    pub(super) mapping: M,
-}
-
-impl<M> CutError<M> {
-    /// What is wrong with the place.
-    #[must_use]
-    pub const fn kind(&self) -> CutErrorKind {
-        self.kind
-    }
-
-    /// The mapping.
-    #[must_use]
-    pub fn into_mapping(self) -> M {
-        self.mapping
-    }
-}
-
-impl<M> fmt::Debug for CutError<M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CutError").field("kind", &self.kind).finish_non_exhaustive()
-    }
-}
-
-impl<M> fmt::Display for CutError<M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.kind.fmt(f)
-    }
-}
-
-impl<M> core::error::Error for CutError<M> {
-    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        Some(&self.kind)
-    }
-}
-
-/// Why a mapping cannot be cut at an offset. Offsets are in bytes of the mapping.
+/// Nothing of it is mapped then, unless it is a [`Breach`](Self::Breach): after that nobody knows what
+/// the device reaches, and the memory stays pinned for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum CutErrorKind {
+pub enum MapError<E> {
+    /// Neither reading nor writing was asked for.
+    NoAccess,
+    /// Some bits of the [`Prot`](super::Prot) are none.
+    UnknownProt {
+        /// All bits that were given.
+        bits: u32,
+    },
+    /// The region cannot be attached: it is read-only, or there are too many attachments.
+    Attach(AttachError),
+    /// There are no such bytes in the region.
+    Window(WindowError),
+    /// The window cannot be cut into pages of the IOMMU at this address.
+    Tiles(TileError),
+    /// The domain does not translate all of these addresses.
+    Aperture {
+        /// Where the window was to be mapped.
+        range: IovaRange,
+        /// What the domain translates.
+        aperture: IovaRange,
+    },
+    /// The domain failed.
+    Domain {
+        /// Why.
+        error: E,
+        /// How many bytes it had mapped before. They have been unmapped and flushed, there and in all
+        /// other domains.
+        mapped: u64,
+    },
+    /// The domain broke its contract; the pins of the region are leaked.
+    Breach(Breach),
+}
+
+impl<E> MapError<E> {
+    /// Whether a device may reach some of the memory still.
+    pub(super) const fn is_breach(&self) -> bool {
+        matches!(self, Self::Breach(_))
+    }
+
+    /// Whether a device could reach some of the memory for a while.
+    pub(super) const fn was_reached(&self) -> bool {
+        match self {
+            Self::Domain { mapped, .. } => *mapped > 0,
+            _ => self.is_breach(),
+        }
+    }
+}
+
+impl<E> fmt::Display for MapError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoAccess => f.write_str("neither reading nor writing was asked for"),
+            Self::UnknownProt { bits } => write!(f, "unknown flags in {bits:#x}"),
+            Self::Attach(error) => error.fmt(f),
+            Self::Window(error) => error.fmt(f),
+            Self::Tiles(error) => error.fmt(f),
+            Self::Aperture { range, aperture } => {
+                write!(f, "{range} is not in the aperture of the domain, {aperture}")
+            }
+            Self::Domain { mapped: 0, .. } => f.write_str("the domain failed to map"),
+            Self::Domain { mapped, .. } => {
+                write!(f, "the domain failed to map, {mapped:#x} bytes in")
+            }
+            Self::Breach(breach) => breach.fmt(f),
+        }
+    }
+}
+
+impl<E: Error + 'static> Error for MapError<E> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Domain { error, .. } => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// A domain broke its contract: it reported another number of bytes than it can have (un)mapped.
+///
+/// What a device can reach now is not known. The memory stays pinned for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Breach {
+    /// The addresses that the call was about.
+    pub range: IovaRange,
+    /// The bytes that the domain reported.
+    pub reported: u64,
+}
+
+impl Breach {
+    /// Nothing was reported, where something must be.
+    pub(super) const fn new(range: IovaRange) -> Self {
+        Self { range, reported: 0 }
+    }
+}
+
+impl fmt::Display for Breach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { range, reported } = self;
+        write!(
+            f,
+            "the domain broke its contract: it reported {reported:#x} bytes for {range}; the memory \
+             stays pinned for ever"
+        )
+    }
+}
+
+impl Error for Breach {}
+
+/// Why a mapping cannot be cut at an offset, or a part of it not unmapped. Offsets are in bytes of the
+/// mapping. Nothing has changed then, unless it is a [`Breach`](Self::Breach).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CutError {
     /// The offset is not inside the mapping, or there is nothing between the two offsets.
     Outside {
         /// The bytes of the mapping.
@@ -171,9 +145,11 @@ pub enum CutErrorKind {
     Indivisible,
     /// Each part holds the region, and no more can.
     Attach(AttachError),
+    /// The domain broke its contract when the part was unmapped.
+    Breach(Breach),
 }
 
-impl fmt::Display for CutErrorKind {
+impl fmt::Display for CutError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Outside { len } => write!(f, "not a place inside a mapping of {len:#x} bytes"),
@@ -184,70 +160,27 @@ impl fmt::Display for CutErrorKind {
             ),
             Self::Indivisible => f.write_str("the domain unmaps it whole, or not at all"),
             Self::Attach(error) => error.fmt(f),
+            Self::Breach(breach) => breach.fmt(f),
         }
     }
 }
 
-impl core::error::Error for CutErrorKind {}
+impl Error for CutError {}
 
-/// A part of a mapping could not be unmapped.
-pub enum UnmapRangeError<U, D>
-where
-    U: RegionHolder,
-    D: DomainHolder,
-{
-    /// The mapping cannot be cut there; nothing has changed.
-    Cut(CutError<Mapping<U, D>>),
-    /// The domain broke its contract. What lies around the part is still mapped.
-    Breach {
-        /// What the domain did.
-        error: UnmapError<U, D>,
+/// What is left of a mapping of which a part [could not be unmapped](Mapping::unmap_range).
+#[derive(Debug)]
+pub enum Remains<U: RegionHolder, D: DomainHolder> {
+    /// The mapping as it was.
+    Whole(Mapping<U, D>),
+    /// After a [`Breach`]: what lies around the part is still mapped.
+    Around {
         /// What lies before.
         head: Option<Mapping<U, D>>,
         /// What lies behind.
         tail: Option<Mapping<U, D>>,
+        /// The region, which stays attached for ever: its pins are leaked.
+        region: U,
+        /// The domain.
+        domain: D,
     },
-}
-
-impl<U, D> From<CutError<Mapping<U, D>>> for UnmapRangeError<U, D>
-where
-    U: RegionHolder,
-    D: DomainHolder,
-{
-    fn from(error: CutError<Mapping<U, D>>) -> Self {
-        Self::Cut(error)
-    }
-}
-
-impl<U, D> fmt::Debug for UnmapRangeError<U, D>
-where
-    U: RegionHolder,
-    D: DomainHolder,
-{
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Cut(error) => error.fmt(f),
-            Self::Breach { error, .. } => error.fmt(f),
-        }
-    }
-}
-
-impl<U, D> fmt::Display for UnmapRangeError<U, D>
-where
-    U: RegionHolder,
-    D: DomainHolder,
-{
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Cut(error) => error.fmt(f),
-            Self::Breach { error, .. } => error.fmt(f),
-        }
-    }
-}
-
-impl<U, D> core::error::Error for UnmapRangeError<U, D>
-where
-    U: RegionHolder,
-    D: DomainHolder,
-{
 }

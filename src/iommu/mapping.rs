@@ -3,12 +3,13 @@
 
 use super::domain::{Cuts, Domain, DomainHolder};
 use super::edges::Edges;
-use super::entries::{self, Breach, MapErrorKind, NotMapped};
-use super::error::{CutError, CutErrorKind, MapError, UnmapError, UnmapRangeError};
+use super::entries;
+use super::error::{Breach, CutError, MapError, Remains};
 use super::prot::Prot;
 use super::range::IovaRange;
 use crate::addr::{Iova, PhysAddr};
 use crate::exact::Exact as _;
+use crate::failed::Failed;
 use crate::sgl::{Window, WindowError};
 use crate::umem::{Attachment, Region, RegionExt as _, RegionHolder, SharedHolder};
 use core::{
@@ -100,8 +101,14 @@ where
     ///
     /// # Errors
     ///
-    /// [`MapError`], with the region and the domain; nothing is mapped then.
-    pub fn map(region: U, domain: D, iova: Iova, prot: Prot) -> Result<Self, MapError<U, D>> {
+    /// [`MapError`], with the region and the domain; nothing is mapped then. The region stays pinned and
+    /// charged as long as the error [holds](Failed) it.
+    pub fn map(
+        region: U,
+        domain: D,
+        iova: Iova,
+        prot: Prot,
+    ) -> Result<Self, Failed<MapError<D::Error>, (U, D)>> {
         let len = region.len();
         Self::map_range(region, 0..len, domain, iova, prot)
     }
@@ -124,20 +131,21 @@ where
     ///
     /// # Errors
     ///
-    /// [`MapError`], with the region and the domain; nothing is mapped then.
+    /// [`MapError`], with the region and the domain; nothing is mapped then. The region stays pinned and
+    /// charged as long as the error [holds](Failed) it.
     pub fn map_range(
         region: U,
         range: Range<u64>,
         domain: D,
         iova: Iova,
         prot: Prot,
-    ) -> Result<Self, MapError<U, D>> {
-        let failed = |kind, region, domain| MapError { kind, mapped: 0, region, domain };
+    ) -> Result<Self, Failed<MapError<D::Error>, (U, D)>> {
         let writable = prot.contains(Prot::WRITE);
         let attachment = match Attachment::hold(region, D::Target::ADDRESS_KIND, writable) {
             Ok(attachment) => attachment,
-            Err((error, region)) => {
-                return Err(failed(MapErrorKind::Attach(error), region, domain));
+            Err(refused) => {
+                let refused = refused.map_error(MapError::Attach);
+                return Err(refused.map_value(|region| (region, domain)));
             }
         };
         let region = attachment.region();
@@ -146,10 +154,10 @@ where
             // stays so until it was uninstalled and flushed; for ever after a breach, or if this unwinds":
             // by `attachment`, which is released behind an uninstall only, and leaked otherwise.
             Ok(window) => unsafe { entries::install(&*domain, window, iova, prot) },
-            Err(error) => Err(MapErrorKind::Window(error).into()),
+            Err(error) => Err(MapError::Window(error)),
         };
         // A device may have written, however short the time was.
-        if writable && mapped.as_ref().map_or_else(NotMapped::was_reached, |()| true) {
+        if writable && mapped.as_ref().map_or_else(MapError::was_reached, |()| true) {
             region.mark_dirty();
         }
         match mapped {
@@ -161,15 +169,15 @@ where
                 iova,
                 prot,
             }),
-            Err(NotMapped { kind, mapped, breach }) => {
-                let region = if breach {
+            Err(error) => {
+                let region = if error.is_breach() {
                     attachment.leak()
                 } else {
                     // SAFETY: "the device cannot reach the memory any more, through no cache of
                     // translations either": nothing is mapped; what was, has been unmapped and flushed.
                     unsafe { attachment.release() }
                 };
-                Err(MapError { kind, mapped, region, domain })
+                Err(Failed::new(error, (region, domain)))
             }
         }
     }
@@ -308,9 +316,9 @@ where
     ///
     /// # Errors
     ///
-    /// [`UnmapError`], with the region and the domain, if the domain broke its contract; the pins of
-    /// the region are leaked then.
-    pub fn unmap(self) -> Result<(U, D), UnmapError<U, D>> {
+    /// [`Breach`], with the region and the domain, if the domain broke its contract. The region comes back
+    /// attached for ever: its pins are leaked.
+    pub fn unmap(self) -> Result<(U, D), Failed<Breach, (U, D)>> {
         let this = ManuallyDrop::new(self);
         // SAFETY: "called once, at the end": `this` is neither used nor dropped again.
         let uninstalled = unsafe { this.uninstall() };
@@ -321,7 +329,7 @@ where
             // SAFETY: "the device cannot reach the memory any more, through no cache of translations
             // either": what was mapped under this attachment has been unmapped and flushed.
             Ok(()) => Ok((unsafe { attachment.release() }, domain)),
-            Err(breach) => Err(UnmapError { breach, region: attachment.leak(), domain }),
+            Err(breach) => Err(Failed::new(breach, (attachment.leak(), domain))),
         }
     }
 
@@ -366,19 +374,20 @@ where
     /// # Errors
     ///
     /// [`CutError`], with the mapping, if the offset lies inside a page table entry and the domain
-    /// cannot cut there, or is not inside the mapping.
-    pub fn split_at(self, offset: u64) -> Result<(Self, Self), CutError<Self>> {
-        let kind = match self.cut_fault(offset) {
-            Some(kind) => kind,
+    /// cannot cut there, or is not inside the mapping. It stays mapped as long as the error [holds](Failed)
+    /// it, and its region pinned and charged.
+    pub fn split_at(self, offset: u64) -> Result<(Self, Self), Failed<CutError, Self>> {
+        let error = match self.cut_fault(offset) {
+            Some(error) => error,
             None => {
                 let writable = self.prot.contains(Prot::WRITE);
                 match Attachment::hold(self.region().clone(), D::Target::ADDRESS_KIND, writable) {
                     Ok(attachment) => return Ok(self.split_off(offset, attachment)),
-                    Err((error, _)) => CutErrorKind::Attach(error),
+                    Err(refused) => CutError::Attach(refused.into_error()),
                 }
             }
         };
-        Err(CutError { kind, mapping: self })
+        Err(Failed::new(error, self))
     }
 
     /// Unmaps the bytes `range` of the mapping, and leaves what lies before and behind them mapped.
@@ -399,11 +408,12 @@ where
     ///
     /// # Errors
     ///
-    /// [`UnmapRangeError`]; unless the domain broke its contract, nothing has changed then.
+    /// [`CutError`], with what [remains](Remains); unless the domain broke its contract, nothing has changed
+    /// then. It stays mapped as long as the error [holds](Failed) it, and its region pinned and charged.
     pub fn unmap_range(
         self,
         range: Range<u64>,
-    ) -> Result<(Option<Self>, Option<Self>), UnmapRangeError<U, D>> {
+    ) -> Result<(Option<Self>, Option<Self>), Failed<CutError, Remains<U, D>>> {
         // Both edges first: nothing happens unless all of it can.
         let fault = [range.start, range.end].into_iter().find_map(|offset| {
             if offset == 0 || offset == self.len {
@@ -411,43 +421,50 @@ where
             }
             self.cut_fault(offset)
         });
-        let empty = (range.start >= range.end).then_some(CutErrorKind::Outside { len: self.len });
-        if let Some(kind) = empty.or(fault) {
-            return Err(UnmapRangeError::Cut(CutError { kind, mapping: self }));
+        let empty = (range.start >= range.end).then_some(CutError::Outside { len: self.len });
+        if let Some(error) = empty.or(fault) {
+            return Err(Failed::new(error, Remains::Whole(self)));
         }
         let (head, rest) = match range.start {
             0 => (None, self),
-            start => self.split_at(start).map(|(head, rest)| (Some(head), rest))?,
+            start => {
+                let (head, rest) =
+                    self.split_at(start).map_err(|refused| refused.map_value(Remains::Whole))?;
+                (Some(head), rest)
+            }
         };
         let (middle, tail) = match range.end.saturating_sub(range.start) {
             len if len == rest.len => (rest, None),
             len => match rest.split_at(len) {
                 Ok((middle, tail)) => (middle, Some(tail)),
-                Err(CutError { kind, mapping: rest }) => {
-                    let mapping = match head {
-                        Some(head) => head.join(rest),
-                        None => rest,
-                    };
-                    return Err(UnmapRangeError::Cut(CutError { kind, mapping }));
+                Err(refused) => {
+                    return Err(refused.map_value(|rest| match head {
+                        Some(head) => Remains::Whole(head.join(rest)),
+                        None => Remains::Whole(rest),
+                    }));
                 }
             },
         };
         match middle.unmap() {
             Ok(_) => Ok((head, tail)),
-            Err(error) => Err(UnmapRangeError::Breach { error, head, tail }),
+            Err(failed) => {
+                let (breach, (region, domain)) = failed.into_parts();
+                let remains = Remains::Around { head, tail, region, domain };
+                Err(Failed::new(CutError::Breach(breach), remains))
+            }
         }
     }
 
     /// Why the mapping cannot be cut at `offset`.
-    fn cut_fault(&self, offset: u64) -> Option<CutErrorKind> {
+    fn cut_fault(&self, offset: u64) -> Option<CutError> {
         if offset == 0 || offset >= self.len {
-            return Some(CutErrorKind::Outside { len: self.len });
+            return Some(CutError::Outside { len: self.len });
         }
         if self.domain.cuts() == Cuts::Never {
-            return Some(CutErrorKind::Indivisible);
+            return Some(CutError::Indivisible);
         }
         let edges = self.edges(offset);
-        (!edges.is_exact()).then_some(CutErrorKind::InsideEntry { edges })
+        (!edges.is_exact()).then_some(CutError::InsideEntry { edges })
     }
 
     /// The two halves; the second one has `attachment`.

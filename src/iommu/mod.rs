@@ -117,9 +117,9 @@
 //!
 //! # Errors
 //!
-//! Every failed call gives back what it was given, and says why and how far it got: [`MapError`],
-//! [`IoasMapError`], [`StreamError`]. Unless it is a breach, nothing has changed. Errors that hold
-//! borrowed values live no longer than the loan; `into_kind()` has none.
+//! A failed call gives back what it was given: its error is [`Failed`](crate::Failed), which holds the
+//! values, and says why and how far it got: a [`MapError`], [`IoasError`], [`StreamError`] or
+//! [`CutError`]. Unless it is a [`Breach`], nothing has changed.
 //!
 //! # A domain of your own
 //!
@@ -220,16 +220,15 @@ mod stream;
 pub use bitmap::{BitmapTooSmall, DirtyBitmap};
 pub use domain::{Cuts, DirtyDomain, Domain, DomainHolder, Entry, RangeGather, ReadDomain};
 pub use edges::Edges;
-pub use entries::{Breach, MapErrorKind};
-pub use error::{CutError, CutErrorKind, MapError, UnmapError, UnmapRangeError};
+pub use error::{Breach, CutError, MapError, Remains};
 #[cfg(feature = "alloc")]
 pub use ioas::HeapIoas;
 pub use ioas::{
-    DomainId, DomainSlot, Ioas, IoasAccessError, IoasAccessErrorKind, IoasAttachError, IoasError,
-    IoasMapError, IoasStore, MappingRef, MappingSlot, Placement, PoolIoas, Reservation,
+    DomainId, DomainSlot, Ioas, IoasError, IoasStore, MappingRef, MappingSlot, Placement, PoolIoas,
+    Reservation,
 };
 pub use mapping::Mapping;
 pub use prot::Prot;
 pub use range::IovaRange;
 pub use readback::Readback;
-pub use stream::{Stream, StreamError, StreamErrorKind, StreamUnmapError};
+pub use stream::{Stream, StreamError};

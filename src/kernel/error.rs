@@ -16,17 +16,12 @@
 
 use super::kernel;
 use crate::addr::RangeError;
+use crate::failed::Failed;
 use crate::granule::{SegmentError, TileError};
-use crate::iommu::{
-    Breach, CutError, CutErrorKind, DomainHolder, IoasAccessError, IoasAccessErrorKind,
-    IoasAttachError, IoasError, IoasMapError, MapError, MapErrorKind, UnmapError, UnmapRangeError,
-};
-use crate::sgl::{BuildError, FinishError, WindowError};
-use crate::store::{AllocError, Storage};
-use crate::umem::{
-    AccessError, AccessErrorKind, AttachError, ChargeError, PinError, PinErrorKind, PinnerHolder,
-    RegionHolder,
-};
+use crate::iommu::{Breach, CutError, IoasError, MapError, StreamError};
+use crate::sgl::{BuildError, WindowError};
+use crate::store::AllocError;
+use crate::umem::{AccessError, AttachError, ChargeError, PinError, PinErrorKind};
 use kernel::error::{code, Error};
 
 macro_rules! errno {
@@ -66,15 +61,25 @@ errno! {
         AttachError::TooMany => code::EBUSY,
         AttachError::AddressKind { .. } => code::EINVAL,
     };
-    CutErrorKind: error => match error {
-        CutErrorKind::Attach(error) => error.into(),
-        _ => code::EINVAL,
+    CutError: error => match error {
+        CutError::Attach(error) => error.into(),
+        CutError::Breach(breach) => breach.into(),
+        CutError::Outside { .. } | CutError::InsideEntry { .. } | CutError::Indivisible => {
+            code::EINVAL
+        }
     };
 }
 
-impl<S: Storage> From<FinishError<S>> for Error {
-    fn from(_: FinishError<S>) -> Self {
-        code::ENOMEM
+/// What comes back is let go of.
+impl<E: Into<Error>, V> From<Failed<E, V>> for Error {
+    fn from(failed: Failed<E, V>) -> Self {
+        failed.into_error().into()
+    }
+}
+
+impl<E: Into<Error>> From<PinError<E>> for Error {
+    fn from(error: PinError<E>) -> Self {
+        error.kind.into()
     }
 }
 
@@ -92,50 +97,27 @@ impl<E: Into<Error>> From<PinErrorKind<E>> for Error {
     }
 }
 
-impl<P: PinnerHolder<Error: Into<Error>>> From<PinError<P>> for Error {
-    fn from(error: PinError<P>) -> Self {
-        error.into_kind().into()
-    }
-}
-
-impl<E: Into<Error>> From<MapErrorKind<E>> for Error {
-    fn from(kind: MapErrorKind<E>) -> Self {
-        match kind {
-            MapErrorKind::NoAccess
-            | MapErrorKind::UnknownProt { .. }
-            | MapErrorKind::Aperture { .. } => code::EINVAL,
-            MapErrorKind::Attach(error) => error.into(),
-            MapErrorKind::Window(error) => error.into(),
-            MapErrorKind::Tiles(error) => error.into(),
-            MapErrorKind::Domain(error) => error.into(),
-            MapErrorKind::Breach(breach) => breach.into(),
+impl<E: Into<Error>> From<MapError<E>> for Error {
+    fn from(error: MapError<E>) -> Self {
+        match error {
+            MapError::NoAccess | MapError::UnknownProt { .. } | MapError::Aperture { .. } => {
+                code::EINVAL
+            }
+            MapError::Attach(error) => error.into(),
+            MapError::Window(error) => error.into(),
+            MapError::Tiles(error) => error.into(),
+            MapError::Domain { error, .. } => error.into(),
+            MapError::Breach(breach) => breach.into(),
         }
     }
 }
 
-impl<U, D: DomainHolder<Error: Into<Error>>> From<MapError<U, D>> for Error {
-    fn from(error: MapError<U, D>) -> Self {
-        error.into_kind().into()
-    }
-}
-
-impl<U, D> From<UnmapError<U, D>> for Error {
-    fn from(error: UnmapError<U, D>) -> Self {
-        error.breach().into()
-    }
-}
-
-impl<M> From<CutError<M>> for Error {
-    fn from(error: CutError<M>) -> Self {
-        error.kind().into()
-    }
-}
-
-impl<U: RegionHolder, D: DomainHolder> From<UnmapRangeError<U, D>> for Error {
-    fn from(error: UnmapRangeError<U, D>) -> Self {
+impl<E: Into<Error>, F: Into<Error>> From<StreamError<E, F>> for Error {
+    fn from(error: StreamError<E, F>) -> Self {
         match error {
-            UnmapRangeError::Cut(error) => error.into(),
-            UnmapRangeError::Breach { error, .. } => error.into(),
+            StreamError::Pin(error) => error.into(),
+            StreamError::Map(error) => error.into(),
+            StreamError::NotRam { .. } => code::EINVAL,
         }
     }
 }
@@ -152,7 +134,7 @@ impl<E: Into<Error>> From<IoasError<E>> for Error {
             IoasError::OutOfMemory => code::ENOMEM,
             IoasError::NotMapped { .. } => code::ENOENT,
             IoasError::CutsMapping { .. } | IoasError::CutsEntry { .. } => code::EINVAL,
-            IoasError::Map(kind) => kind.into(),
+            IoasError::Map(error) | IoasError::Replay { error, .. } => error.into(),
             IoasError::Domain(error) => error.into(),
             IoasError::NoSuchDomain => code::ENOENT,
             IoasError::Breach(breach) => breach.into(),
@@ -161,41 +143,14 @@ impl<E: Into<Error>> From<IoasError<E>> for Error {
     }
 }
 
-impl<U, E: Into<Error>> From<IoasMapError<U, E>> for Error {
-    fn from(error: IoasMapError<U, E>) -> Self {
-        error.into_kind().into()
-    }
-}
-
-impl<D, E: Into<Error>> From<IoasAttachError<D, E>> for Error {
-    fn from(error: IoasAttachError<D, E>) -> Self {
-        error.into_kind().into()
-    }
-}
-
-impl<E: Into<Error>> From<AccessError<E>> for Error {
-    fn from(error: AccessError<E>) -> Self {
-        error.kind.into()
-    }
-}
-
-impl<E: Into<Error>> From<IoasAccessError<E>> for Error {
-    fn from(error: IoasAccessError<E>) -> Self {
-        match error.kind {
-            IoasAccessErrorKind::NotMapped => code::ENOENT,
-            IoasAccessErrorKind::NotPermitted => code::EPERM,
-            IoasAccessErrorKind::Wraps => code::EOVERFLOW,
-            IoasAccessErrorKind::Access(kind) => kind.into(),
-        }
-    }
-}
-
-impl<E: Into<Error>> From<AccessErrorKind<E>> for Error {
-    fn from(kind: AccessErrorKind<E>) -> Self {
-        match kind {
-            AccessErrorKind::Window(error) => error.into(),
-            AccessErrorKind::ReadOnly => code::EPERM,
-            AccessErrorKind::Page(error) => error.into(),
+impl<E: Into<Error>, A> From<AccessError<E, A>> for Error {
+    fn from(error: AccessError<E, A>) -> Self {
+        match error {
+            AccessError::Window { error, .. } => error.into(),
+            AccessError::NotMapped { .. } => code::ENOENT,
+            AccessError::NotPermitted { .. } => code::EPERM,
+            AccessError::Wraps { .. } => code::EOVERFLOW,
+            AccessError::Page { error, .. } => error.into(),
         }
     }
 }

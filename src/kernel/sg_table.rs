@@ -4,6 +4,7 @@
 
 use super::domain::raw_device;
 use super::{ffi, kernel};
+use crate::failed::Failed;
 use crate::granule::SegmentLimits;
 use crate::sgl::MemoryKind;
 use crate::umem::{Attachment, Region, RegionExt as _, RegionHolder};
@@ -184,7 +185,8 @@ impl<'a, U: RegionHolder> SgTable<'a, U> {
     ///
     /// # Errors
     ///
-    /// With the region, which is not attached then: `EINVAL` if the range is empty, reaches beyond
+    /// With the region, which is not attached then, and stays pinned and charged as long as the error
+    /// [holds](Failed) it: `EINVAL` if the range is empty, reaches beyond
     /// the region, or has memory without a `struct page`, for the direction `None`, and for limits of
     /// the device that are none; `EPERM` if the device would write what was pinned for reading;
     /// `EBUSY` if there are too many attachments; `EOVERFLOW` for more than `u32::MAX` segments;
@@ -194,22 +196,20 @@ impl<'a, U: RegionHolder> SgTable<'a, U> {
         region: U,
         range: Range<u64>,
         direction: DataDirection,
-    ) -> Result<Self, (Error, U)> {
+    ) -> Result<Self, Failed<Error, U>> {
         let writable = match direction {
             DataDirection::ToDevice => false,
             DataDirection::FromDevice | DataDirection::Bidirectional => true,
-            DataDirection::None => return Err((code::EINVAL, region)),
+            DataDirection::None => return Err(Failed::new(code::EINVAL, region)),
         };
-        let attachment = match Attachment::new(region, writable) {
-            Ok(attachment) => attachment,
-            Err((error, region)) => return Err((error.into(), region)),
-        };
+        let attachment =
+            Attachment::new(region, writable).map_err(|refused| refused.map_error(Error::from))?;
         // INVARIANT: nothing is mapped for a device before `map`, whose caller promises that it has
         // finished when the list is unmapped or dropped, after which this is released.
         let hold = Hold(ManuallyDrop::new(attachment));
         match Table::new(device, &**hold.0.region(), range) {
             Ok(table) => Ok(Self { table, hold, device, direction }),
-            Err(error) => Err((error, hold.release())),
+            Err(error) => Err(Failed::new(error, hold.release())),
         }
     }
 
@@ -263,9 +263,10 @@ impl<'a, U: RegionHolder> SgTable<'a, U> {
     ///
     /// # Errors
     ///
-    /// What `dma_map_sgtable()` answers, with the table: `ENOMEM`; `EIO` if the device does not reach
+    /// What `dma_map_sgtable()` answers, with the table, whose region stays attached as long as the error
+    /// [holds](Failed) it: `ENOMEM`; `EIO` if the device does not reach
     /// the memory; `EREMOTEIO` for memory of another device that it does not reach; `EINVAL`.
-    pub unsafe fn map(self) -> Result<DmaList<'a, U>, (Error, Self)> {
+    pub unsafe fn map(self) -> Result<DmaList<'a, U>, Failed<Error, Self>> {
         let (device, direction) = (raw_device(self.device), self.direction.into());
         // SAFETY: a bound device is there as long as it is borrowed; the table is valid, and its
         // pages stay pinned, because `self` holds the region.
@@ -273,7 +274,7 @@ impl<'a, U: RegionHolder> SgTable<'a, U> {
         match to_result(errno) {
             // INVARIANT: it is mapped.
             Ok(()) => Ok(DmaList { table: ManuallyDrop::new(self) }),
-            Err(error) => Err((error, self)),
+            Err(error) => Err(Failed::new(error, self)),
         }
     }
 }

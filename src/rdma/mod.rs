@@ -21,7 +21,7 @@
 //! | register pinned memory with a card | [`MemoryRegion`] |
 //! | say who may do what | [`Access`] |
 //! | write a driver of a card | [`BlockTable`], which is given a [`BlockLayout`] |
-//! | know why not | [`RegisterError`], [`RegisterErrorKind`], [`DeregisterError`] |
+//! | know why not | [`RegisterError`] |
 //! | choose a page size by hand | [`Window::best_page_size`], [`BlockSize::shrink`] |
 //!
 //! # How it differs from a mapping
@@ -40,7 +40,7 @@
 //!
 //! ```
 //! use pinned_sgl_mock::{Area, Memory, NicFault, Process};
-//! use pinned_sgl::rdma::{Access, MemoryRegion, RegisterErrorKind};
+//! use pinned_sgl::rdma::{Access, MemoryRegion, RegisterError};
 //! use pinned_sgl::umem::{Account, PinFlags, PinRequest, Umem, UserRange};
 //! use pinned_sgl::{Iova, PageSize, PageSizes, UserAddr};
 //! use std::sync::Arc;
@@ -74,7 +74,7 @@
 //!
 //! // Where address and memory differ below the smallest size, no size will do.
 //! let error = MemoryRegion::register(umem.clone(), nic.clone(), Iova::new(0), access).unwrap_err();
-//! assert!(matches!(error.kind(), RegisterErrorKind::NoPageSize { .. }));
+//! assert!(matches!(error.error(), RegisterError::NoPageSize { .. }));
 //! drop(error); // it has the region and the card
 //!
 //! // Deregistered first, unpinned when the last one lets go.
@@ -168,6 +168,6 @@ mod error;
 mod region;
 mod table;
 
-pub use error::{DeregisterError, RegisterError, RegisterErrorKind};
+pub use error::RegisterError;
 pub use region::MemoryRegion;
 pub use table::{Access, BlockLayout, BlockTable, TableHolder};

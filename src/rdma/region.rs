@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`MemoryRegion`]: bytes of a pinned region, registered with a card.
 
-use super::error::{DeregisterError, RegisterError, RegisterErrorKind};
+use super::error::RegisterError;
 use super::table::{Access, BlockLayout, BlockTable, TableHolder};
 use crate::addr::Iova;
 use crate::exact::Exact as _;
+use crate::failed::Failed;
 use crate::iommu::IovaRange;
 use crate::page_size::PageSize;
 use crate::sgl::{Window, WindowError};
@@ -102,13 +103,14 @@ where
     ///
     /// # Errors
     ///
-    /// [`RegisterError`], with the region and the card; nothing is registered then.
+    /// [`RegisterError`], with the region and the card; nothing is registered then. The region stays pinned
+    /// and charged as long as the error [holds](Failed) it.
     pub fn register(
         region: U,
         nic: N,
         iova: Iova,
         access: Access,
-    ) -> Result<Self, RegisterError<U, N>> {
+    ) -> Result<Self, Failed<RegisterError<N::Error>, (U, N)>> {
         let len = region.len();
         Self::register_range(region, 0..len, nic, iova, access)
     }
@@ -133,24 +135,25 @@ where
     ///
     /// # Errors
     ///
-    /// [`RegisterError`], with the region and the card; nothing is registered then.
+    /// [`RegisterError`], with the region and the card; nothing is registered then. The region stays pinned
+    /// and charged as long as the error [holds](Failed) it.
     pub fn register_range(
         region: U,
         range: Range<u64>,
         nic: N,
         iova: Iova,
         access: Access,
-    ) -> Result<Self, RegisterError<U, N>> {
-        let failed = |kind, region, nic| RegisterError { kind, region, nic };
+    ) -> Result<Self, Failed<RegisterError<N::Error>, (U, N)>> {
         if !Access::all().contains(access) {
-            let kind = RegisterErrorKind::UnknownAccess { bits: access.bits() };
-            return Err(failed(kind, region, nic));
+            let error = RegisterError::UnknownAccess { bits: access.bits() };
+            return Err(Failed::new(error, (region, nic)));
         }
         let attachment = match Attachment::hold(region, AddressKind::Physical, access.is_writable())
         {
             Ok(attachment) => attachment,
-            Err((error, region)) => {
-                return Err(failed(RegisterErrorKind::Attach(error), region, nic));
+            Err(refused) => {
+                let refused = refused.map_error(RegisterError::Attach);
+                return Err(refused.map_value(|region| (region, nic)));
             }
         };
         let offset = range.start;
@@ -167,7 +170,7 @@ where
             }
             // SAFETY: "the device cannot reach the memory any more": nothing is registered, as the card
             // has failed, or was not asked.
-            Err(kind) => Err(failed(kind, unsafe { attachment.release() }, nic)),
+            Err(error) => Err(Failed::new(error, (unsafe { attachment.release() }, nic))),
         }
     }
 
@@ -306,9 +309,9 @@ where
     ///
     /// # Errors
     ///
-    /// [`DeregisterError`], with the region and the card, if the card failed; the pins of the region
-    /// are leaked then.
-    pub fn deregister(self) -> Result<(U, N), DeregisterError<U, N>> {
+    /// The error of the card, with the region and the card, if the card failed. The region comes back
+    /// attached for ever: its pins are leaked.
+    pub fn deregister(self) -> Result<(U, N), Failed<N::Error, (U, N)>> {
         let this = ManuallyDrop::new(self);
         // SAFETY: "called once, at the end": `this` is neither used nor dropped again.
         let gone = unsafe { this.invalidate() };
@@ -319,7 +322,7 @@ where
             // SAFETY: "the device cannot reach the memory any more, through no cache of translations
             // either": the key was invalidated.
             Ok(()) => Ok((unsafe { attachment.release() }, nic)),
-            Err(error) => Err(DeregisterError { error, region: attachment.leak(), nic }),
+            Err(error) => Err(Failed::new(error, (attachment.leak(), nic))),
         }
     }
 
@@ -349,20 +352,20 @@ unsafe fn show<R: Region + ?Sized, T: BlockTable + ?Sized>(
     nic: &T,
     iova: Iova,
     access: Access,
-) -> Result<(T::Key, BlockLayout), RegisterErrorKind<T::Error>> {
-    let window = region.window(range).map_err(RegisterErrorKind::Window)?;
+) -> Result<(T::Key, BlockLayout), RegisterError<T::Error>> {
+    let window = region.window(range).map_err(RegisterError::Window)?;
     let page_sizes = nic.page_sizes();
-    let best = window.best_page_size(page_sizes, iova).map_err(RegisterErrorKind::Blocks)?;
+    let best = window.best_page_size(page_sizes, iova).map_err(RegisterError::Blocks)?;
     let (Some(best), Ok(range)) = (best, IovaRange::new(iova, window.len())) else {
         // That the range does not wrap is known by now.
-        return Err(RegisterErrorKind::NoPageSize { iova, page_sizes });
+        return Err(RegisterError::NoPageSize { iova, page_sizes });
     };
     let layout = BlockLayout::new(range, best.page_size(), access);
     // SAFETY: "the bytes of the range stay what they are, and may be written if the access is writable,
     // until the key was successfully invalidated; for ever, if that fails or the call unwinds": the
     // region is attached for that, as the caller promises, and the best page size proves that the
     // blocks hold its bytes; "all bits of the access are flags": as the caller has checked.
-    let key = unsafe { nic.register(layout, best.blocks()) }.map_err(RegisterErrorKind::Nic)?;
+    let key = unsafe { nic.register(layout, best.blocks()) }.map_err(RegisterError::Nic)?;
     Ok((key, layout))
 }
 

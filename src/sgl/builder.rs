@@ -2,7 +2,7 @@
 //! [`SglBuilder`]: takes pages in any form and makes the maximal runs of them.
 #![forbid(unsafe_code)]
 
-use super::error::{BuildError, Failure, FinishError};
+use super::error::{BuildError, Failure};
 use super::leaves::Leaves;
 use super::list::Sgl;
 use super::packed::{self, Batch, BATCH};
@@ -10,6 +10,7 @@ use super::run::{contiguous, MemoryKind, PageRun};
 use super::runs::Runs;
 use crate::addr::Pfn;
 use crate::exact::{self, Exact as _};
+use crate::failed::Failed;
 use crate::page_size::PageSize;
 use crate::store::{AllocError, Storage};
 use core::{fmt, mem};
@@ -223,12 +224,13 @@ impl<S: Storage> SglBuilder<S> {
     ///
     /// # Errors
     ///
-    /// [`FinishError`], with the builder, unchanged, if there is no memory for the last runs.
+    /// [`AllocError`], with the builder, unchanged, if there is no memory for the last runs. What was pinned
+    /// for it stays so: see [`runs`](Self::runs).
     #[expect(clippy::result_large_err, reason = "a box would need the very memory that is missing")]
-    pub fn finish(mut self) -> Result<Sgl<S>, FinishError<S>> {
+    pub fn finish(mut self) -> Result<Sgl<S>, Failed<AllocError, Self>> {
         let (page, runs, pages) = (self.page, self.run_count(), self.pages);
         if self.flush().is_err() {
-            return Err(FinishError { builder: self });
+            return Err(Failed::new(AllocError, self));
         }
         Ok(Sgl { leaves: self.leaves, page, runs, pages })
     }

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! [`BuildError`] and [`FinishError`]: why a builder does not take what it is given, or cannot finish.
+//! [`BuildError`]: why a builder does not take what it is given.
 #![forbid(unsafe_code)]
 
-use super::builder::SglBuilder;
 use crate::page_size::PageSize;
 use crate::store::AllocError;
 use core::fmt;
@@ -107,37 +106,3 @@ impl fmt::Display for BuildError {
 }
 
 impl core::error::Error for BuildError {}
-
-/// There is no memory for the last runs; the builder comes back as it was.
-pub struct FinishError<S> {
-    pub(super) builder: SglBuilder<S>,
-}
-
-impl<S> FinishError<S> {
-    /// The builder, unchanged.
-    #[must_use]
-    pub fn into_builder(self) -> SglBuilder<S> {
-        self.builder
-    }
-}
-
-/// For callers who give up: the builder, and what it holds, is dropped.
-impl<S> From<FinishError<S>> for AllocError {
-    fn from(_: FinishError<S>) -> Self {
-        AllocError
-    }
-}
-
-impl<S> fmt::Debug for FinishError<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FinishError").finish_non_exhaustive()
-    }
-}
-
-impl<S> fmt::Display for FinishError<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        AllocError.fmt(f)
-    }
-}
-
-impl<S> core::error::Error for FinishError<S> {}

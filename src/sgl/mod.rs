@@ -23,7 +23,7 @@ mod search;
 mod window;
 
 pub use builder::SglBuilder;
-pub use error::{BuildError, FinishError};
+pub use error::BuildError;
 pub use list::Sgl;
 pub use run::{MemoryKind, PageRun, ParseKindError, ProviderId};
 pub use runs::Runs;

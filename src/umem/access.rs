@@ -3,12 +3,13 @@
 //! for a moment, a program uses its own address, a mock looks into its frames. [`CpuRegion`]: a region
 //! that is reached so.
 
-use super::pinner::Pinner;
-use super::region::{Region, RegionExt as _};
+use super::holder::Holder;
+use super::pinner::{Pinner, PinnerHolder};
+use super::region::{Region, RegionExt as _, RegionHolder};
 use crate::addr::{PhysAddr, UserAddr};
 use crate::exact::Exact as _;
 use crate::sgl::{MemoryKind, WindowError};
-use core::{fmt, ops::Range};
+use core::{error::Error, fmt, ops::Range};
 
 /// Where bytes lie: contiguous in memory and, where they belong to a process, in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,15 +76,37 @@ pub trait CpuRegion: Region {
     ///
     /// # Errors
     ///
-    /// [`AccessError`] with the offset at which it stopped.
+    /// [`AccessError`], with the offset at which it stopped.
     fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), AccessError<Self::AccessError>>;
 
     /// Copies bytes into the region from `offset` on; it counts as written.
     ///
     /// # Errors
     ///
-    /// [`AccessError`] with the offset at which it stopped; the bytes before it have been written.
+    /// [`AccessError`], with the offset at which it stopped; the bytes before it have been written.
     fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), AccessError<Self::AccessError>>;
+}
+
+/// A [`Holder`] of what has [`PageAccess`]. There is nothing to implement.
+pub trait AccessHolder: PinnerHolder<Target: PageAccess<AccessError = Self::AccessError>> {
+    /// Why bytes could not be copied.
+    type AccessError: fmt::Debug;
+}
+
+impl<P: Holder<Target: PageAccess>> AccessHolder for P {
+    type AccessError = <P::Target as PageAccess>::AccessError;
+}
+
+/// A [`Holder`] of a [`CpuRegion`]. There is nothing to implement.
+pub trait CpuRegionHolder:
+    RegionHolder<Target: CpuRegion<AccessError = Self::AccessError>>
+{
+    /// Why bytes could not be copied.
+    type AccessError: fmt::Debug;
+}
+
+impl<U: Holder<Target: CpuRegion>> CpuRegionHolder for U {
+    type AccessError = <U::Target as CpuRegion>::AccessError;
 }
 
 /// Calls `copy` with each contiguous piece of the bytes `offset..offset + len` of `region`: where it
@@ -100,7 +123,7 @@ fn for_each_piece<R: Region + ?Sized, E>(
     let window = region
         .whole()
         .and_then(|whole| whole.window(offset, len as u64))
-        .map_err(|error| AccessError { offset, kind: AccessErrorKind::Window(error) })?;
+        .map_err(|error| AccessError::Window { at: offset, error })?;
     let mut done = 0usize;
     for segment in window {
         let at = offset.plus(done as u64);
@@ -108,8 +131,7 @@ fn for_each_piece<R: Region + ?Sized, E>(
         let place = Place { phys: segment.phys, kind: segment.kind, user };
         // A piece of `len` bytes, which a `usize` counts.
         let end = done.saturating_add(usize::try_from(segment.len).unwrap_or(usize::MAX)).min(len);
-        copy(place, done..end)
-            .map_err(|error| AccessError { offset: at, kind: AccessErrorKind::Page(error) })?;
+        copy(place, done..end).map_err(|error| AccessError::Page { at, error })?;
         done = end;
     }
     Ok(())
@@ -154,7 +176,7 @@ where
     A: PageAccess + ?Sized,
 {
     if !region.is_writable() {
-        return Err(AccessError { offset, kind: AccessErrorKind::ReadOnly });
+        return Err(AccessError::NotPermitted { at: offset });
     }
     region.mark_dirty();
     for_each_piece(region, offset, bytes.len(), |place, range| {
@@ -165,57 +187,91 @@ where
     })
 }
 
-/// Bytes could not be copied; those before `offset` have been.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct AccessError<E> {
-    /// Where it stopped: counted as the offset of the call was.
-    pub offset: u64,
-    /// Why.
-    pub kind: AccessErrorKind<E>,
-}
-
 /// Why bytes could not be copied; `E` is the error of the [`PageAccess`].
+///
+/// `A` counts the bytes as the call did: `at` is an offset in a region, or an address of an
+/// [`Ioas`](crate::iommu::Ioas).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum AccessErrorKind<E> {
-    /// They reach beyond the region.
-    Window(WindowError),
-    /// The memory may not be written.
-    ReadOnly,
-    /// The page could not be reached.
-    Page(E),
+pub enum AccessError<E, A = u64> {
+    /// The bytes from there on are not all in the region.
+    Window {
+        /// The first byte.
+        at: A,
+        /// Why.
+        error: WindowError,
+    },
+    /// Nothing is mapped there.
+    NotMapped {
+        /// The first such byte.
+        at: A,
+    },
+    /// The memory was not pinned, or is not mapped, for that.
+    NotPermitted {
+        /// The first such byte.
+        at: A,
+    },
+    /// There are no addresses for the rest of the bytes.
+    Wraps {
+        /// The last address, or the first byte if the range is empty.
+        at: A,
+    },
+    /// The page could not be reached. The bytes before have been copied.
+    Page {
+        /// Where it stopped.
+        at: A,
+        /// Why.
+        error: E,
+    },
 }
 
-impl<E: fmt::Display> fmt::Display for AccessError<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot copy at offset {:#x}: ", self.offset)?;
-        self.kind.fmt(f)
-    }
-}
-
-impl<E: core::error::Error + 'static> core::error::Error for AccessError<E> {
-    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        self.kind.source()
-    }
-}
-
-impl<E: fmt::Display> fmt::Display for AccessErrorKind<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl<E, A: Copy> AccessError<E, A> {
+    /// Where it is not possible.
+    #[must_use]
+    pub const fn at(&self) -> A {
         match self {
-            Self::Window(error) => error.fmt(f),
-            Self::ReadOnly => f.write_str("the memory may not be written"),
-            Self::Page(error) => error.fmt(f),
+            Self::Window { at, .. }
+            | Self::NotMapped { at }
+            | Self::NotPermitted { at }
+            | Self::Wraps { at }
+            | Self::Page { at, .. } => *at,
+        }
+    }
+
+    /// The same, counted in another way.
+    pub(crate) fn with_at<B>(self, at: B) -> AccessError<E, B> {
+        match self {
+            Self::Window { error, .. } => AccessError::Window { at, error },
+            Self::NotMapped { .. } => AccessError::NotMapped { at },
+            Self::NotPermitted { .. } => AccessError::NotPermitted { at },
+            Self::Wraps { .. } => AccessError::Wraps { at },
+            Self::Page { error, .. } => AccessError::Page { at, error },
         }
     }
 }
 
-impl<E: core::error::Error + 'static> core::error::Error for AccessErrorKind<E> {
-    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+impl<E, A: fmt::LowerHex> fmt::Display for AccessError<E, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Window(error) => Some(error),
-            Self::ReadOnly => None,
-            Self::Page(error) => Some(error),
+            Self::Window { at, .. } => write!(f, "cannot copy the bytes from {at:#x} on"),
+            Self::NotMapped { at } => write!(f, "nothing is mapped at {at:#x}"),
+            Self::NotPermitted { at } => write!(f, "the memory at {at:#x} may not be accessed so"),
+            Self::Wraps { at } => write!(f, "there are no addresses behind {at:#x}"),
+            Self::Page { at, .. } => write!(f, "cannot reach the memory at {at:#x}"),
+        }
+    }
+}
+
+impl<E, A> Error for AccessError<E, A>
+where
+    E: Error + 'static,
+    A: fmt::Debug + fmt::LowerHex,
+{
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Window { error, .. } => Some(error),
+            Self::Page { error, .. } => Some(error),
+            Self::NotMapped { .. } | Self::NotPermitted { .. } | Self::Wraps { .. } => None,
         }
     }
 }

@@ -222,8 +222,8 @@ impl<'a, P: Pinner + ?Sized> PinnedBatch<'a, P> {
     }
 
     /// The first run that the batch holds.
-    pub(crate) fn first(&self) -> Option<PageRun> {
-        self.runs().next()
+    pub(crate) fn first(&self) -> Option<(UserAddr, PageRun)> {
+        self.runs().next().map(|run| (self.batch.start, run))
     }
 
     /// How many pages the batch holds that have a pin, and so count against a limit.
@@ -234,9 +234,8 @@ impl<'a, P: Pinner + ?Sized> PinnedBatch<'a, P> {
     /// Hands the pins of the first run over: the user address of its first page, and the run. O(1).
     #[must_use = "the pins are the caller's now"]
     pub fn take_first(&mut self) -> Option<(UserAddr, PageRun)> {
-        let run = self.first()?;
+        let (at, run) = self.first()?;
         let batch = &mut self.batch;
-        let at = batch.start;
         batch.taken = batch.taken.plus(1);
         batch.pages = batch.pages.minus(run.count());
         if run.kind() == MemoryKind::Mmio {

@@ -1,80 +1,45 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! [`PinError`]: why a region is not pinned, how far it got, and the pinner.
+//! [`PinError`]: why a region is not pinned, where, and how far it got.
 #![forbid(unsafe_code)]
 
 use super::charge::ChargeError;
-use super::pinner::PinnerHolder;
 use crate::addr::UserAddr;
 use crate::sgl::BuildError;
 use crate::store::AllocError;
-use core::fmt;
+use core::{error::Error, fmt};
 
 /// A region could not be pinned: nothing of it is pinned or charged any more.
-///
-/// The pinner comes back: see [`into_pinner`](Self::into_pinner).
-pub struct PinError<P: PinnerHolder> {
-    pub(super) kind: PinErrorKind<P::Error>,
-    pub(super) at: UserAddr,
-    pub(super) pinned: u64,
-    pub(super) pinner: P,
-}
-
-impl<P: PinnerHolder> PinError<P> {
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct PinError<E> {
     /// What went wrong.
-    #[must_use]
-    pub const fn kind(&self) -> &PinErrorKind<P::Error> {
-        &self.kind
-    }
-
-    /// What went wrong, for callers who have no use for the rest.
-    #[must_use]
-    pub fn into_kind(self) -> PinErrorKind<P::Error> {
-        self.kind
-    }
-
+    pub kind: PinErrorKind<E>,
     /// The user page at which it went wrong.
-    #[must_use]
-    pub const fn at(&self) -> UserAddr {
-        self.at
-    }
-
+    pub at: UserAddr,
     /// How many bytes, of whole pages, were pinned before it went wrong. They have been unpinned.
-    #[must_use]
-    pub const fn pinned(&self) -> u64 {
-        self.pinned
-    }
+    pub pinned: u64,
+}
 
-    /// The pinner.
-    #[must_use]
-    pub fn into_pinner(self) -> P {
-        self.pinner
+impl<E> PinError<E> {
+    /// It went wrong at once.
+    pub(crate) fn new(kind: impl Into<PinErrorKind<E>>, at: UserAddr) -> Self {
+        Self { kind: kind.into(), at, pinned: 0 }
     }
 }
 
-impl<P: PinnerHolder> fmt::Debug for PinError<P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PinError")
-            .field("kind", &self.kind)
-            .field("at", &self.at)
-            .field("pinned", &self.pinned)
-            .finish_non_exhaustive()
-    }
-}
-
-impl<P: PinnerHolder<Error: fmt::Display>> fmt::Display for PinError<P> {
+impl<E> fmt::Display for PinError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "cannot pin the page at {}", self.at)?;
-        if self.pinned > 0 {
-            write!(f, ", {:#x} bytes in", self.pinned)?;
+        match self.pinned {
+            0 => Ok(()),
+            pinned => write!(f, ", {pinned:#x} bytes in"),
         }
-        f.write_str(": ")?;
-        self.kind.fmt(f)
     }
 }
 
-impl<P: PinnerHolder<Error: core::error::Error + 'static>> core::error::Error for PinError<P> {
-    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        self.kind.source()
+impl<E: Error + 'static> Error for PinError<E> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.kind)
     }
 }
 
@@ -127,22 +92,18 @@ impl<E: fmt::Display> fmt::Display for PinErrorKind<E> {
             Self::UnknownFlags { bits } => write!(f, "unknown flags in {bits:#x}"),
             Self::Cancelled => f.write_str("cancelled"),
             #[cfg(feature = "std")]
-            Self::Thread(error) => write!(f, "cannot start a thread: {error}"),
+            Self::Thread(_) => f.write_str("cannot start a thread"),
         }
     }
 }
 
-impl<E: core::error::Error + 'static> core::error::Error for PinErrorKind<E> {
-    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+impl<E: Error + 'static> Error for PinErrorKind<E> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Charge(error) => Some(error),
-            Self::Pinner(error) => Some(error),
-            Self::List(error) => Some(error),
+            Self::Pinner(error) => error.source(),
             #[cfg(feature = "std")]
             Self::Thread(error) => Some(error),
-            Self::NoProgress | Self::OutOfMemory | Self::UnknownFlags { .. } | Self::Cancelled => {
-                None
-            }
+            _ => None,
         }
     }
 }

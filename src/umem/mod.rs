@@ -66,9 +66,8 @@
 //! let range = UserRange::new(UserAddr::new(0x10_0000), 17 << 12)?;
 //! let error = Umem::pin(process, account, PinRequest::new(range, PinFlags::LONGTERM)).unwrap_err();
 //! assert_eq!(
-//!     error.to_string(),
-//!     "cannot pin the page at 0x100000: \
-//!      17 pages more than the 0 charged exceed the limit of 16 pages",
+//!     error.error().kind.to_string(),
+//!     "17 pages more than the 0 charged exceed the limit of 16 pages",
 //! );
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -104,11 +103,9 @@
 //!
 //! # Errors
 //!
-//! [`PinError`] is the reason ([`PinErrorKind`]), the page, the bytes that were pinned before, and
-//! the pinner. [`AccessError`] has the offset at which a copy stopped, [`ChargeError`] the numbers,
-//! [`AttachError`] the reason. An error that holds a borrowed pinner lives no longer than the loan: in
-//! a function that returns a boxed error, ask for [`PinError::into_kind`], or hold the pinner in an
-//! `Arc`.
+//! [`PinError`] is the reason ([`PinErrorKind`]), the page, and the bytes that were pinned before; it
+//! comes as [`Failed`](crate::Failed), with the pinner. [`AccessError`] says where a copy stopped,
+//! [`ChargeError`] has the numbers, [`AttachError`] the reason.
 //!
 //! # A pinner of your own
 //!
@@ -179,7 +176,7 @@ mod pinner;
 mod range;
 mod region;
 
-pub use access::{AccessError, AccessErrorKind, CpuRegion, PageAccess, Place};
+pub use access::{AccessError, AccessHolder, CpuRegion, CpuRegionHolder, PageAccess, Place};
 pub use address_kind::AddressKind;
 pub use batch::{PinBatch, PinnedBatch, Rejected, RunSlot};
 pub use charge::{

@@ -10,13 +10,14 @@
 use super::batch::slots_on_the_heap;
 use super::charge::AccountantHolder;
 use super::error::{PinError, PinErrorKind};
-use super::pin::{PinRequest, Pinned, Stopped, Unfinished};
+use super::pin::{PinRequest, Pinned, Unfinished};
 use super::pinned::Umem;
 use super::pinner::PinnerHolder;
 use super::pinner::{PinFlags, Pinner};
 use super::range::UserRange;
 use crate::addr::UserAddr;
 use crate::exact::Exact as _;
+use crate::failed::Failed;
 use crate::page_size::PageSize;
 use crate::store::Heap;
 use crate::sync::{AtomicBool, AtomicUsize, Ordering};
@@ -59,7 +60,7 @@ where
         accountant: A,
         request: PinRequest<F>,
         threads: NonZeroUsize,
-    ) -> Result<Self, PinError<P>>
+    ) -> Result<Self, Failed<PinError<P::Error>, P>>
     where
         F: Fn(u64) -> ControlFlow<()> + Sync,
     {
@@ -70,14 +71,12 @@ where
             // A page that two parts share would be pinned, and listed, twice.
             let cut = pinner.cut_size().max(pinner.page_size());
             let done = match parts(range, cut, threads).as_deref() {
-                Some([]) | None => {
-                    Err(Stopped { kind: PinErrorKind::OutOfMemory, at: range.start(), pinned: 0 })
-                }
+                Some([]) | None => Err(PinError::new(PinErrorKind::OutOfMemory, range.start())),
                 Some([whole]) => job.join(&[*whole], [job.part(*whole)]),
                 Some(parts) => job.run(parts),
             };
             let total = pinned.load(Ordering::Relaxed) as u64;
-            done.map_err(|stopped| Stopped { pinned: total.max(stopped.pinned), ..stopped })
+            done.map_err(|error| PinError { pinned: total.max(error.pinned), ..error })
         })
     }
 }
@@ -139,7 +138,7 @@ type Part<'p, P> = Result<Unfinished<'p, P, Heap>, Missing<<P as Pinner>::Error>
 
 /// Why a part is not there.
 enum Missing<E> {
-    Failed(Stopped<E>),
+    Failed(PinError<E>),
     /// Because another part failed.
     ByOther,
 }
@@ -167,11 +166,9 @@ where
                 Ok(Some(thread)) => thread::ScopedJoinHandle::join(thread)
                     .unwrap_or_else(|panic| panic::resume_unwind(panic)),
                 Ok(None) => Err(Missing::ByOther),
-                Err(source) => Err(Missing::Failed(Stopped {
-                    kind: PinErrorKind::Thread(source),
-                    at: part.start(),
-                    pinned: 0,
-                })),
+                Err(source) => {
+                    Err(Missing::Failed(PinError::new(PinErrorKind::Thread(source), part.start())))
+                }
             };
             started.into_iter().map(join).collect()
         });
@@ -191,7 +188,7 @@ where
             match (result, &mut whole) {
                 (Ok(first), None) => whole = Some(first),
                 (Ok(next), Some(whole)) => {
-                    let failed = |kind| Stopped { kind, at: part.start(), pinned: 0 };
+                    let failed = |kind| PinError::new(kind, part.start());
                     if !stopped {
                         whole.append(next).map_err(failed)?;
                     }
@@ -203,7 +200,7 @@ where
         match whole {
             Some(whole) if !stopped => Ok(whole),
             // A part was stopped, and none says why: its thread ended before it could.
-            _ => Err(Stopped { kind: PinErrorKind::Cancelled, at, pinned: 0 }),
+            _ => Err(PinError::new(PinErrorKind::Cancelled, at)),
         }
     }
 
@@ -225,14 +222,14 @@ where
             Some(mut slots) => {
                 Unfinished::pin(self.pinner, part, self.flags, Heap::new(), &mut slots, progress)
             }
-            None => Err(Stopped { kind: PinErrorKind::OutOfMemory, at: part.start(), pinned: 0 }),
+            None => Err(PinError::new(PinErrorKind::OutOfMemory, part.start())),
         };
-        done.map_err(|stopped| {
+        done.map_err(|error| {
             self.stop.store(true, Ordering::Relaxed);
             if by_other {
                 Missing::ByOther
             } else {
-                Missing::Failed(stopped)
+                Missing::Failed(error)
             }
         })
     }

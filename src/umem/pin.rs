@@ -8,7 +8,7 @@
 //! ```
 
 use super::batch::{behind, unpin_runs, PinnedBatch, RunSlot};
-use super::error::PinErrorKind;
+use super::error::{PinError, PinErrorKind};
 use super::pinner::{PinFlags, Pinner};
 use super::range::UserRange;
 use crate::addr::UserAddr;
@@ -90,15 +90,8 @@ impl<F> fmt::Debug for PinRequest<F> {
     }
 }
 
-/// Why pinning stopped, at which page, and how many bytes were pinned before.
-pub(super) struct Stopped<E> {
-    pub(super) kind: PinErrorKind<E>,
-    pub(super) at: UserAddr,
-    pub(super) pinned: u64,
-}
-
 /// What pinning comes to.
-pub(super) type Pinned<'p, P, S> = Result<Unfinished<'p, P, S>, Stopped<<P as Pinner>::Error>>;
+pub(super) type Pinned<'p, P, S> = Result<Unfinished<'p, P, S>, PinError<<P as Pinner>::Error>>;
 
 /// Pages that are pinned and listed, and belong to nobody else yet: dropping it unpins them.
 pub(super) struct Unfinished<'p, P: Pinner + ?Sized, S: Storage> {
@@ -125,9 +118,9 @@ impl<'p, P: Pinner + ?Sized, S: Storage> Unfinished<'p, P, S> {
         let page = pinner.page_size();
         let start = range.first_page(page);
         let mut pinned = 0u64;
-        let failed = |kind, at, pinned| Stopped { kind, at, pinned };
+        let failed = |kind, at, pinned| PinError { kind, at, pinned };
         let builder = SglBuilder::new_in(page, storage)
-            .map_err(|error| failed(PinErrorKind::List(error), start, 0))?;
+            .map_err(|error| PinError::new(PinErrorKind::List(error), start))?;
         let builder = ManuallyDrop::new(builder);
         let mut this = Self { pinner, start, builder, pinned_pages: 0 };
         let mut rest = range;
@@ -180,9 +173,9 @@ impl<'p, P: Pinner + ?Sized, S: Storage> Unfinished<'p, P, S> {
     }
 
     /// Why it ends here, behind all of its pages.
-    pub(super) fn stopped(&self, kind: impl Into<PinErrorKind<P::Error>>) -> Stopped<P::Error> {
+    pub(super) fn stopped(&self, kind: impl Into<PinErrorKind<P::Error>>) -> PinError<P::Error> {
         let (pages, page) = (self.builder.page_count(), self.builder.page_size());
-        Stopped {
+        PinError {
             kind: kind.into(),
             at: behind(self.start, pages, page),
             pinned: pages.shifted_up(page.shift()),
@@ -190,7 +183,7 @@ impl<'p, P: Pinner + ?Sized, S: Storage> Unfinished<'p, P, S> {
     }
 
     /// The list; the pins are the caller's then.
-    pub(super) fn finish(mut self) -> Result<Sgl<S>, Stopped<P::Error>> {
+    pub(super) fn finish(mut self) -> Result<Sgl<S>, PinError<P::Error>> {
         // If it fails, dropping `self` unpins what the builder still holds.
         self.builder.flush().map_err(|error| self.stopped(error))?;
         Ok(self.into_builder().into_packed())

@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`Umem`]: a pinned region.
 
-use super::access::{self, AccessError, CpuRegion, PageAccess};
+use super::access::{self, AccessError, AccessHolder, CpuRegion};
 use super::address_kind::AddressKind;
 use super::batch::{report_leaked, unpin_runs, RunSlot};
 use super::charge::AccountantHolder;
 use super::charge::Charge;
 use super::error::{PinError, PinErrorKind};
-use super::pin::{PinRequest, Pinned, Stopped, Unfinished};
+use super::pin::{PinRequest, Pinned, Unfinished};
 use super::pinner::PinnerHolder;
 use super::pinner::{PinFlags, Pinner as _};
 use super::range::UserRange;
 use super::region::{AttachError, Region, RegionExt};
 use crate::addr::UserAddr;
+use crate::failed::Failed;
 use crate::sgl::{Sgl, Window, WindowError};
 use crate::store::Storage;
 use crate::sync::{AtomicBool, AtomicUsize, Ordering};
@@ -115,7 +116,7 @@ where
         storage: S,
         slots: &mut [RunSlot],
         request: PinRequest<F>,
-    ) -> Result<Self, PinError<P>>
+    ) -> Result<Self, Failed<PinError<P::Error>, P>>
     where
         F: FnMut(u64) -> ControlFlow<()>,
     {
@@ -137,15 +138,15 @@ where
         range: UserRange,
         flags: PinFlags,
         pin: impl FnOnce(&P::Target) -> Pinned<'_, P::Target, S>,
-    ) -> Result<Self, PinError<P>> {
+    ) -> Result<Self, Failed<PinError<P::Error>, P>> {
         let at = range.first_page(pinner.page_size());
-        let failed = |kind, pinner| PinError { kind, at, pinned: 0, pinner };
         if !PinFlags::all().contains(flags) {
-            return Err(failed(PinErrorKind::UnknownFlags { bits: flags.bits() }, pinner));
+            let unknown = PinErrorKind::UnknownFlags { bits: flags.bits() };
+            return Err(Failed::new(PinError::new(unknown, at), pinner));
         }
         let mut charge = match Charge::new(accountant, pinner.charged_pages(range)) {
             Ok(charge) => charge,
-            Err(error) => return Err(failed(PinErrorKind::Charge(error), pinner)),
+            Err(error) => return Err(Failed::new(PinError::new(error, at), pinner)),
         };
         // If this fails or unwinds, all has been unpinned when the charge is given back.
         let pinned = pin(&*pinner).and_then(|unfinished| {
@@ -163,7 +164,7 @@ where
                 attachments: AtomicUsize::new(0),
                 dirty: AtomicBool::new(false),
             }),
-            Err(Stopped { kind, at, pinned }) => Err(PinError { kind, at, pinned, pinner }),
+            Err(error) => Err(Failed::new(error, pinner)),
         }
     }
 
@@ -319,7 +320,7 @@ where
     ///
     /// # Errors
     ///
-    /// The region, if a device is attached to it.
+    /// The region, if a device is attached to it; it stays pinned and charged.
     #[expect(clippy::result_large_err, reason = "the region comes back as it was")]
     pub fn unpin(self) -> Result<P, Self> {
         if self.attachments() != 0 {
@@ -380,14 +381,10 @@ where
     ///
     /// # Errors
     ///
-    /// [`AccessError`] with the offset at which it stopped.
-    pub fn read(
-        &self,
-        offset: u64,
-        bytes: &mut [u8],
-    ) -> Result<(), AccessError<<P::Target as PageAccess>::AccessError>>
+    /// [`AccessError`], with the offset at which it stopped.
+    pub fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), AccessError<P::AccessError>>
     where
-        P::Target: PageAccess,
+        P: AccessHolder,
     {
         // SAFETY: "all pages of the region are pinned by `access`, at the user addresses that the
         // region has": by the invariant, as long as the region is borrowed.
@@ -410,14 +407,10 @@ where
     ///
     /// # Errors
     ///
-    /// [`AccessError`] with the offset at which it stopped; the bytes before it have been written.
-    pub fn write(
-        &self,
-        offset: u64,
-        bytes: &[u8],
-    ) -> Result<(), AccessError<<P::Target as PageAccess>::AccessError>>
+    /// [`AccessError`], with the offset at which it stopped; the bytes before it have been written.
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), AccessError<P::AccessError>>
     where
-        P::Target: PageAccess,
+        P: AccessHolder,
     {
         // SAFETY: "all pages of the region are pinned by `access`, at the user addresses that the
         // region has": by the invariant, as long as the region is borrowed; "where the region is
@@ -451,13 +444,17 @@ where
     /// # Errors
     ///
     /// [`PinError`], with the pinner; nothing is pinned or charged then.
-    pub fn pin<F>(pinner: P, accountant: A, request: PinRequest<F>) -> Result<Self, PinError<P>>
+    pub fn pin<F>(
+        pinner: P,
+        accountant: A,
+        request: PinRequest<F>,
+    ) -> Result<Self, Failed<PinError<P::Error>, P>>
     where
         F: FnMut(u64) -> ControlFlow<()>,
     {
         let Some(mut slots) = super::batch::slots_on_the_heap() else {
             let at = request.range.first_page(pinner.page_size());
-            return Err(PinError { kind: PinErrorKind::OutOfMemory, at, pinned: 0, pinner });
+            return Err(Failed::new(PinError::new(PinErrorKind::OutOfMemory, at), pinner));
         };
         Self::pin_in(pinner, accountant, crate::store::Heap::new(), &mut slots, request)
     }
@@ -530,11 +527,11 @@ where
 
 impl<P, A, S> CpuRegion for Umem<P, A, S>
 where
-    P: PinnerHolder<Target: PageAccess>,
+    P: PinnerHolder + AccessHolder,
     A: AccountantHolder,
     S: Storage,
 {
-    type AccessError = <P::Target as PageAccess>::AccessError;
+    type AccessError = P::AccessError;
 
     fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), AccessError<Self::AccessError>> {
         Umem::read(self, offset, bytes)

@@ -5,6 +5,7 @@
 use super::address_kind::AddressKind;
 use super::holder::Holder;
 use crate::addr::UserAddr;
+use crate::failed::Failed;
 use crate::sgl::{Sgl, Window, WindowError};
 use crate::store::Storage;
 use core::{fmt, ops::Range};
@@ -158,8 +159,9 @@ impl<U: RegionHolder> Attachment<U> {
     ///
     /// # Errors
     ///
-    /// [`AttachError`], with the region.
-    pub fn new(region: U, writable: bool) -> Result<Self, (AttachError, U)> {
+    /// [`AttachError`], with the region, which stays pinned and charged as long as the error
+    /// [holds](Failed) it.
+    pub fn new(region: U, writable: bool) -> Result<Self, Failed<AttachError, U>> {
         let this = Self::hold(region, AddressKind::Physical, writable)?;
         if writable {
             this.region.mark_dirty();
@@ -172,14 +174,14 @@ impl<U: RegionHolder> Attachment<U> {
         region: U,
         device: AddressKind,
         writable: bool,
-    ) -> Result<Self, (AttachError, U)> {
+    ) -> Result<Self, Failed<AttachError, U>> {
         let list = region.address_kind();
         if list != device {
-            return Err((AttachError::AddressKind { list, device }, region));
+            return Err(Failed::new(AttachError::AddressKind { list, device }, region));
         }
         match region.attach(writable) {
             Ok(()) => Ok(Self { region }),
-            Err(error) => Err((error, region)),
+            Err(error) => Err(Failed::new(error, region)),
         }
     }
 

@@ -5,7 +5,7 @@ use super::{
     alloc::{vec, vec::Vec},
     storage::{store, Failing},
 };
-use pinned_sgl::{AllocError, MemoryKind, PageRun, PageSize, Pfn, Pool, Sgl, SglBuilder, Storage};
+use pinned_sgl::{MemoryKind, PageRun, PageSize, Pfn, Pool, Sgl, SglBuilder, Storage};
 
 /// Run `index` of a list without order: 1 to 3 pages, none of which continues another.
 fn scattered(index: u64) -> PageRun {
@@ -60,7 +60,7 @@ pub fn undone_at_every_piece() {
                     Ok(sgl) => sgl,
                     Err(error) => {
                         budget.set(usize::MAX);
-                        error.into_builder().finish().map_err(AllocError::from).unwrap()
+                        error.into_value().finish().unwrap()
                     }
                 };
                 assert_eq!(sgl.run_count(), count);
@@ -76,7 +76,7 @@ pub fn many_shelves(count: u64) {
     let mut memory = vec![[0xa5u8; 512]; (count / 37) as usize];
     let mut builder = SglBuilder::new_in(PageSize::SIZE_4K, Pool::new(&mut memory)).unwrap();
     builder.push_runs((0..count).map(scattered)).unwrap();
-    let sgl = builder.finish().map_err(AllocError::from).unwrap();
+    let sgl = builder.finish().unwrap();
     assert!(sgl.footprint() as u64 > count / 100 * 512);
     check(&sgl, (0..count).map(scattered));
 

@@ -8,7 +8,7 @@ use super::{
     storage::{store, Failing, Store},
 };
 use arbitrary::{Result, Unstructured};
-use pinned_sgl::{AllocError, BuildError, MemoryKind, PageRun, PageSize, Pfn, Sgl, SglBuilder};
+use pinned_sgl::{BuildError, MemoryKind, PageRun, PageSize, Pfn, Sgl, SglBuilder};
 
 /// One way in which pages arrive.
 #[derive(Clone, Debug)]
@@ -86,7 +86,7 @@ pub fn check(page: PageSize, ops: &[Op]) {
         Err(error) => {
             assert!(budget.get() < 2);
             budget.set(usize::MAX);
-            error.into_builder().finish().map_err(AllocError::from).unwrap()
+            error.into_value().finish().unwrap()
         }
     };
     assert_same(&sgl, &model);

@@ -11,8 +11,7 @@
 use super::machine::{self, IOVAS, PAGE, STEP};
 use arbitrary::{Result, Unstructured};
 use pinned_sgl::iommu::{
-    Cuts, DirtyBitmap, DomainId, HeapIoas, IovaRange, Mapping, Placement, Prot, Stream,
-    UnmapRangeError,
+    Cuts, DirtyBitmap, DomainId, HeapIoas, IovaRange, Mapping, Placement, Prot, Remains, Stream,
 };
 use pinned_sgl::rdma::{Access, MemoryRegion};
 use pinned_sgl::umem::{
@@ -370,12 +369,14 @@ impl World {
             }
             2 | 3 => match mapping.split_at(part.start) {
                 Ok((head, tail)) => self.mappings.extend([tail, head]),
-                Err(error) => self.mappings.push(error.into_mapping()),
+                Err(error) => self.mappings.push(error.into_value()),
             },
             _ => match mapping.unmap_range(part) {
                 Ok((head, tail)) => self.mappings.extend(head.into_iter().chain(tail)),
-                Err(UnmapRangeError::Cut(error)) => self.mappings.push(error.into_mapping()),
-                Err(UnmapRangeError::Breach { error, .. }) => panic!("{error:?}"),
+                Err(error) => match error.into_value() {
+                    Remains::Whole(mapping) => self.mappings.push(mapping),
+                    around => panic!("{around:?}"),
+                },
             },
         }
         Ok(())

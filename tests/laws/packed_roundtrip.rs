@@ -7,7 +7,7 @@ use super::{
     storage::store,
 };
 use arbitrary::{Result, Unstructured};
-use pinned_sgl::{AllocError, PageRun, PageSize, Pool, Sgl, SglBuilder, Storage};
+use pinned_sgl::{PageRun, PageSize, Pool, Sgl, SglBuilder, Storage};
 
 fn check_list<S: Storage>(sgl: &Sgl<S>, model: &[PageRun]) {
     assert_eq!(sgl.run_count(), model.len() as u64);
@@ -40,7 +40,7 @@ fn check_pool<const N: usize>(page: PageSize, runs: &[PageRun], model: &[PageRun
     let mut memory = vec![[0xa5u8; N]; runs.len() + runs.len() / 16 + 16];
     let mut builder = SglBuilder::new_in(page, Pool::new(&mut memory)).unwrap();
     builder.push_runs(runs.iter().copied()).unwrap();
-    check_list(&builder.finish().map_err(AllocError::from).unwrap(), model);
+    check_list(&builder.finish().unwrap(), model);
 }
 
 /// Packs `runs`, whose sum of bytes must fit 64 bits.

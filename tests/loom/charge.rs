@@ -150,7 +150,7 @@ where
                 let request = PinRequest::new(range, PinFlags::WRITE);
                 match Umem::pin(pinner.clone(), account.clone(), request) {
                     Ok(umem) => assert!(umem.unpin().is_ok()),
-                    Err(error) => assert!(matches!(error.kind(), PinErrorKind::Charge(_))),
+                    Err(error) => assert!(matches!(&error.error().kind, PinErrorKind::Charge(_))),
                 }
             }
         };

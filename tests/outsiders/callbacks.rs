@@ -3,7 +3,7 @@
 
 use super::rig::{bytes, iova, P, RW, WRITE_LONG};
 use super::{assert_held, scattered, Mapped, AT};
-use pinned_sgl::iommu::{HeapIoas, IoasError, IovaRange, MapErrorKind, Mapping, Placement, Stream};
+use pinned_sgl::iommu::{HeapIoas, IoasError, IovaRange, MapError, Mapping, Placement, Stream};
 use pinned_sgl::umem::{Accountant, ChargeError, PinRequest, RunSlot, Umem};
 use pinned_sgl::{PageRun, Pfn};
 use pinned_sgl_mock::MapFault;
@@ -80,8 +80,8 @@ fn an_accountant_maps_where_others_unmap() {
     assert_eq!((maps.lock().unwrap().len(), iommu.mapped_pages()), (3, 12));
     let refused = space.map(Placement::At(iova(AT)), pin(0), RW).unwrap_err();
     assert!(matches!(
-        refused.kind(),
-        IoasError::Map(MapErrorKind::Domain(MapFault::Exists { .. }))
+        refused.error(),
+        IoasError::Map(MapError::Domain { error: MapFault::Exists { .. }, .. })
     ));
     drop((space, refused));
     for mapping in mem::take(&mut *maps.lock().unwrap()) {

@@ -4,8 +4,8 @@
 use super::rig::{bytes, iova, iovas, Pinned, Rig, P, RW, WRITE_LONG};
 use super::{assert_held, scattered, Space, AT};
 use pinned_sgl::iommu::{
-    CutErrorKind, Cuts, DirtyBitmap, Domain, Entry, IoasError, IovaRange, MapErrorKind, Mapping,
-    Placement, Prot, RangeGather, ReadDomain, Readback, Stream, StreamErrorKind, UnmapRangeError,
+    CutError, Cuts, DirtyBitmap, Domain, Entry, IoasError, IovaRange, MapError, Mapping, Placement,
+    Prot, RangeGather, ReadDomain, Readback, Remains, Stream, StreamError,
 };
 use pinned_sgl::umem::PinRequest;
 use pinned_sgl::{Iova, PageSize, PageSizes, PhysAddr, Tile};
@@ -132,20 +132,21 @@ fn a_domain_that_never_cuts() {
         let edges = mapping.edges(offset);
         assert_eq!((edges.below, edges.above), (0, len));
         let error = mapping.split_at(offset).unwrap_err();
-        assert_eq!(error.kind(), CutErrorKind::Indivisible);
-        mapping = error.into_mapping();
+        assert_eq!(*error.error(), CutError::Indivisible);
+        mapping = error.into_value();
         for range in [0..offset, offset..len, offset..offset + 1] {
-            let Err(UnmapRangeError::Cut(error)) = mapping.unmap_range(range) else { panic!() };
-            let kind = error.kind();
-            assert!(matches!(kind, CutErrorKind::Indivisible | CutErrorKind::Outside { .. }));
-            mapping = error.into_mapping();
+            let error = mapping.unmap_range(range).unwrap_err();
+            let kind = *error.error();
+            assert!(matches!(kind, CutError::Indivisible | CutError::Outside { .. }));
+            let Remains::Whole(whole) = error.into_value() else { panic!() };
+            mapping = whole;
         }
     }
     for offset in [0, len, u64::MAX] {
         assert!(mapping.edges(offset).is_exact());
         let error = mapping.split_at(offset).unwrap_err();
-        assert_eq!(error.kind(), CutErrorKind::Outside { len });
-        mapping = error.into_mapping();
+        assert_eq!(*error.error(), CutError::Outside { len });
+        mapping = error.into_value();
     }
     let (None, None) = mapping.unmap_range(0..len).unwrap() else { panic!() };
     assert_eq!(iommu.mapped_pages(), 0);
@@ -296,7 +297,7 @@ fn numbers_that_a_domain_cannot_mean() {
         if let Untrue::Maps(..) = lie {
             tell(Some(lie));
             let error = stream().err().unwrap();
-            let breach = matches!(error.kind(), StreamErrorKind::Map(MapErrorKind::Breach(_)));
+            let breach = matches!(error.error(), StreamError::Map(MapError::Breach(_)));
             assert!(breach, "{lie:?}: {error:?}");
         } else {
             let stream = stream().unwrap();

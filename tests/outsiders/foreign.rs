@@ -4,12 +4,11 @@
 
 use super::rig::{bytes, iova, iovas, Pinned, Rig, P, RO, RW, WRITE_LONG};
 use super::{assert_held, scattered, Mapped, Space, AT};
-use pinned_sgl::iommu::{
-    IoasError, MapErrorKind, Mapping, Placement, Prot, Stream, StreamErrorKind,
-};
-use pinned_sgl::rdma::{Access, MemoryRegion, RegisterErrorKind};
+use pinned_sgl::iommu::{IoasError, MapError, Mapping, Placement, Prot, Stream, StreamError};
+use pinned_sgl::rdma::{Access, MemoryRegion, RegisterError};
 use pinned_sgl::umem::{
-    AttachError, Attachment, Charge, PinErrorKind, PinFlags, PinRequest, PinnedBatch, Pinner, Umem,
+    AttachError, Attachment, Charge, PinError, PinErrorKind, PinFlags, PinRequest, PinnedBatch,
+    Pinner, Umem,
 };
 use pinned_sgl::{Heap, PageRun, Pfn};
 use pinned_sgl_mock::Iommu;
@@ -33,21 +32,21 @@ fn unknown_flags_are_refused_everywhere() {
         if PinFlags::all().bits() & bit == 0 {
             for known in [PinFlags::empty(), WRITE_LONG, PinFlags::all()] {
                 let flags = PinFlags::from_bits_retain(known.bits() | bit);
-                let is = |kind| matches!(kind, PinErrorKind::UnknownFlags { bits } if bits == flags.bits());
+                let is = |error: PinError<_>| matches!(error.kind, PinErrorKind::UnknownFlags { bits } if bits == flags.bits());
                 let request = PinRequest::new(range, flags);
                 let (process, account) = (&*rig.process, &*rig.account);
-                assert!(is(Umem::pin(process, account, request).err().unwrap().into_kind()));
+                assert!(is(Umem::pin(process, account, request).err().unwrap().into_error()));
                 let (heap, mut slots) = (Heap::new(), [None; 4]);
                 let umem = Umem::pin_in(process, account, heap, &mut slots, request);
-                assert!(is(umem.err().unwrap().into_kind()));
+                assert!(is(umem.err().unwrap().into_error()));
                 let two = NonZeroUsize::new(2).unwrap();
                 let umem = Umem::pin_parallel(process, account, request, two);
-                assert!(is(umem.err().unwrap().into_kind()));
+                assert!(is(umem.err().unwrap().into_error()));
                 let stream = Stream::map(process, account, &*iommu, slots, request, iova(0), RO);
-                let StreamErrorKind::Pin(kind) = stream.err().unwrap().into_kind() else {
+                let StreamError::Pin(error) = stream.err().unwrap().into_error() else {
                     panic!("{flags:?}")
                 };
-                assert!(is(kind));
+                assert!(is(error));
                 // A batch has no way to refuse: it leaves them out.
                 let batch = PinnedBatch::new(&*rig.process, range, flags, &mut slots);
                 assert_eq!(batch.flags(), known);
@@ -55,11 +54,11 @@ fn unknown_flags_are_refused_everywhere() {
         }
         if Prot::all().bits() & bit == 0 {
             let prot = Prot::from_bits_retain(RO.bits() | bit);
-            let unknown = MapErrorKind::UnknownProt { bits: prot.bits() };
+            let unknown = MapError::UnknownProt { bits: prot.bits() };
             let refused = Mapping::map(&*read_only, &*iommu, iova(0), prot).unwrap_err();
-            assert_eq!(refused.into_kind(), unknown);
+            assert_eq!(refused.into_error(), unknown);
             let refused = space.map(Placement::Anywhere, read_only.clone(), prot).unwrap_err();
-            assert_eq!(refused.into_kind(), IoasError::Map(unknown));
+            assert_eq!(refused.into_error(), IoasError::Map(unknown));
             let mut other = Space::new();
             let copied = other.copy_from(&space, iovas(AT, P), Placement::Anywhere, prot);
             assert_eq!(copied, Err(IoasError::Map(unknown)));
@@ -73,20 +72,20 @@ fn unknown_flags_are_refused_everywhere() {
                 iova(0),
                 prot,
             );
-            let kind = stream.err().unwrap().into_kind();
-            assert!(matches!(kind, StreamErrorKind::Map(kind) if kind == unknown));
+            let kind = stream.err().unwrap().into_error();
+            assert!(matches!(kind, StreamError::Map(kind) if kind == unknown));
         }
         if Access::all().bits() & bit == 0 {
             let access = Access::from_bits_retain(Access::REMOTE_READ.bits() | bit);
             let refused = MemoryRegion::register(&*read_only, &nic, iova(0), access);
             let bits = access.bits();
-            let kind = refused.err().unwrap().into_kind();
-            assert!(matches!(kind, RegisterErrorKind::UnknownAccess { bits: b } if b == bits));
+            let kind = refused.err().unwrap().into_error();
+            assert!(matches!(kind, RegisterError::UnknownAccess { bits: b } if b == bits));
         } else if Access::from_bits_retain(bit).is_writable() {
             let refused =
                 MemoryRegion::register(&*read_only, &nic, iova(0), Access::from_bits_retain(bit));
-            let kind = refused.err().unwrap().into_kind();
-            assert!(matches!(kind, RegisterErrorKind::Attach(AttachError::ReadOnly)), "{bit:#x}");
+            let kind = refused.err().unwrap().into_error();
+            assert!(matches!(kind, RegisterError::Attach(AttachError::ReadOnly)), "{bit:#x}");
         }
     }
     // Nobody was asked, and nothing has changed.
@@ -261,7 +260,7 @@ fn forgotten_values_stay_pinned() {
             // The error of a failed map, with all that it gives back.
             rig.plan.fail_at(1);
             let error = Mapping::map(umem.clone(), iommu.clone(), iova(0), RW).unwrap_err();
-            let (again, domain) = error.into_parts();
+            let (again, domain) = error.into_value();
             mem::forget(umem);
             mem::forget(Mapping::map(again, domain, iova(AT), RW).unwrap());
         },

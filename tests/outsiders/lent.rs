@@ -125,7 +125,7 @@ fn a_storage_that_takes_nothing_back_is_refused() {
         let request = PinRequest::new(bytes(0, 8 * P), WRITE_LONG);
         let umem = Umem::pin_in(&*rig.process, &*rig.account, storage(), &mut [None; 4], request);
         let error = umem.err().unwrap();
-        assert!(matches!(error.kind(), PinErrorKind::List(kind) if *kind == in_use));
+        assert!(matches!(&error.error().kind, PinErrorKind::List(kind) if *kind == in_use));
         rig.assert_idle();
     }
 }

@@ -3,9 +3,7 @@
 
 use super::rig::{bytes, iova, P, RO, RW, WRITE_LONG};
 use super::{built, scattered, Space, AT};
-use pinned_sgl::iommu::{
-    DirtyBitmap, IovaRange, Mapping, Placement, RangeGather, Stream, UnmapRangeError,
-};
+use pinned_sgl::iommu::{DirtyBitmap, IovaRange, Mapping, Placement, RangeGather, Remains, Stream};
 use pinned_sgl::rdma::{Access, BlockLayout, MemoryRegion};
 use pinned_sgl::umem::{Account, Accountant, Charge, PinRequest, Unaccounted, UserRange};
 use pinned_sgl::{
@@ -200,7 +198,7 @@ fn values_that_are_asked_for_any_number() {
                 drop((head, tail));
                 Mapping::map(umem.clone(), iommu.clone(), iova(AT), RW).unwrap()
             }
-            Err(error) => error.into_mapping(),
+            Err(error) => error.into_value(),
         };
         for &b in &edges {
             let _ = (
@@ -221,7 +219,10 @@ fn values_that_are_asked_for_any_number() {
             let access = Access::REMOTE_READ;
             let _ = MemoryRegion::register_range(&*umem, a..b, &nic, Iova::new(b), access);
             mapping = match mapping.unmap_range(a..b) {
-                Err(UnmapRangeError::Cut(error)) => error.into_mapping(),
+                Err(error) => match error.into_value() {
+                    Remains::Whole(mapping) => mapping,
+                    around => panic!("{around:?}"),
+                },
                 gone => {
                     drop(gone);
                     Mapping::map(umem.clone(), iommu.clone(), iova(AT), RW).unwrap()

@@ -2,9 +2,10 @@
 //! Pinners and threads at the limits of numbers.
 
 use super::rig::{iova, Rig, P, RW, WRITE_LONG};
-use pinned_sgl::iommu::{Stream, StreamErrorKind};
+use pinned_sgl::iommu::{Stream, StreamError};
 use pinned_sgl::umem::{
-    PinBatch, PinErrorKind, PinRequest, PinnedBatch, Pinner, Rejected, Umem, Unaccounted, UserRange,
+    PinBatch, PinError, PinErrorKind, PinRequest, PinnedBatch, Pinner, Rejected, Umem, Unaccounted,
+    UserRange,
 };
 use pinned_sgl::{BuildError, Iova, PageRun, PageSize, PageSizes, Pfn, PhysAddr, UserAddr};
 use pinned_sgl_mock::{Fragmentation, Iommu, PinFault};
@@ -63,12 +64,14 @@ fn runs_whose_bytes_have_no_address() {
         }
         assert!(batch.is_empty() && batch.next() == range.first_page(page));
         drop(batch);
-        let error = Umem::pin(&pinner, &Unaccounted, request).err().unwrap().into_kind();
+        let error = Umem::pin(&pinner, &Unaccounted, request).err().unwrap().into_error().kind;
         let known = matches!(error, PinErrorKind::Pinner(Some(Rejected::AddressTooLarge)));
         assert!(known || matches!(error, PinErrorKind::List(BuildError::PageSize { .. })));
         let stream = Stream::map(&pinner, &Unaccounted, &iommu, [None; 4], request, iova(0), RW);
-        let error = stream.err().unwrap().into_kind();
-        let StreamErrorKind::Pin(PinErrorKind::Pinner(error)) = error else { panic!("{error:?}") };
+        let error = stream.err().unwrap().into_error();
+        let StreamError::Pin(PinError { kind: PinErrorKind::Pinner(error), .. }) = error else {
+            panic!("{error:?}")
+        };
         assert_eq!(error, Some(Rejected::AddressTooLarge));
     }
     iommu.witness().assert_clean();
@@ -101,7 +104,7 @@ fn the_whole_address_space() {
                 }
                 Err(error) => {
                     let _ = format!("{error:?}");
-                    let kind = error.into_kind();
+                    let kind = error.into_error().kind;
                     let known = matches!(
                         kind,
                         PinErrorKind::List(
@@ -162,6 +165,9 @@ fn endless_threads() {
     let nowhere = UserRange::new(UserAddr::new(0), 1 << 63).unwrap();
     let request = PinRequest::new(nowhere, WRITE_LONG);
     let umem = Umem::pin_parallel(&*rig.process, &*rig.account, request, NonZeroUsize::MAX);
-    assert!(matches!(umem.err().unwrap().kind(), PinErrorKind::Pinner(PinFault::NotMapped(_))));
+    assert!(matches!(
+        &umem.err().unwrap().error().kind,
+        PinErrorKind::Pinner(PinFault::NotMapped(_))
+    ));
     rig.assert_idle();
 }

@@ -3,10 +3,8 @@
 
 use super::rig::{bytes, iova, iovas, Pinned, P, RW, WRITE_LONG};
 use super::{assert_held, scattered, AT};
-use pinned_sgl::iommu::{
-    CutErrorKind, HeapIoas, IoasError, MapErrorKind, Mapping, Placement, UnmapRangeError,
-};
-use pinned_sgl::rdma::{Access, MemoryRegion, RegisterErrorKind};
+use pinned_sgl::iommu::{CutError, HeapIoas, IoasError, MapError, Mapping, Placement, Remains};
+use pinned_sgl::rdma::{Access, MemoryRegion, RegisterError};
 use pinned_sgl::umem::{
     Accountant, AttachError, Attachment, PinRequest, Pinner, Region, RegionExt as _, Umem,
 };
@@ -103,7 +101,7 @@ fn too_many_attachments() {
         let iommu = rig.iommu("4K");
         match Mapping::map(region.clone(), iommu.clone(), iova(AT), RW) {
             Err(error) => {
-                assert_eq!(*error.kind(), MapErrorKind::Attach(AttachError::TooMany));
+                assert_eq!(*error.error(), MapError::Attach(AttachError::TooMany));
                 assert_eq!(left, 0);
             }
             Ok(mapping) => match mapping.unmap_range(2 * P..5 * P) {
@@ -111,9 +109,9 @@ fn too_many_attachments() {
                     assert_eq!((left, head.len(), tail.len()), (3, 2 * P, 3 * P));
                     assert_held(&rig.memory, &[&iommu]);
                 }
-                Err(UnmapRangeError::Cut(error)) => {
-                    assert_eq!(error.kind(), CutErrorKind::Attach(AttachError::TooMany));
-                    let mapping = error.into_mapping();
+                Err(error) => {
+                    assert_eq!(*error.error(), CutError::Attach(AttachError::TooMany));
+                    let Remains::Whole(mapping) = error.into_value() else { panic!() };
                     assert_eq!((mapping.len(), umem.attachments()), (8 * P, 1));
                     assert_eq!(iommu.mapped_pages(), 8);
                 }
@@ -125,7 +123,7 @@ fn too_many_attachments() {
         space.attach(iommu.clone()).unwrap();
         if space.map(Placement::At(iova(AT)), region, RW).is_ok() {
             let cut = space.unmap_cutting(iovas(AT + 2 * P, 3 * P));
-            let refused = IoasError::Map(MapErrorKind::Attach(AttachError::TooMany));
+            let refused = IoasError::Map(MapError::Attach(AttachError::TooMany));
             assert!(cut == Ok(3 * P) || cut == Err(refused), "{cut:?}");
             assert_held(&rig.memory, &[&iommu]);
         }
@@ -196,16 +194,16 @@ fn a_region_whose_window_lies_outside() {
         for part in [reversed, 0..len, 0..1, len..u64::MAX, u64::MAX..u64::MAX, 0..u64::MAX] {
             assert!(region.window(part.clone()).is_err());
             let mapped = Mapping::map_range(&region, part.clone(), &*iommu, iova(AT), RW);
-            assert!(matches!(mapped.unwrap_err().kind(), MapErrorKind::Window(_)));
+            assert!(matches!(mapped.unwrap_err().error(), MapError::Window(_)));
             let mut space = HeapIoas::new();
             space.attach(&*iommu).unwrap();
             for place in [Placement::Anywhere, Placement::At(iova(AT))] {
                 let refused = space.map_range(place, &region, part.clone(), RW).unwrap_err();
-                assert!(matches!(refused.kind(), IoasError::Map(MapErrorKind::Window(_))));
+                assert!(matches!(refused.error(), IoasError::Map(MapError::Window(_))));
             }
             let access = Access::REMOTE_READ;
             let refused = MemoryRegion::register_range(&region, part, &nic, iova(AT), access);
-            assert!(matches!(refused.unwrap_err().kind(), RegisterErrorKind::Window(_)));
+            assert!(matches!(refused.unwrap_err().error(), RegisterError::Window(_)));
         }
         assert!(Mapping::map(&region, &*iommu, iova(AT), RW).is_err());
         assert!(MemoryRegion::register(&region, &nic, iova(AT), Access::empty()).is_err());

@@ -22,17 +22,15 @@ pub(crate) fn copy<U: Region>(
     range: Range<u64>,
 ) -> Result {
     // Tables for these bytes only, cut into segments that the device takes.
-    let source = SgTable::new(device, from, range.clone(), DataDirection::ToDevice)
-        .map_err(|(error, _)| error)?;
-    let destination =
-        SgTable::new(device, to, range, DataDirection::FromDevice).map_err(|(error, _)| error)?;
+    let source = SgTable::new(device, from, range.clone(), DataDirection::ToDevice)?;
+    let destination = SgTable::new(device, to, range, DataDirection::FromDevice)?;
 
     // SAFETY: only `engine` starts the device, and it is idle when the list is dropped: it is now,
     // and if it is not after the copy, the list is forgotten. Only `paging` takes the device out of
     // the domain of the DMA API, and only while it holds the one engine that we hold now.
-    let source = unsafe { source.map() }.map_err(|(error, _)| error)?;
+    let source = unsafe { source.map() }?;
     // SAFETY: as above.
-    let destination = unsafe { destination.map() }.map_err(|(error, _)| error)?;
+    let destination = unsafe { destination.map() }?;
     pr_info!("DMA API: {:?} to {:?}\n", source, destination);
     let copied = engine.copy(addresses(&source), addresses(&destination));
 

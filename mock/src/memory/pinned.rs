@@ -3,10 +3,11 @@
 #![forbid(unsafe_code)]
 
 use super::area::Area;
+use super::fault::PinFault;
 use super::machine::Memory;
 use super::process::Process;
 use pinned_sgl::umem::{PinError, PinFlags, PinRequest, Umem, Unaccounted, UserRange};
-use pinned_sgl::Heap;
+use pinned_sgl::{Failed, Heap};
 use std::sync::Arc;
 
 /// What [`Memory::pinned`] returns: a pinned region of a [`Process`], which is its
@@ -30,11 +31,11 @@ impl Memory {
     /// # Errors
     ///
     /// [`PinError`], if there are too few frames or the [plan](Self::plan) lets the call fail.
-    pub fn pinned(&self, range: UserRange) -> Result<PinnedMemory, PinError<Arc<Process>>> {
+    pub fn pinned(&self, range: UserRange) -> Result<PinnedMemory, PinError<PinFault>> {
         let process = Arc::new(Process::new(self));
         // Nothing is in the way in a new process.
         let _ = process.map_pages(process.pages_of(range), Area::read_write());
         let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
-        Umem::pin(process, &Unaccounted, request).map(Arc::new)
+        Umem::pin(process, &Unaccounted, request).map(Arc::new).map_err(Failed::into_error)
     }
 }

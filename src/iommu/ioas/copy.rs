@@ -9,7 +9,7 @@ use crate::addr::Iova;
 use crate::exact::Exact as _;
 use crate::granule::TileError;
 use crate::iommu::domain::DomainHolder;
-use crate::iommu::entries::MapErrorKind;
+use crate::iommu::error::MapError;
 use crate::iommu::prot::Prot;
 use crate::iommu::range::IovaRange;
 use crate::sgl::Segment;
@@ -55,7 +55,7 @@ impl<U: RegionHolder + SharedHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U
         let len = range.len().ok_or(IoasError::NoRoom { len: u64::MAX })?;
         let place = match placement {
             Placement::At(iova) => {
-                let wraps = MapErrorKind::Tiles(TileError::Wraps { iova, len });
+                let wraps = MapError::Tiles(TileError::Wraps { iova, len });
                 IovaRange::new(iova, len).map_err(|_| IoasError::Map(wraps))?
             }
             Placement::Anywhere => self.find_room(len, source.runs(range), &[IovaRange::ALL])?,
@@ -75,13 +75,13 @@ impl<U: RegionHolder + SharedHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U
             let bytes = from..from.plus(part.len().unwrap_or(0));
             let at = Placement::At(there(part.first()));
             let mapped = self.map_range(at, mapping.region().clone(), bytes, prot);
-            if let Err(error) = mapped {
+            if let Err(refused) = mapped {
                 // What was copied before this mapping, if there is any.
                 let last = there(part.first()).checked_sub(1);
                 let done = last.and_then(|last| IovaRange::inclusive(place.first(), last).ok());
                 return Err(match done.map(|done| self.unmap(done)) {
                     Some(Err(breach)) => breach,
-                    Some(Ok(_)) | None => error.kind,
+                    Some(Ok(_)) | None => refused.into_error(),
                 });
             }
         }

@@ -8,8 +8,8 @@ use crate::exact::Exact as _;
 use crate::iommu::domain::DomainHolder;
 use crate::iommu::prot::Prot;
 use crate::iommu::range::IovaRange;
-use crate::umem::{self, AccessErrorKind, CpuRegion, RegionHolder};
-use core::{fmt, ops};
+use crate::umem::{AccessError, CpuRegion as _, CpuRegionHolder, RegionHolder};
+use core::ops;
 
 impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     /// Copies bytes from `iova` on out of memory. They may lie in several mappings, all of which a
@@ -36,14 +36,14 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     ///
     /// # Errors
     ///
-    /// [`IoasAccessError`]; nothing was read unless the memory itself could not be reached.
+    /// [`AccessError`]; nothing was read unless the memory itself could not be reached.
     pub fn read(
         &self,
         iova: Iova,
         bytes: &mut [u8],
-    ) -> Result<(), IoasAccessError<<U::Target as CpuRegion>::AccessError>>
+    ) -> Result<(), AccessError<U::AccessError, Iova>>
     where
-        U::Target: CpuRegion,
+        U: CpuRegionHolder,
     {
         let Some(range) = self.check_access(iova, bytes.len(), Prot::READ)? else {
             return Ok(());
@@ -74,14 +74,14 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     ///
     /// # Errors
     ///
-    /// [`IoasAccessError`]; nothing was written unless the memory itself could not be reached.
+    /// [`AccessError`]; nothing was written unless the memory itself could not be reached.
     pub fn write(
         &mut self,
         iova: Iova,
         bytes: &[u8],
-    ) -> Result<(), IoasAccessError<<U::Target as CpuRegion>::AccessError>>
+    ) -> Result<(), AccessError<U::AccessError, Iova>>
     where
-        U::Target: CpuRegion,
+        U: CpuRegionHolder,
     {
         let Some(range) = self.check_access(iova, bytes.len(), Prot::WRITE)? else {
             return Ok(());
@@ -100,24 +100,23 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
         iova: Iova,
         len: usize,
         prot: Prot,
-    ) -> Result<Option<IovaRange>, IoasAccessError<E>> {
+    ) -> Result<Option<IovaRange>, AccessError<E, Iova>> {
         if len == 0 {
             return Ok(None);
         }
-        let failed = |iova, kind| IoasAccessError { iova, kind };
         let fits = IovaRange::new(iova, len as u64);
         let range = fits.or(IovaRange::inclusive(iova, Iova::new(u64::MAX)));
-        let range = range.map_err(|_| failed(iova, IoasAccessErrorKind::Wraps))?;
+        let range = range.map_err(|_| AccessError::Wraps { at: iova })?;
         let mut next = Some(iova);
         while let Some(at) = next.filter(|at| *at <= range.last()) {
             let there = self.mapping_at(at);
-            let mapping = there.ok_or(failed(at, IoasAccessErrorKind::NotMapped))?;
+            let mapping = there.ok_or(AccessError::NotMapped { at })?;
             if !mapping.prot().contains(prot) {
-                return Err(failed(at, IoasAccessErrorKind::NotPermitted));
+                return Err(AccessError::NotPermitted { at });
             }
             next = mapping.range.last().checked_add(1);
         }
-        fits.map(Some).map_err(|_| failed(range.last(), IoasAccessErrorKind::Wraps))
+        fits.map(Some).map_err(|_| AccessError::Wraps { at: range.last() })
     }
 
     /// Calls `copy` with each region, the offset in it, and which of the bytes it has: of a range that is
@@ -125,8 +124,8 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     fn for_each_part<E>(
         &self,
         range: IovaRange,
-        mut copy: impl FnMut(&U::Target, u64, ops::Range<usize>) -> Result<(), umem::AccessError<E>>,
-    ) -> Result<(), IoasAccessError<E>> {
+        mut copy: impl FnMut(&U::Target, u64, ops::Range<usize>) -> Result<(), AccessError<E>>,
+    ) -> Result<(), AccessError<E, Iova>> {
         let mut done = 0usize;
         for mapping in self.mappings(range) {
             let Some(part) = mapping.range.intersection(&range) else {
@@ -138,61 +137,13 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
             let end = done.saturating_add(here);
             copy(&**mapping.region(), offset, done..end).map_err(|error| {
                 // Anybody may write a region that can be copied: its offset may be any number.
-                let distance = error.offset.checked_sub(offset);
+                let distance = error.at().checked_sub(offset);
                 let at = distance.and_then(|distance| part.first().checked_add(distance));
                 let at = at.filter(|at| part.contains(*at)).unwrap_or(part.first());
-                IoasAccessError { iova: at, kind: IoasAccessErrorKind::Access(error.kind) }
+                error.with_at(at)
             })?;
             done = end;
         }
         Ok(())
-    }
-}
-
-/// Bytes could not be copied by IOVA.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct IoasAccessError<E> {
-    /// The first address at which it is not possible; the last address there is, if there are none for
-    /// the rest of the bytes.
-    pub iova: Iova,
-    /// Why.
-    pub kind: IoasAccessErrorKind<E>,
-}
-
-/// Why bytes could not be copied by IOVA; `E` is the error of the [`CpuRegion`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum IoasAccessErrorKind<E> {
-    /// Nothing is mapped there.
-    NotMapped,
-    /// What is mapped there is not mapped for that.
-    NotPermitted,
-    /// There are no addresses for the rest of the bytes.
-    Wraps,
-    /// The memory could not be accessed. Bytes before it have been copied.
-    Access(AccessErrorKind<E>),
-}
-
-impl<E: fmt::Display> fmt::Display for IoasAccessError<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot copy at IOVA {}: ", self.iova)?;
-        match &self.kind {
-            IoasAccessErrorKind::NotMapped => f.write_str("nothing is mapped there"),
-            IoasAccessErrorKind::NotPermitted => f.write_str("it is not mapped for that"),
-            IoasAccessErrorKind::Wraps => f.write_str("there are no addresses behind it"),
-            IoasAccessErrorKind::Access(kind) => kind.fmt(f),
-        }
-    }
-}
-
-impl<E: core::error::Error + 'static> core::error::Error for IoasAccessError<E> {
-    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        match &self.kind {
-            IoasAccessErrorKind::Access(kind) => kind.source(),
-            IoasAccessErrorKind::NotMapped
-            | IoasAccessErrorKind::NotPermitted
-            | IoasAccessErrorKind::Wraps => None,
-        }
     }
 }

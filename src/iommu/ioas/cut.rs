@@ -9,7 +9,7 @@ use crate::addr::Iova;
 use crate::exact::Exact as _;
 use crate::iommu::domain::{Cuts, Domain as _, DomainHolder};
 use crate::iommu::edges::Edges;
-use crate::iommu::entries::MapErrorKind;
+use crate::iommu::error::MapError;
 use crate::iommu::prot::Prot;
 use crate::iommu::range::IovaRange;
 use crate::page_size::PageSizes;
@@ -132,7 +132,7 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
         let offset = mapping.offset().plus(iova.get().minus(range.first().get()));
         let (region, writable) = (mapping.region().clone(), prot.contains(Prot::WRITE));
         let attachment = Attachment::hold(region, D::Target::ADDRESS_KIND, writable)
-            .map_err(|(error, _)| IoasError::Map(MapErrorKind::Attach(error)))?;
+            .map_err(|refused| IoasError::Map(MapError::Attach(refused.into_error())))?;
         let area = Area::mapped(Mapped { attachment, offset, prot });
         let key = self.areas.key_of(iova).zip(iova.checked_sub(1));
         let key = key.and_then(|(key, last)| self.areas.set_last(key, last).then_some(key));
@@ -140,7 +140,7 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
             (Some(_), Ok(tail)) => self.place(tail, area).err(),
             (None, _) | (_, Err(_)) => Some((IoasError::NotMapped { iova }, area)),
         };
-        let Some((kind, area)) = failure else {
+        let Some((error, area)) = failure else {
             self.mappings = self.mappings.plus(1);
             return Ok(());
         };
@@ -152,6 +152,6 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
             // stands for: the entries belong to the mapping that was not cut, which is attached.
             drop(unsafe { mapped.attachment.release() });
         }
-        Err(kind)
+        Err(error)
     }
 }

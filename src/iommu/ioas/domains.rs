@@ -2,13 +2,14 @@
 //! The domains of an [`Ioas`]: each has every mapping. Attaching one replays them, detaching one
 //! takes them all out again.
 
-use super::error::{IoasAttachError, IoasError};
+use super::error::IoasError;
 use super::install::{install, uninstall, PoisonOnUnwind};
 use super::space::Ioas;
 use super::store::IoasStore;
 use crate::exact::Exact as _;
+use crate::failed::Failed;
 use crate::iommu::domain::{Domain, DomainHolder};
-use crate::iommu::entries::{Breach, NotMapped};
+use crate::iommu::error::{Breach, MapError};
 use crate::iommu::range::IovaRange;
 use crate::page_size::{PageSize, PageSizes};
 use crate::store::{Slab, Slabs};
@@ -114,40 +115,39 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     ///
     /// # Errors
     ///
-    /// [`IoasAttachError`], with the domain; nothing is mapped in it then, and the address space is
+    /// [`IoasError`], with the domain; nothing is mapped in it then, and the address space is
     /// as before. A domain is refused that [is attached](IoasError::Attached), or with which nothing could
     /// be mapped: [without pages](IoasError::NoPageSizes), or
     /// [without addresses](IoasError::NoCommonAperture) that the others have, too. After
     /// [`IoasError::Breach`] nobody knows what is mapped in the domain, and the mapping at which it
     /// happened is poisoned.
-    pub fn attach(&mut self, domain: D) -> Result<DomainId, IoasAttachError<D, D::Error>> {
-        let failed = |kind, at, domain| IoasAttachError { kind, at, domain };
-        if let Err(kind) = self.check_domain(&domain) {
-            return Err(failed(kind, None, domain));
+    pub fn attach(&mut self, domain: D) -> Result<DomainId, Failed<IoasError<D::Error>, D>> {
+        if let Err(error) = self.check_domain(&domain) {
+            return Err(Failed::new(error, domain));
         }
         // Before anything is mapped that a device could write.
         if let Some(Err(error)) = self.tracking.as_ref().map(|tracking| (tracking.start)(&domain)) {
-            return Err(failed(IoasError::Domain(error), None, domain));
+            return Err(Failed::new(IoasError::Domain(error), domain));
         }
-        if let Err((range, NotMapped { kind, breach, .. })) = self.replay(&*domain) {
+        if let Err((range, error)) = self.replay(&*domain) {
             // Books first: neither the domain nor the end of the region must be relied on to come back.
             let mut leaked = None;
-            if breach {
+            if error.is_breach() {
                 self.areas.for_each_mut(range, |_, area| leaked = area.poison());
             }
-            let kind = match self.uninstall_before(&*domain, range) {
-                Ok(()) => kind.into(),
-                Err(breach) => IoasError::Breach(breach),
+            let error = match (self.uninstall_before(&*domain, range), error) {
+                (Err(breach), _) | (Ok(()), MapError::Breach(breach)) => IoasError::Breach(breach),
+                (Ok(()), error) => IoasError::Replay { range, error },
             };
             drop(leaked);
-            return Err(failed(kind, Some(range), domain));
+            return Err(Failed::new(error, domain));
         }
         self.domains.push(domain).map_err(|domain| {
-            let kind = match self.uninstall_from(&*domain, IovaRange::ALL) {
+            let error = match self.uninstall_from(&*domain, IovaRange::ALL) {
                 Ok(()) => IoasError::OutOfMemory,
                 Err(breach) => IoasError::Breach(breach),
             };
-            failed(kind, None, domain)
+            Failed::new(error, domain)
         })
     }
 
@@ -170,7 +170,7 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     }
 
     /// Maps all mappings in a domain that is not attached; stops at the first that fails.
-    fn replay(&mut self, domain: &D::Target) -> Result<(), (IovaRange, NotMapped<D::Error>)> {
+    fn replay(&mut self, domain: &D::Target) -> Result<(), (IovaRange, MapError<D::Error>)> {
         let guard = PoisonOnUnwind { areas: &mut self.areas, range: IovaRange::ALL };
         let outcome = guard.areas.iter().try_for_each(|(range, area)| {
             let Some(mapped) = area.memory() else {
@@ -180,7 +180,7 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
             // and flushed; for ever after a breach, or if this unwinds": the attachment is let go only
             // behind an uninstall from all domains, of which the caller makes this one; otherwise the
             // area is poisoned, which leaks it.
-            unsafe { install(domain, range, mapped) }.map_err(|failure| (range, failure))
+            unsafe { install(domain, range, mapped) }.map_err(|error| (range, error))
         });
         guard.defuse();
         outcome

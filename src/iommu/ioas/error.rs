@@ -4,9 +4,9 @@
 
 use super::domains::DomainId;
 use crate::addr::{Iova, RangeError};
-use crate::iommu::entries::{Breach, MapErrorKind};
+use crate::iommu::error::{Breach, MapError};
 use crate::iommu::range::IovaRange;
-use core::fmt;
+use core::{error::Error, fmt};
 
 /// Why an address space refuses; `E` is the error of its domains.
 ///
@@ -64,7 +64,14 @@ pub enum IoasError<E> {
         entry: IovaRange,
     },
     /// A domain cannot map the memory.
-    Map(MapErrorKind<E>),
+    Map(MapError<E>),
+    /// A domain cannot map what is mapped here already, so that it cannot be attached.
+    Replay {
+        /// Where it is mapped.
+        range: IovaRange,
+        /// Why.
+        error: MapError<E>,
+    },
     /// A domain failed.
     Domain(E),
     /// There is no such domain.
@@ -88,11 +95,11 @@ pub enum IoasError<E> {
     Breach(Breach),
 }
 
-impl<E> From<MapErrorKind<E>> for IoasError<E> {
-    fn from(kind: MapErrorKind<E>) -> Self {
-        match kind {
-            MapErrorKind::Breach(breach) => Self::Breach(breach),
-            kind => Self::Map(kind),
+impl<E> From<MapError<E>> for IoasError<E> {
+    fn from(error: MapError<E>) -> Self {
+        match error {
+            MapError::Breach(breach) => Self::Breach(breach),
+            error => Self::Map(error),
         }
     }
 }
@@ -103,7 +110,7 @@ impl<E> From<RangeError> for IoasError<E> {
     }
 }
 
-impl<E: fmt::Display> fmt::Display for IoasError<E> {
+impl<E> fmt::Display for IoasError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Range(error) => error.fmt(f),
@@ -125,144 +132,29 @@ impl<E: fmt::Display> fmt::Display for IoasError<E> {
             Self::CutsEntry { edge, entry } => {
                 write!(f, "{edge} lies inside a page of the IOMMU, {entry}")
             }
-            Self::Map(kind) => kind.fmt(f),
-            Self::Domain(error) => error.fmt(f),
+            Self::Map(error) => error.fmt(f),
+            Self::Replay { range, .. } => {
+                write!(f, "the domain cannot map what is mapped at {range}")
+            }
+            Self::Domain(_) => f.write_str("a domain failed"),
             Self::NoSuchDomain => f.write_str("there is no such domain"),
-            Self::Attached { .. } => f.write_str("it is attached already"),
-            Self::NoPageSizes => f.write_str("it has no page sizes"),
+            Self::Attached { .. } => f.write_str("the domain is attached already"),
+            Self::NoPageSizes => f.write_str("the domain has no page sizes"),
             Self::NoCommonAperture { aperture, others } => {
-                write!(f, "it translates {aperture}, and all others only {others}")
+                write!(f, "the domain translates {aperture}, and all others only {others}")
             }
             Self::Breach(breach) => breach.fmt(f),
         }
     }
 }
 
-impl<E: core::error::Error + 'static> core::error::Error for IoasError<E> {
-    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+impl<E: Error + 'static> Error for IoasError<E> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Range(error) => Some(error),
-            Self::Map(kind) => Some(kind),
+            Self::Map(error) => error.source(),
+            Self::Replay { error, .. } => Some(error),
             Self::Domain(error) => Some(error),
-            Self::Breach(breach) => Some(breach),
             _ => None,
         }
-    }
-}
-
-/// A region could not be mapped; it comes back, and nothing of it is mapped.
-pub struct IoasMapError<U, E> {
-    pub(super) kind: IoasError<E>,
-    pub(super) mapped: u64,
-    pub(super) region: U,
-}
-
-impl<U, E> IoasMapError<U, E> {
-    /// What went wrong.
-    #[must_use]
-    pub const fn kind(&self) -> &IoasError<E> {
-        &self.kind
-    }
-
-    /// What went wrong, for callers who have no use for the rest.
-    #[must_use]
-    pub fn into_kind(self) -> IoasError<E> {
-        self.kind
-    }
-
-    /// How many bytes were mapped, in the domain that failed, before it did. They have been unmapped
-    /// and flushed, there and in all other domains.
-    #[must_use]
-    pub const fn mapped(&self) -> u64 {
-        self.mapped
-    }
-
-    /// The region.
-    #[must_use]
-    pub fn into_region(self) -> U {
-        self.region
-    }
-}
-
-impl<U, E: fmt::Debug> fmt::Debug for IoasMapError<U, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IoasMapError")
-            .field("kind", &self.kind)
-            .field("mapped", &self.mapped)
-            .finish_non_exhaustive()
-    }
-}
-
-impl<U, E: fmt::Display> fmt::Display for IoasMapError<U, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("cannot map")?;
-        if self.mapped > 0 {
-            write!(f, ", {:#x} bytes in", self.mapped)?;
-        }
-        write!(f, ": {}", self.kind)
-    }
-}
-
-impl<U, E: core::error::Error + 'static> core::error::Error for IoasMapError<U, E> {
-    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        Some(&self.kind)
-    }
-}
-
-/// A domain could not be attached; it comes back, and nothing is mapped in it.
-pub struct IoasAttachError<D, E> {
-    pub(super) kind: IoasError<E>,
-    pub(super) at: Option<IovaRange>,
-    pub(super) domain: D,
-}
-
-impl<D, E> IoasAttachError<D, E> {
-    /// What went wrong.
-    #[must_use]
-    pub const fn kind(&self) -> &IoasError<E> {
-        &self.kind
-    }
-
-    /// What went wrong, for callers who have no use for the rest.
-    #[must_use]
-    pub fn into_kind(self) -> IoasError<E> {
-        self.kind
-    }
-
-    /// The mapping that the domain could not take, if it was one.
-    #[must_use]
-    pub const fn at(&self) -> Option<IovaRange> {
-        self.at
-    }
-
-    /// The domain.
-    #[must_use]
-    pub fn into_domain(self) -> D {
-        self.domain
-    }
-}
-
-impl<D, E: fmt::Debug> fmt::Debug for IoasAttachError<D, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IoasAttachError")
-            .field("kind", &self.kind)
-            .field("at", &self.at)
-            .finish_non_exhaustive()
-    }
-}
-
-impl<D, E: fmt::Display> fmt::Display for IoasAttachError<D, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("cannot attach the domain")?;
-        if let Some(range) = self.at {
-            write!(f, ", at {range}")?;
-        }
-        write!(f, ": {}", self.kind)
-    }
-}
-
-impl<D, E: core::error::Error + 'static> core::error::Error for IoasAttachError<D, E> {
-    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        Some(&self.kind)
     }
 }

@@ -7,7 +7,8 @@ use super::space::Ioas;
 use super::store::IoasStore;
 use super::tree::{IovaTree, Node};
 use crate::iommu::domain::{Domain, DomainHolder};
-use crate::iommu::entries::{self, Breach, MapErrorKind, NotMapped};
+use crate::iommu::entries;
+use crate::iommu::error::{Breach, MapError};
 use crate::iommu::prot::Prot;
 use crate::iommu::range::IovaRange;
 use crate::store::Slabs;
@@ -21,11 +22,11 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
         &self,
         range: IovaRange,
         mapped: &Mapped<U>,
-    ) -> Result<(), NotMapped<D::Error>> {
+    ) -> Result<(), MapError<D::Error>> {
         if self.domains.is_empty() {
-            let window = mapped.window(range).ok_or(NotMapped::breach(Breach::new(range)))?;
+            let window = mapped.window(range).ok_or(MapError::Breach(Breach::new(range)))?;
             let tiles = window.tiles(self.granule.into(), range.first());
-            tiles.map(drop).map_err(MapErrorKind::Tiles)?;
+            tiles.map(drop).map_err(MapError::Tiles)?;
         }
         // SAFETY: "the memory is attached, for writing if it is mapped for that, until it was uninstalled and
         // flushed; for ever after a breach, or if this unwinds": the caller lets go of the attachment
@@ -33,7 +34,7 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
         let install = |domain: &D| unsafe { install(&**domain, range, mapped) };
         let mut domains = self.domains.iter();
         let failure = domains.find_map(|(id, domain)| Some((id, install(domain).err()?)));
-        let Some((failed, mut failure)) = failure else {
+        let Some((failed, mut error)) = failure else {
             return Ok(());
         };
         for (_, domain) in self.domains.iter().take_while(|(id, _)| *id != failed) {
@@ -43,10 +44,10 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
                 unsafe { entries::uninstall(&**domain, &window, range.first()) }
             });
             if let Err(breach) = undone {
-                failure = NotMapped { mapped: failure.mapped, ..NotMapped::breach(breach) };
+                error = MapError::Breach(breach);
             }
         }
-        Err(failure)
+        Err(error)
     }
 
     /// Unmaps in all domains what is mapped in `range`, with one flush for each domain. Where a domain
@@ -78,18 +79,18 @@ pub(super) unsafe fn install<U, D>(
     domain: &D,
     range: IovaRange,
     mapped: &Mapped<U>,
-) -> Result<(), NotMapped<D::Error>>
+) -> Result<(), MapError<D::Error>>
 where
     U: RegionHolder,
     D: Domain + ?Sized,
 {
     let region = mapped.attachment.region();
-    let bytes = mapped.bytes(range, range).ok_or(NotMapped::breach(Breach::new(range)))?;
-    let window = region.window(bytes).map_err(MapErrorKind::Window)?;
+    let bytes = mapped.bytes(range, range).ok_or(MapError::Breach(Breach::new(range)))?;
+    let window = region.window(bytes).map_err(MapError::Window)?;
     // SAFETY: "the memory of the window is attached, for writing if `prot` has `WRITE`, until ..": as the
     // caller promises.
     let installed = unsafe { entries::install(domain, window, range.first(), mapped.prot) };
-    let reached = installed.as_ref().map_or_else(NotMapped::was_reached, |()| true);
+    let reached = installed.as_ref().map_or_else(MapError::was_reached, |()| true);
     if reached && mapped.prot.contains(Prot::WRITE) {
         region.mark_dirty();
     }

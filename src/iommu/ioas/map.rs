@@ -2,14 +2,16 @@
 //! Mapping in an [`Ioas`]: at an address, or wherever there is room.
 
 use super::area::{Area, AreaKind, Mapped};
-use super::error::{IoasError, IoasMapError};
+use super::error::IoasError;
 use super::placement::{Alignment, Placement};
 use super::space::Ioas;
 use super::store::IoasStore;
 use crate::exact::Exact as _;
+use crate::failed::Failed;
 use crate::granule::TileError;
 use crate::iommu::domain::{Domain as _, DomainHolder};
-use crate::iommu::entries::{check_prot, Breach, MapErrorKind, NotMapped};
+use crate::iommu::entries::check_prot;
+use crate::iommu::error::{Breach, MapError};
 use crate::iommu::prot::Prot;
 use crate::iommu::range::IovaRange;
 use crate::sgl::Segment;
@@ -39,13 +41,14 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     ///
     /// # Errors
     ///
-    /// [`IoasMapError`], with the region; nothing has changed then.
+    /// [`IoasError`], with the region; nothing has changed then, unless it is a [`Breach`](IoasError::Breach).
+    /// The region stays pinned and charged as long as the error [holds](Failed) it.
     pub fn map(
         &mut self,
         placement: Placement<'_>,
         region: U,
         prot: Prot,
-    ) -> Result<IovaRange, IoasMapError<U, D::Error>> {
+    ) -> Result<IovaRange, Failed<IoasError<D::Error>, U>> {
         let len = region.len();
         self.map_range(placement, region, 0..len, prot)
     }
@@ -71,48 +74,44 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     ///
     /// # Errors
     ///
-    /// [`IoasMapError`], with the region; nothing has changed then.
+    /// [`IoasError`], with the region; nothing has changed then, unless it is a [`Breach`](IoasError::Breach).
+    /// The region stays pinned and charged as long as the error [holds](Failed) it.
     pub fn map_range(
         &mut self,
         placement: Placement<'_>,
         region: U,
         range: Range<u64>,
         prot: Prot,
-    ) -> Result<IovaRange, IoasMapError<U, D::Error>> {
-        let failed = |kind, region| IoasMapError { kind, mapped: 0, region };
-        if let Err(kind) = self.room_for_another(prot) {
-            return Err(failed(kind, region));
+    ) -> Result<IovaRange, Failed<IoasError<D::Error>, U>> {
+        if let Err(error) = self.room_for_another(prot) {
+            return Err(Failed::new(error, region));
         }
         let attachment =
-            match Attachment::hold(region, D::Target::ADDRESS_KIND, prot.contains(Prot::WRITE)) {
-                Ok(attachment) => attachment,
-                Err((error, region)) => {
-                    return Err(failed(IoasError::Map(MapErrorKind::Attach(error)), region));
-                }
-            };
+            Attachment::hold(region, D::Target::ADDRESS_KIND, prot.contains(Prot::WRITE)).map_err(
+                |refused| refused.map_error(|error| IoasError::Map(MapError::Attach(error))),
+            )?;
         let claimed = self.find_place(&**attachment.region(), range.clone(), placement);
         let claimed = claimed.and_then(|place| Ok((place, self.claim(place)?)));
         let (place, key) = match claimed {
             Ok(claimed) => claimed,
             // SAFETY: "the device cannot reach the memory any more": nothing was mapped under this
             // attachment.
-            Err(kind) => return Err(failed(kind, unsafe { attachment.release() })),
+            Err(error) => return Err(Failed::new(error, unsafe { attachment.release() })),
         };
         let mapped = Mapped { attachment, offset: range.start, prot };
         // If this unwinds, the place stays poisoned, and the attachment is leaked.
-        let failure = match self.install_everywhere(place, &mapped) {
+        let error = match self.install_everywhere(place, &mapped) {
             Ok(()) => match self.areas.find_mut(place.first()) {
                 Some((_, area)) => {
                     area.kind = AreaKind::Mapped(mapped);
                     return Ok(place);
                 }
                 // It was claimed above. If it is not there, nobody would unmap the memory.
-                None => NotMapped::breach(Breach::new(place)),
+                None => MapError::Breach(Breach::new(place)),
             },
-            Err(failure) => failure,
+            Err(error) => error,
         };
-        let NotMapped { kind, mapped: bytes, breach } = failure;
-        let region = if breach {
+        let region = if error.is_breach() {
             mapped.attachment.leak()
         } else {
             self.areas.remove_key(key);
@@ -121,12 +120,12 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
             // either": what was mapped in any domain has been unmapped and flushed.
             unsafe { mapped.attachment.release() }
         };
-        Err(IoasMapError { kind: kind.into(), mapped: bytes, region })
+        Err(Failed::new(error.into(), region))
     }
 
     /// Makes a place nobody else's. It is poisoned until something is mapped there.
     fn claim(&mut self, place: IovaRange) -> Result<u32, IoasError<D::Error>> {
-        let key = self.place(place, Area::poisoned()).map_err(|(kind, _)| kind)?;
+        let key = self.place(place, Area::poisoned()).map_err(|(error, _)| error)?;
         self.mappings = self.mappings.plus(1);
         Ok(key)
     }
@@ -148,13 +147,13 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
         placement: Placement<'_>,
     ) -> Result<IovaRange, IoasError<D::Error>> {
         let window = region.window(range);
-        let window = window.map_err(|error| IoasError::Map(MapErrorKind::Window(error)))?;
+        let window = window.map_err(|error| IoasError::Map(MapError::Window(error)))?;
         let len = window.len();
         let allowed = match placement {
             Placement::At(iova) => {
                 let wraps = TileError::Wraps { iova, len };
                 let place = IovaRange::new(iova, len);
-                return place.map_err(|_| IoasError::Map(MapErrorKind::Tiles(wraps)));
+                return place.map_err(|_| IoasError::Map(MapError::Tiles(wraps)));
             }
             Placement::Anywhere => &[IovaRange::ALL],
             Placement::Within(ranges) => ranges,

@@ -45,9 +45,8 @@ mod unmap;
 mod written;
 
 pub use area::MappingRef;
-pub use cpu::{IoasAccessError, IoasAccessErrorKind};
 pub use domains::DomainId;
-pub use error::{IoasAttachError, IoasError, IoasMapError};
+pub use error::IoasError;
 pub use placement::Placement;
 pub use reserve::Reservation;
 pub use space::Ioas;

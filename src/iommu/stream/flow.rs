@@ -2,11 +2,12 @@
 //! [`Flow`]: how far a stream has flowed; the run that may still grow; and the way back.
 
 use super::super::domain::{Domain, ReadDomain};
-use super::super::entries::{self, Breach, MapErrorKind, TileFault};
+use super::super::entries::{self, TileFault};
+use super::super::error::{Breach, MapError};
 use super::super::prot::Prot;
 use super::super::range::IovaRange;
 use super::super::readback::Readback;
-use super::error::StreamErrorKind;
+use super::error::StreamError;
 use crate::addr::{Iova, PhysAddr, UserAddr};
 use crate::exact::Exact as _;
 use crate::page_size::PageSize;
@@ -87,21 +88,21 @@ impl Flow {
         &mut self,
         batch: &mut PinnedBatch<'_, P>,
         domain: &D,
-    ) -> Result<(), StreamErrorKind<P::Error, D::Error>>
+    ) -> Result<(), StreamError<P::Error, D::Error>>
     where
         P: Pinner + ?Sized,
         D: Domain + ?Sized,
     {
-        while let Some(run) = batch.first() {
+        while let Some((at, run)) = batch.first() {
             if run.kind() != MemoryKind::Ram {
-                return Err(StreamErrorKind::Kind(run.kind()));
+                return Err(StreamError::NotRam { at, kind: run.kind() });
             }
             let grown = self.carry.and_then(|carry| {
                 let grows = carry.run.continues_with(&run);
                 grows.then(|| carry.run.merged_with(&run).ok()).flatten()
             });
             if grown.is_none() {
-                self.map_carry(domain).map_err(StreamErrorKind::Map)?;
+                self.map_carry(domain).map_err(StreamError::Map)?;
             }
             // From here on nothing fails: the pins go from the batch to the carry.
             if let Some((at, run)) = batch.take_first() {
@@ -119,7 +120,7 @@ impl Flow {
     pub(super) fn map_carry<D: Domain + ?Sized>(
         &mut self,
         domain: &D,
-    ) -> Result<(), MapErrorKind<D::Error>> {
+    ) -> Result<(), MapError<D::Error>> {
         let Some(carry) = self.carry else {
             return Ok(());
         };
@@ -128,7 +129,7 @@ impl Flow {
         let sizes = domain.page_sizes();
         let tiles = segment
             .tiles(sizes, iova)
-            .map_err(|error| MapErrorKind::Tiles(error.further(self.mapped)))?;
+            .map_err(|error| MapError::Tiles(error.further(self.mapped)))?;
         self.carry = Some(Carry { state: Reach::Unknown, ..carry });
         let mut mapped = 0u64;
         // SAFETY: "the memory of the tiles stays what it is, and may be accessed as `prot` says, until
@@ -142,7 +143,7 @@ impl Flow {
                 self.carry = None;
                 return Ok(());
             }
-            Err(TileFault::Breach(breach)) => return Err(MapErrorKind::Breach(breach)),
+            Err(TileFault::Breach(breach)) => return Err(MapError::Breach(breach)),
             Err(TileFault::Domain(error)) => error,
         };
         let mut state = carry.state;
@@ -151,7 +152,7 @@ impl Flow {
             let range = IovaRange::new(iova, mapped);
             let breach = Breach::new(range.unwrap_or(IovaRange::ALL));
             let (Ok(range), Ok(tiles)) = (range, part.tiles(sizes, iova)) else {
-                return Err(MapErrorKind::Breach(breach));
+                return Err(MapError::Breach(breach));
             };
             let mut gather = pin!(D::Gather::default());
             // SAFETY: "the bytes of the tiles were reported .. and what is unmapped begins and ends
@@ -159,11 +160,11 @@ impl Flow {
             // reported, up to the end of a call or a page of its tile.
             let undone = unsafe { entries::unmap_tiles(domain, range, tiles, gather.as_mut()) };
             domain.flush(gather);
-            undone.map_err(MapErrorKind::Breach)?;
+            undone.map_err(MapError::Breach)?;
             state = Reach::Before;
         }
         self.carry = Some(Carry { state, ..carry });
-        Err(MapErrorKind::Domain(fault))
+        Err(MapError::Domain { error: fault, mapped: self.mapped.plus(mapped) })
     }
 
     /// Unmaps, flushes and unpins, a batch of maximal runs at a time.

@@ -14,21 +14,23 @@ mod error;
 mod flow;
 
 use super::domain::{Domain, DomainHolder, ReadDomain};
-use super::entries::{self, Breach, MapErrorKind};
+use super::entries;
+use super::error::{Breach, MapError};
 use super::prot::Prot;
 use super::readback::Readback;
 use crate::addr::{Iova, PhysAddr};
 use crate::exact::Exact as _;
+use crate::failed::Failed;
 use crate::sgl::BuildError;
 use crate::umem::{
-    AccountantHolder, AttachError, Charge, PinErrorKind, PinFlags, PinRequest, PinnedBatch, Pinner,
-    PinnerHolder, RunSlot, UserRange,
+    AccountantHolder, AttachError, Charge, PinError, PinErrorKind, PinFlags, PinRequest,
+    PinnedBatch, Pinner, PinnerHolder, RunSlot, UserRange,
 };
 use core::{fmt, mem::ManuallyDrop, ops::ControlFlow, ptr};
-use error::Kind;
+use error::Failure;
 use flow::Flow;
 
-pub use error::{StreamError, StreamErrorKind, StreamUnmapError};
+pub use error::StreamError;
 
 /// User memory that is pinned and mapped at an IOVA, of which no list is kept.
 ///
@@ -110,7 +112,8 @@ where
     ///
     /// # Errors
     ///
-    /// [`StreamError`], with the pinner and the domain; nothing is mapped, pinned or charged then.
+    /// [`StreamError`], with the pinner and the domain; nothing is mapped, pinned or charged then. After a
+    /// [breach](MapError::Breach) the pages stay pinned and charged for ever.
     pub fn map<F>(
         pinner: P,
         accountant: A,
@@ -119,7 +122,7 @@ where
         request: PinRequest<F>,
         iova: Iova,
         prot: Prot,
-    ) -> Result<Self, StreamError<P, D>>
+    ) -> Result<Self, Failed<StreamError<P::Error, D::Error>, (P, D)>>
     where
         F: FnMut(u64) -> ControlFlow<()>,
     {
@@ -128,28 +131,30 @@ where
         let writable = request.flags().contains(PinFlags::WRITE);
         let flags = request.flags();
         let pages = range.page_count(page);
+        let at = range.first_page(page);
         let checked = if !PinFlags::all().contains(flags) {
             let unknown = PinErrorKind::UnknownFlags { bits: flags.bits() };
-            return Err(StreamError { kind: pin_failed(unknown), mapped: 0, pinner, domain });
+            Err(StreamError::Pin(PinError::new(unknown, at)))
         } else if pages > u64::MAX.shifted_down(page.shift()) {
             // Nor would a list take them.
             let many = PinErrorKind::List(BuildError::TooManyPages { index: 0 });
-            return Err(StreamError { kind: pin_failed(many), mapped: 0, pinner, domain });
+            Err(StreamError::Pin(PinError::new(many, at)))
         } else if pinner.address_kind() != D::Target::ADDRESS_KIND {
             let (list, device) = (pinner.address_kind(), D::Target::ADDRESS_KIND);
-            Err(MapErrorKind::Attach(AttachError::AddressKind { list, device }))
+            Err(StreamError::Map(MapError::Attach(AttachError::AddressKind { list, device })))
         } else if prot.contains(Prot::WRITE) && !writable {
-            Err(MapErrorKind::Attach(AttachError::ReadOnly))
+            Err(StreamError::Map(MapError::Attach(AttachError::ReadOnly)))
         } else {
-            entries::check(&*domain, range.len(), iova, prot).map(|_| ())
+            let checked = entries::check(&*domain, range.len(), iova, prot);
+            checked.map(drop).map_err(StreamError::Map)
         };
-        let charge = checked.map_err(StreamErrorKind::Map).and_then(|()| {
+        let charge = checked.and_then(|()| {
             let charge = Charge::new(accountant, pages);
-            charge.map_err(|error| StreamErrorKind::Pin(PinErrorKind::Charge(error)))
+            charge.map_err(|error| StreamError::Pin(PinError::new(error, at)))
         });
         let charge = match charge {
             Ok(charge) => charge,
-            Err(kind) => return Err(StreamError { kind, mapped: 0, pinner, domain }),
+            Err(error) => return Err(Failed::new(error, (pinner, domain))),
         };
         let mut this = Self {
             pinner: ManuallyDrop::new(pinner),
@@ -160,22 +165,21 @@ where
         };
         match this.fill(request) {
             Ok(()) => Ok(this),
-            Err(kind) => {
-                let mapped = this.flow.mapped;
+            Err(error) => {
                 // After a breach nobody knows what is mapped: nothing is taken down or unpinned.
-                let breach = matches!(kind, StreamErrorKind::Map(MapErrorKind::Breach(_)));
+                let breach = matches!(error, StreamError::Map(MapError::Breach(_)));
                 let (undone, pinner, domain) = this.end(!breach);
-                let kind = match undone {
-                    Ok(()) => kind,
-                    Err(breach) => StreamErrorKind::Map(MapErrorKind::Breach(breach)),
+                let error = match undone {
+                    Ok(()) => error,
+                    Err(breach) => StreamError::Map(MapError::Breach(breach)),
                 };
-                Err(StreamError { kind, mapped, pinner, domain })
+                Err(Failed::new(error, (pinner, domain)))
             }
         }
     }
 
     /// Pins and maps all of the range.
-    fn fill<F>(&mut self, request: PinRequest<F>) -> Result<(), Kind<P, D>>
+    fn fill<F>(&mut self, request: PinRequest<F>) -> Result<(), Failure<P, D>>
     where
         F: FnMut(u64) -> ControlFlow<()>,
     {
@@ -186,26 +190,28 @@ where
         let mut pinned = 0u64;
         loop {
             let mut batch = PinnedBatch::new(pinner, rest, flags, slots);
-            batch.fill().map_err(|error| pin_failed(PinErrorKind::Pinner(error)))?;
+            let filled = batch.fill();
             let next = batch.next();
-            if batch.is_empty() {
-                return Err(pin_failed(PinErrorKind::NoProgress));
-            }
             let bytes = batch.page_count().shifted_up(flow.page().shift());
             pinned = pinned.saturating_add(bytes);
+            let failed = |kind| StreamError::Pin(PinError { kind, at: next, pinned });
+            filled.map_err(|error| failed(PinErrorKind::Pinner(error)))?;
+            if batch.is_empty() {
+                return Err(failed(PinErrorKind::NoProgress));
+            }
             flow.take(&mut batch, domain)?;
             drop(batch);
             if progress(pinned).is_break() {
-                return Err(pin_failed(PinErrorKind::Cancelled));
+                return Err(failed(PinErrorKind::Cancelled));
             }
             match rest.rest_from(next) {
                 Some(left) => rest = left,
                 None => break,
             }
         }
-        flow.map_carry(domain).map_err(StreamErrorKind::Map)?;
+        flow.map_carry(domain).map_err(StreamError::Map)?;
         let synced = domain.sync_map(flow.mapped_range());
-        synced.map_err(|error| StreamErrorKind::Map(MapErrorKind::Domain(error)))
+        synced.map_err(|error| StreamError::Map(MapError::Domain { error, mapped: flow.mapped }))
     }
 
     /// The bytes of the process that are mapped.
@@ -307,12 +313,12 @@ where
     ///
     /// # Errors
     ///
-    /// [`StreamUnmapError`], with both, if the domain broke its contract; what was not unmapped
-    /// stays pinned and charged for ever.
-    pub fn unmap(self) -> Result<(P, D), StreamUnmapError<P, D>> {
+    /// [`Breach`], with both, if the domain broke its contract; what was not unmapped stays pinned and
+    /// charged for ever.
+    pub fn unmap(self) -> Result<(P, D), Failed<Breach, (P, D)>> {
         match self.end(true) {
             (Ok(()), pinner, domain) => Ok((pinner, domain)),
-            (Err(breach), pinner, domain) => Err(StreamUnmapError { breach, pinner, domain }),
+            (Err(breach), pinner, domain) => Err(Failed::new(breach, (pinner, domain))),
         }
     }
 
@@ -350,10 +356,6 @@ where
         unsafe { ManuallyDrop::drop(&mut self.charge) };
         Ok(())
     }
-}
-
-const fn pin_failed<E, F>(kind: PinErrorKind<E>) -> StreamErrorKind<E, F> {
-    StreamErrorKind::Pin(kind)
 }
 
 impl<P, A, D, B> Drop for Stream<P, A, D, B>

@@ -14,7 +14,7 @@ use kernel::{
     },
 };
 use pinned_sgl::{
-    iommu::{Domain, IovaRange, MapErrorKind, Mapping, Placement, Prot, ReadDomain, Readback},
+    iommu::{Domain, IovaRange, MapError, Mapping, Placement, Prot, ReadDomain, Readback},
     kernel::{Gather, KmallocIoas, PagingDomain},
     sgl::Window,
     umem::Region,
@@ -113,8 +113,8 @@ impl Tester {
             let middle = iova.checked_add((len / 2) & !0xfff).ok_or(EINVAL)?;
             let refused = Mapping::map(region, domain, middle, read);
             check!(matches!(
-                refused.as_ref().map_err(|error| error.kind()),
-                Err(MapErrorKind::Domain(_))
+                refused.as_ref().map_err(|refused| refused.error()),
+                Err(MapError::Domain { .. })
             ));
             drop(refused);
             is_mapped(domain, &window, iova)?;

@@ -75,11 +75,11 @@ fn map_and_unmap(
     let own = SegmentLimits::NONE.max_len(limits.0.into())?;
     let own = own.boundary((limits.1 as u64).checked_add(1).ok_or(EINVAL)?)?;
 
-    let table = SgTable::new(device, region, range, direction).map_err(|(error, _)| error)?;
+    let table = SgTable::new(device, region, range, direction)?;
     check!(u64::from(table.entries()) == window.segment_count(&own));
     check!(region.attachments() == 1);
     // SAFETY: the device does no DMA.
-    let list = unsafe { table.map() }.map_err(|(error, _)| error)?;
+    let list = unsafe { table.map() }?;
     is_mapped(device, &list, window, (limits.0, limits.1 as u64))?;
     list.sync_for_cpu();
     list.sync_for_device();
@@ -91,7 +91,7 @@ fn map_and_unmap(
     check!(region.attachments() == 1);
     check!(phys(device, first.addr.get()) == 0 && phys(device, last.addr.get()) == 0);
     // SAFETY: as above.
-    let list = unsafe { table.map() }.map_err(|(error, _)| error)?;
+    let list = unsafe { table.map() }?;
     is_mapped(device, &list, window, (limits.0, limits.1 as u64))?;
     let first = list.iter().next().ok_or(EIO)?;
     drop(list);
@@ -183,7 +183,7 @@ impl Tester {
         // Memory without page structures, whatever number its frames have.
         let mmio = Mmio::new(&region)?;
         let refused = SgTable::new(device, &mmio, 0..len, DataDirection::ToDevice);
-        match refused.err().ok_or(EIO)?.0 {
+        match refused.err().ok_or(EIO)?.into_error() {
             EINVAL => {}
             error => return Err(error),
         }
@@ -198,19 +198,16 @@ impl Tester {
         ] {
             let held = KBox::new(region, GFP_KERNEL)?;
             let refused = SgTable::new(device, held, range, direction);
-            let Err((error, back)) = refused else {
-                return Err(EIO);
-            };
+            let (error, back) = refused.err().ok_or(EIO)?.into_parts();
             check!(error == EINVAL);
             region = KBox::into_inner(back);
             check!(region.attachments() == 0);
         }
         // By value, and back.
         let held = KBox::new(region, GFP_KERNEL)?;
-        let table = SgTable::new(device, held, 0..len, DataDirection::ToDevice)
-            .map_err(|(error, _)| error)?;
+        let table = SgTable::new(device, held, 0..len, DataDirection::ToDevice)?;
         // SAFETY: the device does no DMA.
-        let list = unsafe { table.map() }.map_err(|(error, _)| error)?;
+        let list = unsafe { table.map() }?;
         let held = list.unmap().into_region();
         check!(held.attachments() == 0);
         Ok(())

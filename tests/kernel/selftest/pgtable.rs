@@ -14,7 +14,7 @@ use kernel::{
     prelude::*,
 };
 use pinned_sgl::{
-    iommu::{Domain, IovaRange, MapErrorKind, Mapping, Prot, ReadDomain},
+    iommu::{Domain, IovaRange, MapError, Mapping, Prot, ReadDomain},
     kernel::{PgTableDomain, TlbFlush},
     umem::Region,
     Iova,
@@ -81,8 +81,8 @@ fn map<'m>(
 fn in_use(region: &Held, range: core::ops::Range<u64>, domain: &Table<'_>, iova: Iova) -> Result {
     let refused = Mapping::map_range(region, range, domain, iova, Prot::READ).err();
     let is_domain = matches!(
-        refused.as_ref().map(|error| error.kind()),
-        Some(MapErrorKind::Domain(error)) if *error == EEXIST
+        refused.as_ref().map(|refused| refused.error()),
+        Some(MapError::Domain { error, .. }) if *error == EEXIST
     );
     check!(is_domain);
     // What was mapped before it met what is there was flushed when it was taken away.

@@ -5,7 +5,8 @@ use super::super::machine::{self, PAGE};
 use super::model::{inclusive, Area, Kind};
 use super::World;
 use arbitrary::{Result, Unstructured};
-use pinned_sgl::iommu::{IoasAccessErrorKind, Prot};
+use pinned_sgl::iommu::Prot;
+use pinned_sgl::umem::AccessError;
 use pinned_sgl::Iova;
 use pinned_sgl_mock::{Device, DmaFault};
 
@@ -46,14 +47,15 @@ impl World {
         // Byte for byte, up to the first that is not there.
         let mut places = vec![];
         let expected = (0..bytes.len() as u64).try_for_each(|distance| {
-            let failed = |at, kind| Err((Iova::new(at), kind));
             let Some(at) = first.checked_add(distance) else {
-                return failed(u64::MAX, IoasAccessErrorKind::Wraps);
+                return Err(AccessError::Wraps { at: Iova::new(u64::MAX) });
             };
-            match self.spaces[space].mapped_at(at) {
-                None => failed(at, IoasAccessErrorKind::NotMapped),
+            let mapped = self.spaces[space].mapped_at(at);
+            let iova = Iova::new(at);
+            match mapped {
+                None => Err(AccessError::NotMapped { at: iova }),
                 Some(area) if !Self::allows(area, needs) => {
-                    failed(at, IoasAccessErrorKind::NotPermitted)
+                    Err(AccessError::NotPermitted { at: iova })
                 }
                 Some(area) => {
                     places.push(self.byte(area, at));
@@ -61,7 +63,7 @@ impl World {
                 }
             }
         });
-        assert_eq!(done.map_err(|error| (error.iova, error.kind)), expected);
+        assert_eq!(done, expected);
         if expected.is_ok() {
             if write && self.spaces[space].notes {
                 let last = first + (bytes.len() as u64 - 1);

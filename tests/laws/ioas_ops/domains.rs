@@ -34,10 +34,10 @@ impl World {
             }
             Err(error) => {
                 assert!(!can || fired, "{error}");
-                assert!(!matches!(error.kind(), IoasError::Breach(_)));
+                assert!(!matches!(error.error(), IoasError::Breach(_)));
                 if let Some(refusal) = refusal {
-                    assert_eq!(*error.kind(), refusal);
-                } else if matches!(error.kind(), IoasError::Domain(_)) {
+                    assert_eq!(*error.error(), refusal);
+                } else if matches!(error.error(), IoasError::Domain(_)) {
                     assert!(self.spaces[space].notes);
                 } else {
                     // It was told before anything was mapped.

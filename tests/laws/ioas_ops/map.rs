@@ -5,7 +5,7 @@ use super::super::machine::{self, PAGE};
 use super::model::{inclusive, Area, Kind};
 use super::World;
 use arbitrary::{Result, Unstructured};
-use pinned_sgl::iommu::{IoasError, IovaRange, MapErrorKind, Placement, Prot};
+use pinned_sgl::iommu::{IoasError, IovaRange, MapError, Placement, Prot};
 use pinned_sgl::umem::AttachError;
 use pinned_sgl::Iova;
 use pinned_sgl_mock::MapFault;
@@ -73,34 +73,36 @@ impl World {
                     .map(|area| self.spaces[space].in_range(inclusive(area.first, area.last)));
                 let there = there.and_then(|there| there.first().copied());
                 let overlaps = there.is_some();
-                match error.kind() {
-                    IoasError::Map(MapErrorKind::NoAccess) => assert!(!may),
+                match error.error() {
+                    IoasError::Map(MapError::NoAccess) => assert!(!may),
                     IoasError::EntryLimit { .. } => assert!(limited),
-                    IoasError::Map(MapErrorKind::Attach(AttachError::ReadOnly)) => {
+                    IoasError::Map(MapError::Attach(AttachError::ReadOnly)) => {
                         assert!(!writable);
                     }
-                    IoasError::Map(MapErrorKind::Window(_)) => assert!(!inside),
+                    IoasError::Map(MapError::Window(_)) => assert!(!inside),
                     IoasError::NoRoom { .. } => {
                         assert!(at.is_none() && !self.has_room(space, len, &allowed));
                     }
                     IoasError::Overlap { existing: range } | IoasError::Reserved { range } => {
                         let there = there.unwrap();
-                        let reserved = matches!(error.kind(), IoasError::Reserved { .. });
+                        let reserved = matches!(error.error(), IoasError::Reserved { .. });
                         assert_eq!(there.is_mapped(), !reserved);
                         let whole = inclusive(there.first, there.last);
                         assert!(if reserved { whole.covers(range) } else { whole == *range });
                     }
                     IoasError::OutOfMemory => assert!(fired),
-                    IoasError::Map(MapErrorKind::Domain(MapFault::Injected)) => assert!(fired),
-                    IoasError::Map(MapErrorKind::Tiles(_)) => {
+                    IoasError::Map(MapError::Domain { error: MapFault::Injected, .. }) => {
+                        assert!(fired)
+                    }
+                    IoasError::Map(MapError::Tiles(_)) => {
                         let kind = Kind::Mapped { region, offset: bytes.start, prot };
                         assert!(!overlaps && (at.is_some() || !self.can_map(space, kind, len)));
                     }
-                    IoasError::Map(MapErrorKind::Aperture { .. }) => {
+                    IoasError::Map(MapError::Aperture { .. }) => {
                         assert!(!overlaps && at.is_some());
                     }
                     // Where a place was found, another space may have mapped something.
-                    IoasError::Map(MapErrorKind::Domain(MapFault::Exists { .. })) => {
+                    IoasError::Map(MapError::Domain { error: MapFault::Exists { .. }, .. }) => {
                         assert!(!overlaps);
                     }
                     other => panic!("{other}"),
@@ -170,7 +172,7 @@ impl World {
                 assert!(!matches!(other, IoasError::Breach(_)));
                 if let Some(at) = at {
                     assert!(!can(self, at) || fired, "{other}");
-                } else if matches!(other, IoasError::Map(MapErrorKind::Tiles(_))) {
+                } else if matches!(other, IoasError::Map(MapError::Tiles(_))) {
                     let areas = self.spaces[1 - space].in_range(from);
                     assert!(areas.iter().any(|area| {
                         let part = area.within(from.first().get(), from.last().get());

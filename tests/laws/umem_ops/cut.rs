@@ -5,7 +5,7 @@ use super::super::machine;
 use super::model::{Live, Mapped, Parts, Real};
 use super::World;
 use arbitrary::{Result, Unstructured};
-use pinned_sgl::iommu::{CutErrorKind, Cuts, Domain, UnmapRangeError};
+use pinned_sgl::iommu::{CutError, Cuts, Domain, Remains};
 use pinned_sgl::Iova;
 
 impl World {
@@ -36,10 +36,10 @@ impl World {
         iova: u64,
         len: u64,
         offsets: [u64; 2],
-        kind: CutErrorKind,
+        kind: CutError,
     ) {
         match kind {
-            CutErrorKind::InsideEntry { edges } => {
+            CutError::InsideEntry { edges } => {
                 let domain = &self.iommus[iommu];
                 let inside = |offset: &u64| edges.below <= *offset && *offset < edges.above;
                 let offset = offsets.into_iter().find(inside).unwrap();
@@ -49,12 +49,12 @@ impl World {
                     assert_eq!(entry.last().get(), iova + (edges.above - 1));
                 }
             }
-            CutErrorKind::Outside { len: told } => {
+            CutError::Outside { len: told } => {
                 assert_eq!(told, len);
                 let [start, end] = offsets;
                 assert!(start >= end || end > len || start == 0 || end >= len);
             }
-            CutErrorKind::Indivisible => {
+            CutError::Indivisible => {
                 assert_eq!(self.iommus[iommu].cuts(), Cuts::Never);
             }
             other => panic!("{other}"),
@@ -82,8 +82,8 @@ impl World {
             }
             Err(error) => {
                 assert!(!legal, "{error}");
-                self.check_cut_error(iommu, iova, len, [offset, offset], error.kind());
-                self.lives.push(parts.live(error.into_mapping(), 0, len));
+                self.check_cut_error(iommu, iova, len, [offset, offset], *error.error());
+                self.lives.push(parts.live(error.into_value(), 0, len));
             }
         }
         Ok(())
@@ -115,12 +115,12 @@ impl World {
                 let tail = tail.map(|tail| parts.live(tail, range.end, len - range.end));
                 self.lives.extend(tail);
             }
-            Err(UnmapRangeError::Cut(error)) => {
+            Err(error) => {
                 assert!(!legal, "{error}");
-                self.check_cut_error(iommu, iova, len, [range.start, range.end], error.kind());
-                self.lives.push(parts.live(error.into_mapping(), 0, len));
+                self.check_cut_error(iommu, iova, len, [range.start, range.end], *error.error());
+                let Remains::Whole(mapping) = error.into_value() else { panic!() };
+                self.lives.push(parts.live(mapping, 0, len));
             }
-            Err(error) => panic!("{error}"),
         }
         Ok(())
     }

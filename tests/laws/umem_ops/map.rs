@@ -5,7 +5,7 @@ use super::super::machine::{self, IOVAS, PAGE};
 use super::model::{Live, Real, Region, Slots};
 use super::{user, World};
 use arbitrary::{Result, Unstructured};
-use pinned_sgl::iommu::{Domain, IovaRange, MapErrorKind, Mapping, Prot, Stream, StreamErrorKind};
+use pinned_sgl::iommu::{Domain, IovaRange, MapError, Mapping, Prot, Stream, StreamError};
 use pinned_sgl::umem::{AttachError, PinFlags, PinRequest};
 use pinned_sgl::Iova;
 use pinned_sgl_mock::MapFault;
@@ -61,14 +61,14 @@ impl World {
             }
             Err(error) => {
                 assert!(!(allowed && fits) || fired, "{error}");
-                match error.kind() {
-                    MapErrorKind::Domain(MapFault::Injected) => assert!(fired),
-                    MapErrorKind::NoAccess => assert!(!prot.intersects(Prot::READ | Prot::WRITE)),
-                    MapErrorKind::Attach(AttachError::ReadOnly) => assert!(!allowed),
-                    MapErrorKind::Window(_) => assert!(!inside),
-                    MapErrorKind::Tiles(_)
-                    | MapErrorKind::Aperture { .. }
-                    | MapErrorKind::Domain(MapFault::Exists { .. }) => assert!(!fits),
+                match error.error() {
+                    MapError::Domain { error: MapFault::Injected, .. } => assert!(fired),
+                    MapError::NoAccess => assert!(!prot.intersects(Prot::READ | Prot::WRITE)),
+                    MapError::Attach(AttachError::ReadOnly) => assert!(!allowed),
+                    MapError::Window(_) => assert!(!inside),
+                    MapError::Tiles(_)
+                    | MapError::Aperture { .. }
+                    | MapError::Domain { error: MapFault::Exists { .. }, .. } => assert!(!fits),
                     other => panic!("{other}"),
                 }
             }
@@ -118,22 +118,28 @@ impl World {
                 let (real, region) = (Real::Stream(stream), self.regions.len() - 1);
                 self.lives.push(Live { real, region, iommu, iova, offset: 0, len, prot });
             }
-            Err(error) => match error.kind() {
-                StreamErrorKind::Pin(kind) => {
-                    self.check_pin_error(proc, (range, flags), affordable, (fired, false), kind);
+            Err(error) => match error.error() {
+                StreamError::Pin(error) => {
+                    self.check_pin_error(
+                        proc,
+                        (range, flags),
+                        affordable,
+                        (fired, false),
+                        &error.kind,
+                    );
                 }
-                StreamErrorKind::Map(MapErrorKind::Domain(MapFault::Injected)) => {
+                StreamError::Map(MapError::Domain { error: MapFault::Injected, .. }) => {
                     assert!(fired);
                     self.procs[proc].interrupted = false;
                 }
-                StreamErrorKind::Map(MapErrorKind::Breach(breach)) => panic!("{breach}"),
-                StreamErrorKind::Map(kind) => {
+                StreamError::Map(MapError::Breach(breach)) => panic!("{breach}"),
+                StreamError::Map(kind) => {
                     let before = matches!(
                         kind,
-                        MapErrorKind::NoAccess
-                            | MapErrorKind::Attach(_)
-                            | MapErrorKind::Aperture { .. }
-                            | MapErrorKind::Tiles(pinned_sgl::granule::TileError::Wraps { .. })
+                        MapError::NoAccess
+                            | MapError::Attach(_)
+                            | MapError::Aperture { .. }
+                            | MapError::Tiles(pinned_sgl::granule::TileError::Wraps { .. })
                     );
                     if !before {
                         self.procs[proc].interrupted = false;

@@ -161,7 +161,7 @@ impl World {
             }
             Err(error) => {
                 let whys = (fired, cancel_at != 0);
-                self.check_pin_error(proc, (range, flags), affordable, whys, error.kind());
+                self.check_pin_error(proc, (range, flags), affordable, whys, &error.error().kind);
             }
         }
         Ok(())

@@ -39,9 +39,10 @@ use picture::Words;
 use privilege::SYS_ADMIN;
 use process::{LookError, Looked};
 use serde::Serialize;
-use std::fs;
+use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::{fs, iter};
 use svg::Document;
 
 fn main() -> ExitCode {
@@ -53,7 +54,10 @@ fn main() -> ExitCode {
             let style = anstyle::AnsiColor::Red.on_default().bold();
             let mut out = anstream::stderr();
             // Whoever reads may have gone.
-            let _ = writeln!(out, "{style}error:{style:#} {error}");
+            let first: &dyn Error = error.as_ref();
+            let chain = iter::successors(Some(first), |error| (*error).source());
+            let texts: Vec<_> = chain.map(ToString::to_string).collect();
+            let _ = writeln!(out, "{style}error:{style:#} {}", texts.join(": "));
             if let Some(hint) = hint(error.as_ref()) {
                 let _ = writeln!(out, "{hint}");
             }
@@ -106,7 +110,7 @@ fn answer(
 }
 
 /// What to do about an error, where that is known.
-fn hint(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     match error.downcast_ref() {
         Some(LookError::Hidden { .. } | LookError::NotPermitted { .. }) => {
             return Some(format!("{}.", SYS_ADMIN.advice()));

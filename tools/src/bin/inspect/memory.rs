@@ -8,12 +8,13 @@ use crate::units::bytes;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pinned_sgl::linux::{Buffer, BufferError, FrameError, PinFault, Steps};
 use pinned_sgl::umem::{PinError, PinErrorKind, PinFlags, PinRequest, Umem, Unaccounted};
-use pinned_sgl::{Heap, Sgl};
+use pinned_sgl::{Failed, Heap, Sgl};
+use std::error::Error;
 use std::time::{Duration, Instant};
 use std::{fmt, fs, ops::ControlFlow};
 
 /// Anything that can go wrong, in any thread.
-pub(crate) type Fault = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Fault = Box<dyn Error + Send + Sync>;
 
 /// A list, and where it comes from.
 pub(crate) enum Memory {
@@ -57,7 +58,7 @@ impl Memory {
         let umem = Umem::pin_parallel(buffer, &Unaccounted, request, args.threads);
         let took = started.elapsed();
         bar.finish_and_clear();
-        Ok(Self::Real(umem?, took))
+        Ok(Self::Real(umem.map_err(Failed::into_error)?, took))
     }
 
     pub(crate) fn sgl(&self) -> &Sgl<Heap> {
@@ -96,18 +97,25 @@ pub(crate) enum NoMemory {
         available: u64,
     },
     Buffer(BufferError),
-    Pin(PinError<Box<Buffer>>),
+    Pin(PinError<PinFault>),
 }
 
 impl NoMemory {
     /// The capability that is missing, if it is one.
     pub(crate) fn missing(&self) -> Option<Capability> {
-        let Self::Pin(error) = self else { return None };
-        match error.kind() {
-            PinErrorKind::Pinner(PinFault::Frames(FrameError::Hidden { .. })) => Some(SYS_ADMIN),
-            PinErrorKind::Pinner(PinFault::MemlockLimit { .. }) => Some(IPC_LOCK),
+        match self {
+            _ if self.is_hidden() => Some(SYS_ADMIN),
+            Self::Pin(PinError {
+                kind: PinErrorKind::Pinner(PinFault::MemlockLimit { .. }),
+                ..
+            }) => Some(IPC_LOCK),
             _ => None,
         }
+    }
+
+    fn is_hidden(&self) -> bool {
+        let Self::Pin(error) = self else { return false };
+        matches!(error.kind, PinErrorKind::Pinner(PinFault::Frames(FrameError::Hidden { .. })))
     }
 }
 
@@ -122,18 +130,24 @@ impl fmt::Display for NoMemory {
             ),
             Self::Buffer(error) => error.fmt(f),
             // Which page it was does not matter here: all of them are hidden.
-            Self::Pin(error) => match error.kind() {
-                PinErrorKind::Pinner(PinFault::Frames(FrameError::Hidden { .. })) => f.write_str(
-                    "the kernel hides physical addresses from this process, as from all without \
-                     CAP_SYS_ADMIN",
-                ),
-                _ => error.fmt(f),
-            },
+            Self::Pin(_) if self.is_hidden() => f.write_str(
+                "the kernel hides physical addresses from this process, as from all without \
+                 CAP_SYS_ADMIN",
+            ),
+            Self::Pin(error) => error.fmt(f),
         }
     }
 }
 
-impl std::error::Error for NoMemory {}
+impl Error for NoMemory {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Buffer(error) => error.source(),
+            Self::Pin(error) if !self.is_hidden() => error.source(),
+            Self::TooMuch { .. } | Self::Pin(_) => None,
+        }
+    }
+}
 
 impl From<BufferError> for NoMemory {
     fn from(error: BufferError) -> Self {
@@ -141,8 +155,8 @@ impl From<BufferError> for NoMemory {
     }
 }
 
-impl From<PinError<Box<Buffer>>> for NoMemory {
-    fn from(error: PinError<Box<Buffer>>) -> Self {
+impl From<PinError<PinFault>> for NoMemory {
+    fn from(error: PinError<PinFault>) -> Self {
         Self::Pin(error)
     }
 }

@@ -11,7 +11,7 @@ use crate::args::{Args, Kind};
 use crate::memory::{Fault, Memory};
 use crate::units::bytes;
 use fastrand::Rng;
-use pinned_sgl::{AllocError, Heap, MemoryKind, PageSize, Pfn, Sgl, SglBuilder};
+use pinned_sgl::{Failed, Heap, MemoryKind, PageSize, Pfn, Sgl, SglBuilder};
 use std::collections::TryReserveError;
 use std::ops::Range;
 use std::thread::{self, Builder, ScopedJoinHandle};
@@ -84,7 +84,7 @@ fn list(mut frames: Frames<'_>, pages: u64) -> Result<(Sgl<Heap>, Duration), Fau
         took += started.elapsed();
     }
     let started = Instant::now();
-    let sgl = builder.finish().map_err(AllocError::from)?;
+    let sgl = builder.finish().map_err(Failed::into_error)?;
     Ok((sgl, took + started.elapsed()))
 }
 

@@ -267,7 +267,7 @@ impl Looked {
         let mut total = Made::default();
         mappings.iter().for_each(|mapping| total.add(&mapping.made));
         let page_size = look.page.bytes();
-        let sgl = look.builder.finish().map_err(|error| LookError::Memory(error.into()))?;
+        let sgl = look.builder.finish().map_err(|error| LookError::Memory(error.into_error()))?;
         let list = List { sgl, cuts: look.cuts };
         Ok(Self {
             pid,
@@ -368,7 +368,7 @@ impl Look {
         let any = PageRun::page(Pfn::new(1), MemoryKind::Ram);
         let no_segment = || LookError::Proc { pid, source: ProcError::Other("no segment".into()) };
         one.push_run(any.map_err(|_| no_segment())?).map_err(LookError::List)?;
-        let one: Sgl<Heap> = one.finish().map_err(|error| LookError::Memory(error.into()))?;
+        let one: Sgl<Heap> = one.finish().map_err(|error| LookError::Memory(error.into_error()))?;
         let template =
             one.whole().ok().and_then(|whole| whole.iter().next()).ok_or_else(no_segment)?;
         let sizes = PageSizes::from(page) | PageSizes::SIZE_2M | PageSizes::SIZE_1G;

@@ -68,7 +68,7 @@ pub(crate) fn read_runs(mut input: impl BufRead, page: PageSize) -> Result<Sgl<H
             Unexpected { column: 1, expected: "at least one run", found: "the end".to_owned() };
         return Err(InputError::Line { line, unexpected });
     }
-    builder.finish().map_err(|error| InputError::Memory(error.into()))
+    builder.finish().map_err(|error| InputError::Memory(error.into_error()))
 }
 
 /// The part of a line that should be a run; empty if there is none. What stands in a comment does

@@ -159,7 +159,7 @@ impl Request {
         if builder.page_count() == 0 {
             return Err(RequestError::NoRuns);
         }
-        builder.finish().map_err(|error| RequestError::Memory(error.into()))
+        builder.finish().map_err(|error| RequestError::Memory(error.into_error()))
     }
 
     /// What the device is asked to see of the list.

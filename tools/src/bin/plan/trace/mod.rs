@@ -154,7 +154,7 @@ impl Trace {
 impl Growing {
     fn new(event: &Event<'_>, page: PageSize) -> Result<Self, InputError> {
         let builder = || SglBuilder::new(page).map_err(InputError::Build);
-        let list = builder()?.finish().map_err(|error| InputError::Memory(error.into()))?;
+        let list = builder()?.finish().map_err(|error| InputError::Memory(error.into_error()))?;
         let process = Process {
             comm: event.comm.to_owned(),
             pid: event.pid.to_owned(),
@@ -218,7 +218,7 @@ impl Growing {
     }
 
     fn finish(self) -> Result<Process, InputError> {
-        let list = self.builder.finish().map_err(|error| InputError::Memory(error.into()))?;
+        let list = self.builder.finish().map_err(|error| InputError::Memory(error.into_error()))?;
         Ok(Process { list, ..self.process })
     }
 }
