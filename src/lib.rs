@@ -87,6 +87,7 @@
 //! |---|---|
 //! | `alloc` (default) | `Heap`, lists on the heap; without it lists live in a [`Pool`] lent by the caller |
 //! | `std` | the standard library: `Umem::pin_parallel` |
+//! | `arbitrary` | `Arbitrary` for addresses, sizes, runs, ranges, limits and flags, for fuzzers |
 //! | `linux` | `linux::Buffer`: memory pinned through io_uring, its frames read from the pagemap |
 //! | `kernel` | the Linux kernel's own pins, IOMMU domains and memory; compiled by Kbuild, and by cargo documented only |
 //!
@@ -129,6 +130,8 @@ struct Readme;
 
 mod abridged;
 mod addr;
+#[cfg(feature = "arbitrary")]
+mod arbitrary;
 #[cfg(doc)]
 pub mod contracts;
 #[cfg(doc)]
