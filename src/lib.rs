@@ -96,6 +96,7 @@
 //! device may touch, and nowhere else.
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![allow(clippy::type_complexity, reason = "a signature names all that is given back")]
 #![cfg_attr(
     not(test),
     deny(

@@ -9,7 +9,7 @@ use crate::addr::PhysAddr;
 use crate::exact::{self, Exact as _};
 use crate::page_size::PageSize;
 use crate::store::Storage;
-use core::{fmt, mem::size_of};
+use core::{fmt, mem::size_of, ops::Range};
 
 /// A scatterlist: the maximal physically contiguous runs of a sequence of pages, packed.
 ///
@@ -89,6 +89,11 @@ impl<S: Storage> Sgl<S> {
     #[inline]
     pub fn runs(&self) -> Runs<'_, S> {
         Runs::new(&self.leaves, self.pages, 0, self.pages)
+    }
+
+    /// The runs of the pages `pages`, the first and the last of them clipped.
+    pub(crate) fn runs_between(&self, pages: Range<u64>) -> Runs<'_, S> {
+        Runs::new(&self.leaves, self.pages, pages.start, pages.end)
     }
 
     /// The physical address of byte `offset` of the list. O(log runs).

@@ -28,7 +28,8 @@ pub trait Accountant {
     /// [`ChargeError`] if the limit would be exceeded; nothing has changed then.
     fn charge(&self, pages: u64) -> Result<(), ChargeError>;
 
-    /// Counts `pages` less: as many as one successful [`charge`](Self::charge) counted more.
+    /// Counts `pages` less, which a successful [`charge`](Self::charge) counted more: what one call
+    /// charged may be given back by several.
     fn uncharge(&self, pages: u64);
 }
 
@@ -72,6 +73,14 @@ impl<A: AccountantHolder> Charge<A> {
             }
         }
         Ok(())
+    }
+
+    /// A receipt for `pages` of these pages, at most for all: this one is for the others then.
+    /// `accountant` leads to the accountant of this one.
+    pub(super) fn split_off(&mut self, accountant: A, pages: u64) -> Self {
+        let pages = pages.min(self.pages);
+        self.pages = self.pages.minus(pages);
+        Self { accountant, pages }
     }
 
     /// How many pages were charged.

@@ -186,7 +186,7 @@ pub use charge::{
 pub use error::{PinError, PinErrorKind};
 pub use holder::{Holder, SharedHolder};
 pub use pin::PinRequest;
-pub use pinned::Umem;
+pub use pinned::{SplitError, Umem};
 pub use pinner::{PinFlags, Pinner, PinnerHolder};
 pub use range::UserRange;
 pub use region::{AttachError, Attachment, Region, RegionExt, RegionHolder};

@@ -1,27 +1,31 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`Umem`]: a pinned region.
 
-use super::access::{self, AccessError, AccessHolder, CpuRegion};
-use super::address_kind::AddressKind;
-use super::batch::{report_leaked, unpin_runs, RunSlot};
-use super::charge::AccountantHolder;
-use super::charge::Charge;
-use super::error::{PinError, PinErrorKind};
-use super::pin::{PinRequest, Pinned, Unfinished};
-use super::pinner::PinnerHolder;
-use super::pinner::{PinFlags, Pinner as _};
-use super::range::UserRange;
-use super::region::{AttachError, Region, RegionExt};
+mod split;
+
 use crate::addr::UserAddr;
 use crate::failed::Failed;
 use crate::sgl::{Sgl, Window, WindowError};
 use crate::store::Storage;
 use crate::sync::{AtomicBool, AtomicUsize, Ordering};
+use crate::umem::access::{self, AccessError, AccessHolder, CpuRegion};
+use crate::umem::address_kind::AddressKind;
+use crate::umem::batch::{report_leaked, unpin_runs, RunSlot};
+use crate::umem::charge::AccountantHolder;
+use crate::umem::charge::Charge;
+use crate::umem::error::{PinError, PinErrorKind};
+use crate::umem::pin::{PinRequest, Pinned, Unfinished};
+use crate::umem::pinner::PinnerHolder;
+use crate::umem::pinner::{PinFlags, Pinner as _};
+use crate::umem::range::UserRange;
+use crate::umem::region::{AttachError, Region, RegionExt};
 use core::{
     fmt,
     mem::ManuallyDrop,
     ops::{ControlFlow, Range},
 };
+
+pub use split::SplitError;
 
 /// A region of user memory that is pinned: all of its pages, charged and listed.
 ///
@@ -39,7 +43,7 @@ use core::{
 /// Its pages are marked dirty on the way out if a device could ever write to them, or if
 /// [`mark_dirty`](Region::mark_dirty) was called.
 ///
-/// `P` holds the [`Pinner`](super::Pinner), `A` the [`Accountant`](super::Accountant), and the list lives
+/// `P` holds the [`Pinner`](super::Pinner), `A` the [`Accountant`](crate::umem::Accountant), and the list lives
 /// in `S`. What can be asked of it and how devices are attached is the trait [`Region`]. Several devices
 /// may be attached to one region, which is pinned and charged once.
 ///
@@ -132,7 +136,7 @@ where
     }
 
     /// Charges the region, lets `pin` pin it, and puts the parts together.
-    pub(super) fn charge_and_pin(
+    pub(in crate::umem) fn charge_and_pin(
         pinner: P,
         accountant: A,
         range: UserRange,
@@ -452,7 +456,7 @@ where
     where
         F: FnMut(u64) -> ControlFlow<()>,
     {
-        let Some(mut slots) = super::batch::slots_on_the_heap() else {
+        let Some(mut slots) = crate::umem::batch::slots_on_the_heap() else {
             let at = request.range.first_page(pinner.page_size());
             return Err(Failed::new(PinError::new(PinErrorKind::OutOfMemory, at), pinner));
         };

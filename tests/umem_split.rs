@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A region that is split has two parts, each with its pages, their pins and their charge.
+#![allow(missing_docs, reason = "tests")]
+
+use pinned_sgl::iommu::{HeapIoas, Placement, Prot};
+use pinned_sgl::umem::{Account, Attachment, PinFlags, PinRequest, SplitError, Umem, UserRange};
+use pinned_sgl::{BuildError, Heap, Iova, PageSize, PageSizes, Pool, UserAddr};
+use pinned_sgl_mock::{Area, Memory, Process};
+use std::sync::Arc;
+
+const PAGE: u64 = 4096;
+type Region = Umem<Arc<Process>, Arc<Account>, Heap>;
+
+/// `pages` pages of a process, from byte `offset` of the first up to `short` before the end.
+fn region(pages: u64, offset: u64, short: u64) -> (Memory, Arc<Process>, Arc<Account>, Region) {
+    let memory = Memory::with_frames(64);
+    let process = Arc::new(Process::new(&memory));
+    let start = UserAddr::new(0x10_0000);
+    process.map(UserRange::new(start, pages * PAGE).unwrap(), Area::read_write()).unwrap();
+    let len = pages * PAGE - offset - short;
+    let range = UserRange::new(UserAddr::new(start.get() + offset), len).unwrap();
+    let account = Arc::new(Account::new(pages));
+    let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
+    let umem = Umem::pin(process.clone(), account.clone(), request).unwrap();
+    (memory, process, account, umem)
+}
+
+#[test]
+fn every_page_ends_in_one_part_and_is_given_back_with_it() {
+    for (pages, offset, short) in [(2, 0, 0), (7, 0x123, 0), (9, 0xfff, 0xabc), (5, 1, 0)] {
+        for cut in 1..pages {
+            for tail_first in [false, true] {
+                let (memory, process, account, umem) = region(pages, offset, short);
+                let pattern: Vec<u8> = (0..umem.len()).map(|at| (at / 7) as u8).collect();
+                umem.write(0, &pattern).unwrap();
+                let (runs, len) = (umem.sgl().runs().collect::<Vec<_>>(), umem.len());
+                let at = cut * PAGE - offset;
+                let (head, tail) = umem.split_at(at).unwrap();
+                assert_eq!((head.len(), tail.len()), (at, len - at));
+                assert_eq!((head.sgl().page_count(), tail.sgl().page_count()), (cut, pages - cut));
+                assert_eq!((head.charge().pages(), tail.charge().pages()), (cut, pages - cut));
+                assert!(head.is_dirty() && tail.is_dirty());
+                let frames = |runs: &[pinned_sgl::PageRun]| {
+                    let pages =
+                        runs.iter().flat_map(|run| (0..run.count()).map(|i| run.start().get() + i));
+                    pages.collect::<Vec<_>>()
+                };
+                let both: Vec<_> = head.sgl().runs().chain(tail.sgl().runs()).collect();
+                assert_eq!(frames(&both), frames(&runs));
+                let mut bytes = vec![0; usize::try_from(len).unwrap()];
+                let (low, high) = bytes.split_at_mut(usize::try_from(at).unwrap());
+                head.read(0, low).unwrap();
+                tail.read(0, high).unwrap();
+                assert_eq!(bytes, pattern);
+                assert_eq!((memory.pinned_pages(), account.charged()), (pages, pages));
+                let (first, second, left) =
+                    if tail_first { (tail, head, cut) } else { (head, tail, pages - cut) };
+                drop(first);
+                assert_eq!((memory.pinned_pages(), account.charged()), (left, left));
+                drop(second);
+                assert_eq!(account.charged(), 0);
+                drop(process);
+                memory.assert_no_leak();
+                memory.witness().assert_clean();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_block_is_unplugged_while_the_others_are_mapped() {
+    let (memory, process, account, umem) = region(8, 0, 0);
+    let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
+    let mut space = HeapIoas::new();
+    space.attach(iommu.clone()).unwrap();
+    let mut rest = umem;
+    for block in 0..3 {
+        let (head, tail) = rest.split_at(2 * PAGE).unwrap();
+        let at = Placement::At(Iova::new(block * 2 * PAGE));
+        space.map(at, Arc::new(head), Prot::READ | Prot::WRITE).unwrap();
+        rest = tail;
+    }
+    space.unmap(pinned_sgl::iommu::IovaRange::new(Iova::new(2 * PAGE), 2 * PAGE).unwrap()).unwrap();
+    assert_eq!((memory.pinned_pages(), account.charged()), (6, 6));
+    let device = memory.device(iommu);
+    assert!(device.write(Iova::new(2 * PAGE), b"x").is_err());
+    device.write(Iova::new(5 * PAGE), b"still there").unwrap();
+    let mut bytes = [0; 11];
+    process.read(UserAddr::new(0x10_0000 + 5 * PAGE), &mut bytes).unwrap();
+    assert_eq!(&bytes, b"still there");
+}
+
+#[test]
+fn what_cannot_be_split_comes_back_as_it_was() {
+    let (memory, _, account, umem) = region(4, 0x10, 0);
+    let len = umem.len();
+    let page = PageSize::SIZE_4K;
+    let mut umem = umem;
+    for (offset, expected) in [
+        (0, SplitError::Outside { len }),
+        (len, SplitError::Outside { len }),
+        (u64::MAX, SplitError::Outside { len }),
+        (PAGE, SplitError::InsidePage { page }),
+        (PAGE - 0x11, SplitError::InsidePage { page }),
+    ] {
+        let refused = umem.split_at(offset).unwrap_err();
+        assert_eq!(*refused.error(), expected, "{offset:#x}");
+        umem = refused.into_value();
+    }
+    let umem = Arc::new(umem);
+    drop(Attachment::new(umem.clone(), true).unwrap().leak());
+    let refused = Arc::try_unwrap(umem).unwrap().split_at(PAGE - 0x10).unwrap_err();
+    assert_eq!(*refused.error(), SplitError::Attached { attachments: 1 });
+    assert_eq!(refused.to_string(), "1 devices are attached");
+    drop(refused);
+    // It was leaked on purpose, and not by the split.
+    assert_eq!((memory.pinned_pages(), account.charged()), (4, 4));
+}
+
+#[test]
+fn a_list_without_room_leaves_the_region_whole() {
+    let memory = Memory::with_frames(1024);
+    let process = Arc::new(Process::new(&memory));
+    let range = UserRange::new(UserAddr::new(0x10_0000), 600 * PAGE).unwrap();
+    process.map(range, Area::read_write()).unwrap();
+    // Every page is a run: they are touched from the last to the first.
+    for page in (0..600).rev() {
+        process.write(UserAddr::new(0x10_0000 + page * PAGE), &[1]).unwrap();
+    }
+    let (mut whole, mut slots) = ([[0; 512]; 4], [None; 16]);
+    let request = PinRequest::new(range, PinFlags::WRITE);
+    let account = Arc::new(Account::new(600));
+    let pool = Pool::new(&mut whole);
+    let umem = Umem::pin_in(process, account.clone(), pool, &mut slots, request).unwrap();
+    assert_eq!(umem.sgl().run_count(), 600);
+    let (mut none, mut enough) = ([[0; 512]; 0], [[0; 512]; 4]);
+    let refused = umem.split_at_in(300 * PAGE, (Pool::new(&mut enough), Pool::new(&mut none)));
+    let refused = refused.unwrap_err();
+    assert!(
+        matches!(refused.error(), SplitError::List(BuildError::OutOfMemory { .. })),
+        "{refused}"
+    );
+    assert_eq!(refused.into_value().sgl().run_count(), 600);
+    assert_eq!((memory.pinned_pages(), account.charged()), (0, 0));
+}
