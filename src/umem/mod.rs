@@ -185,6 +185,7 @@ pub use charge::{
 };
 pub use error::{PinError, PinErrorKind};
 pub use holder::{Holder, SharedHolder};
+pub(crate) use pin::in_batches;
 pub use pin::PinRequest;
 pub use pinned::{SplitError, Umem};
 pub use pinner::{PinFlags, Pinner, PinnerHolder};

@@ -208,8 +208,10 @@ where
     fn part(&self, part: UserRange) -> Part<'p, P> {
         let _guard = StopOnPanic(self.stop);
         let mut by_other = false;
-        let progress = |bytes: u64| {
-            let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let mut before = 0u64;
+        let progress = |pinned: u64| {
+            let bytes = usize::try_from(pinned.minus(before)).unwrap_or(usize::MAX);
+            before = pinned;
             let total = self.pinned.fetch_add(bytes, Ordering::Relaxed);
             let total = total.saturating_add(bytes);
             if self.stop.load(Ordering::Relaxed) {

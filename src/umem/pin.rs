@@ -93,6 +93,38 @@ impl<F> fmt::Debug for PinRequest<F> {
 /// What pinning comes to.
 pub(super) type Pinned<'p, P, S> = Result<Unfinished<'p, P, S>, PinError<<P as Pinner>::Error>>;
 
+/// Pins all pages of `range`, a batch at a time. `take` gets each batch and the bytes that are pinned with
+/// it; what it does not take the batch unpins. Then `progress` gets the same number.
+pub(crate) fn in_batches<P: Pinner + ?Sized, E: From<PinError<P::Error>>>(
+    pinner: &P,
+    range: UserRange,
+    flags: PinFlags,
+    slots: &mut [RunSlot],
+    mut take: impl FnMut(PinnedBatch<'_, P>, u64) -> Result<(), E>,
+    mut progress: impl FnMut(u64) -> ControlFlow<()>,
+) -> Result<(), E> {
+    let (mut rest, mut pinned) = (range, 0u64);
+    loop {
+        let mut batch = PinnedBatch::new(pinner, rest, flags, &mut *slots);
+        let filled = batch.fill();
+        let (next, pages) = (batch.next(), batch.page_count());
+        pinned = pinned.saturating_add(pages.shifted_up(pinner.page_size().shift()));
+        let failed = |kind| E::from(PinError { kind, at: next, pinned });
+        filled.map_err(|error| failed(PinErrorKind::Pinner(error)))?;
+        if pages == 0 {
+            return Err(failed(PinErrorKind::NoProgress));
+        }
+        take(batch, pinned)?;
+        if progress(pinned).is_break() {
+            return Err(failed(PinErrorKind::Cancelled));
+        }
+        match rest.rest_from(next) {
+            Some(left) => rest = left,
+            None => return Ok(()),
+        }
+    }
+}
+
 /// Pages that are pinned and listed, and belong to nobody else yet: dropping it unpins them.
 pub(super) struct Unfinished<'p, P: Pinner + ?Sized, S: Storage> {
     pinner: &'p P,
@@ -106,45 +138,29 @@ pub(super) struct Unfinished<'p, P: Pinner + ?Sized, S: Storage> {
 impl<'p, P: Pinner + ?Sized, S: Storage> Unfinished<'p, P, S> {
     /// Pins all pages of `range`. O(pages).
     ///
-    /// After each batch, `progress` gets the bytes that it had.
+    /// After each batch, `progress` gets the bytes that are pinned.
     pub(super) fn pin(
         pinner: &'p P,
         range: UserRange,
         flags: PinFlags,
         storage: S,
         slots: &mut [RunSlot],
-        mut progress: impl FnMut(u64) -> ControlFlow<()>,
+        progress: impl FnMut(u64) -> ControlFlow<()>,
     ) -> Pinned<'p, P, S> {
         let page = pinner.page_size();
         let start = range.first_page(page);
-        let mut pinned = 0u64;
-        let failed = |kind, at, pinned| PinError { kind, at, pinned };
         let builder = SglBuilder::new_in(page, storage)
             .map_err(|error| PinError::new(PinErrorKind::List(error), start))?;
         let builder = ManuallyDrop::new(builder);
+        // If this fails, it unpins what it has.
         let mut this = Self { pinner, start, builder, pinned_pages: 0 };
-        let mut rest = range;
-        loop {
-            let at = rest.first_page(page);
-            let mut batch = PinnedBatch::new(pinner, rest, flags, slots);
-            let outcome = batch.fill();
-            let next = batch.next();
-            let bytes = batch.page_count().shifted_up(page.shift());
-            pinned = pinned.saturating_add(bytes);
-            // If it failed, the batch unpins what it holds, and `this` the rest.
-            outcome.map_err(|error| failed(PinErrorKind::Pinner(error), next, pinned))?;
-            if bytes == 0 {
-                return Err(failed(PinErrorKind::NoProgress, next, pinned));
-            }
-            this.take(batch).map_err(|error| failed(PinErrorKind::List(error), at, pinned))?;
-            if progress(bytes).is_break() {
-                return Err(failed(PinErrorKind::Cancelled, next, pinned));
-            }
-            match rest.rest_from(next) {
-                Some(left) => rest = left,
-                None => return Ok(this),
-            }
-        }
+        let take = |batch: PinnedBatch<'_, P>, pinned| {
+            let at = batch.first().map_or(start, |(at, _)| at);
+            let failed = |error| PinError { kind: PinErrorKind::List(error), at, pinned };
+            this.take(batch).map_err(failed)
+        };
+        in_batches(pinner, range, flags, slots, take, progress)?;
+        Ok(this)
     }
 
     /// Takes the pages of a batch, or leaves them to be unpinned by it.

@@ -32,6 +32,12 @@ pub enum StreamError<E, F> {
     },
 }
 
+impl<E, F> From<PinError<E>> for StreamError<E, F> {
+    fn from(error: PinError<E>) -> Self {
+        Self::Pin(error)
+    }
+}
+
 impl<E, F> fmt::Display for StreamError<E, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

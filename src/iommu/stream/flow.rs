@@ -53,11 +53,6 @@ impl Flow {
         Self { range, iova, prot, page, mapped: 0, carry: None }
     }
 
-    /// The size of a page of the pinner.
-    pub(super) const fn page(&self) -> PageSize {
-        self.page
-    }
-
     /// The addresses that are mapped.
     pub(super) fn mapped_range(&self) -> IovaRange {
         // Where nothing is mapped there is no range; nobody asks then.

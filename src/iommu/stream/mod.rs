@@ -23,8 +23,8 @@ use crate::exact::Exact as _;
 use crate::failed::Failed;
 use crate::sgl::BuildError;
 use crate::umem::{
-    AccountantHolder, AttachError, Charge, PinError, PinErrorKind, PinFlags, PinRequest,
-    PinnedBatch, Pinner, PinnerHolder, RunSlot, UserRange,
+    in_batches, AccountantHolder, AttachError, Charge, PinError, PinErrorKind, PinFlags,
+    PinRequest, PinnedBatch, Pinner, PinnerHolder, RunSlot, UserRange,
 };
 use core::{fmt, mem::ManuallyDrop, ops::ControlFlow, ptr};
 use error::Failure;
@@ -183,32 +183,11 @@ where
     where
         F: FnMut(u64) -> ControlFlow<()>,
     {
-        let (range, flags, mut progress) = request.into_parts();
+        let (range, flags, progress) = request.into_parts();
         let (pinner, domain) = (&**self.pinner, &**self.domain);
         let (slots, flow) = (self.slots.as_mut(), &mut self.flow);
-        let mut rest = range;
-        let mut pinned = 0u64;
-        loop {
-            let mut batch = PinnedBatch::new(pinner, rest, flags, slots);
-            let filled = batch.fill();
-            let next = batch.next();
-            let bytes = batch.page_count().shifted_up(flow.page().shift());
-            pinned = pinned.saturating_add(bytes);
-            let failed = |kind| StreamError::Pin(PinError { kind, at: next, pinned });
-            filled.map_err(|error| failed(PinErrorKind::Pinner(error)))?;
-            if batch.is_empty() {
-                return Err(failed(PinErrorKind::NoProgress));
-            }
-            flow.take(&mut batch, domain)?;
-            drop(batch);
-            if progress(pinned).is_break() {
-                return Err(failed(PinErrorKind::Cancelled));
-            }
-            match rest.rest_from(next) {
-                Some(left) => rest = left,
-                None => break,
-            }
-        }
+        let take = |mut batch: PinnedBatch<'_, P::Target>, _| flow.take(&mut batch, domain);
+        in_batches(pinner, range, flags, slots, take, progress)?;
         flow.map_carry(domain).map_err(StreamError::Map)?;
         let synced = domain.sync_map(flow.mapped_range());
         synced.map_err(|error| StreamError::Map(MapError::Domain { error, mapped: flow.mapped }))

@@ -124,13 +124,8 @@ where
     where
         F: FnMut(u64) -> ControlFlow<()>,
     {
-        let PinRequest { range, flags, mut progress } = request;
+        let PinRequest { range, flags, progress } = request;
         Self::charge_and_pin(pinner, accountant, range, flags, |pinner| {
-            let mut pinned = 0u64;
-            let progress = |bytes| {
-                pinned = pinned.saturating_add(bytes);
-                progress(pinned)
-            };
             Unfinished::pin(pinner, range, flags, storage, slots, progress)
         })
     }
