@@ -5,7 +5,7 @@
 //! refuses run in a child process that gives privileges up.
 #![cfg(target_os = "linux")]
 
-use pinned_sgl::linux::{Buffer, BufferError, CopyError, FrameError, PageMap, Pages, PinFault};
+use pinned_sgl::linux::{Buffer, BufferError, PageError, PageMap, Pages};
 use pinned_sgl::umem::{
     PinError, PinErrorKind, PinFlags, PinRequest, Region, Umem, Unaccounted, UserRange,
 };
@@ -23,7 +23,7 @@ fn request(buffer: &Buffer) -> PinRequest {
     PinRequest::new(buffer.user_range(), PinFlags::WRITE | PinFlags::LONGTERM)
 }
 
-fn pin(buffer: Buffer) -> Result<Pinned, Failed<PinError<PinFault>, Box<Buffer>>> {
+fn pin(buffer: Buffer) -> Result<Pinned, Failed<PinError<PageError>, Box<Buffer>>> {
     let request = request(&buffer);
     Umem::pin(Box::new(buffer), &Unaccounted, request)
 }
@@ -33,7 +33,7 @@ fn pin_parallel(
     buffer: Buffer,
     count: usize,
     progress: impl Fn(u64) -> ControlFlow<()> + Sync,
-) -> Result<Pinned, Failed<PinError<PinFault>, Box<Buffer>>> {
+) -> Result<Pinned, Failed<PinError<PageError>, Box<Buffer>>> {
     let request = request(&buffer).with_progress(progress);
     Umem::pin_parallel(Box::new(buffer), &Unaccounted, request, threads(count))
 }
@@ -136,9 +136,12 @@ fn copies_stay_inside_the_buffer() {
     assert_eq!(byte, [0], "fresh memory is zero");
     buffer.write(MIB, &[]).unwrap();
     for offset in [MIB, MIB + 1, u64::MAX] {
-        let beyond = CopyError::Beyond { offset, len: 1, available: MIB };
-        assert_eq!(buffer.write(offset, &byte), Err(beyond));
-        assert_eq!(buffer.read(offset, &mut byte), Err(beyond));
+        for outcome in [buffer.write(offset, &byte), buffer.read(offset, &mut byte)] {
+            assert!(matches!(
+                outcome,
+                Err(PageError::Beyond { offset: at, len: 1, available: MIB }) if at == offset
+            ));
+        }
     }
     assert!(buffer.write(MIB - 1, &[1, 2]).is_err());
     buffer.read(MIB - 1, &mut byte).unwrap();
@@ -428,13 +431,13 @@ fn a_page_that_was_never_touched_has_no_frame() {
     let map = PageMap::open().unwrap();
     let mut frames = [Pfn::default(); 4];
     let error = map.read(buffer.user_addr(), &mut frames).unwrap_err();
-    assert!(matches!(error, FrameError::NotPresent { offset } if offset == 2 * page), "{error}");
+    assert!(matches!(error, PageError::NotPresent { offset } if offset == 2 * page), "{error}");
     map.read(buffer.user_addr(), &mut frames[..2]).unwrap();
     assert!(frames[0] != Pfn::new(0) && frames[0] != frames[1]);
 
     let odd = buffer.user_addr().checked_add(1).unwrap();
     let error = map.read(odd, &mut frames).unwrap_err();
-    assert!(matches!(error, FrameError::Misaligned { addr, .. } if addr == odd), "{error}");
+    assert!(matches!(error, PageError::Misaligned { addr, .. } if addr == odd), "{error}");
 }
 
 /// Names what a child process is to do: see [`child`].
@@ -492,7 +495,7 @@ fn without_io_uring() -> libc::c_int {
 }
 
 /// What the buffer said.
-fn fault_of(error: &Failed<PinError<PinFault>, Box<Buffer>>) -> &PinFault {
+fn fault_of(error: &Failed<PinError<PageError>, Box<Buffer>>) -> &PageError {
     let PinErrorKind::Pinner(fault) = &error.error().kind else { panic!("{error}") };
     fault
 }
@@ -506,7 +509,7 @@ fn children_that_were_refused() {
             let error = pin(buffer).unwrap_err();
             let fault = fault_of(&error);
             assert!(
-                matches!(fault, PinFault::MemlockLimit { offset: 0, limit: MIB, .. }),
+                matches!(fault, PageError::MemlockLimit { offset: 0, limit: MIB, .. }),
                 "{error}"
             );
             assert_eq!((error.error().pinned, vm_pin()), (0, before));
@@ -522,16 +525,16 @@ fn children_that_were_refused() {
         Ok("nobody") => {
             let error = pin(Buffer::new(MIB, Pages::Base).unwrap()).unwrap_err();
             let fault = fault_of(&error);
-            assert!(matches!(fault, PinFault::Frames(FrameError::Hidden { .. })), "{error}");
+            assert!(matches!(fault, PageError::Hidden { .. }), "{error}");
             assert!(fault.to_string().contains("CAP_SYS_ADMIN"), "{fault}");
             assert_eq!((error.error().pinned, vm_pin()), (0, 0));
-            assert!(matches!(PageMap::open(), Err(FrameError::Hidden { .. })));
+            assert!(matches!(PageMap::open(), Err(PageError::Hidden { .. })));
             println!("refused: nobody");
         }
         Ok("no io_uring") => {
             let error = pin(Buffer::new(MIB, Pages::Base).unwrap()).unwrap_err();
             let fault = fault_of(&error);
-            let PinFault::NoIoUring { source } = fault else { panic!("{error}") };
+            let PageError::NoIoUring { source } = fault else { panic!("{error}") };
             assert_eq!(source.raw_os_error(), Some(libc::EPERM));
             assert!(fault.to_string().contains("kernel.io_uring_disabled"), "{fault}");
             println!("refused: no io_uring");

@@ -4,7 +4,7 @@
 //! These tests need root: frame numbers are hidden from everybody else.
 #![cfg(target_os = "linux")]
 
-use pinned_sgl::linux::{Buffer, BufferError, PageMap, Pages, PinFault};
+use pinned_sgl::linux::{Buffer, BufferError, PageError, PageMap, Pages};
 use pinned_sgl::umem::{PinFlags, PinnedBatch, Pinner, RunSlot, UserRange};
 use pinned_sgl::{PageRun, Pfn, UserAddr};
 use std::ops::Range;
@@ -43,7 +43,7 @@ struct Pins<'a> {
 
 impl<'a> Pins<'a> {
     /// Pins the bytes `range`, with batches of `slots` runs.
-    fn take(buffer: &'a Buffer, range: Range<u64>, slots: usize) -> Result<Self, PinFault> {
+    fn take(buffer: &'a Buffer, range: Range<u64>, slots: usize) -> Result<Self, PageError> {
         let page = buffer.page_size();
         let start = part(buffer, range.clone()).first_page(page);
         let mut pins = Self { buffer, at: start, runs: Vec::new() };
@@ -57,7 +57,7 @@ impl<'a> Pins<'a> {
             let pages = batch
                 .accept(|batch| {
                     pins.runs.extend(batch.runs());
-                    Ok::<_, PinFault>(batch.page_count())
+                    Ok::<_, PageError>(batch.page_count())
                 })
                 .unwrap();
             offset += pages * page.bytes();
@@ -264,20 +264,20 @@ fn what_is_not_in_the_buffer_is_not_pinned() {
         (buffer.user_addr(), u64::MAX - end.get(), end),
     ] {
         let fault = fault_of(start, len, FLAGS, 4);
-        assert!(matches!(fault, PinFault::NotInBuffer { at } if at == first), "{fault}");
+        assert!(matches!(fault, PageError::NotInBuffer { at } if at == first), "{fault}");
     }
     let start = buffer.user_addr();
-    assert!(matches!(fault_of(start, MIB, FLAGS, 0), PinFault::NoRoom));
+    assert!(matches!(fault_of(start, MIB, FLAGS, 0), PageError::NoRoom));
     let odd = PinFlags::NOFAULT | PinFlags::PCI_P2PDMA;
     let fault = fault_of(start, MIB, FLAGS | odd, 4);
-    assert!(matches!(fault, PinFault::Unsupported { flags } if flags == odd), "{fault}");
+    assert!(matches!(fault, PageError::Unsupported { flags } if flags == odd), "{fault}");
     assert_eq!(vm_pin(), before);
     for flags in [PinFlags::empty(), PinFlags::FORCE, PinFlags::LONGTERM] {
         let mut memory = vec![None; 256];
         let mut batch = PinnedBatch::new(&buffer, part(&buffer, 0..MIB), flags, &mut memory);
         batch.fill().unwrap();
         assert_eq!((batch.left(), vm_pin() - before), (0, MIB));
-        assert!(matches!(batch.fill(), Err(PinFault::NoRoom)));
+        assert!(matches!(batch.fill(), Err(PageError::NoRoom)));
     }
     assert_eq!(vm_pin(), before);
 }

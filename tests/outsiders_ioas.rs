@@ -10,7 +10,7 @@ use pinned_sgl::iommu::{
 };
 use pinned_sgl::umem::{AccessError, AttachError, CpuRegion, Region};
 use pinned_sgl::{Heap, Iova, PageSizes, PhysAddr, Sgl, Tile, UserAddr};
-use pinned_sgl_mock::{Area, BusError, BusErrorReason, Fragmentation, Iommu, MapFault};
+use pinned_sgl_mock::{Area, BusError, Fragmentation, Iommu, MapFault};
 use rig::{bytes, iova, iovas, Pinned, Rig, P, RW};
 use std::mem;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -75,7 +75,7 @@ unsafe impl Region for Vague {
 impl CpuRegion for Vague {
     type AccessError = BusError;
     fn read(&self, _: u64, _: &mut [u8]) -> Result<(), AccessError<BusError>> {
-        let error = BusError::new(PhysAddr::new(0), BusErrorReason::NoMemory);
+        let error = BusError::NoMemory(PhysAddr::new(0));
         Err(AccessError::Page { at: self.offset, error })
     }
     fn write(&self, offset: u64, _: &[u8]) -> Result<(), AccessError<BusError>> {

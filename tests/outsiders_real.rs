@@ -5,7 +5,7 @@
 #![cfg(target_os = "linux")]
 
 use pinned_sgl::iommu::{HeapIoas, IovaRange, Mapping, Placement, Prot, Stream, StreamError};
-use pinned_sgl::linux::{Buffer, PageMap, Pages, PinFault};
+use pinned_sgl::linux::{Buffer, PageError, PageMap, Pages};
 use pinned_sgl::umem::{
     Account, Accountant, Attachment, Holder, PinErrorKind, PinFlags, PinRequest, PinnedBatch,
     RunSlot, Umem, Unaccounted, UserRange,
@@ -119,13 +119,13 @@ fn one_buffer_does_not_pin_for_another() {
         let mut slots: [RunSlot; 16] = [None; 16];
         let mut batch = PinnedBatch::new(&*a, b.user_range(), FLAGS, &mut slots);
         for _ in 0..3 {
-            assert!(matches!(batch.fill(), Err(PinFault::NotInBuffer { .. })));
+            assert!(matches!(batch.fill(), Err(PageError::NotInBuffer { .. })));
             assert!(batch.is_empty() && batch.take_first().is_none());
         }
         drop(batch);
         let error = Umem::pin(&*a, &Unaccounted, PinRequest::new(b.user_range(), FLAGS)).err();
         let kind = error.unwrap().into_error().kind;
-        assert!(matches!(kind, PinErrorKind::Pinner(PinFault::NotInBuffer { .. })));
+        assert!(matches!(kind, PinErrorKind::Pinner(PageError::NotInBuffer { .. })));
         // The last page, and what is not there behind it.
         let beyond = UserRange::new(a.user_addr().checked_add(MIB - P).unwrap(), 2 * P).unwrap();
         assert!(Umem::pin(&*a, &Unaccounted, PinRequest::new(beyond, FLAGS)).is_err());

@@ -35,41 +35,21 @@ impl<B: Bus + ?Sized> Bus for &B {
 /// A device reached for memory that is not there for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct BusError {
-    /// The address.
-    pub phys: PhysAddr,
-    /// Why.
-    pub reason: BusErrorReason,
-}
-
-impl BusError {
-    /// An error for a [`Bus`] to return.
-    #[must_use]
-    pub const fn new(phys: PhysAddr, reason: BusErrorReason) -> Self {
-        Self { phys, reason }
-    }
-}
-
-/// Why memory is not there for a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum BusErrorReason {
+pub enum BusError {
     /// There is no memory at this address.
-    NoMemory,
+    NoMemory(PhysAddr),
     /// The page is not pinned: it may be somebody else's by now.
-    NotPinned,
+    NotPinned(PhysAddr),
     /// The memory is there, and cannot be accessed so: it may not be written, for example.
-    NoAccess,
+    NoAccess(PhysAddr),
 }
 
 impl fmt::Display for BusError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.reason {
-            BusErrorReason::NoMemory => write!(f, "there is no memory at {}", self.phys),
-            BusErrorReason::NotPinned => write!(f, "the memory at {} is not pinned", self.phys),
-            BusErrorReason::NoAccess => {
-                write!(f, "the memory at {} cannot be accessed so", self.phys)
-            }
+        match self {
+            Self::NoMemory(phys) => write!(f, "there is no memory at {phys}"),
+            Self::NotPinned(phys) => write!(f, "the memory at {phys} is not pinned"),
+            Self::NoAccess(phys) => write!(f, "the memory at {phys} cannot be accessed so"),
         }
     }
 }

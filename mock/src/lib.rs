@@ -136,7 +136,7 @@ mod region_bus;
 mod sync;
 mod witness;
 
-pub use bus::{Bus, BusError, BusErrorReason};
+pub use bus::{Bus, BusError};
 pub use failing::{FailingAccountant, FailingStorage};
 pub use failing_slab::FailingSlab;
 pub use iommu::{
@@ -144,7 +144,7 @@ pub use iommu::{
     NicFault,
 };
 pub use memory::{
-    Area, Fragmentation, MapError, Memory, MemoryBuilder, MemoryError, PinFault, PinnedMemory,
+    Area, AreaError, Fragmentation, Memory, MemoryBuilder, MemoryError, PinFault, PinnedMemory,
     Process, Zone,
 };
 pub use plan::{Failure, Plan, Step};

@@ -2,7 +2,7 @@
 //! [`RegionBus`]: the physical memory of pinned regions, for mock devices: of real ones, too.
 #![forbid(unsafe_code)]
 
-use super::bus::{Bus, BusError, BusErrorReason};
+use super::bus::{Bus, BusError};
 use pinned_sgl::store::Storage;
 use pinned_sgl::umem::{Accountant, Holder, PageAccess, Region, RegionExt as _, Umem};
 use pinned_sgl::PhysAddr;
@@ -79,14 +79,12 @@ where
         let mut done = 0usize;
         while done < len {
             let at = phys.checked_add(done as u64);
-            let at = at.ok_or(BusError::new(phys, BusErrorReason::NoMemory))?;
+            let at = at.ok_or(BusError::NoMemory(phys))?;
             let found = self.regions.iter().find_map(|region| find(region, at));
-            let (region, offset, left) =
-                found.ok_or(BusError::new(at, BusErrorReason::NoMemory))?;
+            let (region, offset, left) = found.ok_or(BusError::NoMemory(at))?;
             let left = usize::try_from(left).unwrap_or(usize::MAX);
             let end = done.saturating_add(left).min(len);
-            copy(region, offset, done..end)
-                .map_err(|_| BusError::new(at, BusErrorReason::NoAccess))?;
+            copy(region, offset, done..end).map_err(|_| BusError::NoAccess(at))?;
             done = end;
         }
         Ok(())

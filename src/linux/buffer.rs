@@ -384,10 +384,8 @@ impl fmt::Display for BufferError {
                 Pool::directory(*size),
                 if *size == PageSize::SIZE_2M { " (or vm.nr_hugepages)" } else { "" }
             ),
-            Self::Map { len, source } => write!(f, "cannot map {len:#x} bytes: {source}"),
-            Self::Advise { source } => {
-                write!(f, "cannot advise the kernel which pages to use: {source}")
-            }
+            Self::Map { len, .. } => write!(f, "cannot map {len:#x} bytes"),
+            Self::Advise { .. } => f.write_str("cannot advise the kernel which pages to use"),
         }
     }
 }

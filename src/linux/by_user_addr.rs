@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`ByUserAddr`]: a buffer in a list of user addresses, for interfaces that pin what they map.
 
-use super::access::CopyError;
 use super::buffer::Buffer;
-use super::fault::PinFault;
+use super::error::PageError;
 use crate::addr::{Pfn, UserAddr};
 use crate::exact::Exact as _;
 use crate::page_size::PageSize;
@@ -70,7 +69,7 @@ impl Drop for ByUserAddr {
 // before: `held` counts the pages that were pushed and not unpinned. The page size is a field that nobody
 // writes, and all runs are RAM.
 unsafe impl Pinner for ByUserAddr {
-    type Error = PinFault;
+    type Error = PageError;
 
     fn page_size(&self) -> PageSize {
         self.buffer.page_size()
@@ -80,25 +79,25 @@ unsafe impl Pinner for ByUserAddr {
         AddressKind::User
     }
 
-    fn pin(&self, batch: &mut PinBatch<'_>) -> Result<(), PinFault> {
+    fn pin(&self, batch: &mut PinBatch<'_>) -> Result<(), PageError> {
         let unsupported = batch.flags() & (PinFlags::NOFAULT | PinFlags::PCI_P2PDMA);
         if !unsupported.is_empty() {
-            return Err(PinFault::Unsupported { flags: unsupported });
+            return Err(PageError::Unsupported { flags: unsupported });
         }
         if batch.room() == 0 || batch.left() == 0 {
-            return Err(PinFault::NoRoom);
+            return Err(PageError::NoRoom);
         }
         let at = batch.next();
         self.buffer.wanted(at, batch.left())?;
         let first = Pfn::new(at.get().shifted_down(self.page_size().shift()));
         let run = PageRun::new(first, batch.left(), MemoryKind::Ram);
-        let run = run.map_err(|_| PinFault::NotInBuffer { at })?;
+        let run = run.map_err(|_| PageError::NotInBuffer { at })?;
         self.held.fetch_add(run.count(), Ordering::Relaxed);
         // SAFETY: "the run is what the contract of `Pinner` says": these are the next pages, by their user
         // addresses, and `held` keeps them mapped.
         if unsafe { batch.push(run) }.is_err() {
             self.held.fetch_sub(run.count(), Ordering::Relaxed);
-            return Err(PinFault::NoRoom);
+            return Err(PageError::NoRoom);
         }
         Ok(())
     }
@@ -110,16 +109,16 @@ unsafe impl Pinner for ByUserAddr {
 }
 
 impl PageAccess for ByUserAddr {
-    type AccessError = CopyError;
+    type AccessError = PageError;
 
-    unsafe fn read(&self, from: Place, bytes: &mut [u8]) -> Result<(), CopyError> {
+    unsafe fn read(&self, from: Place, bytes: &mut [u8]) -> Result<(), PageError> {
         // SAFETY: "the bytes are those of pages that this pinner has pinned, at the user address that the
         // place has, and stay pinned": `pin` has found them in the buffer, by which they are reached, and
         // they stay mapped; a buffer looks at the user address only.
         unsafe { PageAccess::read(&*self.buffer, from, bytes) }
     }
 
-    unsafe fn write(&self, to: Place, bytes: &[u8]) -> Result<(), CopyError> {
+    unsafe fn write(&self, to: Place, bytes: &[u8]) -> Result<(), PageError> {
         // SAFETY: "the bytes are those of pages that this pinner has pinned, for writing, ..": as for
         // `read`; all of a buffer may be written.
         unsafe { PageAccess::write(&*self.buffer, to, bytes) }

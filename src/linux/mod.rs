@@ -29,9 +29,9 @@
 //!
 //! | for | needed | without it |
 //! |---|---|---|
-//! | pinning at all | io_uring, Linux 5.19 (`kernel.io_uring_disabled` = 0; no seccomp filter) | [`PinFault::NoIoUring`] |
-//! | pinning more than `RLIMIT_MEMLOCK` | `CAP_IPC_LOCK`, or a higher limit | [`PinFault::MemlockLimit`] |
-//! | knowing frame numbers | `CAP_SYS_ADMIN` | [`FrameError::Hidden`] |
+//! | pinning at all | io_uring, Linux 5.19 (`kernel.io_uring_disabled` = 0; no seccomp filter) | [`PageError::NoIoUring`] |
+//! | pinning more than `RLIMIT_MEMLOCK` | `CAP_IPC_LOCK`, or a higher limit | [`PageError::MemlockLimit`] |
+//! | knowing frame numbers | `CAP_SYS_ADMIN` | [`PageError::Hidden`] |
 //! | [`Pages::Huge2M`], [`Pages::Huge1G`] | pages that an administrator has reserved | [`BufferError::NoHugePages`] |
 //!
 //! The kernel does not refuse to show frame numbers: it shows 0 for each of them. That is never
@@ -64,17 +64,16 @@ mod buffer;
 mod by_user_addr;
 mod clock;
 mod copy;
-mod fault;
+mod error;
 mod pagemap;
 mod pages;
 mod pinner;
 mod ring;
 mod slots;
 
-pub use access::CopyError;
 pub use buffer::{Buffer, BufferError};
 pub use by_user_addr::ByUserAddr;
 pub use clock::Steps;
-pub use fault::PinFault;
-pub use pagemap::{FrameError, PageMap};
+pub use error::PageError;
+pub use pagemap::PageMap;
 pub use pages::Pages;

@@ -14,8 +14,8 @@
 
 use super::buffer::Buffer;
 use super::clock::Steps;
-use super::fault::PinFault;
-use super::pagemap::{FrameError, PageMap};
+use super::error::PageError;
+use super::pagemap::PageMap;
 use super::ring::{why, MAX_SLOT_BYTES};
 use super::slots::Held;
 use crate::addr::{Pfn, UserAddr};
@@ -42,7 +42,7 @@ const FEW_FRAMES: usize = 64;
 // zero, and a buffer that is dropped before keeps its rings and its mapping for ever. So does one
 // that is leaked. The page size is a field that nobody writes, and all runs are RAM.
 unsafe impl Pinner for Buffer {
-    type Error = PinFault;
+    type Error = PageError;
 
     fn page_size(&self) -> PageSize {
         self.page_size()
@@ -53,17 +53,17 @@ unsafe impl Pinner for Buffer {
         self.huge_page_size().max(PageSize::SIZE_2M)
     }
 
-    fn pin(&self, batch: &mut PinBatch<'_>) -> Result<(), PinFault> {
+    fn pin(&self, batch: &mut PinBatch<'_>) -> Result<(), PageError> {
         let unsupported = batch.flags() & (PinFlags::NOFAULT | PinFlags::PCI_P2PDMA);
         if !unsupported.is_empty() {
-            return Err(PinFault::Unsupported { flags: unsupported });
+            return Err(PageError::Unsupported { flags: unsupported });
         }
         if batch.room() == 0 || batch.left() == 0 {
-            return Err(PinFault::NoRoom);
+            return Err(PageError::NoRoom);
         }
         let wanted = self.wanted(batch.next(), batch.left())?;
         // Without the privilege to know frames there is no point in pinning anything.
-        let map = self.page_map().map_err(PinFault::Frames)?;
+        let map = self.page_map()?;
         let slot = SLOT_BYTES.max(self.huge_page_size().bytes()).min(MAX_SLOT_BYTES);
         // Where a huge page ends, whether or not the buffer begins with one.
         let before = self.user_addr().offset_in(self.huge_page_size());
@@ -74,7 +74,7 @@ unsafe impl Pinner for Buffer {
             let offset = range.start;
             let len = range.end.saturating_sub(offset);
             let (Ok(from), Ok(bytes)) = (usize::try_from(offset), usize::try_from(len)) else {
-                return Err(PinFault::NotInBuffer { at: batch.next() });
+                return Err(PageError::NotInBuffer { at: batch.next() });
             };
             // SAFETY: the bytes lie in the buffer, which is mapped for as long as the ring is there: see the
             // drop of the buffer. By its invariant there are no references to them.
@@ -108,8 +108,8 @@ impl Buffer {
     }
 
     /// Where `pages` pages from `at` on lie in the buffer.
-    pub(super) fn wanted(&self, at: UserAddr, pages: u64) -> Result<Range<u64>, PinFault> {
-        let not_here = PinFault::NotInBuffer { at };
+    pub(super) fn wanted(&self, at: UserAddr, pages: u64) -> Result<Range<u64>, PageError> {
+        let not_here = PageError::NotInBuffer { at };
         let start = at.checked_offset_from(self.user_addr());
         let Some(start) = start.filter(|start| *start < self.len()) else {
             return Err(not_here);
@@ -117,14 +117,14 @@ impl Buffer {
         let available = self.len().minus(start).shifted_down(self.page_size().shift());
         if pages > available {
             let end = self.user_addr().checked_add(self.len());
-            return Err(end.map_or(not_here, |at| PinFault::NotInBuffer { at }));
+            return Err(end.map_or(not_here, |at| PageError::NotInBuffer { at }));
         }
         let bytes = pages.shifted_up(self.page_size().shift());
         Ok(start..start.plus(bytes))
     }
 
     /// The page map, opened now if it was not before.
-    fn page_map(&self) -> Result<&PageMap, FrameError> {
+    fn page_map(&self) -> Result<&PageMap, PageError> {
         match self.map_of_pages.get() {
             Some(map) => Ok(map),
             // Two threads may open it at once: one of the files is closed again.
@@ -138,7 +138,7 @@ impl Buffer {
         map: &PageMap,
         mut held: Held<'_>,
         batch: &mut PinBatch<'_>,
-    ) -> Result<(), PinFault> {
+    ) -> Result<(), PageError> {
         let shift = self.page_size().shift();
         let mut frames = [Pfn::default(); FRAMES];
         let mut piece = batch.room();
@@ -168,7 +168,7 @@ impl Buffer {
                 }
                 held.hand_over(run.count().shifted_up(shift));
             }
-            read.map_err(|error| PinFault::Frames(error.further(offset)))?;
+            read.map_err(|error| error.further(offset))?;
             if batch.room() == 0 {
                 return Ok(());
             }

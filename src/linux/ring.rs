@@ -15,7 +15,7 @@
 //!
 //! So whoever empties the last slot [clears](Ring::clear) the table, too.
 
-use super::fault::PinFault;
+use super::error::PageError;
 use core::{fmt, ptr, ptr::NonNull};
 use io_uring::IoUring;
 use std::{fs, io};
@@ -30,21 +30,21 @@ pub(super) struct Ring {
 
 impl Ring {
     /// A ring without a table.
-    pub(super) fn new() -> Result<Self, PinFault> {
+    pub(super) fn new() -> Result<Self, PageError> {
         let ring = IoUring::new(1).map_err(|source| match source.raw_os_error() {
-            Some(libc::EPERM | libc::ENOSYS) => PinFault::NoIoUring { source },
-            _ => PinFault::Ring { source },
+            Some(libc::EPERM | libc::ENOSYS) => PageError::NoIoUring { source },
+            _ => PageError::Ring { source },
         })?;
         Ok(Self { ring })
     }
 
     /// Gives a ring that has no table one of `slots` empty slots.
-    pub(super) fn set_table(&self, slots: u16) -> Result<(), PinFault> {
+    pub(super) fn set_table(&self, slots: u16) -> Result<(), PageError> {
         let table = self.ring.submitter().register_buffers_sparse(slots.into());
         table.map_err(|source| match source.raw_os_error() {
             // A kernel that knows io_uring but not this operation.
-            Some(libc::EINVAL) => PinFault::NoIoUring { source },
-            _ => PinFault::Ring { source },
+            Some(libc::EINVAL) => PageError::NoIoUring { source },
+            _ => PageError::Ring { source },
         })
     }
 
@@ -96,13 +96,13 @@ impl fmt::Debug for Ring {
 }
 
 /// Why `len` bytes at `offset` of a buffer were not pinned.
-pub(super) fn why(offset: u64, len: u64, source: io::Error) -> PinFault {
+pub(super) fn why(offset: u64, len: u64, source: io::Error) -> PageError {
     if source.raw_os_error() == Some(libc::ENOMEM) {
         if let Some(limit) = memlock_limit().filter(|_| is_limited()) {
-            return PinFault::MemlockLimit { offset, len, limit };
+            return PageError::MemlockLimit { offset, len, limit };
         }
     }
-    PinFault::Pin { offset, len, source }
+    PageError::Pin { offset, len, source }
 }
 
 /// The soft limit of memory that may be locked, in bytes; `None` if there is none.

@@ -18,7 +18,7 @@
 //! whoever wants its pages waits; a ring is used by one thread at a time to register, as the kernel
 //! would make a second one wait. So threads at different places do not wait for each other.
 
-use super::fault::PinFault;
+use super::error::PageError;
 use super::ring::Ring;
 use core::{fmt, ops::Range};
 use std::collections::BTreeMap;
@@ -142,8 +142,8 @@ impl Slots {
         &self,
         wanted: Range<u64>,
         cut: u64,
-        register: impl FnOnce(&Ring, u16, Range<u64>) -> Result<(), PinFault>,
-    ) -> Result<Held<'_>, PinFault> {
+        register: impl FnOnce(&Ring, u16, Range<u64>) -> Result<(), PageError>,
+    ) -> Result<Held<'_>, PageError> {
         let start = wanted.start;
         let mut state = self.lock();
         while let Some((_, slot)) = state.slot(start) {
@@ -198,7 +198,7 @@ impl Slots {
     }
 
     /// Another ring, of which a slot is taken.
-    fn new_ring(&self) -> Result<(Place, Arc<Ring>, bool), PinFault> {
+    fn new_ring(&self) -> Result<(Place, Arc<Ring>, bool), PageError> {
         let mut entry = Entry::new(Ring::new()?);
         let index = entry.free.pop().unwrap_or(0);
         (entry.busy, entry.used) = (true, 1);

@@ -7,8 +7,8 @@ use super::{
 use pinned_sgl::iommu::{Cuts, DirtyDomain, Domain, IovaRange, Prot, RangeGather};
 use pinned_sgl::{PageSize, PhysAddr};
 use pinned_sgl_mock::{
-    Bus, BusError, BusErrorReason, Call, Device, DmaFault, Iommu, Key, MapFault, Nic, NicError,
-    NicFault, Plan, Step, ViolationKind,
+    Bus, BusError, Call, Device, DmaFault, Iommu, Key, MapFault, Nic, NicError, NicFault, Plan,
+    Step, ViolationKind,
 };
 use std::pin::Pin;
 
@@ -44,7 +44,7 @@ fn devices_reach_what_is_mapped() {
     }
     // The bus has no memory there.
     map(&iommu, 0x7000, 0x10_0000, K4);
-    let error = BusError::new(PhysAddr::new(0x10_0001), BusErrorReason::NoMemory);
+    let error = BusError::NoMemory(PhysAddr::new(0x10_0001));
     assert_eq!(device.write(iova(0x7001), &[1]), Err(DmaFault::Bus(error)));
     assert_eq!(unmap(&iommu, 0x1000, 2 * K4) + unmap(&iommu, 0x5000, 3 * K4), 5 * K4);
 }

@@ -10,9 +10,7 @@ use pinned_sgl::iommu::{Domain, IovaRange, Prot, RangeGather};
 use pinned_sgl::{
     Iova, MemoryKind, PageRun, PageSize, PageSizes, Pfn, PhysAddr, SglBuilder, Tile, Window,
 };
-use pinned_sgl_mock::{
-    Bus, BusError, BusErrorReason, Call, Device, Iommu, MapFault, Violation, ViolationKind,
-};
+use pinned_sgl_mock::{Bus, BusError, Call, Device, Iommu, MapFault, Violation, ViolationKind};
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Mutex;
@@ -33,7 +31,7 @@ impl Bytes {
     }
 
     fn check(&self, at: u64) -> Result<(), BusError> {
-        let error = BusError::new(PhysAddr::new(at), BusErrorReason::NoMemory);
+        let error = BusError::NoMemory(PhysAddr::new(at));
         if at < self.end {
             Ok(())
         } else {

@@ -4,9 +4,7 @@
 use super::{at, byte, phys, pin, range, unpin, with, Pins, LONG, P, WRITE};
 use pinned_sgl::umem::{PinFlags, Pinner};
 use pinned_sgl::{PageRun, PageSize, Pfn, PhysAddr, UserAddr};
-use pinned_sgl_mock::{
-    Area, Bus, BusErrorReason, Call, Memory, Process, Violation, ViolationKind, Zone,
-};
+use pinned_sgl_mock::{Area, Bus, BusError, Call, Memory, Process, Violation, ViolationKind, Zone};
 
 #[test]
 fn a_device_that_uses_a_page_without_a_pin_is_found() {
@@ -19,7 +17,7 @@ fn a_device_that_uses_a_page_without_a_pin_is_found() {
     unpin(&process, &runs, true);
     let pfn = place.pfn(PageSize::SIZE_4K);
     let error = Bus::write(&memory, place, b"x").unwrap_err();
-    assert_eq!((error.phys, error.reason), (place, BusErrorReason::NotPinned));
+    assert_eq!(error, BusError::NotPinned(place));
     assert!(Bus::read(&memory, place, &mut [0]).is_err());
     let dma = |call| Violation::new(ViolationKind::DmaToUnpinned, call).page(pfn).user(at(0));
     assert_eq!(memory.witness().take(), [dma(Call::Write), dma(Call::Read)]);
@@ -28,7 +26,7 @@ fn a_device_that_uses_a_page_without_a_pin_is_found() {
     assert_eq!(bytes, [0], "nothing was written");
     for nowhere in [0, u64::MAX] {
         let error = Bus::read(&memory, PhysAddr::new(nowhere), &mut [0; 2]).unwrap_err();
-        assert_eq!(error.reason, BusErrorReason::NoMemory);
+        assert_eq!(error, BusError::NoMemory(PhysAddr::new(nowhere)));
     }
     memory.witness().assert_clean();
 }

@@ -4,7 +4,7 @@
 use super::{at, phys, pin, range, unpin, with, LONG, WRITE};
 use pinned_sgl::umem::{PinFlags, PinnedBatch, UserRange};
 use pinned_sgl::{MemoryKind, PageRun, Pfn, ProviderId};
-use pinned_sgl_mock::{Area, Bus, Fragmentation, MapError, Memory, PinFault, Step, Zone};
+use pinned_sgl_mock::{Area, AreaError, Bus, Fragmentation, Memory, PinFault, Step, Zone};
 
 #[test]
 fn pages_are_pinned_and_unpinned() {
@@ -53,9 +53,9 @@ fn what_is_not_there_cannot_be_pinned() {
     shared.protect(range(0, 1), false).unwrap();
     let forced = pin(&shared, range(0, 1), WRITE | PinFlags::FORCE);
     assert_eq!(forced, Err(PinFault::AccessDenied(at(0))), "others would see it");
-    assert_eq!(process.map(range(1, 8), Area::read_write()), Err(MapError::Overlap(at(1))));
+    assert_eq!(process.map(range(1, 8), Area::read_write()), Err(AreaError::Overlap(at(1))));
     let odd = UserRange::new(at(9), 100).unwrap();
-    assert_eq!(process.map(odd, Area::read_write()), Err(MapError::Misaligned));
+    assert_eq!(process.map(odd, Area::read_write()), Err(AreaError::Misaligned));
     memory.witness().assert_clean();
 }
 

@@ -4,7 +4,7 @@
 
 use super::machine::{Inner, Memory};
 use super::process::Process;
-use crate::bus::{Bus, BusError, BusErrorReason};
+use crate::bus::{Bus, BusError};
 use crate::witness::{Call, Violation, ViolationKind};
 use pinned_sgl::umem::{PageAccess, Place};
 use pinned_sgl::{Pfn, PhysAddr};
@@ -37,7 +37,7 @@ impl Inner {
     /// Checks that a page may be accessed through a pin, and remembers it if it is written.
     fn check(&self, phys: PhysAddr, pfn: u64, access: Access) -> Result<(), BusError> {
         if self.zone_of(pfn).is_none() {
-            return Err(BusError::new(phys, BusErrorReason::NoMemory));
+            return Err(BusError::NoMemory(phys));
         }
         let frame = self.peek(pfn);
         let pinned = frame.is_some_and(|frame| match access.write {
@@ -57,7 +57,7 @@ impl Inner {
         if pinned {
             return Ok(());
         }
-        Err(BusError::new(phys, BusErrorReason::NotPinned))
+        Err(BusError::NotPinned(phys))
     }
 
     fn read(&self, phys: PhysAddr, bytes: &mut [u8], access: Access) -> Result<(), BusError> {
@@ -66,7 +66,7 @@ impl Inner {
             if access.checked {
                 self.check(at, pfn, access)?;
             } else if self.zone_of(pfn).is_none() {
-                return Err(BusError::new(at, BusErrorReason::NoMemory));
+                return Err(BusError::NoMemory(at));
             }
             if let Some(bytes) = bytes.get_mut(range) {
                 self.contents.read(pfn, offset, bytes);
@@ -110,7 +110,7 @@ type Part = (u64, usize, Range<usize>);
 
 /// A part and the address at which it begins.
 fn place(phys: PhysAddr, part: Option<Part>) -> Result<(PhysAddr, Part), BusError> {
-    let nowhere = BusError::new(phys, BusErrorReason::NoMemory);
+    let nowhere = BusError::NoMemory(phys);
     let part = part.ok_or(nowhere)?;
     let at = phys.checked_add(part.2.start as u64).ok_or(nowhere)?;
     Ok((at, part))
@@ -134,7 +134,7 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// [`BusErrorReason::NoMemory`] at the first byte that is in no frame.
+    /// [`BusError::NoMemory`] at the first byte that is in no frame.
     pub fn peek(&self, phys: PhysAddr, bytes: &mut [u8]) -> Result<(), BusError> {
         self.inner.read(phys, bytes, Access::PEEK)
     }

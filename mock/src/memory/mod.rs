@@ -31,6 +31,6 @@ pub use fault::PinFault;
 pub use fragmentation::Fragmentation;
 pub use machine::{Memory, MemoryBuilder, MemoryError};
 pub use pinned::PinnedMemory;
-pub use process::{MapError, Process};
+pub use process::{AreaError, Process};
 pub(super) use reach::{Block, Reacher};
 pub use zone::Zone;

@@ -74,8 +74,8 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// [`MapError`]; nothing has changed then.
-    pub fn map(&self, range: UserRange, area: Area) -> Result<(), MapError> {
+    /// [`AreaError`]; nothing has changed then.
+    pub fn map(&self, range: UserRange, area: Area) -> Result<(), AreaError> {
         self.map_pages(self.whole_pages(range)?, area)
     }
 
@@ -102,22 +102,23 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// [`MapError`], with the first frame that is not free; nothing has changed then.
+    /// [`AreaError`], with the first frame that is not free; nothing has changed then.
     pub fn map_frames(
         &self,
         at: UserAddr,
         frames: &[Pfn],
         area: Area,
-    ) -> Result<UserRange, MapError> {
+    ) -> Result<UserRange, AreaError> {
         let inner = &self.memory.inner;
         let len = (frames.len() as u64).checked_mul(inner.page.bytes());
-        let range = len.and_then(|len| UserRange::new(at, len).ok()).ok_or(MapError::Misaligned)?;
+        let range =
+            len.and_then(|len| UserRange::new(at, len).ok()).ok_or(AreaError::Misaligned)?;
         self.map_table(self.whole_pages(range)?, area, |table| {
             let mut state = lock(&inner.state);
             for (done, pfn) in frames.iter().enumerate() {
                 if inner.alloc_at(&mut state, pfn.get()).is_none() {
                     frames.iter().take(done).for_each(|pfn| inner.let_go(&mut state, pfn.get()));
-                    return Err(MapError::NotFree(*pfn));
+                    return Err(AreaError::NotFree(*pfn));
                 }
             }
             for (index, pfn) in (0..).zip(frames.iter().map(|pfn| pfn.get())) {
@@ -129,7 +130,7 @@ impl Process {
         Ok(range)
     }
 
-    pub(super) fn map_pages(&self, pages: Range<u64>, area: Area) -> Result<(), MapError> {
+    pub(super) fn map_pages(&self, pages: Range<u64>, area: Area) -> Result<(), AreaError> {
         self.map_table(pages, area, |_| Ok(()))
     }
 
@@ -138,11 +139,11 @@ impl Process {
         &self,
         pages: Range<u64>,
         area: Area,
-        fill: impl FnOnce(&Arc<PageTable>) -> Result<(), MapError>,
-    ) -> Result<(), MapError> {
+        fill: impl FnOnce(&Arc<PageTable>) -> Result<(), AreaError>,
+    ) -> Result<(), AreaError> {
         let mut areas = lock(&self.areas);
         if let Some(taken) = areas.first_in(pages.start, pages.end) {
-            return Err(MapError::Overlap(self.addr_of(taken)));
+            return Err(AreaError::Overlap(self.addr_of(taken)));
         }
         let count = pages.end.saturating_sub(pages.start);
         let table = Arc::new(PageTable::new(count));
@@ -158,8 +159,8 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// [`MapError::Misaligned`]; nothing has changed then.
-    pub fn unmap(&self, range: UserRange) -> Result<(), MapError> {
+    /// [`AreaError::Misaligned`]; nothing has changed then.
+    pub fn unmap(&self, range: UserRange) -> Result<(), AreaError> {
         let pages = self.whole_pages(range)?;
         self.unmap_pages(pages);
         Ok(())
@@ -193,8 +194,8 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// [`MapError::Misaligned`]; nothing has changed then.
-    pub fn protect(&self, range: UserRange, writable: bool) -> Result<(), MapError> {
+    /// [`AreaError::Misaligned`]; nothing has changed then.
+    pub fn protect(&self, range: UserRange, writable: bool) -> Result<(), AreaError> {
         let pages = self.whole_pages(range)?;
         let mut areas = lock(&self.areas);
         areas.carve(pages.start, pages.end).for_each(|slice| slice.area.writable = writable);
@@ -424,12 +425,12 @@ impl Process {
         first..first.saturating_add(range.page_count(self.memory.inner.page))
     }
 
-    fn whole_pages(&self, range: UserRange) -> Result<Range<u64>, MapError> {
+    fn whole_pages(&self, range: UserRange) -> Result<Range<u64>, AreaError> {
         let page = self.memory.inner.page;
         if range.start().is_aligned(page) && range.len() & page.mask() == 0 {
             Ok(self.pages_of(range))
         } else {
-            Err(MapError::Misaligned)
+            Err(AreaError::Misaligned)
         }
     }
 }
@@ -511,7 +512,7 @@ impl Inner {
 /// Why whole pages cannot be mapped, unmapped, or protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum MapError {
+pub enum AreaError {
     /// The range does not begin or does not end at a page border.
     Misaligned,
     /// Something is mapped there already.
@@ -520,7 +521,7 @@ pub enum MapError {
     NotFree(Pfn),
 }
 
-impl fmt::Display for MapError {
+impl fmt::Display for AreaError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Misaligned => f.write_str("a range that is not whole pages"),
@@ -530,4 +531,4 @@ impl fmt::Display for MapError {
     }
 }
 
-impl std::error::Error for MapError {}
+impl std::error::Error for AreaError {}

@@ -6,7 +6,7 @@ use crate::number;
 use crate::privilege::{Capability, IPC_LOCK, SYS_ADMIN};
 use crate::units::bytes;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use pinned_sgl::linux::{Buffer, BufferError, FrameError, PinFault, Steps};
+use pinned_sgl::linux::{Buffer, BufferError, PageError, Steps};
 use pinned_sgl::umem::{PinError, PinErrorKind, PinFlags, PinRequest, Umem, Unaccounted};
 use pinned_sgl::{Failed, Heap, Sgl};
 use std::error::Error;
@@ -97,7 +97,7 @@ pub(crate) enum NoMemory {
         available: u64,
     },
     Buffer(BufferError),
-    Pin(PinError<PinFault>),
+    Pin(PinError<PageError>),
 }
 
 impl NoMemory {
@@ -106,7 +106,7 @@ impl NoMemory {
         match self {
             _ if self.is_hidden() => Some(SYS_ADMIN),
             Self::Pin(PinError {
-                kind: PinErrorKind::Pinner(PinFault::MemlockLimit { .. }),
+                kind: PinErrorKind::Pinner(PageError::MemlockLimit { .. }),
                 ..
             }) => Some(IPC_LOCK),
             _ => None,
@@ -115,7 +115,7 @@ impl NoMemory {
 
     fn is_hidden(&self) -> bool {
         let Self::Pin(error) = self else { return false };
-        matches!(error.kind, PinErrorKind::Pinner(PinFault::Frames(FrameError::Hidden { .. })))
+        matches!(error.kind, PinErrorKind::Pinner(PageError::Hidden { .. }))
     }
 }
 
@@ -155,8 +155,8 @@ impl From<BufferError> for NoMemory {
     }
 }
 
-impl From<PinError<PinFault>> for NoMemory {
-    fn from(error: PinError<PinFault>) -> Self {
+impl From<PinError<PageError>> for NoMemory {
+    fn from(error: PinError<PageError>) -> Self {
         Self::Pin(error)
     }
 }
