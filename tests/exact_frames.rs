@@ -5,7 +5,7 @@ mod rig;
 
 use pinned_sgl::umem::{PinFlags, UserRange};
 use pinned_sgl::{Pfn, UserAddr};
-use pinned_sgl_mock::{Area, Fragmentation, MapError, Memory, Process, Zone};
+use pinned_sgl_mock::{Area, AreaError, Fragmentation, Memory, Process, Zone};
 use rig::{Rig, BASE, P, WRITE_LONG};
 
 const AT: UserAddr = UserAddr::new(BASE);
@@ -48,17 +48,17 @@ fn frames_that_are_not_free_are_refused_and_nothing_changes() {
         (pfns(&[u64::MAX]), Pfn::new(u64::MAX)),
     ] {
         let refused = rig.process.map_frames(AT, &frames, Area::read_write());
-        assert_eq!(refused, Err(MapError::NotFree(bad)));
+        assert_eq!(refused, Err(AreaError::NotFree(bad)));
         assert_eq!(rig.memory.free_frames(Zone::Normal), free);
     }
     let area = Area::read_write();
     for at in [AT.get() + 1, !(P - 1)] {
         let refused = rig.process.map_frames(UserAddr::new(at), &pfns(&[0x1100, 0x1101]), area);
-        assert_eq!(refused, Err(MapError::Misaligned));
+        assert_eq!(refused, Err(AreaError::Misaligned));
     }
-    assert_eq!(rig.process.map_frames(AT, &[], area), Err(MapError::Misaligned));
+    assert_eq!(rig.process.map_frames(AT, &[], area), Err(AreaError::Misaligned));
     let refused = rig.process.map_frames(used.start(), &pfns(&[0x1100]), area);
-    assert_eq!(refused, Err(MapError::Overlap(used.start())));
+    assert_eq!(refused, Err(AreaError::Overlap(used.start())));
     // They are free, all of them, and can be had.
     rig.process.map_frames(AT, &pfns(&[0x1100, 0x1101]), area).unwrap();
     assert_eq!(rig.memory.free_frames(Zone::Normal), free - 2);

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 const AT: u64 = 0x4000_0000;
 
+type Refused<'a> = Failed<StreamError<PinFault, MapFault>, (&'a Process, &'a Iommu)>;
 type Streamed<'a> = Stream<&'a Process, &'a Account, &'a Iommu, Vec<RunSlot>>;
 
 fn stream<'a>(
@@ -27,7 +28,7 @@ fn stream<'a>(
     slots: usize,
     (offset, len): (u64, u64),
     prot: Prot,
-) -> Result<Streamed<'a>, Failed<StreamError<PinFault, MapFault>, (&'a Process, &'a Iommu)>> {
+) -> Result<Streamed<'a>, Refused<'a>> {
     let request = PinRequest::new(bytes(offset, len), WRITE_LONG);
     let slots = vec![None; slots];
     Stream::map(&*rig.process, &*rig.account, iommu, slots, request, iova(AT + offset % P), prot)
