@@ -2,13 +2,11 @@
 //! Why memory is not mapped, not cut, or not unmapped: [`MapError`], [`CutError`], [`Breach`].
 #![forbid(unsafe_code)]
 
-use super::domain::DomainHolder;
 use super::edges::Edges;
-use super::mapping::Mapping;
 use super::range::IovaRange;
 use crate::granule::TileError;
 use crate::sgl::WindowError;
-use crate::umem::{AttachError, RegionHolder};
+use crate::umem::AttachError;
 use core::{error::Error, fmt};
 
 /// Why memory is not mapped; `E` is the error of the domain.
@@ -166,21 +164,3 @@ impl fmt::Display for CutError {
 }
 
 impl Error for CutError {}
-
-/// What is left of a mapping of which a part [could not be unmapped](Mapping::unmap_range).
-#[derive(Debug)]
-pub enum Remains<U: RegionHolder, D: DomainHolder> {
-    /// The mapping as it was.
-    Whole(Mapping<U, D>),
-    /// After a [`Breach`]: what lies around the part is still mapped.
-    Around {
-        /// What lies before.
-        head: Option<Mapping<U, D>>,
-        /// What lies behind.
-        tail: Option<Mapping<U, D>>,
-        /// The region, which stays attached for ever: its pins are leaked.
-        region: U,
-        /// The domain.
-        domain: D,
-    },
-}

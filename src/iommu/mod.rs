@@ -220,14 +220,14 @@ mod stream;
 pub use bitmap::{BitmapTooSmall, DirtyBitmap};
 pub use domain::{Cuts, DirtyDomain, Domain, DomainHolder, Entry, RangeGather, ReadDomain};
 pub use edges::Edges;
-pub use error::{Breach, CutError, MapError, Remains};
+pub use error::{Breach, CutError, MapError};
 #[cfg(feature = "alloc")]
 pub use ioas::HeapIoas;
 pub use ioas::{
     DomainId, DomainSlot, Ioas, IoasError, IoasStore, MappingRef, MappingSlot, Placement, PoolIoas,
     Reservation,
 };
-pub use mapping::Mapping;
+pub use mapping::{Mapping, Remains};
 pub use prot::Prot;
 pub use range::IovaRange;
 pub use readback::Readback;

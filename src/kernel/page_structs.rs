@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A builder takes an array of page pointers, which is what the kernel's functions fill.
 
-use super::pinner::PAGE;
 use super::{ffi, kernel};
 use crate::exact::Exact as _;
+use crate::page_size::PageSize;
 use crate::sgl::{BuildError, MemoryKind, PageRun, ProviderId, SglBuilder};
 use crate::store::Storage;
 use kernel::bindings;
+
+/// The pages of the kernel.
+pub(super) const PAGE: PageSize = match PageSize::new(bindings::PAGE_SIZE as u64) {
+    Some(page) => page,
+    None => PageSize::SIZE_4K,
+};
 
 impl<S: Storage> SglBuilder<S> {
     /// Adds the pages of an array of `struct page *`. O(pages), at the speed of reading the array

@@ -2,7 +2,7 @@
 //! [`MmPinner`]: pins pages of a process through `pin_user_pages_fast()`, and copies to and from
 //! them.
 
-use super::{ffi, kernel, pinned_pages::PinnedPages};
+use super::{ffi, kernel, page_structs::PAGE, pinned_pages::PinnedPages};
 use crate::addr::UserAddr;
 use crate::page_size::PageSize;
 use crate::sgl::{MemoryKind, PageRun};
@@ -18,11 +18,6 @@ use kernel::{
 
 /// Page pointers of one call of GUP: a page of memory.
 const POINTERS: usize = 512;
-
-pub(super) const PAGE: PageSize = match PageSize::new(bindings::PAGE_SIZE as u64) {
-    Some(page) => page,
-    None => PageSize::SIZE_4K,
-};
 
 /// Pins pages of one process.
 ///
