@@ -11,7 +11,7 @@ use pinned_sgl::iommu::{
 use pinned_sgl::rdma::{Access, MemoryRegion, RegisterError};
 use pinned_sgl::umem::{
     AccessError, AddressKind, AttachError, Attachment, ChargeError, PinErrorKind, PinFlags,
-    PinRequest, Rejected, Umem, Unaccounted, UserRange,
+    PinRequest, Rejected, SplitError, Umem, Unaccounted, UserRange,
 };
 use pinned_sgl::{
     AllocError, BuildError, Failed, Heap, Iova, MemoryKind, PageRun, PageSize, PageSizes, Pfn,
@@ -243,6 +243,15 @@ fn regions() {
     reads(
         AccessError::Page { at: 7, error: AttachError::TooMany },
         &["cannot reach the memory at 0x7", "too many attachments"],
+    );
+    let part = || Arc::into_inner(rig.pin(range)).unwrap();
+    let outside = "not an offset inside a region of 0x2000 bytes";
+    reads(part().split_at(0x2000).unwrap_err(), &[outside]);
+    reads(part().split_at(5).unwrap_err(), &["the offset lies inside a page of 4K"]);
+    reads(SplitError::Attached { attachments: 2 }, &["2 devices are attached"]);
+    reads(
+        SplitError::List(BuildError::OutOfMemory { index: 3 }),
+        &["the list of a part cannot be built", "out of memory for the list, at index 3"],
     );
     let space = HeapIoas::<Arc<Pinned>, Arc<Iommu>>::new();
     reads(space.read(iova(AT), &mut [0]).unwrap_err(), &["nothing is mapped at 0x10000"]);
@@ -494,6 +503,7 @@ fn mocks() {
     let (at, phys) = (UserAddr::new(0x1000), PhysAddr::new(0x1000));
     reads(AreaError::Misaligned, &["a range that is not whole pages"]);
     reads(AreaError::Overlap(at), &["something is mapped at 0x1000 already"]);
+    reads(AreaError::NotFree(Pfn::new(7)), &["frame 0x7 is not free"]);
     for (fault, text) in [
         (PinFault::NotMapped(at), "nothing is mapped, at 0x1000"),
         (PinFault::AccessDenied(at), "memory that may only be read, at 0x1000"),

@@ -24,7 +24,8 @@ where
     ///
     /// # Errors
     ///
-    /// [`SplitError`], with the region as it was.
+    /// [`SplitError`], with the region as it was, which stays pinned and charged as long as the error
+    /// [holds](Failed) it.
     #[expect(clippy::result_large_err, reason = "the region comes back as it was")]
     pub fn split_at_in(
         self,
@@ -124,7 +125,8 @@ where
     ///
     /// # Errors
     ///
-    /// [`SplitError`], with the region as it was.
+    /// [`SplitError`], with the region as it was, which stays pinned and charged as long as the error
+    /// [holds](Failed) it.
     #[expect(clippy::result_large_err, reason = "the region comes back as it was")]
     pub fn split_at(self, offset: u64) -> Result<(Self, Self), Failed<SplitError, Self>> {
         let heap = crate::store::Heap::new;
