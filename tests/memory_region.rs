@@ -338,7 +338,7 @@ fn writers_are_refused_read_only_memory() {
     for access in [Access::LOCAL_WRITE, Access::REMOTE_WRITE, Access::REMOTE_ATOMIC] {
         let error = MemoryRegion::register(umem.clone(), &nic, Iova::new(0), access).unwrap_err();
         assert_eq!(*error.error(), RegisterError::Attach(AttachError::ReadOnly));
-        assert_eq!(error.to_string(), "cannot register: the memory was pinned for reading only");
+        assert_eq!(error.to_string(), "the memory was pinned for reading only");
     }
     let region = MemoryRegion::register(&*umem, &nic, Iova::new(0), Access::REMOTE_READ).unwrap();
     nic.read(region.key(), Iova::new(0x2fff), &mut [0]).unwrap();
@@ -437,11 +437,7 @@ fn a_card_that_does_not_let_go_leaks_the_pins() {
         } else {
             let error = region.deregister().unwrap_err();
             assert_eq!(*error.error(), NicFault::Stuck { key });
-            assert_eq!(
-                error.to_string(),
-                "cannot deregister: the card does not give the key 0x0 back; \
-                 the memory stays pinned for ever"
-            );
+            assert_eq!(error.to_string(), "the card does not give the key 0x0 back");
             drop(error.into_parts());
         }
         assert_eq!(umem.attachments(), 1);
