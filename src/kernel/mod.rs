@@ -28,22 +28,30 @@
 //!
 //! Kbuild compiles it: cargo cannot, because there is no crate `kernel` outside of a kernel's tree. With
 //! the feature `kernel`, cargo documents this module, in which the types of that crate are mere names,
-//! and compiles nothing of it. The sources are the same, unmodified. Beside the driver lie this crate's
-//! `src/` as `pinned_sgl/`, and the crates `bitflags` 2 and `static_assertions` 1 in `vendor/`; its
-//! `Kbuild` says
+//! and compiles nothing of it.
+//!
+//! The crate is a module of its own, `pinned_sgl.ko`, which drivers share: it exports what they call, and
+//! stays loaded as long as one of them is.
+//!
+//! ```text
+//! kbuild/lay-out /build/pinned_sgl                            the sources, and what they need
+//! make -C LINUX_BUILD M=/build/pinned_sgl modules             pinned_sgl.ko
+//! make -C LINUX_BUILD M=DRIVER PINNED_SGL=/build/pinned_sgl \
+//!     KBUILD_EXTRA_SYMBOLS=/build/pinned_sgl/Module.symvers modules
+//! ```
+//!
+//! The `Kbuild` of a driver says that it uses it:
 //!
 //! ```make
 //! obj-m := driver.o
 //! driver-y := driver_main.o
-//! include $(src)/pinned_sgl/kernel/Kbuild.include
-//! driver-y += $(pinned-sgl-y)
+//! include $(PINNED_SGL)/driver.mk
 //! RUSTFLAGS_driver_main.o := $(pinned-sgl-extern)
 //! $(obj)/driver_main.o: $(pinned-sgl-ready)
 //! ```
 //!
 //! `examples/kernel/edu/` is such a driver, which maps memory by the DMA API and in a domain of its
-//! own, and `tests/kernel/run` builds and runs it. In a kernel's tree it is the same: a folder that
-//! the `Makefile` of the driver includes, as `rust/pin-init` is one for the tree as a whole.
+//! own, and `tests/kernel/run` builds and runs it.
 //!
 //! Tried with Linux 7.3.4 on x86-64 and in User Mode Linux, compiled by rustc 1.95.0:
 //! `tests/kernel/README.md` says with what else.

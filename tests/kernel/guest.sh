@@ -15,6 +15,9 @@ pinned() {
     awk '/nr_foll_pin_acquired/ { n += $2 } /nr_foll_pin_released/ { n -= $2 } END { print n }' /proc/vmstat
 }
 
+# What all other modules here use.
+insmod /pinned_sgl.ko
+
 # KUnit runs when the module is loaded, and reports in the log.
 if [ -e /laws.ko ]; then
     insmod /laws.ko
@@ -46,6 +49,9 @@ selftest forget
 dmesg | grep -q 'its driver has left it in an IOMMU domain; it is blocked' || fail "the device is not blocked"
 
 insmod /edu.ko
+# Two drivers, one crate; it stays as long as one of them does.
+[ "$(awk '$1 == "pinned_sgl" { print $3 }' /proc/modules)" = 2 ] || fail "not both modules use that of the crate"
+! rmmod pinned_sgl 2>/dev/null || fail "the crate was unloaded below its drivers"
 edu
 [ "$(pinned)" = 0 ] || fail "$(pinned) pages are pinned after the copies"
 # What the DMA API knows of the device that is still mapped. It warns of that, too, when the driver goes.

@@ -93,6 +93,7 @@ self_test() {
 # Some tests share a gigabyte with a device, and must do it within 30 seconds: in huge pages.
 echo always >/sys/kernel/mm/transparent_hugepage/shmem_enabled
 
+insmod /pinned_sgl.ko
 insmod /irqbypass.ko
 insmod /vfio.ko
 edu=$(device "0x1234 0x11e8")

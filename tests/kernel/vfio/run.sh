@@ -49,7 +49,7 @@ vfio_initramfs() {
         drivers/vfio/pci/vfio-pci-core drivers/vfio/pci/vfio-pci; do
         cp "$kernel/$module.ko" "$dir/"
     done
-    cp "$modules/vfio_type1/vfio_type1_sgl.ko" "$modules/vfio/emulated/"{emulated,calls}.ko "$dir/"
+    cp "$modules/pinned_sgl/pinned_sgl.ko" "$modules/vfio_type1/vfio_type1_sgl.ko" "$modules/vfio/emulated/"{emulated,calls}.ko "$dir/"
     chmod 755 "$dir/init"
     (cd "$dir" && find . | sort | cpio --quiet -o -H newc -R 0:0) | gzip -1 >"$modules/vfio.gz"
 }

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+/*
+ * The symbols of the module, for the modules of drivers. Their types are in the metadata of the crate; here each
+ * is a name. As for Linux's own crates, only modules under the GPL may use them.
+ */
+#include <linux/export.h>
+#include <linux/module.h>
+
+#define EXPORT_SYMBOL_RUST_GPL(sym) extern int sym; EXPORT_SYMBOL_GPL(sym)
+
+#include "exports_generated.h"
+
+MODULE_DESCRIPTION("Pinned memory: packed scatterlists, and pin, charge, map, unmap, unpin");
+MODULE_LICENSE("Dual MIT/GPL");
