@@ -41,7 +41,7 @@ dmesg | grep -q 'selftest: reserved: 0xfee00000..=0xfeefffff' || fail "nothing i
 rmmod selftest
 [ "$(pinned)" = 0 ] || fail "$(pinned) pages are pinned after the module is gone"
 echo "test: unload: the module has unpinned what it held"
-dmesg | grep -q 'selftest: 4 pages more than were charged' || fail "too much was uncharged, and nobody says so"
+dmesg | grep -q 'pinned_sgl: 4 pages more than were charged' || fail "too much was uncharged, and nobody says so"
 
 # The device is blocked from here on; the module stays, and knows of the domain that it has forgotten.
 insmod /selftest.ko

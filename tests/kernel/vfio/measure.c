@@ -2,7 +2,9 @@
 /*
  * How long a vfio container takes to map and to unmap memory, by kind of page; the best of three.
  *
- * usage: vfio_measure DEVICE MEGABYTES
+ * usage: vfio_measure DEVICE MEGABYTES [CONTAINER]
+ *
+ * The container is /dev/vfio/vfio, or /dev/iommu, which takes the same calls.
  */
 #include <fcntl.h>
 #include <linux/vfio.h>
@@ -74,13 +76,16 @@ int main(int argc, char **argv)
 	uint8_t *at, *other;
 	struct sysinfo info;
 
-	if (argc != 3)
+	if (argc != 3 && argc != 4)
 		return 2;
 	len = strtoull(argv[2], NULL, 0) * MIB;
 	group = open_group("bus/pci/devices", argv[1]);
-	container = open_container();
+	container = open(argc == 4 ? argv[3] : "/dev/vfio/vfio", O_RDWR);
+	check(container < 0, "the container");
 	check(ioctl(group, VFIO_GROUP_SET_CONTAINER, &container), "VFIO_GROUP_SET_CONTAINER");
 	check(ioctl(container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU), "VFIO_SET_IOMMU");
+	/* iommufd puts a device into a domain when it is opened. */
+	check(ioctl(group, VFIO_GROUP_GET_DEVICE_FD, argv[1]) < 0, "VFIO_GROUP_GET_DEVICE_FD");
 
 	at = memory(len, 0, MADV_HUGEPAGE);
 	measure("2 MiB", at, len);
