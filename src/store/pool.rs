@@ -13,13 +13,13 @@ use static_assertions::const_assert;
 /// Where all pieces are used, building fails with [`AllocError`] and nothing is lost.
 ///
 /// ```
-/// use pinned_sgl::{AllocError, MemoryKind, PageSize, Pfn, Pool, SglBuilder};
+/// use pinned_sgl::{MemoryKind, PageSize, Pfn, Pool, SglBuilder};
 /// let mut memory = [[0u8; 512]; 4];
 /// let mut builder = SglBuilder::new_in(PageSize::SIZE_4K, Pool::new(&mut memory))?;
 /// for frame in (0..100).rev() {
 ///     builder.push_page(Pfn::new(frame), MemoryKind::Ram)?;
 /// }
-/// let sgl = builder.finish().map_err(AllocError::from)?;
+/// let sgl = builder.finish().map_err(|failed| failed.into_error())?;
 /// assert_eq!(sgl.run_count(), 100);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

@@ -22,6 +22,22 @@ where
     /// Each part is a region of its own, which has its pages, their pins and their charge, and is unpinned
     /// when it is dropped. No page is pinned again, and none is unpinned.
     ///
+    /// ```
+    /// # use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted, UserRange};
+    /// # use pinned_sgl::{Pool, UserAddr};
+    /// # use pinned_sgl_mock::{Area, Memory, Process};
+    /// # let process = std::sync::Arc::new(Process::new(&Memory::with_frames(64)));
+    /// # let range = UserRange::new(UserAddr::new(0x10_0000), 0x4000)?;
+    /// # process.map(range, Area::read_write())?;
+    /// let (mut slots, mut memory) = ([None; 16], [[[0; 512]; 4]; 3]);
+    /// let [whole, head, tail] = memory.each_mut().map(|pieces| Pool::new(pieces));
+    /// let request = PinRequest::new(range, PinFlags::LONGTERM);
+    /// let umem = Umem::pin_in(process, &Unaccounted, whole, &mut slots, request).unwrap();
+    /// let (head, tail) = umem.split_at_in(0x1000, (head, tail)).unwrap();
+    /// assert_eq!((head.len(), tail.len()), (0x1000, 0x3000));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`SplitError`], with the region as it was, which stays pinned and charged as long as the error
