@@ -2,7 +2,7 @@
 //! The memory of a guest, as `vm-memory` has it, pinned where it is and mapped at the guest's addresses.
 //!
 //! ```text
-//! cargo run --example guest_memory           # as root, who may see frame numbers
+//! cargo run --example guest_memory           # as root: frame numbers are hidden from others
 //! ```
 //!
 //! The IOMMU is a mock; a virtual machine monitor puts a `Domain` of its own in its place.
@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for region in guest.iter() {
         let start = NonNull::new(region.as_ptr()).ok_or("a region at address zero")?;
         // SAFETY: "the memory is mapped, readable and writable, and stays what it is, as long as the value
-        // exists": `guest` is dropped last, as it was made first, and nobody discards a part of it. "For
+        // exists": `guest` is dropped last, as it was made first, and nothing discards a part of it. "For
         // ever if pins are held": no value is leaked. "No reference to it exists, and what other code reads
         // and writes is atomic or volatile": so are the accesses of `vm-memory`.
         let buffer = unsafe { Buffer::from_raw_parts(start, region.len(), Pages::Base) }?;

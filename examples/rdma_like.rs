@@ -98,7 +98,7 @@ fn memory_regions<P: UserMemory>(pinner: &Arc<P>, all: UserRange) -> Outcome {
     umem.read(0x5000, &mut bytes)?;
     say!("The host reads: {:?}", String::from_utf8_lossy(&bytes));
 
-    // What it may not do. The first block has bytes before the region: they are somebody else's.
+    // What it may not do. The first block has bytes before the region: they belong to something else.
     say!("\nWhat peers are refused:");
     let before = Iova::new(start - 1);
     for (what, outcome) in [
@@ -115,7 +115,7 @@ fn memory_regions<P: UserMemory>(pinner: &Arc<P>, all: UserRange) -> Outcome {
         say!("  a key that was taken back: {fault}");
     }
 
-    // Whoever lets go last unpins: here the card, whose bus holds the memory as well.
+    // The last owner to let go unpins: here the card, whose bus holds the memory as well.
     drop(umem);
     say!("\nStill registered: {} pages are charged", account.charged());
     whole.deregister()?;

@@ -2,7 +2,7 @@
 //! A driver in user space, in small: it lets a disk that speaks a little NVMe fill a buffer.
 //!
 //! ```text
-//! cargo run --example userspace_driver       # as root, who may see frame numbers
+//! cargo run --example userspace_driver       # as root: frame numbers are hidden from others
 //! ```
 //!
 //! Queue and buffer are really pinned memory of this process. Disk and IOMMU are mocks: a driver of real

@@ -166,7 +166,7 @@ fn info(container: &File) -> Result<(PageSize, Vec<IovaRange>), Box<dyn Error>> 
 // - "exactly the entries of the first `n` bytes are gone": what is unmapped was mapped by one call, and
 //   the call reports its bytes. The kernel has flushed when it returns, so `flush` has nothing to do;
 // - "when a domain is dropped, no device reaches anything": its files are closed;
-// - sizes, addresses and cuts are fields that nobody writes, and constants.
+// - sizes, addresses and cuts are constants, and fields that are never written.
 unsafe impl Domain for Container {
     type Error = io::Error;
     type Gather = ();

@@ -161,7 +161,7 @@ fn container<P: UserMemory>(pinner: &Arc<P>, range: UserRange) -> Outcome {
         say!("  the first device now faults: {fault}");
     }
 
-    // Teardown, in any order: memory is unpinned when nobody holds it, and not before.
+    // Teardown, in any order: memory is unpinned when nothing holds it, and not before.
     drop((first, second));
     drop(bus);
     container.detach(hotplugged)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Who promises what: every contract that `unsafe` stands for, who keeps it, who relies on it, and the
-//! test that shows it.
+//! Every contract that `unsafe` stands for: what keeps it, what relies on it, and the test
+//! that shows it.
 //!
 //! Safe code keeps none of these: whatever it calls, in whatever order, with whatever values, it cannot
 //! make the crate unpin a page that a device reaches, unpin one twice, map over another mapping, or
@@ -22,7 +22,7 @@
 //! | `grow` adds one piece or changes nothing, also where it is asked for a size that no piece has, and where it unwinds | [`SglBuilder`]: all or nothing | `laws/merge_law`, `unwind`, `outsiders` |
 //! | `shrink` removes the last piece; no other method unwinds | taking back what a storage held before, and what a failed push added | `outsiders`, `unwind` |
 //!
-//! Whether a storage is empty when it is lent is no promise: what is there is taken back first.
+//! A storage need not be empty when it is lent: what is there is taken back first.
 //!
 //! | [`Slab`] promises | on which relies | shown by |
 //! |---|---|---|
@@ -47,7 +47,7 @@
 //! | `WRITE` and `LONGTERM` mean what they say; the size of pages never changes | [`Umem`], [`Stream`] | `umem_pin`, `kernel` |
 //! | where `pin` unwinds, what it pushed is in the batch; where `unpin` unwinds, those pins are taken for given back | all of `umem` | `unwind` |
 //!
-//! | asks its caller | who keeps it | shown by |
+//! | asks its caller | kept by | shown by |
 //! |---|---|---|
 //! | [`PinBatch::push`]: the run is what the contract of the pinner says | the pinner; no other can have the batch, which only a [`PinnedBatch`] of its own lends to it | `compile_fail/batch_of_another`, `compile_fail/batches_swapped`, `outsiders` |
 //! | [`Pinner::unpin`]: these pages were pushed for these addresses, are unpinned once, and no device reaches them | [`PinnedBatch`], [`Umem`], [`Stream`], each on its end | `umem_pin`, `laws/umem_ops`, `unwind`; the witness of the mock |
@@ -63,7 +63,7 @@
 //! | while it is attached, memory stays where it is, also if the region is dropped or leaked | the same | `compile_fail/unpin_while_mapped`, `umem_pin`, `loom` |
 //! | where it is not writable, an attachment for writing is refused; one that unwinds has attached nothing | the same | `dirty_marks`, `unwind` |
 //!
-//! | asks its caller | who keeps it | shown by |
+//! | asks its caller | kept by | shown by |
 //! |---|---|---|
 //! | [`Region::detach`]: once for each attachment; the device cannot reach the memory any more | [`Attachment`], which cannot be copied, and is leaked unless it is released | `compile_fail/released_twice` |
 //! | [`Attachment::release`]: the device cannot reach the memory any more | [`Mapping`], [`Ioas`], [`MemoryRegion`], after unmapping and flushing; a driver whose device translates by itself | `breach`, `unwind`, the witness of the mock |
@@ -84,7 +84,7 @@
 //! Numbers that cannot be true are a [`Breach`]: pins are leaked and reported ([`Pinner::leaked`]), never
 //! freed: `breach`.
 //!
-//! | asks its caller | who keeps it | shown by |
+//! | asks its caller | kept by | shown by |
 //! |---|---|---|
 //! | [`Domain::map`], [`Domain::map_tiles`]: the memory stays what it is until it was unmapped and flushed; for ever after a breach or if the call unwinds | the attachment, or the pins, that [`Mapping`], [`Ioas`] and [`Stream`] hold | `unwind`, `breach`, the witness of the mock |
 //! | [`Domain::unmap`], [`Domain::unmap_range`]: the caller's own bytes, reported by `map`, cut where the domain can | the same: each knows what it mapped, and asks for the [`Cuts`] before it cuts | `cutting`, `laws/ioas_ops` |
@@ -95,16 +95,16 @@
 //!
 //! | [`DirtyDomain`] promises | on which relies | shown by |
 //! |---|---|---|
-//! | a page that was written since it was last cleared is reported | [`Ioas::read_dirty`] and [`Ioas::detach`], and who moves a virtual machine by it; no pin does | `ioas_dirty`, `laws/ioas_ops` |
+//! | a page that was written since it was last cleared is reported | [`Ioas::read_dirty`] and [`Ioas::detach`], and callers that move a virtual machine by it; no pin does | `ioas_dirty`, `laws/ioas_ops` |
 //!
 //! # Cards
 //!
 //! | [`BlockTable`] promises | on which relies | shown by |
 //! |---|---|---|
 //! | under a key, exactly the bytes of the range are reached, for what the access allows | [`MemoryRegion`] | `memory_region` |
-//! | after `register` failed or `invalidate` succeeded, nobody reaches the memory; a call that unwinds may have done anything | the same: otherwise pins are leaked | `memory_region`, `unwind` |
+//! | after `register` failed or `invalidate` succeeded, nothing reaches the memory; a call that unwinds may have done anything | the same: otherwise pins are leaked | `memory_region`, `unwind` |
 //!
-//! | asks its caller | who keeps it | shown by |
+//! | asks its caller | kept by | shown by |
 //! |---|---|---|
 //! | [`BlockTable::register`]: the bytes stay what they are until the key was invalidated; all bits of the access are flags | [`MemoryRegion`], by its attachment | `memory_region`, `outsiders` |
 //! | [`BlockTable::invalidate`]: a key of this table, once | [`MemoryRegion`], which alone invalidates it | `memory_region` |

@@ -107,7 +107,7 @@
 //! space.attach(domain)?;
 //! for region in guest.iter() {
 //!     let start = NonNull::new(region.as_ptr()).ok_or("a region at address zero")?;
-//!     // SAFETY: `guest` outlives the buffers, none of which is leaked; nobody has a
+//!     // SAFETY: `guest` outlives the buffers, none of which is leaked; nothing has a
 //!     // reference to its memory, and `vm-memory` accesses it by volatile reads and writes.
 //!     let buffer = unsafe { Buffer::from_raw_parts(start, region.len(), Pages::Base) }?;
 //!     let flags = PinFlags::WRITE | PinFlags::LONGTERM;

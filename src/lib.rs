@@ -48,7 +48,7 @@
 //! | [`iommu`] | showing them to devices: [`Domain`](iommu::Domain), [`Mapping`](iommu::Mapping), [`Stream`](iommu::Stream), [`Ioas`](iommu::Ioas) |
 //! | [`rdma`] | showing them to network cards: [`BlockTable`](rdma::BlockTable), [`MemoryRegion`](rdma::MemoryRegion) |
 //! | [`cookbook`] | recipes: short answers to "how do I", each of them a test |
-//! | [`contracts`] | every promise that `unsafe` stands for: who keeps it, who relies on it, which test shows it |
+//! | [`contracts`] | every promise that `unsafe` stands for: what keeps it, what relies on it, which test shows it |
 //! | `linux` | feature `linux`: really pinned memory of this process |
 //! | `kernel` | feature `kernel`: the same in the Linux kernel, and domains of its IOMMUs |
 //!

@@ -30,7 +30,7 @@ fn setup() -> (Rig, Arc<Pinned>, Arc<Iommu>) {
     (rig, umem, iommu)
 }
 
-/// All pages are pinned and charged for ever, which was told; the device may still write to them.
+/// All pages are pinned and charged for ever, which was reported; the device may still write to them.
 #[track_caller]
 fn assert_leaked(rig: &Rig, iommu: Arc<Iommu>) {
     assert_eq!((rig.pins(8), rig.account.charged()), (vec![1; 8], 8));
@@ -152,7 +152,7 @@ fn lies_of_map_tiles() {
     }
 }
 
-/// A lie told while a failed map is undone is a breach, too.
+/// A lie made while a failed map is undone is a breach, too.
 #[test]
 fn lies_of_undoing() {
     for what in UNMAP_LIES {

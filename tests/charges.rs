@@ -82,7 +82,7 @@ fn a_bar_is_not_charged() {
     assert_eq!(account.charged(), 0);
 }
 
-/// Who does not know pays for all of it for a while, and gets back what has no pin.
+/// A caller that does not know is charged for all of it at first, and gets back what has no pin.
 #[test]
 fn what_has_no_pin_after_all_is_given_back() {
     let (account, process) = (Account::new(LIMIT), Process::new(None));
@@ -95,7 +95,7 @@ fn what_has_no_pin_after_all_is_given_back() {
     assert_eq!((account.charged(), process.pins.get()), (0, 0));
 }
 
-/// Who expects too little pays when it is known; where that is too much, all of it is unpinned.
+/// A caller that expects too little is charged when it is known; where that is too much, all of it is unpinned.
 #[test]
 fn what_has_a_pin_after_all_is_charged() {
     let (account, process) = (Account::new(LIMIT), Process::new(Some(1)));

@@ -181,7 +181,7 @@ fn a_range_becomes_segments() {
     assert_eq!(segments(&space, 0x4fff, 2), Ok(vec![1, 1]));
     assert_eq!(segments(&space, 0x1000, 0x7000), Err(0x7000), "a hole behind them");
     assert_eq!(segments(&space, 0xfff, 2), Err(0xfff));
-    // Where the memory is contiguous the mappings do not matter to a list; too few slots are told.
+    // Where the memory is contiguous the mappings do not matter to a list; too few slots are reported.
     let window = umem.window(0..0x5000).unwrap();
     let limits = SegmentLimits::NONE.max_len(0x4000).unwrap().max_segments(1);
     let refused = window.segments(&limits).map(|_| ()).unwrap_err();

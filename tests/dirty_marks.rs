@@ -22,17 +22,17 @@ fn setup() -> (Rig, Vec<Pfn>) {
     (rig, frames)
 }
 
-/// Unpins a region after `work`, and tells whether its pages were marked dirty: all or none.
+/// Unpins a region after `work`; returns whether its pages were marked dirty: all or none.
 fn marked(work: impl FnOnce(&Rig, &Arc<Pinned>)) -> bool {
     let (rig, frames) = setup();
     let umem = rig.pin(bytes(0, 4 * P));
     work(&rig, &umem);
-    let told = umem.is_dirty();
+    let reported = umem.is_dirty();
     drop(umem);
     let dirty: Vec<bool> = frames.iter().map(|pfn| rig.memory.is_dirty(*pfn)).collect();
-    assert_eq!(dirty, [told; 4]);
+    assert_eq!(dirty, [reported; 4]);
     rig.assert_idle();
-    told
+    reported
 }
 
 fn map(rig: &Rig, umem: &Arc<Pinned>, prot: Prot) -> Mapping<Arc<Pinned>, Arc<Iommu>> {
@@ -106,7 +106,7 @@ fn address_spaces() {
     };
     assert!(space(RW, true) && space(RW, false));
     assert!(!space(RO, true) && !space(RO, false));
-    // Without a domain there is nobody who could write, but the CPU, by IOVA.
+    // Without a domain only the CPU can write, by IOVA.
     let written = |write: bool| {
         marked(|_rig, umem| {
             let mut space: HeapIoas<Arc<Pinned>, Arc<Iommu>> = HeapIoas::new();

@@ -52,7 +52,7 @@ fn space<'a>(rig: &Rig) -> Space<'a> {
 }
 
 /// Lets each call fail in turn, until all of them have; how many there are. A call that fails is
-/// told of: nothing succeeds by chance.
+/// reported: nothing succeeds by chance.
 fn each_call(rig: &Rig, mut work: impl FnMut(&dyn Fn()) -> bool) -> u64 {
     for n in 0.. {
         let armed = std::cell::Cell::new(false);
@@ -308,5 +308,5 @@ fn dirty_tracking() {
         let read = set.and_then(|()| space.read_dirty(&mut bitmap, true));
         read.is_ok()
     });
-    assert_eq!(calls, 8, "each of two domains forgets two mappings, starts, and tells");
+    assert_eq!(calls, 8, "each of two domains forgets two mappings, starts, and reports");
 }

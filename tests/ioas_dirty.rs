@@ -36,7 +36,7 @@ fn setup(len: u64, sizes: &str, can_split: bool) -> (Rig, Space, Arc<Iommu>, Arc
     (rig, space, iommu, umem)
 }
 
-/// The pages of `range` that are told as written: their numbers.
+/// The pages of `range` that are reported as written: their numbers.
 fn read(
     space: &mut Space,
     range: IovaRange,
@@ -88,7 +88,7 @@ fn scenario_9_dirty_tracking() {
                 assert_eq!(iommu.stats().flushes - flushes, clear.into());
             }
         }
-        // Reading is no write; a write that the IOTLB remembers as dirty is told again once cleared.
+        // Reading is not a write; a write that the IOTLB remembers as dirty is reported again once cleared.
         device.read(iova(AT), &mut [0; 8]).unwrap();
         assert_eq!(read(&mut space, range, P, true).unwrap(), [0; 0]);
         for _ in 0..3 {
@@ -131,8 +131,8 @@ fn large_bitmaps_and_gaps() {
     let needed = DirtyBitmap::words_for(range, page);
     let mut words = vec![0; needed as usize - 1];
     let small = DirtyBitmap::new(&mut words, range, page).unwrap_err();
-    let BitmapTooSmall { needed: told, given, .. } = small;
-    assert_eq!((told, given), (needed, needed - 1));
+    let BitmapTooSmall { needed: reported, given, .. } = small;
+    assert_eq!((reported, given), (needed, needed - 1));
     // Bits that were set stay set: several readings may be collected in one bitmap.
     let mut words = vec![u64::MAX; needed as usize];
     let mut bitmap = DirtyBitmap::new(&mut words, range, page).unwrap();
@@ -142,10 +142,10 @@ fn large_bitmaps_and_gaps() {
     rig.assert_idle();
 }
 
-/// An entry that lies across an end of the range is told, and stays dirty: the rest of it would be
+/// An entry that lies across an end of the range is reported, and stays dirty: the rest of it would be
 /// forgotten. Those between are cleared.
 #[test]
-fn an_entry_at_the_end_is_told_and_not_forgotten() {
+fn an_entry_at_the_end_is_reported_and_not_forgotten() {
     let (rig, mut space, iommu, umem) = setup(4 * HUGE, HALF_AND_HUGE, false);
     let (device, whole) = (rig.device(&iommu), iovas(AT, 4 * HUGE));
     for (first, len) in [(P, HUGE - P), (0, HUGE - P), (P, 2 * HUGE - 2 * P), (P, P)] {
@@ -182,7 +182,11 @@ fn clearing_in_a_domain_that_splits() {
     device.write(iova(AT), b"first half").unwrap();
     let second = iovas(AT + half, half);
     for _ in 0..2 {
-        assert_eq!(read(&mut space, second, HUGE, true).unwrap(), [0], "told, and not forgotten");
+        assert_eq!(
+            read(&mut space, second, HUGE, true).unwrap(),
+            [0],
+            "reported, and not forgotten"
+        );
         assert_eq!(read(&mut space, whole, HUGE, false).unwrap(), [0]);
     }
     let refused = space.split(iova(AT + half)).unwrap_err();
@@ -198,7 +202,7 @@ fn clearing_in_a_domain_that_splits() {
     rig.assert_idle();
 }
 
-/// What several domains have noted is told together, in entries of each.
+/// What several domains have noted is reported together, in entries of each.
 #[test]
 fn domains_together() {
     let (rig, mut space, iommu, umem) = setup(4 * HUGE, HALF_AND_HUGE, false);
@@ -209,16 +213,16 @@ fn domains_together() {
     let range = iovas(AT, 4 * HUGE);
     assert_eq!(read(&mut space, range, P, false).unwrap(), [7, 3 * 256 + 5]);
     assert_eq!(read(&mut space, range, HUGE, false).unwrap(), [0, 3]);
-    // One fails: what was told before is in the bitmap, and what was not told is told later.
+    // One fails: what was reported before is in the bitmap, and what was not is reported later.
     for after in [0, 1] {
         rig.plan.fail_step_at(Step::Dirty, 1, after);
         let mut words = [0; 16];
         let mut bitmap = DirtyBitmap::new(&mut words, range, PageSize::SIZE_4K).unwrap();
         let error = space.read_dirty(&mut bitmap, true).unwrap_err();
         assert_eq!(error, IoasError::Domain(MapFault::Injected));
-        let told = bitmap.count();
+        let reported = bitmap.count();
         let rest = read(&mut space, range, P, true).unwrap().len() as u64;
-        assert_eq!(told + rest, 2, "after {after}");
+        assert_eq!(reported + rest, 2, "after {after}");
         rig.device(&iommu).write(iova(AT + 3 * HUGE + 5 * P), b"x").unwrap();
         rig.device(&other).write(iova(AT + 7 * P), b"x").unwrap();
     }
@@ -257,7 +261,7 @@ fn a_session_begins_clean() {
         "what hardware remembers as noted is noted again"
     );
     assert_eq!(read(&mut space, range, P, false).unwrap(), [0; 0]);
-    // To start what has started is no new session.
+    // To start what has started is not a new session.
     device.write(iova(small), b"x").unwrap();
     space.write(iova(small + 8 * P), b"x").unwrap();
     space.set_dirty_tracking(true).unwrap();
@@ -308,7 +312,7 @@ fn a_domain_that_goes_leaves_what_it_has_noted() {
 
 /// A domain that comes while it is noted what devices write notes it from the first moment.
 #[test]
-fn a_domain_that_comes_is_told() {
+fn a_domain_that_comes_notes_too() {
     let (rig, mut space, _, umem) = setup(2 * HUGE, "4K", false);
     let (range, other) = (iovas(AT, 2 * HUGE), rig.iommu("4K"));
     rig.plan.fail_step_at(Step::Dirty, 0, 0);
@@ -352,9 +356,9 @@ fn writes_by_the_cpu() {
     }
     assert_eq!(read(&mut space, range, P, false).unwrap(), pages);
     space.write(iova(AT + 606 * P), b"x").unwrap();
-    let told = read(&mut space, range, P, true).unwrap();
+    let reported = read(&mut space, range, P, true).unwrap();
     let expected: Vec<u64> = pages.into_iter().chain(601..=606).collect();
-    assert_eq!(told, expected);
+    assert_eq!(reported, expected);
     assert_eq!(read(&mut space, range, P, true).unwrap(), [0; 0]);
     drop((space, umem));
     rig.assert_idle();

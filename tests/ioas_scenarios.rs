@@ -222,7 +222,7 @@ fn scenario_4_the_same_pages_twice() {
     end(&rig, second, umem);
 }
 
-/// A region that somebody else holds stays pinned when its mapping goes; nothing is cut.
+/// A region that is held elsewhere stays pinned when its mapping goes; nothing is cut.
 #[test]
 fn scenario_5_in_use_while_unmapped() {
     let rig = Rig::new(Fragmentation::None);
@@ -236,7 +236,7 @@ fn scenario_5_in_use_while_unmapped() {
     let access = Attachment::new(umem, true).unwrap();
     assert_eq!(space.unmap(place), Ok(512 * P));
     assert_eq!((rig.memory.pinned_pages(), iommu.stats().pages_unmapped), (512, 2));
-    // SAFETY: no device was told of the memory under this attachment.
+    // SAFETY: no device was shown the memory under this attachment.
     drop(unsafe { access.release() });
     rig.assert_idle();
     // One page in the middle, pinned on its own: it alone stays when the domain goes.
@@ -480,7 +480,7 @@ fn reserved_addresses() {
 #[test]
 fn the_ends_of_the_address_space() {
     let (rig, mut space, iommu, umem) = setup(4);
-    assert_eq!(map(&mut space, &umem, 0, 4), Ok(iovas(0, 4 * P)), "who asks for 0 gets it");
+    assert_eq!(map(&mut space, &umem, 0, 4), Ok(iovas(0, 4 * P)), "0 was asked for");
     let top = u64::MAX - 4 * P + 1;
     assert_eq!(map(&mut space, &umem, top, 4), Ok(iovas(top, 4 * P)));
     let wraps = map(&mut space, &umem, u64::MAX - P + 1, 2).unwrap_err();

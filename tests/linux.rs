@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Real memory: what is pinned, what the kernel counts, and what it refuses.
 //!
-//! These tests need root: frame numbers are hidden from everybody else. Tests of what the kernel
+//! These tests need root: frame numbers are hidden from all others. Tests of what the kernel
 //! refuses run in a child process that gives privileges up.
 #![cfg(target_os = "linux")]
 
@@ -63,7 +63,7 @@ fn on(_: u64) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
-/// The list of `len` bytes from `start` on, page by page, as the page map tells it now.
+/// The list of `len` bytes from `start` on, page by page, as the page map has it now.
 fn list_again(start: UserAddr, len: u64) -> Sgl<Heap> {
     let map = PageMap::open().unwrap();
     let page = map.page_size();
@@ -184,7 +184,7 @@ fn progress_counts_every_byte_once() {
         });
         assert_eq!(pinned.unwrap().len(), len);
         assert_eq!(most.into_inner(), len);
-        // 64 MiB are pinned at a time, and told at the latest when they are.
+        // 64 MiB are pinned at a time, and reported at the latest when they are.
         assert!(calls.into_inner() >= 4);
     }
 }
@@ -387,7 +387,7 @@ fn reserved_huge_pages_are_pinned_whole() {
 }
 
 #[test]
-fn huge_pages_that_nobody_reserved_are_named() {
+fn huge_pages_that_are_not_reserved_are_named() {
     let _alone = alone();
     let count = 1 << 20;
     let error = Buffer::new(count * 2 * MIB, Pages::Huge2M).unwrap_err();
@@ -410,7 +410,7 @@ fn sizes_that_are_none() {
         (u64::MAX, Pages::Base),
     ] {
         match Buffer::new(len, pages) {
-            Err(BufferError::NotAMultiple { len: told, .. }) => assert_eq!(told, len),
+            Err(BufferError::NotAMultiple { len: reported, .. }) => assert_eq!(reported, len),
             other => panic!("{len} of {pages:?}: {other:?}"),
         }
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A buffer as the pinner of its own pages: driven by hand, batch by batch.
 //!
-//! These tests need root: frame numbers are hidden from everybody else.
+//! These tests need root: frame numbers are hidden from all others.
 #![cfg(target_os = "linux")]
 
 use pinned_sgl::linux::{Buffer, BufferError, PageError, PageMap, Pages};
@@ -72,7 +72,7 @@ impl<'a> Pins<'a> {
     fn give_back(self) {
         let mut at = self.at;
         for run in self.runs {
-            // SAFETY: `pin` has pushed the run for this address, and nobody else has it.
+            // SAFETY: `pin` has pushed the run for this address, and nothing else has it.
             unsafe { self.buffer.unpin(at, run, true) };
             at = at.checked_add(run.count() * self.buffer.page_size().bytes()).unwrap();
         }
@@ -90,9 +90,9 @@ impl<'a> Pins<'a> {
     /// The frames are those of the page map.
     fn check(&self) {
         let mut frames = self.frames();
-        let told = frames.clone();
+        let reported = frames.clone();
         PageMap::open().unwrap().read(self.at, &mut frames).unwrap();
-        assert!(told == frames);
+        assert!(reported == frames);
     }
 }
 
@@ -336,7 +336,7 @@ fn threads_read_and_write_at_the_same_time() {
     });
 }
 
-/// Memory that is there already, at an address that is no multiple of a huge page; it is
+/// Memory that is there already, at an address that is not a multiple of a huge page; it is
 /// pinned where it is, read and written, and still there when the buffer is gone.
 #[test]
 fn memory_of_the_caller() {

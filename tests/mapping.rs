@@ -300,7 +300,7 @@ fn holders() {
     rig.assert_idle();
 }
 
-/// Whoever goes first: an access afterwards fails, and never reaches memory that is not pinned.
+/// In either order: an access afterwards fails, and never reaches memory that is not pinned.
 #[test]
 fn drop_order() {
     let rig = Rig::new(Fragmentation::Alternate);

@@ -31,7 +31,7 @@ fn sizes(text: &str) -> PageSizes {
     text.parse().unwrap()
 }
 
-/// A process with 1 MiB of memory at 1 MiB, which holds bytes that tell where they lie.
+/// A process with 1 MiB of memory at 1 MiB, which holds bytes that say where they lie.
 fn process(memory: &Memory, area: Area) -> Arc<Process> {
     let process = Arc::new(Process::new(memory));
     process.map(user(0x10_0000, 0x10_0000), area).unwrap();
@@ -114,7 +114,7 @@ fn a_peer_reads_and_writes_what_the_process_has() {
     }
 }
 
-/// A list of frames that belong to nobody, and a card that writes down what it is told.
+/// A list of frames without an owner, and a card that writes down what it is given.
 struct Frames {
     sgl: Sgl<Heap>,
     offset: u64,
@@ -172,7 +172,7 @@ unsafe impl Region for Frames {
 
 struct Notebook {
     sizes: PageSizes,
-    told: std::sync::Mutex<Option<(BlockLayout, Vec<PhysAddr>)>>,
+    given: std::sync::Mutex<Option<(BlockLayout, Vec<PhysAddr>)>>,
 }
 
 // SAFETY: it reaches nothing.
@@ -189,20 +189,20 @@ unsafe impl BlockTable for Notebook {
         layout: BlockLayout,
         blocks: impl Iterator<Item = PhysAddr>,
     ) -> Result<(), Self::Error> {
-        *self.told.lock().unwrap() = Some((layout, blocks.collect()));
+        *self.given.lock().unwrap() = Some((layout, blocks.collect()));
         Ok(())
     }
 
     unsafe fn invalidate(&self, (): ()) -> Result<(), Self::Error> {
-        *self.told.lock().unwrap() = None;
+        *self.given.lock().unwrap() = None;
         Ok(())
     }
 }
 
 /// The rows that were run against `ib_umem_find_best_pgsz()` and the block iterator: what the card is
-/// told.
+/// given.
 #[test]
-fn a_card_is_told_what_linux_would_tell_it() {
+fn a_card_gets_what_linux_would_give_it() {
     type Row<'a> = (u64, u64, u64, u64, &'a str, u64, Option<(&'a str, &'a [u64])>);
     let four_blocks: &[u64] = &[0x40_0000, 0x41_0000, 0x42_0000, 0x43_0000];
     let pages: Vec<u64> = (0..64).map(|page| 0x40_0000 + page * P).collect();
@@ -218,22 +218,22 @@ fn a_card_is_told_what_linux_would_tell_it() {
     ];
     for (pfn, count, offset, len, text, iova, expected) in rows {
         let frames = Frames::new(pfn, count, offset, len);
-        let card = Notebook { sizes: sizes(text), told: Default::default() };
+        let card = Notebook { sizes: sizes(text), given: Default::default() };
         let iova = Iova::new(iova);
         let done = MemoryRegion::register(&frames, &card, iova, Access::REMOTE_READ);
         match expected {
             Some((size, blocks)) => {
                 let region = done.unwrap();
-                let (layout, told) = card.told.lock().unwrap().clone().unwrap();
+                let (layout, given) = card.given.lock().unwrap().clone().unwrap();
                 assert_eq!(layout, region.layout());
                 assert_eq!(layout.range, IovaRange::new(iova, len).unwrap());
                 assert_eq!(layout.page_size, size.parse().unwrap(), "{iova}");
                 assert_eq!(layout.access, Access::REMOTE_READ);
-                assert!(told.iter().map(|block| block.get()).eq(blocks.iter().copied()));
+                assert!(given.iter().map(|block| block.get()).eq(blocks.iter().copied()));
                 assert_eq!(region.block_count(), blocks.len() as u64);
                 assert_eq!(frames.attached.load(Ordering::Relaxed), 1);
                 drop(region);
-                assert!(card.told.lock().unwrap().is_none());
+                assert!(card.given.lock().unwrap().is_none());
             }
             None => {
                 let kind = done.unwrap_err().into_error();
@@ -245,18 +245,18 @@ fn a_card_is_told_what_linux_would_tell_it() {
     }
     // The last byte has no address.
     let frames = Frames::new(0x700, 1, 0x800, 0x400);
-    let card = Notebook { sizes: sizes("4K"), told: Default::default() };
+    let card = Notebook { sizes: sizes("4K"), given: Default::default() };
     let iova = Iova::new(u64::MAX - 0x100);
     let error = MemoryRegion::register(&frames, &card, iova, Access::empty()).unwrap_err();
     let wraps = TileError::Wraps { iova, len: 0x400 };
     assert_eq!(error.into_error(), RegisterError::Blocks(wraps));
     // It has the last one there is.
     let iova = Iova::new(u64::MAX - 0x3ff);
-    let small = Notebook { sizes: sizes("1K"), told: Default::default() };
+    let small = Notebook { sizes: sizes("1K"), given: Default::default() };
     let region = MemoryRegion::register(&frames, &small, iova, Access::empty()).unwrap();
     assert_eq!((region.range().last(), region.block_count()), (Iova::new(u64::MAX), 1));
     // And a card without sizes takes nothing.
-    let none = Notebook { sizes: PageSizes::empty(), told: Default::default() };
+    let none = Notebook { sizes: PageSizes::empty(), given: Default::default() };
     let error = MemoryRegion::register(&frames, &none, iova, Access::empty()).unwrap_err();
     assert_eq!(*error.error(), RegisterError::Blocks(TileError::NoPageSizes));
 }
@@ -319,7 +319,7 @@ fn dropping_invalidates_before_it_unpins() {
     let request = PinRequest::new(user(0x10_0000, 0x3000), RW);
     let umem = Box::new(Umem::pin(process, &Unaccounted, request).unwrap());
     let nic = memory.nic();
-    // The card is dropped by the region, too: it would tell of a key that is left.
+    // The card is dropped by the region, too: it would report a key that is left.
     let region = MemoryRegion::register(umem, Box::new(nic), Iova::new(0), ALL).unwrap();
     assert_eq!(memory.pinned_pages(), 3);
     assert!(format!("{region:?}").starts_with("MemoryRegion { key: Key(0), range: "));
@@ -445,7 +445,7 @@ fn a_card_that_does_not_let_go_leaks_the_pins() {
         drop(umem);
         assert_eq!(memory.leaked_pages(), leaked + 3);
         assert_eq!(memory.pinned_pages(), pinned + 3);
-        // The peer is still there, and harms nobody.
+        // The peer is still there, and does no harm.
         nic.write(key, Iova::new(0), b"late").unwrap();
         memory.witness().assert_clean();
         drop(nic);
@@ -499,7 +499,7 @@ fn a_card_that_lies_is_caught_by_the_memory() {
     assert_eq!(memory.witness().take(), [at(ViolationKind::StillMapped, Call::Drop)]);
 }
 
-/// Two regions on one bus, found by their physical addresses; a gap between them is no memory.
+/// Two regions on one bus, found by their physical addresses; a gap between them has no memory.
 #[test]
 fn a_bus_of_regions_finds_every_byte() {
     let memory = Memory::builder()

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The parts of a mock machine together: what a device can reach must be pinned, whether or not it
-//! goes there, and whoever breaks that is found at once.
+//! goes there, and what breaks that is found at once.
 
 use pinned_sgl::iommu::{Cuts, Domain, IovaRange, Mapping, Prot, RangeGather, ReadDomain};
 use pinned_sgl::umem::{
@@ -48,7 +48,7 @@ fn on(memory: Memory) -> (Memory, Arc<Process>) {
     (memory, Arc::new(process))
 }
 
-/// Pins pages, without anybody who sees to it that they are unpinned when they should be.
+/// Pins pages, without a value that unpins them when they should be.
 fn pin(process: &Process, first: u64, count: u64, flags: PinFlags) {
     let mut slots: Vec<RunSlot> = vec![None; 16];
     let mut batch = PinnedBatch::new(process, pages(first, count), flags, &mut slots);
@@ -76,7 +76,7 @@ fn tiles(sizes: PageSizes, iova: u64, phys: u64, len: u64) -> Vec<Tile> {
     window.tiles(sizes, Iova::new(iova)).unwrap().collect()
 }
 
-/// Maps memory, without anybody who holds its pins.
+/// Maps memory, without a value that holds its pins.
 fn map(iommu: &Iommu, iova: u64, phys: u64, len: u64, prot: Prot) {
     for tile in tiles(iommu.page_sizes(), iova, phys, len) {
         // SAFETY: memory that exists in this test only.
@@ -120,7 +120,7 @@ fn a_page_that_is_unpinned_while_it_is_mapped_is_found() {
     // One of two pins: the page is pinned still.
     unpin(&process, 1, 1);
     memory.witness().assert_clean();
-    // The last one; nobody has ever accessed it. Each way to it is told, and each page.
+    // The last one; it was never accessed. Each way to it is reported, and each page.
     unpin(&process, 0, 4);
     let expected = [
         violation(MAPPED, Call::Unpin, 0, 0x10_0000),
@@ -132,7 +132,7 @@ fn a_page_that_is_unpinned_while_it_is_mapped_is_found() {
     assert_eq!(memory.witness().take(), expected);
     unmap(&one, 0x10_0000, 4 * P);
     unmap(&two, 0x7000, P);
-    // In the right order, nobody has anything to say.
+    // In the right order, nothing is reported.
     pin(&process, 0, 4, WRITE);
     map_pages(&one, 0x10_0000, 0, 4);
     unmap(&one, 0x10_0000, 4 * P);
@@ -368,13 +368,13 @@ fn a_domain_that_is_dropped_must_be_empty_and_flushed() {
             expected.push(violation(ViolationKind::NotFlushed, Call::Drop, 0, 0x10_0000));
         }
         assert_eq!(memory.witness().take(), expected);
-        // Nobody reaches anything through what is gone.
+        // Nothing is reached through what is gone.
         if maps != 0 {
             unpin(&process, 0, 4);
         }
         memory.witness().assert_clean();
     }
-    // One that belongs to no machine tells its own witness.
+    // One that belongs to no machine reports to its own witness.
     let iommu = Iommu::new(PageSizes::SIZE_4K);
     let witness = iommu.witness().clone();
     map_pages(&iommu, 0, 0, 1);
@@ -460,7 +460,7 @@ fn a_domain_that_pretends_is_caught_by_the_memory() {
 
 /// A lie is kept until there is something to lie about.
 #[test]
-fn a_lie_is_told_or_pending() {
+fn a_lie_is_made_or_pending() {
     let iommu = Iommu::new(PageSizes::SIZE_4K);
     let lie = |lie| {
         // SAFETY: memory that exists in this test only.
@@ -495,7 +495,7 @@ fn a_lie_is_told_or_pending() {
 
 /// The call that is to blame panics when it is done; a thread that panics already goes on.
 #[test]
-fn a_culprit_panics_if_it_is_told_to() {
+fn a_culprit_panics_if_asked_to() {
     let memory = Memory::builder().zone(Zone::Normal, FIRST..FIRST + 64).panic_on_violation();
     let (memory, process) = on(memory.build().unwrap());
     let iommu = memory.iommu(PageSizes::SIZE_4K);
@@ -536,7 +536,7 @@ fn a_culprit_panics_if_it_is_told_to() {
     memory.witness().assert_clean();
 }
 
-/// Four threads, in the right order, at the same pages: nobody is accused.
+/// Four threads, in the right order, at the same pages: nothing is reported.
 #[test]
 fn threads_that_keep_the_order_are_left_alone() {
     let (memory, process) = machine();
@@ -642,7 +642,7 @@ fn finds_what_the_oracle_finds() {
                     let wrong = mapped.values().any(gone);
                     assert_eq!(any(MAPPED), wrong);
                     let late: Vec<_> = unflushed.iter().filter(|(_, to)| gone(to)).collect();
-                    // What is mapped as it was before is told as mapped.
+                    // What is mapped as it was before is reported as mapped.
                     let only = late.iter().any(|(at, to)| mapped.get(at) != Some(to));
                     assert!(any(UNFLUSHED) || !only);
                     assert!(!any(UNFLUSHED) || !late.is_empty());

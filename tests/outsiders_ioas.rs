@@ -149,7 +149,7 @@ unsafe impl Domain for Bombed {
     }
 }
 
-/// What was unmapped before the gather was dropped is not unmapped again: somebody else may have mapped
+/// What was unmapped before the gather was dropped is not unmapped again: another caller may have mapped
 /// there meanwhile.
 #[test]
 fn a_gather_that_unwinds_when_it_is_dropped() {
@@ -239,7 +239,7 @@ fn a_stale_domain_whose_place_is_taken() {
 /// A domain that breaks its contract, and unwinds when it is to undo what it did.
 struct Broken(Fatal, AtomicBool);
 
-// SAFETY: none: what it reports for the second page is no truth, and then it unwinds.
+// SAFETY: none: what it reports for the second page is false, and then it unwinds.
 unsafe impl Domain for Broken {
     type Error = MapFault;
     type Gather = RangeGather;

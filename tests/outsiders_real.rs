@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Outsiders again, on real memory: `VmPin` of `/proc/self/status` decides, and the page map.
 //!
-//! These tests need root: frame numbers are hidden from everybody else.
+//! These tests need root: frame numbers are hidden from all others.
 #![cfg(target_os = "linux")]
 
 use pinned_sgl::iommu::{HeapIoas, IovaRange, Mapping, Placement, Prot, Stream, StreamError};
@@ -63,7 +63,7 @@ where
     let mut frames = vec![Pfn::default(); pages as usize];
     let first = umem.user_range().first_page(umem.sgl().page_size());
     PageMap::open().unwrap().read(first, &mut frames).unwrap();
-    assert!(umem.sgl().whole().unwrap().pages().eq(frames), "the list tells other frames");
+    assert!(umem.sgl().whole().unwrap().pages().eq(frames), "the list has other frames");
     assert!(vm_pin() >= umem.sgl().byte_len());
 }
 

@@ -21,7 +21,7 @@ fn what_was_broken_once_holds_now() {
     }
 }
 
-/// Whoever adds a fuzz target adds a law, and the other way round.
+/// A new fuzz target needs a law, and the other way round.
 #[test]
 fn every_law_has_a_fuzz_target() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/fuzz_targets");

@@ -330,7 +330,7 @@ fn breaches_leak() {
         unsafe { iommu.lie(what) };
         let error = stream(&rig, &iommu, 2, (0, 8 * P), RW).unwrap_err();
         assert!(matches!(error.error(), StreamError::Map(MapError::Breach(_))), "{what:?}");
-        // The page that the lie was about; those of the batch that no device was told of are free.
+        // The page that the lie was about; those of the batch that no device was shown are free.
         assert_eq!(rig.pins(8), [1, 0, 0, 0, 0, 0, 0, 0], "{what:?}");
         assert_eq!((rig.account.charged(), rig.memory.leaked_pages()), (8, 1));
         rig.process.exit();

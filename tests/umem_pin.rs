@@ -210,15 +210,15 @@ fn partial_pages_are_pinned_whole() {
     }
 }
 
-/// Progress tells every batch, and can stop it after each.
+/// `progress` is called for every batch, and can stop it after each.
 #[test]
 fn progress_and_cancel() {
     let rig = Rig::new(Fragmentation::Reverse);
     rig.buffer(0, 10, Area::read_write());
-    let pin = |stop_at: u64, told: &mut Vec<u64>| {
+    let pin = |stop_at: u64, reported: &mut Vec<u64>| {
         let request = PinRequest::new(bytes(1, 10 * P - 1), WRITE_LONG);
         let request = request.with_progress(|pinned| {
-            told.push(pinned);
+            reported.push(pinned);
             if pinned >= stop_at {
                 ControlFlow::Break(())
             } else {
@@ -228,14 +228,14 @@ fn progress_and_cancel() {
         let slots = &mut [None; 3];
         Umem::pin_in(&*rig.process, &*rig.account, Heap::new(), slots, request)
     };
-    let mut told = vec![];
-    assert!(pin(u64::MAX, &mut told).is_ok());
-    assert_eq!(told, [3 * P, 6 * P, 9 * P, 10 * P]);
-    for stop_at in told {
-        let mut told = vec![];
-        let error = pin(stop_at, &mut told).unwrap_err();
+    let mut reported = vec![];
+    assert!(pin(u64::MAX, &mut reported).is_ok());
+    assert_eq!(reported, [3 * P, 6 * P, 9 * P, 10 * P]);
+    for stop_at in reported {
+        let mut reported = vec![];
+        let error = pin(stop_at, &mut reported).unwrap_err();
         assert!(matches!(&error.error().kind, PinErrorKind::Cancelled));
-        assert_eq!((error.error().pinned, told.last()), (stop_at, Some(&stop_at)));
+        assert_eq!((error.error().pinned, reported.last()), (stop_at, Some(&stop_at)));
         assert_eq!(error.error().at, UserAddr::new(BASE + stop_at));
         rig.assert_idle();
     }
@@ -263,7 +263,7 @@ fn a_batch_without_slots_makes_no_progress() {
     rig.assert_idle();
 }
 
-/// `unpin` gives the pinner back, unless somebody is attached.
+/// `unpin` gives the pinner back, unless a device is attached.
 #[test]
 fn unpin_waits_for_attachments() {
     let rig = Rig::new(Fragmentation::None);
@@ -289,7 +289,7 @@ fn unpin_waits_for_attachments() {
     rig.assert_idle();
 }
 
-/// What a leaked attachment holds stays for ever, and the pinner is told which pages.
+/// What a leaked attachment holds stays for ever, and the pinner is called with the pages.
 #[test]
 fn a_leaked_attachment_leaks_pins_and_charge() {
     let rig = Rig::new(Fragmentation::Alternate);
@@ -341,15 +341,15 @@ fn parallel_is_serial() {
                 (runs(&umem), umem.charge().pages(), umem.page_offset())
             };
             for count in [1, 2, 3, 7, 64] {
-                let told = AtomicU64::new(0);
+                let reported = AtomicU64::new(0);
                 let request = request.with_shared_progress(|pinned| {
-                    told.fetch_max(pinned, Ordering::Relaxed);
+                    reported.fetch_max(pinned, Ordering::Relaxed);
                     ControlFlow::Continue(())
                 });
                 let (process, account) = (rig.process.clone(), rig.account.clone());
                 let umem = Umem::pin_parallel(process, account, request, threads(count)).unwrap();
                 assert_eq!((runs(&umem), umem.charge().pages(), umem.page_offset()), serial);
-                assert_eq!(told.into_inner(), serial.1 * P);
+                assert_eq!(reported.into_inner(), serial.1 * P);
                 assert_eq!(rig.memory.pinned_pages(), serial.1);
                 assert_eq!(rig.account.charged(), serial.1);
             }
@@ -444,7 +444,7 @@ fn pinned_pages_stay_what_they_are() {
     assert_eq!(rig.read(zeros), [0; 4 * P as usize]);
     let frame = |page: u64| rig.process.frame_at(UserAddr::new(BASE + page * P)).unwrap();
     assert_eq!(rig.memory.zone(frame(0)), Some(Zone::Movable));
-    assert_eq!(frame(4), frame(5), "pages that nobody wrote are one frame of zeros");
+    assert_eq!(frame(4), frame(5), "pages that were never written are one frame of zeros");
 
     let umem = rig.pin(bytes(0, 8 * P));
     assert!((0..8).all(|page| rig.memory.zone(frame(page)) == Some(Zone::Normal)));
@@ -474,7 +474,7 @@ fn pinned_pages_stay_what_they_are() {
     let mut seen = vec![0; before.len()];
     child.read(UserAddr::new(BASE), &mut seen).unwrap();
     assert_eq!(seen, before, "the child has what there was when it was made");
-    // What the device writes, the process reads, and nobody else.
+    // What the device writes, only the process reads.
     umem.mark_dirty();
     Bus::write(&rig.memory, umem.whole().unwrap().phys(0).unwrap(), b"device").unwrap();
     assert_eq!(&rig.read(bytes(0, 6)), b"device");

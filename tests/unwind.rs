@@ -3,7 +3,7 @@
 //! iterators, each before it has done its work and after, at the n-th call of every scenario.
 //!
 //! The law: whatever unwinds, nothing is unpinned that a device reaches, nothing is unpinned twice, and
-//! no later call lies. Pins may be leaked: those of memory of which nobody knows what a device reaches.
+//! no later call lies. Pins may be leaked: those of memory of which it is unknown what a device reaches.
 
 use pinned_sgl::iommu::{
     Cuts, DirtyDomain, Domain, Entry, HeapIoas, IovaRange, Mapping, Placement, Prot, RangeGather,
@@ -379,7 +379,7 @@ fn at_every_call<S>(
         world.check(&when);
         afterwards(&world, state, &when);
         world.check(&format!("{when}, afterwards"));
-        // What leads to leaked pins stays, for good: nobody took it down.
+        // What leads to leaked pins stays, for good: nothing took it down.
         std::mem::forget(world.iommus.clone());
         std::mem::forget(world.nic.clone());
         if !fired {
@@ -576,7 +576,7 @@ fn address_spaces() {
                     }
                 }
             }
-            // Somebody else maps wherever a domain has room; the space does not take it away.
+            // Another owner maps wherever a domain has room; the space does not take it away.
             let plain = Umem::pin(&*world.process, &*world.account, World::request(100, 32));
             let plain = plain.unwrap();
             let others: Vec<_> = world
@@ -596,7 +596,7 @@ fn address_spaces() {
             copy.unmap_all();
             for other in &others {
                 let there = other.domain().lookup(other.iova()).map(|entry| entry.phys);
-                assert_eq!(there, other.translate(other.iova()), "{when}: somebody else's");
+                assert_eq!(there, other.translate(other.iova()), "{when}: another owner's");
             }
             others.into_iter().for_each(|other| assert!(other.unmap().is_ok()));
             assert!(plain.unpin().is_ok());

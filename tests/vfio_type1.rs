@@ -25,8 +25,8 @@ fn larger_pages_are_dirty_where_a_small_one_is() {
         for page in &dirty {
             fine.set(IovaRange::new(Iova::new(first + page * P), 1).unwrap());
         }
-        let mut told = vec![0; DirtyBitmap::words_for(range, page) as usize];
-        let mut coarse = DirtyBitmap::new(&mut told, range, page).unwrap();
+        let mut reported = vec![0; DirtyBitmap::words_for(range, page) as usize];
+        let mut coarse = DirtyBitmap::new(&mut reported, range, page).unwrap();
         dirty::coarsen(&words, PageSize::SIZE_4K, &mut coarse);
         for at in (0..pages).map(|index| first + index * P) {
             let same_page = |dirty: &u64| (first + dirty * P) / page.bytes() == at / page.bytes();

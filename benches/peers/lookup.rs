@@ -16,7 +16,7 @@ fn independent(list: &impl Lookup, offsets: &[u64]) -> u64 {
     offsets.iter().fold(0, |acc, offset| acc ^ list.phys(*offset))
 }
 
-/// Each lookup waits for the answer before, as nobody but us knows that `nothing` is zero.
+/// Each lookup waits for the answer before, as only this file knows that `nothing` is zero.
 #[inline(never)]
 fn dependent(list: &impl Lookup, offsets: &[u64]) -> u64 {
     let nothing = black_box(0u64);

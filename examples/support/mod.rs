@@ -60,14 +60,14 @@ pub(crate) fn finish(outcome: Outcome) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Whoever reads this may have gone, too.
+            // The reader of this may have gone, too.
             let _ = writeln!(io::stderr(), "error: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
-/// Prints a line; whoever reads it may have gone.
+/// Prints a line; the reader may have gone.
 macro_rules! say {
     ($($line:tt)*) => {{
         use std::io::Write;

@@ -6,6 +6,6 @@
 mod laws;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    // Bytes that are too few for a case are no case.
+    // Too few bytes for a case are ignored.
     let _ = laws::merge_law::from_bytes(&mut arbitrary::Unstructured::new(bytes));
 });

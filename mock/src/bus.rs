@@ -38,7 +38,7 @@ impl<B: Bus + ?Sized> Bus for &B {
 pub enum BusError {
     /// There is no memory at this address.
     NoMemory(PhysAddr),
-    /// The page is not pinned: it may be somebody else's by now.
+    /// The page is not pinned: it may have another owner by now.
     NotPinned(PhysAddr),
     /// The memory is there, and cannot be accessed so: it may not be written, for example.
     NoAccess(PhysAddr),

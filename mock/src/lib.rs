@@ -40,7 +40,7 @@
 //! | a page that stays pinned | [`Memory::check_leaks`] | [`Leak`] |
 //!
 //! Each [`Violation`] says the call, the user address, the page and the IOVA, as far as there are
-//! any; with [`MemoryBuilder::panic_on_violation`] the call panics, and a backtrace shows who made it.
+//! any; with [`MemoryBuilder::panic_on_violation`] the call panics, and a backtrace shows where it was made.
 //!
 //! A whole test, with a mistake that is caught:
 //!

@@ -16,7 +16,7 @@ pub enum Step {
     Charge,
     /// Mapping a tile.
     Map,
-    /// Telling the hardware that a mapping is complete.
+    /// Notifying the hardware that a mapping is complete.
     SyncMap,
     /// Starting or stopping to note what devices write, or reading what was noted.
     Dirty,

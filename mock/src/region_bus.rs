@@ -13,7 +13,7 @@ use std::{fmt, ops::Range};
 /// A physical address is looked for in the lists of the regions, and accessed through their pinner.
 /// So a mock device does DMA to really pinned memory: to `linux::Buffer`, for example, where each
 /// frame is known from the page map, and is reached at the buffer's own address. The regions stay
-/// pinned for as long as the bus holds them.
+/// pinned as long as the bus holds them.
 ///
 /// Nothing is kept but the regions: an access is O(runs).
 ///

@@ -37,7 +37,7 @@ pub struct Violation {
 }
 
 impl Violation {
-    /// A violation that nobody knows the place of.
+    /// A violation at an unknown address.
     #[must_use]
     pub const fn new(kind: ViolationKind, call: Call) -> Self {
         Self { kind, call, user: None, pfn: None, iova: None }
@@ -104,7 +104,7 @@ pub enum ViolationKind {
         /// The address.
         at: UserAddr,
     },
-    /// A page is still pinned when nobody should hold it.
+    /// A page is still pinned when nothing should hold it.
     Leak {
         /// How often it is pinned.
         pins: u64,

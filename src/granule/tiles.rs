@@ -35,7 +35,7 @@ pub struct Tile {
 }
 
 impl Tile {
-    /// The bytes of the tile; [`u64::MAX`] if 64 bits cannot count them, as can only be where somebody
+    /// The bytes of the tile; [`u64::MAX`] if 64 bits cannot count them, as can only be where a caller
     /// has changed its fields.
     #[inline]
     #[must_use]
@@ -55,7 +55,7 @@ impl Tile {
         UserAddr::new(self.phys.get())
     }
 
-    /// The same for a tile that was cut off a segment: nobody has changed its fields.
+    /// The same for a tile that was cut off a segment: its fields are unchanged.
     #[inline]
     pub(crate) const fn bytes(&self) -> u64 {
         exact::u64::shifted_up(self.count, self.page_size.shift())

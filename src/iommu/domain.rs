@@ -187,13 +187,13 @@ pub enum Cuts {
     Never,
 }
 
-/// A domain whose page table can be read: for those who store no list.
+/// A domain whose page table can be read: for callers that store no list.
 ///
 /// # Implementation safety
 ///
 /// - [`read`](Self::read) may be called at any time, and, where the domain is `Sync`, while other
 ///   threads map and unmap: it never looks at a table that is being freed;
-/// - for an address that [`map`](Domain::map) has reported as mapped, and that nobody is unmapping, it
+/// - for an address that [`map`](Domain::map) has reported as mapped, and that is not being unmapped, it
 ///   returns the entry that leads to the memory of that tile, and counts no byte that lies outside of
 ///   the entry. What is unpinned is decided by that.
 ///
@@ -231,7 +231,7 @@ impl Entry {
 /// # Implementation safety
 ///
 /// A page that a device has written since it was last cleared is reported: otherwise what it wrote
-/// is lost to whoever relies on the answer, as a virtual machine does that is being moved.
+/// is lost to all that rely on the answer, such as the migration of a virtual machine.
 ///
 /// # Safety
 ///

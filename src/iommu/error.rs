@@ -11,7 +11,7 @@ use core::{error::Error, fmt};
 
 /// Why memory is not mapped; `E` is the error of the domain.
 ///
-/// Nothing of it is mapped then, unless it is a [`Breach`](Self::Breach): after that nobody knows what
+/// Nothing of it is mapped then, unless it is a [`Breach`](Self::Breach): after that it is unknown what
 /// the device reaches, and the memory stays pinned for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

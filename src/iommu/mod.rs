@@ -33,8 +33,8 @@
 //! | unmap a part | [`Mapping::unmap_range`], [`Ioas::unmap_cutting`]; where it can be cut: [`Edges`] |
 //! | do without a heap | [`Slab`](crate::store::Slab), [`PoolSlab`](crate::store::PoolSlab) |
 //!
-//! Which of the three? A [`Mapping`] is a value: whoever has it can unmap it. An [`Ioas`] is for
-//! mappings that are named by address, by somebody else. A [`Stream`] stores nothing, and pays with
+//! Which of the three? A [`Mapping`] is a value: its owner can unmap it. An [`Ioas`] is for
+//! mappings that another program names by address. A [`Stream`] stores nothing, and pays with
 //! walks of the page table on the way out; a list costs 2-4 bytes a run, so that is seldom worth it.
 //!
 //! # From the pin to the unpin
@@ -93,7 +93,7 @@
 //! | what happens | what follows |
 //! |---|---|
 //! | mapping fails half way | exactly what was mapped is unmapped and flushed; region and domain come back |
-//! | a [`Mapping`] is dropped, or unmapped | unmapped, flushed, detached; the region is unpinned if nobody else holds it |
+//! | a [`Mapping`] is dropped, or unmapped | unmapped, flushed, detached; the region is unpinned if nothing else holds it |
 //! | a `Mapping` is leaked | it stays mapped, and the pins of the region are leaked |
 //! | an [`Ioas`] is dropped | all of that in each domain, with one flush for each |
 //! | a [`Stream`] is dropped | unmapped, flushed, unpinned, a batch at a time; then uncharged |
@@ -104,10 +104,10 @@
 //!
 //! # Whose contract is which
 //!
-//! | trait or call | who promises what |
+//! | trait or call | what is promised, and by what |
 //! |---|---|
-//! | [`Domain`] | the implementer: it maps what it reports, and after a flush nobody reaches what was unmapped |
-//! | [`Domain::map`], [`Domain::unmap`] | the caller: the memory stays; what is unmapped was mapped by him. A mapping keeps both |
+//! | [`Domain`] | the implementer: it maps what it reports, and after a flush no device reaches what was unmapped |
+//! | [`Domain::map`], [`Domain::unmap`] | the caller: the memory stays; what is unmapped was mapped by it. A mapping keeps both |
 //! | [`ReadDomain`] | the implementer: what is read decides what is unpinned |
 //! | [`DirtyDomain`] | the implementer: no write is missed |
 //! | [`Slab`](crate::store::Slab) | the implementer: a key leads to what was put there |
@@ -181,7 +181,7 @@
 //!
 //!     fn flush(&self, mut gather: Pin<&mut RangeGather>) {
 //!         if let Some(_range) = gather.take() {
-//!             // Here the hardware is told, and waited for.
+//!             // Here the hardware is notified, and waited for.
 //!         }
 //!     }
 //! }

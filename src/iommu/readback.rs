@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`Readback`]: what a domain maps, as maximal runs, read out of its page table.
 //!
-//! For those who store no list. It costs a walk of the page table for each entry, which is what a
+//! For callers that store no list. It costs a walk of the page table for each entry, which is what a
 //! list saves.
 #![forbid(unsafe_code)]
 

@@ -40,8 +40,8 @@ pub struct MmAccountant {
 impl MmAccountant {
     /// Counts in the calling process: `MmAccountant::new(current!(), Counter::Pinned)`.
     ///
-    /// `None` for a kernel thread, which is no process whose limits mean anything, also while it uses
-    /// the memory of one.
+    /// `None` for a kernel thread, also while it uses the memory of a process: its
+    /// limits mean nothing.
     #[must_use]
     pub fn new(task: &CurrentTask, counter: Counter) -> Option<Self> {
         // SAFETY: the task is there as long as it is borrowed, and it changes this by itself only.
@@ -65,7 +65,7 @@ impl Accountant for MmAccountant {
             Counter::Locked => ffi::pinned_sgl_charge_locked,
         };
         let task = self.limited.as_ref().map_or(ptr::null_mut(), |task| task.as_ptr());
-        // SAFETY: `mm` and `task` are held by `self`, or `task` is null, which is no limit; the other
+        // SAFETY: `mm` and `task` are held by `self`, or `task` is null, which means no limit; the other
         // pointers are to locals.
         if !unsafe { charge(self.mm.as_raw(), task, pages, &mut charged, &mut limit) } {
             return Err(ChargeError::new(pages, charged, limit));

@@ -23,7 +23,7 @@ use kernel::{
     types::Opaque,
 };
 
-/// A paging domain of the IOMMU, which somebody else keeps: what a [`PagingDomain`] is made of, and
+/// A paging domain of the IOMMU, which is kept elsewhere: what a [`PagingDomain`] is made of, and
 /// what a subsystem uses that attaches groups of devices by itself, as vfio does.
 ///
 /// Linux leaves it to the callers that no two of them touch the same addresses at once, and frees a
@@ -61,7 +61,7 @@ impl RawDomain {
     ///
     /// - It is a paging domain, and is freed when this is used no more: to drop this does not touch it;
     /// - before this is dropped, no device is in it any more;
-    /// - until then, nobody else maps or unmaps in it, or reads its page table.
+    /// - until then, nothing else maps or unmaps in it, or reads its page table.
     pub unsafe fn new(raw: NonNull<bindings::iommu_domain>) -> Result<Self> {
         // INVARIANT: as the caller promises.
         Ok(Self { raw, lock: Self::new_lock()? })
@@ -71,7 +71,7 @@ impl RawDomain {
         KBox::pin_init(new_mutex!((), "pinned_sgl::RawDomain"), GFP_KERNEL)
     }
 
-    /// The domain of the kernel: to attach devices to it. Nobody but this value maps in it or unmaps.
+    /// The domain of the kernel: to attach devices to it. Only this value maps in it or unmaps.
     #[must_use]
     pub const fn as_ptr(&self) -> *mut bindings::iommu_domain {
         self.raw.as_ptr()
@@ -111,7 +111,7 @@ pub(super) fn raw_device(device: &Device<Bound>) -> *mut bindings::device {
 
 impl<'a> PagingDomain<'a> {
     /// Makes a domain for `device` and moves it there. Its page tables are charged to the
-    /// memory cgroup of whoever maps (`GFP_KERNEL_ACCOUNT`).
+    /// memory cgroup of the thread that maps (`GFP_KERNEL_ACCOUNT`).
     ///
     /// The device must not use the DMA API while it is in it: what it maps leads nowhere.
     ///
@@ -119,13 +119,13 @@ impl<'a> PagingDomain<'a> {
     ///
     /// `ENODEV` if there is no IOMMU before the device, `EOPNOTSUPP` if the device's accesses through
     /// it are not coherent (`IOMMU_CAP_CACHE_COHERENCY`), `EINVAL` if it shares a group with others,
-    /// `EBUSY` if it is in a domain of somebody else, `ENOMEM`.
+    /// `EBUSY` if it is in a domain of another owner, `ENOMEM`.
     pub fn attach(device: &'a Device<Bound>) -> Result<Self> {
         let lock = RawDomain::new_lock()?;
         // SAFETY: a bound device is there as long as it is borrowed, and its driver is bound.
         let raw = from_err_ptr(unsafe { ffi::pinned_sgl_domain_attach(raw_device(device)) })?;
         let raw = NonNull::new(raw).ok_or(code::ENODEV)?;
-        // INVARIANT: it was made for `device`; and it is a paging domain that nobody else knows, which
+        // INVARIANT: it was made for `device`; and it is a paging domain that nothing else knows, which
         // is freed when this is dropped.
         Ok(Self { domain: RawDomain { raw, lock }, device })
     }
@@ -197,7 +197,7 @@ impl Gather {
         let this = unsafe { self.get_unchecked_mut() };
         let raw = this.raw.get();
         if !this.ready {
-            // SAFETY: there is room for it, and by `&mut` nobody else uses it.
+            // SAFETY: there is room for it, and by `&mut` nothing else uses it.
             unsafe { ffi::pinned_sgl_gather_init(raw) };
             // INVARIANT: it is valid now; being pinned it stays here, as an `Opaque` is not `Unpin`.
             this.ready = true;
@@ -229,7 +229,7 @@ const IN_A_TURN: usize = 64;
 //   "two calls .. may come at once": they take turns;
 // - "after `flush` has returned, no device reaches what was unmapped through that gather": that is what
 //   `iommu_iotlb_sync()` is for; a gather that is empty flushes nothing. The tables that it frees are found by
-//   nobody: they were unlinked under the lock, under which all readers walk;
+//   nothing: they were unlinked under the lock, under which all readers walk;
 // - "when a domain is dropped, no device reaches anything through it any more": `RawDomain::new` was
 //   promised that no device is in it;
 // - "`page_sizes`, `aperture` and `cuts` never change": a driver sets them when it makes a domain;
@@ -241,14 +241,14 @@ unsafe impl Domain for RawDomain {
     const MAPS_BATCHES: bool = true;
 
     fn page_sizes(&self) -> PageSizes {
-        // SAFETY: by the invariant the domain is there, and nobody writes to the field.
+        // SAFETY: by the invariant the domain is there, and nothing writes to the field.
         PageSizes::from_bits_truncate(unsafe { (*self.raw.as_ptr()).pgsize_bitmap } as u64)
     }
 
     fn aperture(&self) -> IovaRange {
         // SAFETY: by the invariant the domain is there.
         let geometry = unsafe { &raw const (*self.raw.as_ptr()).geometry };
-        // SAFETY: it is a field of the domain, and nobody writes to it.
+        // SAFETY: it is a field of the domain, and nothing writes to it.
         let (first, last) = unsafe { ((*geometry).aperture_start, (*geometry).aperture_end) };
         // Where a driver has none, it translates all addresses.
         IovaRange::inclusive(Iova::new(first), Iova::new(last)).unwrap_or(IovaRange::ALL)
@@ -331,7 +331,7 @@ unsafe impl Domain for RawDomain {
 // SAFETY:
 // - "`read` .. never looks at a table that is being freed": it walks under the lock. A table is unlinked
 //   under the lock, and freed then or by a later `flush`;
-// - "for an address that `map` has reported as mapped, and that nobody is unmapping, it returns the
+// - "for an address that `map` has reported as mapped, and that is not being unmapped, it returns the
 //   entry that leads to the memory of that tile, and counts no byte that lies outside of the entry":
 //   the driver of the IOMMU reads the page table that the device uses. No entry is smaller than the
 //   smallest page, to the end of which the bytes are counted.

@@ -215,10 +215,10 @@ void pinned_sgl_write_phys(u64 phys, const void *from, size_t len)
 }
 
 /*
- * The driver is gone and has left the device in a domain of its own, which it has forgotten. Nobody
+ * The driver is gone and has left the device in a domain of its own, which it has forgotten. Nothing
  * counts the device as in use any more, so that the next driver would find it there: its DMA would
  * go where this domain leads. So the device is stopped, moved to the domain that leads nowhere, and
- * owned by nobody else until it is removed from its bus.
+ * owned by nothing else until it is removed from its bus.
  */
 static void left_behind(struct device *device, void *data)
 {
@@ -250,7 +250,7 @@ struct iommu_domain *pinned_sgl_domain_attach(struct device *device)
 
 	if (IS_ERR(domain))
 		return domain;
-	/* As vfio and iommufd have it: nobody flushes the CPU's caches for the device. */
+	/* As vfio and iommufd have it: the CPU's caches are not flushed for the device. */
 	error = -EOPNOTSUPP;
 	if (!device_iommu_capable(device, IOMMU_CAP_CACHE_COHERENCY))
 		goto free;

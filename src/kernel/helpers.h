@@ -29,7 +29,7 @@ size_t pinned_sgl_first_run(struct page *const *pages, size_t count, u64 *pfn, u
 size_t pinned_sgl_singles(struct page *const *pages, size_t count, u64 *pfns);
 void pinned_sgl_unpin_pages(struct page **pages, size_t count);
 void pinned_sgl_unpin_run(u64 pfn, u64 count, bool dirty);
-/* Tells people of pins that stay for ever. */
+/* Warns in the log of pins that stay for ever. */
 void pinned_sgl_leaked(u64 user, u64 pfn, u64 count);
 
 /* Whether current may lock as much as it likes. */
@@ -45,7 +45,7 @@ bool pinned_sgl_charge_locked(struct mm_struct *mm, struct task_struct *task, u6
 void pinned_sgl_uncharge_pinned(struct mm_struct *mm, u64 pages);
 void pinned_sgl_uncharge_locked(struct mm_struct *mm, u64 pages);
 
-/* Tells people of a caller that gives back what it does not have. */
+/* Warns in the log of a caller that gives back what it does not have. */
 void pinned_sgl_not_charged(u64 pages);
 
 void pinned_sgl_read_phys(u64 phys, void *to, size_t len);

@@ -12,7 +12,7 @@ use kernel::sync::{
 // SAFETY:
 // - "`deref` gives the same value each time, also after the holder was moved": an `Arc` is a pointer that
 //   never changes;
-// - "the value lives, at the same place, at least as long as the holder": it is counted, and nobody has it
+// - "the value lives, at the same place, at least as long as the holder": it is counted, and nothing has it
 //   by `&mut` while there are clones.
 unsafe impl<T: ?Sized> Holder for Arc<T> {}
 

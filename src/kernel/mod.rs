@@ -71,7 +71,7 @@
 //! # Where it may be called
 //!
 //! In process context only: pinning, mapping, unpinning, charges and dropping a domain may sleep, and so
-//! does reading a page table, which waits for those who change it. Domains allocate under their lock, so
+//! does reading a page table, which waits for those that change it. Domains allocate under their lock, so
 //! that none may be used where memory is reclaimed.
 
 mod accountant;

@@ -22,7 +22,7 @@ use kernel::{
 /// `IO_PGTABLE_QUIRK_ARM_TTBR1`, a macro that bindgen does not see.
 const TTBR1: usize = 1 << 5;
 
-/// Makes the hardware forget what it remembers of a page table: the page table itself calls nobody
+/// Makes the hardware forget what it remembers of a page table: the page table itself calls nothing
 /// for that.
 ///
 /// # Implementation safety
@@ -47,13 +47,12 @@ unsafe impl<T: TlbFlush + ?Sized> TlbFlush for &T {
     }
 }
 
-/// A domain that is an `IoPageTable`, in the format of Arm's 64-bit LPAE, and the flush of whoever
+/// A domain that is an `IoPageTable`, in the format of Arm's 64-bit LPAE, and the flush of what
 /// walks it: the firmware of a GPU, for one.
 ///
-/// Nobody walks the table until its owner points the hardware at it, by
-/// `ttbr()`; who does that promises that the hardware has stopped when the domain
-/// is dropped. One flush is asked for when memory was unmapped, over all of it, and one when it was
-/// mapped.
+/// Nothing walks the table until its owner points the hardware at it, by `ttbr()`, and so promises that
+/// the hardware has stopped when the domain is dropped. One flush is asked for when memory was unmapped,
+/// over all of it, and one when it was mapped.
 ///
 /// The format has no entry that can be written and not read: the device may read what it may write. An
 /// address that is in use is refused with `EEXIST`; Linux warns loudly unless the table was made with
@@ -61,8 +60,8 @@ unsafe impl<T: TlbFlush + ?Sized> TlbFlush for &T {
 ///
 /// Linux leaves it to the callers that no two of them touch the same addresses at once: there is a lock
 /// here, for all that changes or walks the table. Calls may sleep, and come from any threads but those
-/// that reclaim memory: tables are allocated under the lock, and charged to the memory cgroup of whoever
-/// maps.
+/// that reclaim memory: tables are allocated under the lock, and charged to the memory cgroup of the
+/// thread that maps.
 #[cfg(not(pinned_sgl_kbuild))]
 pub struct PgTableDomain<'a, T>(IoPageTable<'a, ARM64LPAES1>, T, Mutex<()>);
 
@@ -79,7 +78,7 @@ pub struct PgTableDomain<'a, T> {
 
 impl<'a, T: TlbFlush> PgTableDomain<'a, T> {
     /// A domain of `table`. What is mapped there already stays. (To map and unmap by the table's own
-    /// methods is unsafe: who does that promises that nobody else uses these addresses.)
+    /// methods is unsafe: a caller that does so promises that nothing else uses these addresses.)
     pub fn new(table: IoPageTable<'a, ARM64LPAES1>, tlb: T) -> impl PinInit<Self> {
         pin_init!(Self { table, tlb, lock <- new_mutex!((), "pinned_sgl::PgTableDomain") })
     }
@@ -116,7 +115,7 @@ impl<'a, T> PgTableDomain<'a, T> {
     /// What never changes: the bits of the page sizes, the bits of an address on either side, quirks.
     fn config(&self) -> (usize, u32, u32, usize) {
         let config = self.table.raw_cfg();
-        // SAFETY: the table is there as long as `self`, and nobody writes to its configuration once it
+        // SAFETY: the table is there as long as `self`, and its configuration is not written to once it
         // was made.
         unsafe { ((*config).pgsize_bitmap, (*config).ias, (*config).oas, (*config).quirks) }
     }
@@ -256,8 +255,8 @@ impl<'a, T> PgTableDomain<'a, T> {
 //   gone": the table counts them, in ascending order; "two calls .. may come at once": they take turns;
 // - "after `flush` has returned, no device reaches what was unmapped through that gather": so promises
 //   `TlbFlush`; an empty gather flushes nothing;
-// - "when a domain is dropped, no device reaches anything through it any more": who tells a device where
-//   the table is, by `ttbr()`, promises that it has stopped when the table is dropped, with the domain;
+// - "when a domain is dropped, no device reaches anything through it any more": a caller that shows a
+//   device the table, by `ttbr()`, promises that it has stopped when the table is dropped, with the domain;
 // - "`page_sizes`, `aperture` and `cuts` never change": they come from a configuration that does not;
 // - "any method may unwind": none does.
 unsafe impl<T: TlbFlush> Domain for PgTableDomain<'_, T> {
@@ -297,7 +296,7 @@ unsafe impl<T: TlbFlush> Domain for PgTableDomain<'_, T> {
         if let Some(Ok(range)) = range {
             self.tlb.flush(range);
         }
-        // If that fails, the number is no multiple of the page, which is taken for a breach.
+        // If that fails, the number is not a multiple of the page, which is taken for a breach.
         (if undone == done { whole } else { done }, outcome)
     }
 
@@ -329,7 +328,7 @@ unsafe impl<T: TlbFlush> Domain for PgTableDomain<'_, T> {
 
 // SAFETY:
 // - "`read` .. never looks at a table that is being freed": tables are freed with the domain only;
-// - "for an address that `map` has reported as mapped, and that nobody is unmapping, it returns the entry
+// - "for an address that `map` has reported as mapped, and that is not being unmapped, it returns the entry
 //   that leads to the memory of that tile, and counts no byte that lies outside of the entry": it is the
 //   table that the hardware walks, it is locked, and `size_at` finds the size of the entry.
 unsafe impl<T: TlbFlush> ReadDomain for PgTableDomain<'_, T> {

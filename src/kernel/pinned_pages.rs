@@ -92,9 +92,9 @@ impl<'a> PinnedPages<'a> {
     ///
     /// # Safety
     ///
-    /// Each of them has a pin of the caller's that nobody relies on any more.
+    /// Each of them has a pin of the caller's that nothing relies on any more.
     pub unsafe fn unpin(run: PageRun, dirty: bool) {
-        // SAFETY: "each of them has a pin of the caller's that nobody relies on any more": so that they
+        // SAFETY: "each of them has a pin of the caller's that nothing relies on any more": so that they
         // are pages with structures, which it takes.
         unsafe { ffi::pinned_sgl_unpin_run(run.start().get(), run.count(), dirty) };
     }
@@ -103,7 +103,7 @@ impl<'a> PinnedPages<'a> {
 impl Drop for PinnedPages<'_> {
     fn drop(&mut self) {
         if !self.pages.is_empty() {
-            // SAFETY: by the invariant these are page structures with pins that are ours; nobody was shown
+            // SAFETY: by the invariant these are page structures with pins that are ours; nothing was shown
             // the pages, and `self` is dropped once.
             unsafe { ffi::pinned_sgl_unpin_pages(self.pages.as_mut_ptr(), self.pages.len()) };
         }

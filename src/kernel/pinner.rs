@@ -123,8 +123,8 @@ unsafe impl Pinner for MmPinner {
     }
 
     unsafe fn unpin(&self, _: UserAddr, run: PageRun, dirty: bool) {
-        // SAFETY: "each of them has a pin of the caller's that nobody relies on any more": as the caller
-        // promises, "its pin has not been taken back; nobody relies on this pin any more".
+        // SAFETY: "each of them has a pin of the caller's that nothing relies on any more": as the caller
+        // promises, "its pin has not been taken back; nothing relies on this pin any more".
         unsafe { PinnedPages::unpin(run, dirty) };
     }
 
@@ -141,8 +141,8 @@ impl PageAccess for MmPinner {
         if from.kind == MemoryKind::Mmio {
             return Err(code::EFAULT);
         }
-        // SAFETY: "the bytes are those of pages that this pinner has pinned .. and stay pinned for as
-        // long as the call takes": as the caller promises, so that they have page structures, which can
+        // SAFETY: "the bytes are those of pages that this pinner has pinned .. and stay pinned as long
+        // as the call takes": as the caller promises, so that they have page structures, which can
         // be mapped. There is room for as many bytes in `bytes`. C copies, and Rust makes no reference
         // to what a device may change.
         unsafe {
@@ -156,7 +156,7 @@ impl PageAccess for MmPinner {
             return Err(code::EFAULT);
         }
         // SAFETY: "the bytes are those of pages that this pinner has pinned, for writing, .. and stay
-        // pinned for as long as the call takes": as the caller promises, so that they have page
+        // pinned as long as the call takes": as the caller promises, so that they have page
         // structures, which can be mapped. C copies, and Rust makes no reference to what a device may
         // change.
         unsafe { ffi::pinned_sgl_write_phys(to.phys.get(), bytes.as_ptr().cast(), bytes.len()) };

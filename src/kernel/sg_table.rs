@@ -111,7 +111,7 @@ impl Table {
 
 impl Drop for Table {
     fn drop(&mut self) {
-        // SAFETY: by the invariant it is a table; by `&mut` nobody else uses it, and a value is dropped
+        // SAFETY: by the invariant it is a table; by `&mut` nothing else uses it, and a value is dropped
         // once.
         unsafe { bindings::sg_free_table(self.0.get()) };
     }
@@ -234,7 +234,7 @@ impl<'a, U: RegionHolder> SgTable<'a, U> {
     /// How many entries the table has, for the CPU: `orig_nents`.
     #[must_use]
     pub fn entries(&self) -> u32 {
-        // SAFETY: by its invariant it is a table, which nobody changes but by `&mut` or C's mapping.
+        // SAFETY: by its invariant it is a table, which changes only by `&mut` or C's mapping.
         unsafe { (*self.as_raw()).orig_nents }
     }
 
@@ -429,7 +429,7 @@ impl Iterator for DmaSegments<'_> {
             unsafe { (bindings::sg_dma_address(self.next), bindings::sg_dma_len(self.next)) };
         // SAFETY: by the invariant it is an entry of a table.
         // INVARIANT: it is followed by the others that are mapped. Behind the last entry of all there is
-        // null, at which nobody looks, as none is left.
+        // null, which is not read, as none is left.
         self.next = unsafe { bindings::sg_next(self.next) };
         Some(DmaSegment { addr: DmaAddr(addr), len })
     }

@@ -18,7 +18,7 @@ impl Buffer {
     pub fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), PageError> {
         let from = self.check(offset, bytes.len())?;
         let _guard = self.copies.read().unwrap_or_else(PoisonError::into_inner);
-        // SAFETY: `check` found all bytes in the mapping, which is readable; nobody ever has a
+        // SAFETY: `check` found all bytes in the mapping, which is readable; nothing ever has a
         // reference to them; this process writes only in `write`, which the guard keeps out.
         unsafe { copy::read(from.as_ptr(), bytes) };
         Ok(())
@@ -34,7 +34,7 @@ impl Buffer {
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), PageError> {
         let to = self.check(offset, bytes.len())?;
         let _guard = self.copies.write().unwrap_or_else(PoisonError::into_inner);
-        // SAFETY: `check` found all bytes in the mapping, which is writable; nobody ever has a
+        // SAFETY: `check` found all bytes in the mapping, which is writable; nothing ever has a
         // reference to them; this process reads and writes only here and in `read`, and the guard
         // keeps all others out.
         unsafe { copy::write(to.as_ptr(), bytes) };

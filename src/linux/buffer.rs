@@ -19,7 +19,7 @@ use std::sync::{OnceLock, RwLock};
 /// unmapped when it is dropped, or [memory that is there already](Self::from_raw_parts), which stays.
 ///
 /// It is the [`Pinner`](crate::umem::Pinner) of its own pages, however many callers and threads pin
-/// them at a time. Dropping it while somebody holds a pin, which takes a leaked value, leaks the
+/// them at a time. Dropping it while a pin is held, which takes a leaked value, leaks the
 /// memory, mapped and pinned.
 ///
 /// A device may write to pinned memory at any time, so there is no `&[u8]` of it:
@@ -221,13 +221,13 @@ impl Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         if self.slots.is_held() {
-            // Somebody leaked a region or a mapping of it, so a device may still write to the
+            // A region or a mapping of it was leaked, so a device may still write to the
             // memory. Then it stays: pinned, and mapped.
             mem::forget(mem::take(&mut self.slots));
             return;
         }
         if let Some((map, len)) = self.map {
-            // SAFETY: the mapping is ours alone and no reference into it was ever handed out. Nobody
+            // SAFETY: the mapping is ours alone and no reference into it was ever handed out. Nothing
             // holds a pin in it. Rings that have not been closed yet have nothing registered.
             unsafe { libc::munmap(map.as_ptr().cast(), len) };
         }
@@ -340,9 +340,9 @@ pub enum BufferError {
         size: PageSize,
         /// The pages that the buffer needs.
         needed: u64,
-        /// The pages of the pool that nobody uses.
+        /// The unused pages of the pool.
         available: u64,
-        /// The pages of the pool, whoever uses them.
+        /// All pages of the pool, in use or not.
         total: u64,
     },
     /// The kernel did not map the memory.

@@ -35,7 +35,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct ByUserAddr {
     // Invariant: not dropped, and mapped, as long as this lives.
     buffer: ManuallyDrop<Buffer>,
-    /// Pages that somebody holds.
+    /// Pages that are held.
     held: AtomicU64,
 }
 
@@ -55,7 +55,7 @@ impl ByUserAddr {
 
 impl Drop for ByUserAddr {
     fn drop(&mut self) {
-        // Somebody leaked a region or a mapping of it: then the memory stays mapped.
+        // A region or a mapping of it was leaked: then the memory stays mapped.
         if *self.held.get_mut() == 0 {
             // SAFETY: "the container is not used again": the value is being dropped.
             unsafe { ManuallyDrop::drop(&mut self.buffer) };
@@ -66,8 +66,8 @@ impl Drop for ByUserAddr {
 // SAFETY: the address kind is `User`, so that the runs are to be the user pages that were asked for, and
 // `pin` pushes these: `wanted` has found them in the buffer. A buffer maps its memory, readable and
 // writable, as long as it lives, which is as long as anybody holds a page, also if this is dropped
-// before: `held` counts the pages that were pushed and not unpinned. The page size is a field that nobody
-// writes, and all runs are RAM.
+// before: `held` counts the pages that were pushed and not unpinned. The page size is a field that is never
+// written, and all runs are RAM.
 unsafe impl Pinner for ByUserAddr {
     type Error = PageError;
 

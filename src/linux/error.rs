@@ -80,7 +80,7 @@ pub enum PageError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// The page or the byte is no part of the buffer.
+    /// The page or the byte is not part of the buffer.
     NotInBuffer {
         /// The first such address.
         at: UserAddr,

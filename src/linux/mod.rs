@@ -25,7 +25,7 @@
 //! regions can share a buffer, with an `Arc` of it, also where they overlap. The kernel charges each
 //! page once, however many hold it.
 //!
-//! # Who needs which privilege
+//! # Which privileges are needed
 //!
 //! | for | needed | without it |
 //! |---|---|---|

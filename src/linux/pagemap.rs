@@ -25,7 +25,7 @@ const BATCH: usize = 1024;
 
 /// The page map of this process: the frame behind each page.
 ///
-/// An answer holds for as long as the page is pinned; the kernel may move any other page at any
+/// An answer holds as long as the page is pinned; the kernel may move any other page at any
 /// time.
 #[derive(Debug)]
 pub struct PageMap {
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn an_entry_is_a_frame_or_an_error() {
         assert_eq!(decode(PRESENT | 0x1234, 0).unwrap(), Pfn::new(0x1234));
-        // Soft-dirty, exclusive and file-backed flags are no part of the number.
+        // Soft-dirty, exclusive and file-backed flags are not part of the number.
         assert_eq!(decode(PRESENT | 0b111 << 55 | 1 << 61 | 7, 0).unwrap(), Pfn::new(7));
         assert!(matches!(decode(PRESENT, 5), Err(PageError::Hidden { offset: 5 })));
         assert!(matches!(decode(0, 6), Err(PageError::NotPresent { offset: 6 })));

@@ -40,7 +40,7 @@ pub(super) fn base_page_size() -> io::Result<PageSize> {
     u64::try_from(bytes)
         .ok()
         .and_then(PageSize::new)
-        .ok_or_else(|| io::Error::other("the kernel does not tell the size of a page"))
+        .ok_or_else(|| io::Error::other("the kernel does not report the size of a page"))
 }
 
 /// The size of a transparent huge page, if the kernel has any.
@@ -50,7 +50,7 @@ pub(super) fn transparent_page_size() -> Option<PageSize> {
 
 /// The pool of reserved huge pages of one size.
 pub(super) struct Pool {
-    /// Pages in the pool, whoever uses them.
+    /// Pages in the pool, in use or not.
     pub(super) total: u64,
     /// Pages that a new buffer could have.
     pub(super) available: u64,

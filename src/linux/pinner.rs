@@ -40,7 +40,7 @@ const FEW_FRAMES: usize = 64;
 // the drop of the buffer changes the mapping, by its invariant. Each page that was pushed
 // counts in its slot, and `unpin` alone takes that back; a slot is unregistered when its count is
 // zero, and a buffer that is dropped before keeps its rings and its mapping for ever. So does one
-// that is leaked. The page size is a field that nobody writes, and all runs are RAM.
+// that is leaked. The page size is a field that is never written, and all runs are RAM.
 unsafe impl Pinner for Buffer {
     type Error = PageError;
 
@@ -76,7 +76,7 @@ unsafe impl Pinner for Buffer {
             let (Ok(from), Ok(bytes)) = (usize::try_from(offset), usize::try_from(len)) else {
                 return Err(PageError::NotInBuffer { at: batch.next() });
             };
-            // SAFETY: the bytes lie in the buffer, which is mapped for as long as the ring is there: see the
+            // SAFETY: the bytes lie in the buffer, which is mapped as long as the ring is there: see the
             // drop of the buffer. By its invariant there are no references to them.
             let pinned = unsafe { ring.pin(index, self.at(from), bytes) };
             self.clock.pinned(started);

@@ -13,7 +13,7 @@
 //!  the ring is closed                soon                 soon
 //! ```
 //!
-//! So whoever empties the last slot [clears](Ring::clear) the table, too.
+//! So the thread that empties the last slot [clears](Ring::clear) the table, too.
 
 use super::error::PageError;
 use core::{fmt, ptr, ptr::NonNull};

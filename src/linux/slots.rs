@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! [`Slots`]: which stretches of a buffer are pinned, and for how many pages somebody holds a pin.
+//! [`Slots`]: which stretches of a buffer are pinned, and how many pages are held.
 //!
 //! ```text
 //!  buffer   ├───────────────────────────────────────────────────────────┤
@@ -9,13 +9,13 @@
 //!  held          8             29                 3
 //! ```
 //!
-//! Slots never overlap, so a page belongs to one slot at most, and `held` is exact although nobody
+//! Slots never overlap, so a page belongs to one slot at most, and `held` is exact although nothing
 //! remembers which of its pages they are: a page that is pinned again adds to the count of the slot
 //! that has it. The kernel pins, and charges, each page once. A slot for which nothing is held any
 //! more is unregistered: so a page stays pinned a little longer than it is held, and never shorter.
 //!
 //! System calls are made with the lock released. Meanwhile the slot is there, [moving](Stage), and
-//! whoever wants its pages waits; a ring is used by one thread at a time to register, as the kernel
+//! a thread that wants its pages waits; a ring is used by one thread at a time to register, as the kernel
 //! would make a second one wait. So threads at different places do not wait for each other.
 
 use super::error::PageError;
@@ -53,7 +53,7 @@ struct Slot {
 
 /// What a slot is about.
 enum Stage {
-    /// Being registered or unregistered: nobody holds a page of it.
+    /// Being registered or unregistered: no page of it is held.
     Moving,
     /// Registered, and pages of `held` bytes are held; a page that is held twice counts twice.
     Pinned { place: Place, held: u64 },
@@ -112,7 +112,7 @@ impl State {
         self.slots.range(offset..).next().map(|(start, _)| *start)
     }
 
-    /// Takes a free slot of a ring that nobody uses, which is busy then.
+    /// Takes a free slot of an idle ring, which is busy then.
     fn take_place(&mut self) -> Option<(Place, Arc<Ring>, bool)> {
         let mut rings = self.rings.iter_mut().enumerate();
         rings.find_map(|(ring, entry)| {
@@ -214,7 +214,7 @@ impl Slots {
         let mut offset = range.start;
         let mut state = self.lock();
         while offset < range.end {
-            // A page that nobody holds: the caller has broken its promise.
+            // A page that is not held: the caller has broken its promise.
             let Some((start, slot)) = state.slot(offset) else { break };
             let Stage::Pinned { place, held } = &mut slot.stage else { break };
             let place = *place;
@@ -294,7 +294,7 @@ impl Held<'_> {
         self.range.clone()
     }
 
-    /// Hands the first `bytes` of them over to somebody who lets go of them in the end.
+    /// Hands the first `bytes` of them over to an owner that lets go of them in the end.
     pub(super) fn hand_over(&mut self, bytes: u64) {
         self.range.start = self.range.start.saturating_add(bytes).min(self.range.end);
     }

@@ -19,7 +19,7 @@
 //! | to | there is |
 //! |---|---|
 //! | register pinned memory with a card | [`MemoryRegion`] |
-//! | say who may do what | [`Access`] |
+//! | say what a peer may do | [`Access`] |
 //! | write a driver of a card | [`BlockTable`], which is given a [`BlockLayout`] |
 //! | know why not | [`RegisterError`] |
 //! | choose a page size by hand | [`Window::best_page_size`], [`BlockSize::shrink`] |
@@ -92,7 +92,7 @@
 //! | what happens | what follows |
 //! |---|---|
 //! | registering fails | nothing was shown; region and card come back in the error |
-//! | a [`MemoryRegion`] is dropped, or deregistered | invalidated, detached; the region is unpinned if nobody else holds it |
+//! | a [`MemoryRegion`] is dropped, or deregistered | invalidated, detached; the region is unpinned if nothing else holds it |
 //! | a `MemoryRegion` is leaked | peers reach the memory, and its pins are leaked |
 //! | the card does not invalidate | the region is attached for ever and its pins are leaked; [`deregister`](MemoryRegion::deregister) says so |
 //! | a region of which anybody may write was registered | its pages are marked dirty when they are unpinned |
@@ -137,7 +137,7 @@
 //!     }
 //!
 //!     unsafe fn invalidate(&self, key: u32) -> Result<(), Full> {
-//!         // Here the hardware is told, and waited for.
+//!         // Here the hardware is notified, and waited for.
 //!         self.tables.lock().unwrap().remove(&key);
 //!         Ok(())
 //!     }

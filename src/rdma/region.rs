@@ -56,7 +56,7 @@ type RegionStorage<U> = <<U as Deref>::Target as Region>::Storage;
 /// process.read(UserAddr::new(0x12_8000), &mut bytes)?;
 /// assert_eq!(&bytes, b"from afar");
 ///
-/// // The region was the last one who held the memory.
+/// // The region was the last holder of the memory.
 /// drop(region);
 /// memory.assert_no_leak();
 /// # memory.witness().assert_clean();
@@ -288,7 +288,7 @@ where
         self.region().window(self.region_range())
     }
 
-    /// Takes the memory away from everybody, and gives the region and the card back. In Linux:
+    /// Takes the memory away from all peers, and gives the region and the card back. In Linux:
     /// `ib_dereg_mr()`.
     ///
     /// ```

@@ -73,7 +73,7 @@ pub struct BlockLayout {
 }
 
 impl BlockLayout {
-    /// A layout, for whoever calls a [`BlockTable`] by himself.
+    /// A layout, for callers that use a [`BlockTable`] directly.
     #[must_use]
     pub const fn new(range: IovaRange, page_size: PageSize, access: Access) -> Self {
         Self { range, page_size, access }
@@ -115,7 +115,7 @@ impl BlockLayout {
 /// A card with a translation table of its own: memory is registered as blocks of one size, and
 /// reached by key.
 ///
-/// Blocks *cover* a region: the first and the last may have bytes of somebody else's memory beside
+/// Blocks *cover* a region: the first and the last may have bytes of other memory beside
 /// it. So the card itself checks each access against the range, byte by byte.
 ///
 /// A table is shared: its methods take `&self`. Calls may come from several threads at a time if it
@@ -126,9 +126,9 @@ impl BlockLayout {
 /// - under a key, peers and the host reach exactly the bytes of the layout's range, for what its
 ///   `access` allows: address `a` is byte `a mod page_size` of block
 ///   `a / page_size - range.first() / page_size`;
-/// - after [`register`](Self::register) has failed, nobody has reached the memory through it, nor
+/// - after [`register`](Self::register) has failed, nothing has reached the memory through it, nor
 ///   will: a card that cannot be sure of that is reset before the error is returned;
-/// - after [`invalidate`](Self::invalidate) has succeeded, nobody reaches anything under the key any
+/// - after [`invalidate`](Self::invalidate) has succeeded, nothing is reached under the key any
 ///   more, and no access is under way: not in a queue, not in a cache of the card;
 /// - when a table is dropped, the same holds for all of its keys;
 /// - [`page_sizes`](Self::page_sizes) never changes;
@@ -170,11 +170,11 @@ pub unsafe trait BlockTable {
         blocks: impl Iterator<Item = PhysAddr>,
     ) -> Result<Self::Key, Self::Error>;
 
-    /// Takes memory away from everybody, and waits until the accesses under way are done.
+    /// Takes memory away from all peers, and waits until the accesses under way are done.
     ///
     /// # Errors
     ///
-    /// The card's own. It is taken for a breach: somebody may reach the memory for ever, so its pins
+    /// The card's own. It is taken for a breach: a peer may reach the memory for ever, so its pins
     /// are leaked.
     ///
     /// # Safety

@@ -213,7 +213,7 @@ impl<S: Storage> SglBuilder<S> {
         self.push_runs(sgl)
     }
 
-    /// The maximal runs so far, in order: what a caller who gives up must unpin.
+    /// The maximal runs so far, in order: what a caller that gives up must unpin.
     pub fn runs(&self) -> impl Iterator<Item = PageRun> + '_ {
         let packed = Runs::new(&self.leaves, self.packed_pages, 0, self.packed_pages);
         let open = self.starts.iter().zip(&self.counts).take(self.open);
@@ -246,8 +246,8 @@ impl<S: Storage> SglBuilder<S> {
         }
     }
 
-    /// Adds, of pages that follow the open run and do not continue it, the first ones of which no
-    /// one continues the one before; returns how many. Stops at the slightest difficulty.
+    /// Adds the leading pages, each of which starts a new run, and returns how many. Stops at anything
+    /// else.
     #[inline]
     fn push_scattered(&mut self, pages: &[Pfn]) -> usize {
         let limit = u64::MAX.shifted_down(self.page.shift());

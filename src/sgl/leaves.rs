@@ -4,7 +4,7 @@
 //! Leaf 0 lives in the list itself, so that a few runs need no memory. The others are pieces of
 //! the storage. The directory knows the first page of each leaf; its first entries live in the
 //! list too, the rest in *shelves*, pieces that double until they have the size of a page. Leaf and
-//! shelf numbers follow from each other, so nobody has to store them:
+//! shelf numbers follow from each other, so they need not be stored:
 //!
 //! ```text
 //! leaf       0        1  2  3  4  │        5 .. 20 │        21 .. 52 │

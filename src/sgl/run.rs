@@ -23,7 +23,7 @@ pub enum MemoryKind {
     Mmio,
 }
 
-/// Names one provider of device memory; whoever builds a list chooses the numbers.
+/// Names one provider of device memory; the builder of a list chooses the numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct ProviderId(pub u64);
 

@@ -82,7 +82,7 @@ impl<'a, S: Storage> Runs<'a, S> {
 
     /// At the group after this one.
     ///
-    /// By value: a loop over runs keeps what it needs in registers only as long as nobody else can
+    /// By value: a loop over runs keeps what it needs in registers only while nothing else can
     /// have its address.
     #[inline(never)]
     fn at_next_group(mut self) -> Self {

@@ -333,7 +333,7 @@ impl Segment {
         Self { phys, len, kind }
     }
 
-    /// The address of the last byte; the nearest there is to it, if somebody has changed the fields so
+    /// The address of the last byte; the nearest there is to it, if a caller has changed the fields so
     /// that it has none.
     #[inline]
     #[must_use]

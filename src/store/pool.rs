@@ -43,7 +43,7 @@ impl<'a, const N: usize> Pool<'a, N> {
 }
 
 // SAFETY:
-// - "a piece keeps what was written to it, and its length": it is an array of a slice that nobody else
+// - "a piece keeps what was written to it, and its length": it is an array of a slice that nothing else
 //   can touch while it is borrowed;
 // - "the same bytes for the same number, and different bytes for different numbers": `piece` and
 //   `piece_mut` index the same slice;

@@ -24,7 +24,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// A place, for whoever calls a [`PageAccess`] by himself.
+    /// A location, for callers that use a [`PageAccess`] directly.
     #[must_use]
     pub const fn new(phys: PhysAddr, kind: MemoryKind, user: Option<UserAddr>) -> Self {
         Self { phys, kind, user }
@@ -48,7 +48,7 @@ pub trait PageAccess: Pinner {
     /// # Safety
     ///
     /// The bytes are those of pages that this pinner has pinned, at the user address that the place
-    /// has, and stay pinned for as long as the call takes.
+    /// has, and stay pinned as long as the call takes.
     unsafe fn read(&self, from: Place, bytes: &mut [u8]) -> Result<(), Self::AccessError>;
 
     /// Copies `bytes` to the memory at `to`.
@@ -60,13 +60,13 @@ pub trait PageAccess: Pinner {
     /// # Safety
     ///
     /// The bytes are those of pages that this pinner has pinned, for writing, at the user address that
-    /// the place has, and stay pinned for as long as the call takes.
+    /// the place has, and stay pinned as long as the call takes.
     unsafe fn write(&self, to: Place, bytes: &[u8]) -> Result<(), Self::AccessError>;
 }
 
 /// A region whose bytes the CPU can copy: a [`Umem`](super::Umem) whose pinner has [`PageAccess`].
 ///
-/// The region knows how it is reached, so that nobody can reach it through the access of another
+/// The region knows how it is reached, so that it cannot be reached through the access of another
 /// machine.
 pub trait CpuRegion: Region {
     /// Why a page could not be reached.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! [`PinBatch`] and [`PinnedBatch`]: pages that have just been pinned, and belong to nobody else yet.
+//! [`PinBatch`] and [`PinnedBatch`]: pages that have just been pinned, and have no other owner yet.
 //!
 //! ```text
 //!  Pinner ──push──► PinBatch ┐
@@ -164,9 +164,9 @@ impl fmt::Debug for PinBatch<'_> {
     }
 }
 
-/// Pins that belong to nobody else yet: dropping it unpins them, through the pinner that made them.
+/// Pins that have no other owner yet: dropping it unpins them, through the pinner that made them.
 ///
-/// [`fill`](Self::fill) pins pages; whoever wants them takes them with [`accept`](Self::accept) or
+/// [`fill`](Self::fill) pins pages; a caller that wants them takes them with [`accept`](Self::accept) or
 /// [`take_first`](Self::take_first). What the batch holds is read as of a [`PinBatch`].
 pub struct PinnedBatch<'a, P: Pinner + ?Sized> {
     // Invariant: what `batch` holds was pushed by this pinner.
@@ -178,7 +178,7 @@ impl<'a, P: Pinner + ?Sized> PinnedBatch<'a, P> {
     /// An empty batch for the pages of `range`, in the memory of `slots`.
     ///
     /// What `slots` held before is overwritten. A batch of no slots has room for nothing. Bits of
-    /// `flags` that are no flags are left out.
+    /// Unknown bits of `flags` are left out.
     #[must_use]
     pub fn new(pinner: &'a P, range: UserRange, flags: PinFlags, slots: &'a mut [RunSlot]) -> Self {
         let page = pinner.page_size();
@@ -260,7 +260,7 @@ impl<P: Pinner + ?Sized> Drop for PinnedBatch<'_, P> {
         // SAFETY:
         // - "each page of the run was pushed to a batch by `pin`, for the user address that follows
         //   from `at`, and its pin has not been taken back": by the invariants of both types;
-        // - "nobody relies on this pin any more": nobody has taken the runs, so no device was shown
+        // - "nothing relies on this pin any more": the runs were not taken, so no device was shown
         //   them.
         unsafe { unpin_runs(self.pinner, self.batch.start, self.batch.runs(), false) };
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! [`Charge`]: the receipt for pages that are counted against a limit, and [`Accountant`]: who
+//! [`Charge`]: the receipt for pages that are counted against a limit, and [`Accountant`]: what
 //! counts them.
 //!
 //! The rule of `RLIMIT_MEMLOCK`: pages are charged before they are pinned, the limit is never
@@ -12,7 +12,7 @@ use crate::exact::Exact as _;
 use crate::sync::{AtomicUsize, Ordering};
 use core::{fmt, mem};
 
-/// Counts pages against a limit, for a process, a user, or nobody.
+/// Counts pages against a limit, for a process, a user, or nothing.
 ///
 /// This is a safe trait: nothing relies on its answers but the count itself. An accountant may unwind;
 /// then pages may stay counted for ever, but what is pinned, mapped and unpinned stays in order.
@@ -90,7 +90,7 @@ impl<A: AccountantHolder> Charge<A> {
         self.pages
     }
 
-    /// Who has counted them.
+    /// What has counted them.
     #[inline]
     #[must_use]
     pub const fn accountant(&self) -> &A {
@@ -110,7 +110,7 @@ impl<A: AccountantHolder> fmt::Debug for Charge<A> {
     }
 }
 
-/// Counts nothing: for callers who need no limit.
+/// Counts nothing: for callers that need no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unaccounted;
 
@@ -188,7 +188,7 @@ impl Accountant for Account {
                 let (charged, limit) = (charged as u64, self.limit());
                 return Err(ChargeError { pages, charged, limit });
             };
-            // Who is given pages that were uncharged comes after those were unpinned, so that what
+            // A charge that gets uncharged pages comes after those were unpinned, so that what
             // is pinned in truth does not exceed the limit either.
             match self.charged.compare_exchange_weak(
                 charged,
@@ -222,7 +222,7 @@ impl fmt::Debug for Account {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum AccountingMode {
-    /// Nobody's.
+    /// No account's.
     None,
     /// Those of the process, which all of its users of pinned memory share.
     #[default]

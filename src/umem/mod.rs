@@ -89,15 +89,15 @@
 //!
 //! # Whose contract is which
 //!
-//! | trait or call | who promises what |
+//! | trait or call | what is promised, and by what |
 //! |---|---|
 //! | [`Pinner`] | the implementer: the runs are the frames of these pages, and stay so until they are unpinned |
 //! | [`PinBatch::push`] | the pinner, which calls it: the pins of the run are the batch's now |
-//! | [`Pinner::unpin`] | the caller, an [`Umem`] or a [`Stream`](crate::iommu::Stream): nobody relies on the pins any more |
+//! | [`Pinner::unpin`] | the caller, an [`Umem`] or a [`Stream`](crate::iommu::Stream): nothing relies on the pins any more |
 //! | [`Region`] | the implementer: attached memory stays where it is; an [`Umem`] does that |
 //! | [`Region::detach`], [`Attachment::release`] | the caller: the device does not reach the memory any more |
 //! | [`Holder`] | the implementer: it always leads to the same value |
-//! | [`Accountant`] | nobody: it is safe, and a wrong one counts wrong |
+//! | [`Accountant`] | nothing: it is safe, and a wrong one counts wrong |
 //!
 //! Using [`Umem`] with a mapping or a memory region needs no `unsafe`.
 //!

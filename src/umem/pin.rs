@@ -39,7 +39,7 @@ pub struct PinRequest<F = fn(u64) -> ControlFlow<()>> {
 }
 
 impl PinRequest {
-    /// A request that nobody watches.
+    /// A request without a `progress`.
     #[must_use]
     pub fn new(range: UserRange, flags: PinFlags) -> Self {
         Self { range, flags, progress: |_| ControlFlow::Continue(()) }
@@ -47,7 +47,7 @@ impl PinRequest {
 }
 
 impl<F> PinRequest<F> {
-    /// Tells `progress` after each batch how many bytes, of whole pages, are pinned by now. Where it
+    /// Calls `progress` after each batch with how many bytes, of whole pages, are pinned by now. Where it
     /// says [`ControlFlow::Break`], pinning stops and all is undone.
     #[must_use]
     pub fn with_progress<G: FnMut(u64) -> ControlFlow<()>>(self, progress: G) -> PinRequest<G> {
@@ -125,7 +125,7 @@ pub(crate) fn in_batches<P: Pinner + ?Sized, E: From<PinError<P::Error>>>(
     }
 }
 
-/// Pages that are pinned and listed, and belong to nobody else yet: dropping it unpins them.
+/// Pages that are pinned and listed, and have no other owner yet: dropping it unpins them.
 pub(super) struct Unfinished<'p, P: Pinner + ?Sized, S: Storage> {
     pinner: &'p P,
     start: UserAddr,
@@ -218,7 +218,7 @@ impl<P: Pinner + ?Sized, S: Storage> Drop for Unfinished<'_, P, S> {
         // SAFETY:
         // - "each page of the run was pushed to a batch by `pin`, for the user address that follows
         //   from `at`, and its pin has not been taken back": by the invariant;
-        // - "nobody relies on this pin any more": nobody but this value has seen the list.
+        // - "nothing relies on this pin any more": only this value has seen the list.
         unsafe { unpin_runs(self.pinner, self.start, self.builder.runs(), false) };
         // SAFETY: "the container is not used again": `self` is being dropped.
         unsafe { ManuallyDrop::drop(&mut self.builder) };

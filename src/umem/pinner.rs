@@ -47,7 +47,7 @@ impl fmt::Debug for PinFlags {
 /// What a pinner reports is shown to devices, and unpinned later, so it must be true:
 ///
 /// - each run that [`pin`](Self::pin) pushes to a batch are the frames of the next pages of the
-///   user range, in order, of the [kind](crate::MemoryKind) that they are (whoever finds
+///   user range, in order, of the [kind](crate::MemoryKind) that they are (what finds
 ///   [`Ram`](crate::MemoryKind::Ram) may look for the kernel's structure of the page), and each of
 ///   its pages carries one pin that now belongs to the batch;
 /// - a pinned page keeps its frame, and the frame is used for nothing else, until it is unpinned as
@@ -59,7 +59,7 @@ impl fmt::Debug for PinFlags {
 ///   addresses: they have no pins, and stay mapped to the same memory until they are unpinned, for ever if
 ///   they never are;
 /// - runs of [`MemoryKind::Mmio`](crate::MemoryKind::Mmio) have no pins and are never unpinned; they
-///   must stay what they are for as long as the pinner lives;
+///   must stay what they are as long as the pinner lives;
 /// - `pin` may unwind: what it has pushed is in the batch, which unpins it, and what it has pinned
 ///   and not pushed it unpins itself, or leaks. Where [`unpin`](Self::unpin) unwinds, the pins of that
 ///   run are taken for taken back, and those of later runs are leaked.
@@ -118,7 +118,7 @@ pub unsafe trait Pinner {
     /// # Safety
     ///
     /// Each page of the run was pushed to a batch by `pin`, for the user address that follows from
-    /// `at`, and its pin has not been taken back; nobody relies on this pin any more: no device can
+    /// `at`, and its pin has not been taken back; nothing relies on this pin any more: no device can
     /// reach the page through what was mapped under it.
     unsafe fn unpin(&self, at: UserAddr, run: PageRun, dirty: bool);
 

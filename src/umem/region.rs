@@ -146,7 +146,7 @@ impl<R: Region + ?Sized> RegionExt for R {}
 /// A mapping has one inside. A driver whose device translates by itself takes one, shows the memory
 /// to the device, and [releases](Self::release) it when the device has forgotten the memory.
 ///
-/// It cannot be copied, and dropping it is no release: then the region is attached for ever, and its
+/// It cannot be copied, and dropping it is not a release: then the region is attached for ever, and its
 /// pins are leaked. A device may still write to the memory, and there is no way to know.
 #[must_use = "an attachment that is dropped leaks the pins of its region"]
 pub struct Attachment<U: RegionHolder> {

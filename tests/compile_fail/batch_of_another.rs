@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A batch of one pinner is not filled by another one: nobody but the batch itself lends it.
+//! A batch of one pinner is not filled by another one: only the batch itself lends it.
 
 use pinned_sgl_mock::Process;
 use pinned_sgl::umem::{PinFlags, PinnedBatch, Pinner, UserRange};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Memory that nobody has pinned is no region.
+//! Memory that is not pinned is not a region.
 
 use pinned_sgl::iommu::{Mapping, Prot};
 use pinned_sgl_mock::Iommu;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A physical address is no address of a device.
+//! A physical address is not an address of a device.
 
 use pinned_sgl::{Heap, PageSizes, PhysAddr, Sgl};
 

@@ -158,6 +158,6 @@ fetch_all() {
     fetch_library
     fetch_bindgen
     fetch_qemu
-    # The same kernel from the same sources, whoever builds it where.
+    # The same kernel from the same sources, wherever it is built.
     export KBUILD_BUILD_TIMESTAMP=2026-01-01 KBUILD_BUILD_USER=pinned-sgl KBUILD_BUILD_HOST=pinned-sgl
 }

@@ -41,7 +41,7 @@ dmesg | grep -q 'selftest: reserved: 0xfee00000..=0xfeefffff' || fail "nothing i
 rmmod selftest
 [ "$(pinned)" = 0 ] || fail "$(pinned) pages are pinned after the module is gone"
 echo "test: unload: the module has unpinned what it held"
-dmesg | grep -q 'pinned_sgl: 4 pages more than were charged' || fail "too much was uncharged, and nobody says so"
+dmesg | grep -q 'pinned_sgl: 4 pages more than were charged' || fail "too much was uncharged, and nothing reports it"
 
 # The device is blocked from here on; the module stays, and knows of the domain that it has forgotten.
 insmod /selftest.ko
@@ -55,7 +55,7 @@ insmod /edu.ko
 edu
 [ "$(pinned)" = 0 ] || fail "$(pinned) pages are pinned after the copies"
 # What the DMA API knows of the device that is still mapped. It warns of that, too, when the driver goes.
-[ "$(cat /sys/kernel/debug/dma-api/disabled)" = N ] || fail "nobody looks at the DMA API"
+[ "$(cat /sys/kernel/debug/dma-api/disabled)" = N ] || fail "the DMA API is not checked"
 ! grep '^edu ' /sys/kernel/debug/dma-api/dump || fail "something is still mapped"
 # What the device tried after it was unmapped: each access is a fault in the log of the IOMMU.
 dmesg | grep -E 'DMAR:.*\[DMA (Read|Write).*fault addr 0x(4|8)[0-9a-f]{6}' >/tmp/faults ||

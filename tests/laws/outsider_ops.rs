@@ -588,7 +588,7 @@ impl World {
         self.check();
         self.forgotten |= !self.attachments.is_empty();
         if self.forgotten {
-            // Nobody unmaps any more what is mapped still.
+            // What is still mapped is not unmapped any more.
             self.iommus.drain(..).for_each(mem::forget);
             self.cards.drain(..).for_each(mem::forget);
             return Ok(());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`Store`], where the lists of the laws are kept; [`Failing`], which runs out of memory when it is
-//! told to.
+//! asked to.
 
 use super::alloc::rc::Rc;
 use core::cell::Cell;

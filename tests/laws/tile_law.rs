@@ -37,7 +37,7 @@ pub fn check(page: PageSize, pages: &[Page], case: Case) {
     let Some(expected) = atoms.tiles(sizes) else {
         let error = tiles.unwrap_err();
         assert_eq!(count, Err(error));
-        // The error names the first thing that is no multiple of the smallest size.
+        // The error names the first thing that is not a multiple of the smallest size.
         match error {
             TileError::MisalignedIova { iova: at, .. } => {
                 assert_eq!((at.get(), at.is_aligned(smallest)), (iova, false));

@@ -54,7 +54,7 @@ fn attachments_are_counted() {
     });
 }
 
-/// One that is leaked, by whichever thread, is seen by the last holder, who unpins nothing then.
+/// One that is leaked, by whichever thread, is seen by the last holder, which unpins nothing then.
 #[test]
 fn a_leaked_attachment_is_seen() {
     check(|| {
@@ -70,8 +70,8 @@ fn a_leaked_attachment_is_seen() {
     });
 }
 
-/// Who sees that no device is attached any more sees what it did.
-fn who_counts_sees(detach_first: bool) {
+/// A thread that sees that no device is attached any more sees what it did.
+fn the_count_orders(detach_first: bool) {
     check(move || {
         let frames = Frames::new(1);
         let umem = frames.pin(0, 1);
@@ -99,13 +99,13 @@ fn who_counts_sees(detach_first: bool) {
 }
 
 #[test]
-fn who_sees_no_attachment_sees_what_the_device_did() {
-    who_counts_sees(false);
+fn no_attachment_seen_is_all_accesses_seen() {
+    the_count_orders(false);
 }
 
 #[test]
 #[cfg(any(loom, all(races, not(miri))))]
 #[should_panic(expected = "Causality violation")]
 fn a_device_that_writes_when_it_is_detached_is_found() {
-    who_counts_sees(true);
+    the_count_orders(true);
 }

@@ -16,7 +16,7 @@ use pinned_sgl::umem::{
 use pinned_sgl::{PageRun, PageSize, Pfn, UserAddr};
 use std::sync::{atomic::AtomicUsize as Tally, Arc};
 
-/// An accountant of the simplest kind, with the mistakes that it is told to make.
+/// An accountant of the simplest kind, with the mistakes that it is to make.
 struct Counter {
     charged: AtomicUsize,
     limit: usize,
@@ -108,7 +108,7 @@ struct Scarce(UnsafeCell<usize>);
 // SAFETY: the cell is the subject of the model: the checker reports every race on it.
 unsafe impl Sync for Scarce {}
 
-// SAFETY: there is one page, and nobody does anything with it.
+// SAFETY: there is one page, and nothing uses it.
 unsafe impl Pinner for Scarce {
     type Error = ();
 

@@ -61,7 +61,7 @@ fn halves_of_a_mapping_without_a_flush_are_found() {
 }
 
 /// An address space behind a lock: one thread unmaps, another one maps, and the pages that are let go
-/// are pinned still by nobody.
+/// have no pin left.
 #[test]
 fn an_address_space_behind_a_lock() {
     check(|| {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 /// What a page holds while it is pinned, unless a device has written something else.
 pub(crate) const OURS: u8 = 7;
-/// What it holds when it was unpinned: it is somebody else's then.
+/// What it holds when it was unpinned: it has another owner then.
 const GONE: u8 = 0xdd;
 
 const PAGE: u64 = 4096;
@@ -20,7 +20,7 @@ pub(crate) type Region = Umem<Arc<Frames>, &'static Unaccounted, Heap>;
 
 /// Pages that belong to a process: page `n` of it is frame `n`.
 ///
-/// Using a page is a plain access of memory, and counting its pins orders nothing: who uses it
+/// Using a page is a plain access of memory, and counting its pins orders nothing: a thread that uses it
 /// while it is unpinned, with nothing in between that puts the two in order, is found out.
 pub(crate) struct Frames {
     pages: Vec<Page>,
@@ -53,7 +53,7 @@ impl Frames {
         Shared::new(Umem::pin(self.clone(), &Unaccounted, request).unwrap())
     }
 
-    /// What a page holds, for whoever may know.
+    /// What a page holds, for threads that may know.
     pub(crate) fn byte(&self, page: usize) -> u8 {
         // SAFETY: the checker reports a race, if there is one.
         self.pages[page].byte.with(|byte| unsafe { *byte })

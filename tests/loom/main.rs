@@ -8,7 +8,7 @@
 //! | [`unpin`] | the last holder unpins, once, when no device can reach the page any more |
 //! | [`charge`] | a limit is never exceeded, and all that was charged comes back |
 //! | [`moving`] | a page that is pinned is not moved, unmapped or shared away |
-//! | [`domain`] | a device sees what is mapped or nothing, whoever maps and unmaps beside it |
+//! | [`domain`] | a device sees what is mapped or nothing, whatever is mapped and unmapped beside it |
 //! | [`attach`] | the last holder sees every attachment, and that a device wrote |
 //!
 //! Beside each model there are some with a mistake, which the checker must find: they must panic.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Two threads let go of a region, one of them with a mapping, while a device reads: whoever is last
+//! Two threads let go of a region, one of them with a mapping, while a device reads: the last of them
 //! unpins it, once, and the device never sees a page that was unpinned.
 
 use crate::check;
@@ -33,7 +33,7 @@ fn the_last_holder_unpins_once() {
 
 /// The region that a mapping gives back may be the last holder, too.
 #[test]
-fn an_unmapped_region_is_unpinned_by_whoever_is_last() {
+fn an_unmapped_region_is_unpinned_by_the_last_owner() {
     check(|| {
         let (frames, hardware) = (Frames::new(1), Hardware::new());
         let umem = frames.pin(0, 1);

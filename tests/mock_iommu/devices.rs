@@ -131,7 +131,7 @@ fn dirty_pages() {
     iommu.set_dirty_tracking(true).unwrap();
     device.read(iova(2 * M2), &mut [0]).unwrap();
     assert!(written(&iommu, false, &mut gather).is_empty());
-    // Noted although the entry was remembered before; whole entries are told.
+    // Noted although the entry was remembered before; whole entries are reported.
     write_byte(&device, K4, 1);
     write_byte(&device, 2 * M2, 1);
     device.write(iova(2 * M2 - 1), &[]).unwrap();
@@ -159,7 +159,7 @@ fn dirty_pages() {
     map(&iommu, 0, 0, K4);
     assert_eq!(written(&iommu, true, &mut gather), [M2 - K4]);
     iommu.flush(Pin::new(&mut gather));
-    // Stopped and started: what was written between is not told, what is written later is.
+    // Stopped and started: what was written between is not reported, what is written later is.
     write_byte(&device, M2 - 1, 1);
     iommu.set_dirty_tracking(false).unwrap();
     write_byte(&device, M2, 1);
@@ -169,7 +169,7 @@ fn dirty_pages() {
     write_byte(&device, M2 - 1, 1);
     write_byte(&device, M2, 1);
     assert_eq!(written(&iommu, false, &mut gather), [M2 - K4, M2]);
-    // An entry that was clean when it was first remembered is told once, too.
+    // An entry that was clean when it was first remembered is reported once, too.
     assert_eq!(written(&iommu, true, &mut gather), [M2 - K4, M2]);
     iommu.flush(Pin::new(&mut gather));
     device.read(iova(M2), &mut [0]).unwrap();
@@ -189,9 +189,9 @@ fn dirty_pages() {
     assert!(!iommu.lookup(iova(0)).unwrap().dirty);
     // Failing by plan.
     iommu.plan().fail_step_at(Step::Dirty, 0, 1);
-    let (mut told, ask) = (0, range(0, 4 * M2));
-    let result = iommu.read_dirty(ask, true, Pin::new(&mut gather), |_| told += 1);
-    assert_eq!((result, told), (Err(MapFault::Injected), 1));
+    let (mut reported, ask) = (0, range(0, 4 * M2));
+    let result = iommu.read_dirty(ask, true, Pin::new(&mut gather), |_| reported += 1);
+    assert_eq!((result, reported), (Err(MapFault::Injected), 1));
     assert_eq!(written(&iommu, false, &mut gather), [M2]);
     iommu.plan().fail_step_at(Step::Dirty, 0, 0);
     assert_eq!(iommu.set_dirty_tracking(false), Err(MapFault::Injected));
@@ -261,7 +261,7 @@ fn a_card_checks_every_byte() {
     let guess = Key::new(77);
     assert_eq!(nic.read(guess, iova(0), &mut [0]), Err(NicFault::NoRegion { key: guess }));
     witness.assert_clean();
-    // Bad registrations: an error, and told.
+    // Bad registrations: an error, and reported.
     let register = |at, len, size: u64, blocks: &[u64]| {
         let blocks = blocks.iter().copied().map(PhysAddr::new);
         nic.register(iova(at), len, PageSize::new(size).unwrap(), blocks, true)
@@ -283,7 +283,7 @@ fn a_card_checks_every_byte() {
     let bad = witness.take();
     assert_eq!(bad.len(), 7);
     assert!(bad.iter().all(|violation| matches!(violation.kind, ViolationKind::BadCall { .. })));
-    // As many blocks as anybody likes, which nobody has room for.
+    // As many blocks as can be named, for which there is no room.
     let endless = std::iter::repeat(block(0));
     let many = nic.register(iova(0), 1 << 63, p, endless, true);
     assert_eq!(many, Err(NicError::TooManyBlocks));

@@ -51,46 +51,46 @@ fn unmap_or_nothing(iommu: &Iommu, len: u64) -> u64 {
 }
 
 #[test]
-fn lies_are_told_once() {
+fn lies_are_made_once() {
     let iommu = Iommu::new(sizes("4K|2M"));
     let t = tile(0, 0, K4, 4);
     let failed = Err(MapFault::Injected);
-    for (told, expected) in [
+    for (made, expected) in [
         (Lie::MapsMore, (5 * K4, Ok(()))),
         (Lie::MapsLess, (3 * K4, Ok(()))),
         (Lie::MapsPartOfPage, (4 * K4 - 1, failed)),
         (Lie::FailsWithMore, (5 * K4, failed)),
     ] {
-        lie(&iommu, told);
-        // A lie about one thing is not told about another.
+        lie(&iommu, made);
+        // A lie about one thing is not made about another.
         assert_eq!(iommu.read(iova(0)), None);
-        assert_eq!(map_as(&iommu, t, RW), expected, "{told:?}");
-        assert_eq!(iommu.mapped_pages(), if told == Lie::FailsWithMore { 0 } else { 4 });
-        if told == Lie::FailsWithMore {
+        assert_eq!(map_as(&iommu, t, RW), expected, "{made:?}");
+        assert_eq!(iommu.mapped_pages(), if made == Lie::FailsWithMore { 0 } else { 4 });
+        if made == Lie::FailsWithMore {
             assert_eq!(map_as(&iommu, t, RW), (4 * K4, Ok(())));
         }
         assert_eq!(unmap(&iommu, 0, 4 * K4), 4 * K4);
     }
-    for (told, expected) in [
+    for (made, expected) in [
         (Lie::UnmapsMore, 5 * K4),
         (Lie::UnmapsLess, 3 * K4),
         (Lie::UnmapsPartOfPage, 4 * K4 - 1),
         (Lie::UnmapsNothing, 0),
     ] {
-        lie(&iommu, told);
+        lie(&iommu, made);
         assert_eq!(map_as(&iommu, t, RW), (4 * K4, Ok(())));
-        assert_eq!(unmap(&iommu, 0, 4 * K4), expected, "{told:?}");
-        assert_eq!(iommu.mapped_pages(), if told == Lie::UnmapsNothing { 4 } else { 0 });
+        assert_eq!(unmap(&iommu, 0, 4 * K4), expected, "{made:?}");
+        assert_eq!(iommu.mapped_pages(), if made == Lie::UnmapsNothing { 4 } else { 0 });
     }
     let at = |phys, len| Some(Entry::new(PhysAddr::new(phys), len));
-    for (told, expected) in [
+    for (made, expected) in [
         (Lie::ReadsNothing, None),
         (Lie::ReadsElsewhere, at(0x1010, K4 - 0x10)),
         (Lie::ReadsEmpty, at(0x10, 0)),
         (Lie::ReadsTooLong, at(0x10, u64::MAX)),
     ] {
-        lie(&iommu, told);
-        assert_eq!(iommu.read(iova(0x10)), expected, "{told:?}");
+        lie(&iommu, made);
+        assert_eq!(iommu.read(iova(0x10)), expected, "{made:?}");
         assert_eq!(iommu.read(iova(0x10)), at(0x10, K4 - 0x10));
     }
     assert_eq!((iommu.stats().reads, unmap(&iommu, 0, 4 * K4)), (12, 4 * K4));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The mock IOMMU and its devices against an oracle, at the edges, and telling of every mistake.
+//! The mock IOMMU and its devices against an oracle, at the edges, and reporting every mistake.
 
 mod cuts;
 mod devices;

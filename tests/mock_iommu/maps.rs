@@ -157,7 +157,7 @@ fn nothing_is_mapped_over_a_mapping() {
         let expected = (0, Err(MapFault::Exists { iova: iova(3 * M2 - K4) }));
         assert_eq!(map_as(&iommu, tile(2 * M2, 0, M2, 1), RW), expected);
         assert_eq!(iommu.witness().take().len(), usize::from(strict));
-        // What has been emptied is in nobody's way.
+        // What has been emptied is not in the way.
         assert_eq!(unmap(&iommu, 3 * M2 - K4, K4), K4);
         map(&iommu, 2 * M2, 0, M2);
         assert_eq!(unmap(&iommu, M2, 2 * M2), 2 * M2);
@@ -296,7 +296,7 @@ fn tile_like(iova: u64, phys: u64) -> Tile {
 }
 
 #[test]
-fn what_stays_mapped_is_told() {
+fn what_stays_mapped_is_reported() {
     let iommu = Iommu::new(sizes("4K|2M"));
     let witness = iommu.witness().clone();
     map(&iommu, 3 * M2, 0, M2);

@@ -45,7 +45,7 @@ fn fork_shares_what_is_not_pinned() {
     assert_eq!(parent.frame_at(at(1)), pinned);
     assert_ne!(child.frame_at(at(1)), pinned, "a pinned page is copied for the child");
     assert_eq!((0..4).map(|page| byte(&child, page)).collect::<Vec<_>>(), [1, 2, 3, 4]);
-    // Whoever writes, or pins, gets a page of his own; the other keeps the old one, uncopied.
+    // The process that writes, or pins, gets a page of its own; the other keeps the old one, uncopied.
     parent.write(at(0), &[10]).unwrap();
     let read = pin(&child, range(2, 1), PinFlags::empty()).unwrap();
     assert_ne!(child.frame_at(at(2)), parent.frame_at(at(2)));
@@ -80,7 +80,7 @@ fn fork_of_huge_and_of_shared_pages() {
     parent.write(at(1), b"1").unwrap();
     assert_eq!(parent.frame_at(at(0)), child.frame_at(at(0)));
     assert_ne!(parent.frame_at(at(1)), child.frame_at(at(1)));
-    // Shared memory is shared, also where nobody had touched it.
+    // Shared memory is shared, also where it was never touched.
     child.write(at(17), b"s").unwrap();
     assert_eq!(byte(&parent, 17), b's');
     let shared = pin(&child, range(16, 4), WRITE | LONG).unwrap();

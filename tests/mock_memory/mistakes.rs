@@ -36,17 +36,17 @@ fn dirt_that_is_lost_is_found() {
     let memory = Memory::with_frames(8);
     let process = with(&memory, 1, Area::read_write());
     let pfn = |process: &Process| process.frame_at(at(0)).unwrap();
-    for told in [false, true] {
+    for reported in [false, true] {
         let first = pin(&process, range(0, 1), WRITE).unwrap();
         let second = pin(&process, range(0, 1), WRITE).unwrap();
         Bus::write(&memory, phys(&process, 0), b"device").unwrap();
         assert!(memory.is_written(pfn(&process)));
-        unpin(&process, &first, told);
+        unpin(&process, &first, reported);
         unpin(&process, &second, false);
         let lost = Violation::new(ViolationKind::DirtyLost, Call::Unpin);
         let lost = lost.page(pfn(&process)).user(at(0));
-        assert_eq!(memory.witness().take(), if told { vec![] } else { vec![lost] });
-        assert_eq!(memory.is_dirty(pfn(&process)), told);
+        assert_eq!(memory.witness().take(), if reported { vec![] } else { vec![lost] });
+        assert_eq!(memory.is_dirty(pfn(&process)), reported);
     }
     memory.witness().assert_clean();
 }

@@ -83,7 +83,7 @@ fn device_memory_must_be_asked_for() {
 }
 
 #[test]
-fn pins_stop_short_where_they_are_told_to() {
+fn pins_stop_short_where_asked_to() {
     let memory = Memory::with_frames(64);
     let process = with(&memory, 16, Area::read_write().huge(2));
     process.set_pin_limit(3);

@@ -27,7 +27,7 @@ impl Letter {
     }
 }
 
-// SAFETY: nobody translates through it. A cell that is taken is refused, by one atomic operation; what is
+// SAFETY: nothing translates through it. A cell that is taken is refused, by one atomic operation; what is
 // reported was taken by this call.
 unsafe impl Domain for Letter {
     type Error = Taken;
@@ -274,7 +274,7 @@ unsafe impl ReadDomain for Liar {
 fn numbers_that_a_domain_cannot_mean() {
     let maps = [0, 1, P - 1, P + 1, 2 * P, 1 << 63, u64::MAX];
     let maps = maps.into_iter().flat_map(|bytes| [(bytes, true), (bytes, false)]);
-    // Failing with no byte, or with all of a tile, is no lie.
+    // Failing with no byte, or with all of a tile, is not a lie.
     let maps = maps.filter(|lie| *lie != (0, false)).map(|(bytes, ok)| Untrue::Maps(bytes, ok));
     let unmaps = [0, 1, P - 1, P + 1, 1 << 63, u64::MAX].map(Untrue::Unmaps);
     let reads = [
@@ -288,20 +288,20 @@ fn numbers_that_a_domain_cannot_mean() {
     for lie in maps.chain(unmaps).chain(reads.map(Untrue::Reads)) {
         let rig = scattered(8);
         let liar = Arc::new(Liar(rig.iommu("4K"), Mutex::new(None)));
-        let tell = |lie| *liar.1.lock().unwrap() = lie;
+        let set = |lie| *liar.1.lock().unwrap() = lie;
         let request = PinRequest::new(bytes(0, 8 * P), WRITE_LONG);
         let stream = || {
             let (process, account) = (rig.process.clone(), rig.account.clone());
             Stream::map(process, account, liar.clone(), [None; 3], request, iova(AT), RW)
         };
         if let Untrue::Maps(..) = lie {
-            tell(Some(lie));
+            set(Some(lie));
             let error = stream().err().unwrap();
             let breach = matches!(error.error(), StreamError::Map(MapError::Breach(_)));
             assert!(breach, "{lie:?}: {error:?}");
         } else {
             let stream = stream().unwrap();
-            tell(Some(lie));
+            set(Some(lie));
             let _ = (stream.translate(iova(AT)), stream.segments().take(9).count());
             assert!(stream.unmap().is_err(), "{lie:?}");
         }
@@ -310,7 +310,7 @@ fn numbers_that_a_domain_cannot_mean() {
         assert_held(&rig.memory, &[&liar.0]);
         assert!(rig.memory.pinned_pages() > 0 && rig.account.charged() > 0, "{lie:?}");
         rig.process.exit();
-        tell(None);
+        set(None);
         rig.witness.assert_clean();
     }
 }

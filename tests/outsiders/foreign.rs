@@ -17,7 +17,7 @@ use std::num::NonZeroUsize;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 
-/// Every bit that is no flag, alone and with those that are, wherever flags are taken.
+/// Every bit that is not a flag, alone and with those that are, wherever flags are taken.
 #[test]
 fn unknown_flags_are_refused_everywhere() {
     let rig = scattered(4);
@@ -88,7 +88,7 @@ fn unknown_flags_are_refused_everywhere() {
             assert!(matches!(kind, RegisterError::Attach(AttachError::ReadOnly)), "{bit:#x}");
         }
     }
-    // Nobody was asked, and nothing has changed.
+    // Nothing was called, and nothing has changed.
     assert_eq!((iommu.stats(), nic.regions(), read_only.attachments()), (before, 0, 1));
     assert_eq!(rig.pins(4), [1; 4]);
     assert!(!read_only.is_dirty());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Outsiders: whoever writes safe code only, two of everything, parts that are stale or foreign, calls
+//! Outsiders: safe code only, two of everything, parts that are stale or foreign, calls
 //! in odd order. The witness decides, and one rule more: no page that an IOMMU leads to is unpinned.
 //!
 //! Where an `unsafe impl` stands here, it keeps its contract, unless it says that it breaks it: then the

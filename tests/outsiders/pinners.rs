@@ -11,7 +11,7 @@ use pinned_sgl::{BuildError, Iova, PageRun, PageSize, PageSizes, Pfn, PhysAddr, 
 use pinned_sgl_mock::{Fragmentation, Iommu, PinFault};
 use std::num::NonZeroUsize;
 
-/// A pinner of memory that nobody has, and so nobody takes: a page lies so many frames behind where it
+/// A pinner of memory that is never allocated, and so never reused: a page lies so many frames behind where it
 /// lies for the user.
 struct Numbers {
     page: PageSize,
@@ -20,7 +20,7 @@ struct Numbers {
     most: u64,
 }
 
-// SAFETY: there is no such memory, so nobody else uses it, and no device reaches it.
+// SAFETY: there is no such memory, so nothing else uses it, and no device reaches it.
 unsafe impl Pinner for Numbers {
     type Error = Option<Rejected>;
     fn page_size(&self) -> PageSize {
@@ -30,7 +30,7 @@ unsafe impl Pinner for Numbers {
         let first = Pfn::new(batch.next().get() >> self.page.shift());
         let first = first.checked_add(self.behind).ok_or(None)?;
         let run = PageRun::ram(first, self.most.min(batch.left())).map_err(|_| None)?;
-        // SAFETY: as above: the pages are nobody's.
+        // SAFETY: as above: the pages have no owner.
         unsafe { batch.push(run) }.map_err(Some)?;
         let _ = (batch.next(), format!("{batch:?}"));
         Ok(())

@@ -9,7 +9,7 @@ use std::fmt;
 pub(crate) enum NoNumber {
     /// There are no digits, or others than these.
     Malformed,
-    /// What stands behind the digits is no unit.
+    /// What stands behind the digits is not a unit.
     Unit,
     /// The number needs more than 64 bits.
     TooLarge,

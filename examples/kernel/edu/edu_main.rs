@@ -6,13 +6,13 @@
 //! charged, mapped for the device, copied, and unmapped and unpinned again, in one of two ways. A
 //! program writes a [`Request`] to the file of its choice in `/sys/kernel/debug/edu/`:
 //!
-//! | file | who chooses the addresses of the device | |
+//! | file | what chooses the addresses of the device | |
 //! |---|---|---|
 //! | `copy_dma` | the DMA API, as for most drivers | `dma_api.rs` |
 //! | `copy` | the driver, in an IOMMU domain of its own | `paging.rs` |
 //!
 //! A device is in one domain at a time: this one is in that of the DMA API, and is taken out of it
-//! for as long as a call of `copy` lasts. So neither way has to know of the other; they take turns.
+//! as long as a call of `copy` lasts. So neither way has to know of the other; they take turns.
 
 mod dma_api;
 mod engine;
@@ -49,7 +49,7 @@ struct Request {
 // SAFETY: numbers, any of which will do.
 unsafe impl FromBytes for Request {}
 
-/// Who chooses the addresses.
+/// What chooses the addresses.
 enum Way {
     DmaApi,
     Paging,

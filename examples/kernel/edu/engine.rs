@@ -39,7 +39,7 @@ pub(crate) struct Engine<'a> {
 impl<'a> Engine<'a> {
     pub(crate) fn new(device: &'a pci::Device<Bound>) -> Result<Self> {
         let engine = Self { bar: device.iomap_region_sized(0, c"edu")? };
-        // A transfer for which somebody did not wait any longer.
+        // A transfer whose caller did not wait any longer.
         if engine.is_busy() {
             return Err(EBUSY);
         }

@@ -37,7 +37,7 @@ pub(crate) fn copy<U: Region>(
     let domain = PagingDomain::attach(device)?;
     let copied = copy_in(&domain, engine, from, to, range);
     if engine.is_busy() {
-        // Nothing is mapped here any more, but who knows what is in the other domain: the device
+        // Nothing is mapped here any more, but nothing is known of the other domain: the device
         // stays in this one, and is blocked for good when the driver is unbound.
         mem::forget(domain);
         return Err(ETIMEDOUT);

@@ -134,7 +134,7 @@ int main(void)
 	for (int i = 0; i < 4; i++) {
 		const char *way = ways[i % 2];
 
-		/* Across the border of two pages that are no neighbours in memory. */
+		/* Across the border of two pages that are not adjacent in memory. */
 		round_trip(way, "4k", "4k", 64 * 4096, 5 * 4096 + 0x800, 4096);
 		if (i >= 2)
 			continue;

@@ -41,9 +41,9 @@ pub(crate) struct State {
     /// Mappings whose memory will lie elsewhere.
     pub(crate) moving: usize,
     pub(crate) tracking: bool,
-    /// Devices that are told of what is unmapped. They are in memory, so that it cannot overflow.
+    /// Devices that are notified of an unmap. They are in memory, so that it cannot overflow.
     pub(crate) devices: usize,
-    /// What is being unmapped while devices are told: nothing of it is pinned any more.
+    /// What is being unmapped while devices are notified: nothing of it is pinned any more.
     pub(crate) going: Option<IovaRange>,
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct State {
 pub(crate) struct Container {
     #[pin]
     state: Mutex<State>,
-    /// The devices. Nobody takes this lock with `state` locked: who is told takes that one.
+    /// The devices. Never taken with `state` locked: a device that is notified takes that one.
     #[pin]
     devices: Mutex<Devices>,
 }
@@ -186,7 +186,7 @@ impl Container {
             asked = Some(pinned);
             let (first, len) = (pinned.first().get(), pinned.len().unwrap_or(u64::MAX));
             // SAFETY: the devices are in the list as long as it is locked.
-            unsafe { ffi::vfio_type1_devices_tell(devices.0.get(), first, len) };
+            unsafe { ffi::vfio_type1_devices_notify(devices.0.get(), first, len) };
         }
         kernel::warn_on!(true);
         Err(EBUSY)

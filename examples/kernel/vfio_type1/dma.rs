@@ -33,7 +33,7 @@ impl Dma {
         self.range.last().get()
     }
 
-    /// How many bytes; as many as 64 bits can tell.
+    /// How many bytes; as many as 64 bits can count.
     pub(crate) fn len(&self) -> u64 {
         self.range.len().unwrap_or(u64::MAX)
     }
@@ -80,7 +80,7 @@ impl Dma {
 
     /// Writes the bits to the program, whose bitmap begins at `base`. Bits of other mappings in the
     /// first word stay.
-    pub(crate) fn tell(&self, page: PageSize, base: u64, user: &UserBitmap) -> Result {
+    pub(crate) fn report(&self, page: PageSize, base: u64, user: &UserBitmap) -> Result {
         let larger = if page == PAGE_SIZE { None } else { Some(self.in_pages_of(page)?) };
         let words = larger.as_ref().or(self.dirty.as_ref()).ok_or(EINVAL)?;
         let bit = self.first().checked_sub(base).ok_or(EINVAL)? >> page.shift();

@@ -41,7 +41,7 @@ impl GroupDomain {
         // SAFETY: vfio keeps the group while it is attached.
         let raw = from_err_ptr(unsafe { ffi::vfio_type1_domain_alloc(group.0) })?;
         let raw = NonNull::new(raw).ok_or(ENODEV)?;
-        // SAFETY: it is a paging domain that nobody else knows, and it is freed when this is dropped; the
+        // SAFETY: it is a paging domain that nothing else knows, and it is freed when this is dropped; the
         // container has detached all groups by then.
         match unsafe { RawDomain::new(raw) } {
             Ok(raw) => Ok(Self { raw, coherent: false }),
@@ -102,7 +102,7 @@ impl GroupDomain {
 
 impl Drop for GroupDomain {
     fn drop(&mut self) {
-        // SAFETY: it is ours, nobody else has it, and no device is in it.
+        // SAFETY: it is ours, nothing else has it, and no device is in it.
         unsafe { bindings::iommu_domain_free(self.raw.as_ptr()) };
     }
 }
@@ -182,7 +182,7 @@ unsafe impl Domain for GroupDomain {
             self.raw.flush(gather);
             undone
         });
-        // What could not be unmapped is reported as mapped: whoever unmaps it finds that out, and leaks it.
+        // What could not be unmapped is reported as mapped: the unmap finds that out, and leaks it.
         (if undone == done { 0 } else { tile.len() }, Err(failed))
     }
 

@@ -41,7 +41,7 @@ unsafe extern "C" {
     pub(crate) unsafe fn vfio_type1_devices_init(devices: *mut list_head);
     pub(crate) unsafe fn vfio_type1_devices_add(devices: *mut list_head, device: *mut VfioDevice);
     pub(crate) unsafe fn vfio_type1_devices_remove(device: *mut VfioDevice);
-    pub(crate) unsafe fn vfio_type1_devices_tell(devices: *mut list_head, iova: u64, len: u64);
+    pub(crate) unsafe fn vfio_type1_devices_notify(devices: *mut list_head, iova: u64, len: u64);
 
     pub(crate) unsafe fn vfio_type1_pin(
         mm: *mut mm_struct,

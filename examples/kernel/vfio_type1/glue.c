@@ -108,7 +108,7 @@ void vfio_type1_unregister(void)
 	vfio_unregister_iommu_driver(&ops);
 }
 
-/* Devices that must be told of what is unmapped: linked through themselves, so adding cannot fail. */
+/* Devices that must be notified of an unmap: linked through themselves, so adding cannot fail. */
 void vfio_type1_devices_init(struct list_head *devices)
 {
 	INIT_LIST_HEAD(devices);
@@ -124,7 +124,7 @@ void vfio_type1_devices_remove(struct vfio_device *device)
 	list_del(&device->iommu_entry);
 }
 
-void vfio_type1_devices_tell(struct list_head *devices, u64 iova, u64 len)
+void vfio_type1_devices_notify(struct list_head *devices, u64 iova, u64 len)
 {
 	struct vfio_device *device;
 
@@ -262,7 +262,7 @@ long vfio_type1_pin(struct mm_struct *mm, unsigned long start, struct vfio_type1
 		pinned = follow_device(mm, start, pages->left, write, &pages->pfn);
 	} else {
 		/*
-		 * The lock is not to be given up: so nobody waits here for memory that a program provides when
+		 * The lock is not to be given up: so there is no waiting here for memory that a program provides when
 		 * it wants to (userfaultfd), with the container locked. It is an error.
 		 */
 		pinned = pin_user_pages_remote(mm, start, pages->room, flags, pages->pages, NULL);
@@ -316,7 +316,7 @@ int vfio_type1_charge(struct mm_struct *mm, struct task_struct *task, bool may_l
 
 void vfio_type1_uncharge(struct mm_struct *mm, struct task_struct *task, u64 pages)
 {
-	/* What a process without an address space has locked, nobody asks for. */
+	/* A process without an address space has no count of locked pages. */
 	if (!mmget_not_zero(mm))
 		return;
 	mmap_write_lock(mm);

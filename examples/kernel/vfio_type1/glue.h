@@ -36,7 +36,7 @@ bool vfio_type1_huge_pages(void);
 void vfio_type1_devices_init(struct list_head *devices);
 void vfio_type1_devices_add(struct list_head *devices, struct vfio_device *device);
 void vfio_type1_devices_remove(struct vfio_device *device);
-void vfio_type1_devices_tell(struct list_head *devices, u64 iova, u64 len);
+void vfio_type1_devices_notify(struct list_head *devices, u64 iova, u64 len);
 
 /* What is behind the addresses of a process, from one on. */
 struct vfio_type1_pages {
@@ -47,7 +47,7 @@ struct vfio_type1_pages {
 	/* Whether they are frames of a device, which have no pins and begin here. */
 	bool device;
 	u64 pfn;
-	/* Whether the kernel keeps the pages for itself, so that nobody pays for them. */
+	/* Whether the kernel keeps the pages for itself, so that they are not charged. */
 	bool reserved;
 };
 
@@ -73,7 +73,7 @@ struct vfio_type1_reserved {
 
 struct iommu_domain *vfio_type1_domain_alloc(struct iommu_group *group);
 bool vfio_type1_enforce_coherency(struct iommu_domain *domain);
-/* Tells up to `room` reserved regions, and how many there are. */
+/* Reports up to `room` reserved regions, and how many there are. */
 int vfio_type1_reserved(struct iommu_group *group, struct vfio_type1_reserved *out, int room);
 
 #endif

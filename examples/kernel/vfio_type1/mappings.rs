@@ -227,7 +227,7 @@ impl State {
                 if all_dirty {
                     dma.all_written();
                 }
-                dma.tell(page, range.first().get(), bitmap)
+                dma.report(page, range.first().get(), bitmap)
             })?;
         }
         // One flush for all of them.
@@ -294,7 +294,7 @@ impl State {
             if all_dirty {
                 dma.all_written();
             }
-            dma.tell(page, base, user)?;
+            dma.report(page, base, user)?;
             if let Some(words) = &mut dma.dirty {
                 words.fill(0);
             }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! [`Memory`]: the memory of a process behind one mapping: who pins it, and who pays for it.
+//! [`Memory`]: the memory of a process behind one mapping: what pins it, and what it is charged to.
 //!
 //! Pages are charged to `locked_vm` as they are pinned, so that whatever is wrong first, a hole or
 //! the limit, is said. Pages that an emulated device has pinned by itself are paid for once.
@@ -41,7 +41,7 @@ const POINTERS: usize = 512;
 /// Runs of one batch: a page of memory.
 const SLOTS: usize = 128;
 
-/// Who pays.
+/// What is charged.
 pub(crate) struct Owner {
     mm: ARef<Mm>,
     /// Whose limit counts.
@@ -401,7 +401,7 @@ unsafe impl Pinner for Memory {
     }
 
     unsafe fn unpin(&self, _: UserAddr, run: PageRun, dirty: bool) {
-        // SAFETY: "each of them has a pin of the caller's that nobody relies on any more": the caller promises
+        // SAFETY: "each of them has a pin of the caller's that nothing relies on any more": the caller promises
         // that each was pushed by `pin` and not taken back, and that no device reaches it.
         unsafe { PinnedPages::unpin(run, dirty) };
     }

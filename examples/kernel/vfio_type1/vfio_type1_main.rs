@@ -90,11 +90,11 @@ extern "C" fn vfio_type1_open(kind: usize) -> *mut c_void {
 ///
 /// # Safety
 ///
-/// It was opened, and nobody uses it.
+/// It was opened, and nothing uses it.
 #[no_mangle]
 unsafe extern "C" fn vfio_type1_release(data: *mut c_void) {
     // SAFETY: "the pointer came from `into_foreign`, and was not passed to `from_foreign` before": it was opened,
-    // and nobody uses it, as the caller promises, which is vfio and releases what it has opened once.
+    // and nothing uses it, as the caller promises, which is vfio and releases what it has opened once.
     drop(unsafe { Pin::<KBox<Container>>::from_foreign(data) });
 }
 
@@ -201,16 +201,16 @@ fn get_info(container: &Container, argument: usize) -> Result {
     drop(state);
 
     let whole = caps.end()?;
-    let (told, offset) = if size < whole {
+    let (reported, offset) = if size < whole {
         (whole, 0)
     } else {
         abi::write(argument.wrapping_add(Caps::BEGIN), &caps.bytes)?;
         (size, Caps::BEGIN)
     };
     let flags = abi::info::PAGE_SIZES | abi::info::CAPS;
-    let [told, flags, offset] =
-        [u32::try_from(told)?, flags, u32::try_from(offset)?].map(u32::to_ne_bytes);
-    let answer = abi::structure::<{ Caps::BEGIN }>(&[&told, &flags, &sizes.to_ne_bytes(), &offset]);
+    let [reported, flags, offset] =
+        [u32::try_from(reported)?, flags, u32::try_from(offset)?].map(u32::to_ne_bytes);
+    let answer = abi::structure::<{ Caps::BEGIN }>(&[&reported, &flags, &sizes.to_ne_bytes(), &offset]);
     abi::write(argument, answer.get(..size.min(Caps::BEGIN)).unwrap_or_default())
 }
 
@@ -336,7 +336,7 @@ unsafe extern "C" fn vfio_type1_pin_pages(
         }
         // SAFETY: it "was opened, and is not released meanwhile": the caller promises it, which is vfio.
         let container = unsafe { container(data) };
-        // SAFETY: there is room for `count` pointers that nobody else uses meanwhile, as the caller promises;
+        // SAFETY: there is room for `count` pointers that nothing else uses meanwhile, as the caller promises;
         // any bits are a pointer.
         let pages = unsafe { core::slice::from_raw_parts_mut(pages, count as usize) };
         container.state().pin_pages(GroupPtr(group), iova, prot as u32, pages)?;
@@ -362,7 +362,7 @@ unsafe extern "C" fn vfio_type1_unpin_pages(
     }
 }
 
-/// From now on the device is told of what is unmapped.
+/// From now on the device is notified of an unmap.
 ///
 /// # Safety
 ///

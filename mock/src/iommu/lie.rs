@@ -2,7 +2,7 @@
 //! [`Lie`]: what a mock IOMMU says that is not so.
 #![forbid(unsafe_code)]
 
-/// A lie that an [`Iommu`](super::Iommu) tells once: see [`Iommu::lie`](super::Iommu::lie).
+/// A false report that an [`Iommu`](super::Iommu) makes once: see [`Iommu::lie`](super::Iommu::lie).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Lie {
@@ -22,9 +22,9 @@ pub enum Lie {
     UnmapsPartOfPage,
     /// An unmap call unmaps nothing, and says so.
     UnmapsNothing,
-    /// An unmap call unmaps nothing, and reports all: nobody can find out who does not look.
+    /// An unmap call unmaps nothing, and reports all: only an access finds out.
     PretendsToUnmap,
-    /// A flush does nothing: nobody can find out who does not look.
+    /// A flush does nothing: only an access finds out.
     PretendsToFlush,
     /// A read of the page table finds nothing.
     ReadsNothing,
@@ -46,7 +46,7 @@ pub(super) enum Liar {
 }
 
 impl Lie {
-    /// Which call tells it.
+    /// Which call makes it.
     pub(super) const fn liar(self) -> Liar {
         match self {
             Self::MapsMore | Self::MapsLess | Self::MapsPartOfPage | Self::FailsWithMore => {

@@ -6,7 +6,7 @@
 //!           │
 //!           ├ block 0 ──► memory ┐ the first block may begin before the region,
 //!           ├ block 1 ──► memory │ the last may end behind it;
-//!           └ block 2 ──► memory ┘ nobody gets there
+//!           └ block 2 ──► memory ┘ neither is reached
 //! ```
 
 use crate::memory::{Block, Reacher};
@@ -21,7 +21,7 @@ use std::fmt;
 /// A network card for tests: memory is registered as blocks of one size, and reached by key.
 ///
 /// Blocks may reach past the region that they belong to; accesses are checked byte by byte, so that
-/// nobody reaches what lies there. What is wrong with a registration is an error and a
+/// what lies there is not reached. What is wrong with a registration is an error and a
 /// [`ViolationKind::BadCall`].
 ///
 /// One that is made by [`Memory::nic`] belongs to a machine: the bytes of its regions must be pinned
@@ -160,8 +160,8 @@ impl<B> Nic<B> {
     ///
     /// # Safety
     ///
-    /// What is registered must be memory that may be lost, as that of the mocks: it may be reached for
-    /// as long as the card lives.
+    /// What is registered must be memory that may be lost, as that of the mocks: it may be reached as
+    /// long as the card lives.
     pub unsafe fn fail_next_invalidation(&self) {
         lock(&self.state).breaks = true;
     }
@@ -342,7 +342,7 @@ impl Region {
         first
     }
 
-    /// Records in the memory that nobody can reach it here any more.
+    /// Records in the memory that it cannot be reached here any more.
     fn forget(&self) {
         if let Some(reacher) = &self.reacher {
             self.blocks().for_each(|block| reacher.forget(block));
@@ -424,7 +424,7 @@ impl<B> Drop for Nic<B> {
             }
         });
         drop(state);
-        // What a test that has failed leaves behind is no news.
+        // What a failed test leaves behind is not reported.
         if !std::thread::panicking() {
             self.witness.saw_all(left);
         }

@@ -409,7 +409,7 @@ impl<F: FnMut(Block)> Unmap<'_, F> {
                     self.done.leaves += 1;
                     self.counts.leaves -= 1;
                     self.counts.bytes = self.counts.bytes.saturating_sub(u128::from(bytes));
-                    // Whoever unmaps the head of a leaf has unmapped its tail, too.
+                    // An unmap of the head of a leaf has unmapped its tail, too.
                     if piece.last == piece.slot_last {
                         Ok(())
                     } else {

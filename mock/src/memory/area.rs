@@ -26,7 +26,7 @@ pub struct Area {
 /// Whose pages they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Backing {
-    /// The process' own; a child gets copies, made when somebody writes.
+    /// The process's own; a child gets copies, made at the first write.
     Private,
     /// The same, but a page that was only read is the one frame of zeros.
     FromZero,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! [`Contents`]: the bytes of the frames. A frame that nobody has written to has none, and reads as
+//! [`Contents`]: the bytes of the frames. A frame that was never written has none, and reads as
 //! zeros.
 #![forbid(unsafe_code)]
 

@@ -87,7 +87,7 @@ impl Inner {
     }
 }
 
-/// Who accesses memory, and how.
+/// What accesses memory, and how.
 #[derive(Clone, Copy)]
 struct Access {
     write: bool,

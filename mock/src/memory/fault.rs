@@ -32,7 +32,7 @@ pub enum PinFault {
     /// There is no free frame for it (`ENOMEM`): for a page that is pinned for long, none in a
     /// normal zone.
     NoMemory(UserAddr),
-    /// The page would have to move, and somebody has pinned it (`EBUSY`).
+    /// The page would have to move, and is pinned (`EBUSY`).
     Busy(UserAddr),
     /// The page is memory of a device, which was not asked for ([`PinFlags::PCI_P2PDMA`]).
     DeviceMemory(UserAddr),
@@ -85,7 +85,7 @@ impl std::error::Error for PinFault {}
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Want {
     pub(super) write: bool,
-    /// Somebody else than the process will look at the page, for a while: it must be its own.
+    /// Something other than the process will look at the page for a while: it must be its own.
     pub(super) pin: bool,
     pub(super) long: bool,
     force: bool,
@@ -226,7 +226,7 @@ impl Inner {
         Some(())
     }
 
-    /// Makes a page the process' own: as it is, if nobody else has it, or else by a copy.
+    /// Makes a page the process's own: as it is, if no other process has it, or else by a copy.
     fn unshare(&self, state: &mut State, found: &Found, want: Want) -> Option<()> {
         let Found { table, index, .. } = found;
         let entry = table.load(*index);

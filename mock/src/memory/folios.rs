@@ -102,7 +102,7 @@ impl State {
 }
 
 impl Inner {
-    /// Takes a free folio of a zone, zeroed; nobody maps it yet.
+    /// Takes a free folio of a zone, zeroed; it is not mapped yet.
     pub(super) fn alloc(&self, state: &mut State, zone: Zone, order: u32) -> Option<u64> {
         self.zones
             .iter()
@@ -111,7 +111,7 @@ impl Inner {
             .find_map(|(frames, pool)| frames.take(pool, order, self.fragmentation))
     }
 
-    /// Takes this very frame, zeroed, if it is free; nobody maps it yet.
+    /// Takes this very frame, zeroed, if it is free; it is not mapped yet.
     pub(super) fn alloc_at(&self, state: &mut State, pfn: u64) -> Option<u64> {
         let (frames, pool) = self.pool_of(state, pfn)?;
         frames.take_at(pool, pfn, 0)
@@ -140,7 +140,7 @@ impl Inner {
         }
     }
 
-    /// Frees a folio that nobody maps; if it is pinned, the last unpin does it.
+    /// Frees a folio that is not mapped; if it is pinned, the last unpin does it.
     pub(super) fn let_go(&self, state: &mut State, head: u64) {
         if self.frame(head).is_some_and(Frame::orphan) {
             self.free(state, head);
@@ -216,8 +216,8 @@ impl Inner {
         let order = frame.order();
         let pages = 1u64.checked_shl(order).unwrap_or(0);
         let targets = self.alloc_targets(state, zone, order).ok_or(Unmoved::NoMemory)?;
-        // First the entries, then the freeze: who has seen an entry and pins the folio after the
-        // freeze is refused; who has pinned it before makes the freeze fail.
+        // First the entries, then the freeze: a pinner that has seen an entry and comes after the
+        // freeze is refused; one that came before it makes the freeze fail.
         let hidden = hide(state, head, pages);
         if !frame.freeze() {
             for (table, index, entry) in hidden {
@@ -243,7 +243,7 @@ impl Inner {
             table.set(index, entry.moved_to(to));
         }
         for target in targets.heads() {
-            // Nobody else would ever let go of the copy of a page that no table shows.
+            // Nothing else would ever free the copy of a page that no table maps.
             if !state.folios.contains_key(&target) {
                 self.let_go(state, target);
             }

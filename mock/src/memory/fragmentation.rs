@@ -5,7 +5,7 @@
 //! ```text
 //!  None        0 1 2 3 4 5 6 7      one run
 //!  Reverse     7 6 5 4 3 2 1 0      descending neighbours: they never merge
-//!  Alternate   0 2 4 6 1 3 5 7      nobody has a neighbour
+//!  Alternate   0 2 4 6 1 3 5 7      no frame has a neighbour
 //!  Seeded      5 0 3 6 1 7 2 4      as after a long uptime
 //! ```
 #![forbid(unsafe_code)]

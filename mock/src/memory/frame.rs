@@ -17,8 +17,8 @@
 //!     └────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! A page that may be moved has a word of zero pins. Who moves it takes its page table entries away
-//! first and freezes the word then; who pins it counts first and looks at the entry again then.
+//! A page that may be moved has a word of zero pins. A move takes its page table entries away
+//! first and then freezes the word; a pin counts first and then looks at the entry again.
 //! Both changes of the word are read-modify-writes, so one of the two comes first, and the other
 //! sees it: either the freeze fails, or the pin fails, or the second look finds another entry.
 #![forbid(unsafe_code)]
@@ -26,15 +26,15 @@
 use crate::sync::{AtomicU64, Note, Ordering};
 use pinned_sgl::UserAddr;
 
-/// Nobody may pin the folio: it is free, on the move, or not the first frame of a folio.
+/// The folio may not be pinned: it is free, on the move, or not the first frame of a folio.
 const FROZEN: u64 = 1 << 63;
-/// Nobody maps the folio any more: the last unpin frees it.
+/// The folio is not mapped any more: the last unpin frees it.
 const ORPHAN: u64 = 1 << 62;
 const COUNT: u64 = ORPHAN - 1;
 
-/// The page is to be written back: somebody has said so.
+/// The page was marked dirty: it is to be written back.
 const DIRTY: u64 = 1;
-/// The page was written through a pin, and nobody has said so yet.
+/// The page was written through a pin, and is not marked dirty yet.
 const WRITTEN: u64 = 2;
 /// The page belongs to a folio that is not free.
 const IN_USE: u64 = 4;
@@ -71,7 +71,7 @@ pub(crate) struct NotPinned;
 /// What is wrong with the last pin of a page, which was taken back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(crate) struct Last {
-    /// The page was written through a pin, and nobody has said so.
+    /// The page was written through a pin, and is not marked dirty.
     pub(crate) lost: bool,
     /// The page has had one pin only, and was pinned at another user address.
     pub(crate) elsewhere: bool,
@@ -79,7 +79,7 @@ pub(crate) struct Last {
 
 /// The word of a folio: to be called on its first frame.
 impl Frame {
-    /// Counts `pages` pins, unless the folio is frozen or belongs to nobody.
+    /// Counts `pages` pins, unless the folio is frozen or has no owner.
     pub(crate) fn try_pin(&self, pages: u64) -> bool {
         self.change(|word| word.checked_add(pages).filter(|sum| *sum <= COUNT)).is_some()
     }
@@ -104,15 +104,15 @@ impl Frame {
         self.folio.store(0, Ordering::Release);
     }
 
-    /// Says that nobody maps the folio any more. If it is not pinned either, the answer is true, the
+    /// Records that the folio is not mapped any more. If it is not pinned either, returns true, the
     /// folio is frozen, and the caller frees it.
     pub(crate) fn orphan(&self) -> bool {
         let next = self.change(|word| Some(if word == 0 { FROZEN } else { word | ORPHAN }));
         next == Some(FROZEN)
     }
 
-    /// Whether the folio is pinned. Who has taken its page table entries away before is not
-    /// overtaken by somebody who pins it: this is a change of the word, though to the same value.
+    /// Whether the folio is pinned. A caller that took its page table entries away before is not
+    /// overtaken by one that pins it: this is a change of the word, though to the same value.
     pub(crate) fn is_folio_pinned(&self) -> bool {
         self.folio.fetch_add(0, Ordering::AcqRel) & COUNT != 0
     }
@@ -155,7 +155,7 @@ impl Frame {
         if bits & !before != 0 {
             self.page.fetch_or(bits, Ordering::AcqRel);
         }
-        // Behind the pin: who takes the only one back has seen no later address.
+        // After the pin: a caller that takes the only one back has seen no later address.
         self.user.store(user.get().saturating_add(1), Ordering::Relaxed);
     }
 
@@ -164,7 +164,7 @@ impl Frame {
         self.user.load(Ordering::Relaxed).checked_sub(1).map(UserAddr::new)
     }
 
-    /// Whether the page was pinned to be written, by somebody, as long as it has been pinned.
+    /// Whether the page was pinned to be written, by any pinner, since it was first pinned.
     pub(crate) fn is_writable(&self) -> bool {
         self.page.load(Ordering::Acquire) & WRITABLE != 0
     }
@@ -207,7 +207,7 @@ impl Frame {
         self.page.load(Ordering::Acquire) & DIRTY != 0
     }
 
-    /// Whether the page was written through a pin, and nobody has said so yet.
+    /// Whether the page was written through a pin, and is not marked dirty yet.
     pub(crate) fn is_written(&self) -> bool {
         self.page.load(Ordering::Acquire) & WRITTEN != 0
     }
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_is_told_or_lost() {
+    fn a_write_is_reported_or_lost() {
         let frame = Frame::default();
         frame.take(9);
         assert!(!frame.is_free() && frame.order() == 9 && !frame.note_write());
@@ -273,7 +273,7 @@ mod tests {
         assert_eq!(frame.drop_pin(at, true), fine);
         assert!(frame.is_dirty() && !frame.is_written());
         assert!(frame.note_write());
-        // With two pins nobody knows which of them is taken back.
+        // With two pins it is unknown which of them is taken back.
         let lost = Ok(Last { lost: true, elsewhere: false });
         assert_eq!((frame.drop_pin(at, false), frame.drop_pin(at, false)), (lost, Err(NotPinned)));
         assert_eq!((frame.pins(), frame.clean(), frame.clean()), (0, true, false));

@@ -19,7 +19,7 @@ use std::{
     ops::{Deref, Range, RangeInclusive},
 };
 
-/// The physical memory of a machine: page frames that know who pins them.
+/// The physical memory of a machine: page frames that count their pins.
 ///
 /// ```text
 ///   Process ── pin, unpin ──►┌─────────────────────────────────────────┐
@@ -179,7 +179,7 @@ impl Memory {
         self.inner.page
     }
 
-    /// Where it is reported what must never happen.
+    /// Where violations are reported.
     ///
     /// ```
     /// # use pinned_sgl::{umem::UserRange, UserAddr};
@@ -536,7 +536,7 @@ impl Inner {
     }
 }
 
-/// Where a memory that nobody has described begins: not at zero, which is easily right by chance.
+/// Where a memory begins unless a test says so: not at zero, which is easily right by chance.
 const FIRST_PFN: u64 = 0x1000;
 /// Frames of one zone: 16 TiB of 4 KiB each.
 const MAX_FRAMES: u64 = 1 << 32;
@@ -585,7 +585,7 @@ impl MemoryBuilder {
         self
     }
 
-    /// Where it is reported what must never happen: a witness of its own unless said otherwise.
+    /// Where violations are reported: a witness of its own unless said otherwise.
     pub fn witness(mut self, witness: Witness) -> Self {
         self.witness = witness;
         self

@@ -37,7 +37,7 @@ fn exactly_one_frees_an_orphan() {
     });
 }
 
-/// A page is moved from frame 0 to frame 1, and frame 0 gets another page, while somebody pins it.
+/// A page is moved from frame 0 to frame 1, and frame 0 gets another page, while it is being pinned.
 fn pinning_and_moving(second_look: bool) {
     loom::model(move || {
         let here = Entry::present(0, true);
@@ -65,7 +65,7 @@ fn pinning_and_moving(second_look: bool) {
             pinned = false;
         }
         mover.join().unwrap();
-        assert!(!pinned || table.load(0) == here, "somebody else's frame is pinned");
+        assert!(!pinned || table.load(0) == here, "another page's frame is pinned");
         assert_eq!(frames[0].is_folio_pinned(), pinned);
     });
 }
@@ -76,7 +76,7 @@ fn a_pinned_page_is_not_moved() {
 }
 
 #[test]
-#[should_panic(expected = "somebody else's frame is pinned")]
+#[should_panic(expected = "another page's frame is pinned")]
 fn without_a_second_look_another_frame_is_pinned() {
     pinning_and_moving(false);
 }

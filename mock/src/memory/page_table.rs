@@ -30,11 +30,11 @@ pub(super) struct Entry(u64);
 impl Entry {
     /// Never touched.
     pub(super) const EMPTY: Self = Self(0);
-    /// About to be somewhere else: who meets it waits for the lock.
+    /// About to be moved: a reader that meets it waits for the lock.
     pub(super) const MOVING: Self = Self(1 << 7);
 
-    /// A page in a frame. An exclusive one is this page only, so writing to it is seen by nobody
-    /// who should not.
+    /// A page in a frame. An exclusive one holds this page only, so nothing else sees a
+    /// write to it.
     pub(super) const fn present(pfn: u64, exclusive: bool) -> Self {
         let exclusive = if exclusive { EXCLUSIVE } else { 0 };
         Self((pfn << NUMBER_SHIFT) | PRESENT | exclusive)

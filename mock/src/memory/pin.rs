@@ -75,8 +75,8 @@ unsafe impl Pinner for Process {
         self.memory.inner.unpin_run(at, run, dirty);
     }
 
-    /// Counts the pages: see [`Memory::leaked_pages`](super::Memory::leaked_pages). It is no
-    /// violation: whoever leaks pins says so because the alternative was worse.
+    /// Counts the pages: see [`Memory::leaked_pages`](super::Memory::leaked_pages). It is not
+    /// a violation: a leak is reported because the alternative was worse.
     fn leaked(&self, _: UserAddr, run: PageRun) {
         self.memory.inner.leaked.fetch_add(run.count(), Ordering::Relaxed);
     }
@@ -95,7 +95,7 @@ impl Process {
         }
         let areas = lock(&self.areas);
         let mut state = lock(&inner.state);
-        // Somebody may have unmapped it meanwhile.
+        // It may have been unmapped meanwhile.
         let found = areas.find(page).ok_or(PinFault::NotMapped(at))?;
         let entry = inner.make_ready(&mut state, &found, want, at)?;
         inner.pin_entry(&found, entry, want, max).ok_or(PinFault::Busy(at))
@@ -186,7 +186,7 @@ impl Inner {
         if let Some(reach) = &reach {
             seen.extend(self.unpinned_too_early(reach, run));
         }
-        // Only now may a frame be somebody else's.
+        // Only now may a frame get another owner.
         let mut left = pages;
         while !left.is_empty() {
             // A folio at a time. A page that is not pinned may belong to none.

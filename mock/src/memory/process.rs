@@ -178,7 +178,7 @@ impl Process {
         for slice in removed {
             let (from, to) = match slice.area.backing {
                 Backing::Shared if Arc::strong_count(&slice.user) > 1 => continue,
-                // The last one who shares the pages lets go of all.
+                // The last process that shares the pages lets go of all.
                 Backing::Shared => (0, slice.table.pages()),
                 Backing::Private | Backing::FromZero => {
                     (slice.first, slice.first.saturating_add(slice.pages))
@@ -387,7 +387,7 @@ impl Process {
     }
 
     /// Lets each call that pins do so with at most `pages` pages (at least one) from now on, and
-    /// stop short then. [`u64::MAX`] is no limit.
+    /// stop short then. [`u64::MAX`] means no limit.
     pub fn set_pin_limit(&self, pages: u64) {
         self.pin_limit.store(pages, Ordering::Relaxed);
     }
@@ -461,7 +461,7 @@ impl Inner {
                 Entry::swapped(state.copy_slot(slot))
             } else if let Some(pfn) = entry.own_pfn() {
                 let shared = entry.with_exclusive(false);
-                // First the entry, then the look at the pins: who pins the page after that look
+                // First the entry, then the look at the pins: a pinner that comes after that look
                 // sees the new entry, and gives his pin back.
                 slice.table.set(index, shared);
                 let head = self.head_of(pfn).unwrap_or(pfn);

@@ -10,7 +10,7 @@
 //!
 //! What hardware translates with one entry is a block: its size is a power of two, and it lies at a
 //! multiple of it. So the blocks that have a byte of a run are found by address, for each size by
-//! itself, and nobody looks through page tables.
+//! itself, and no page table is searched.
 #![forbid(unsafe_code)]
 
 use super::frame::Frame;
@@ -30,7 +30,7 @@ pub(super) struct Reach {
     reachers: u64,
 }
 
-/// The first byte of a block of memory, who can reach it, and at which IOVA: in this order, so that
+/// The first byte of a block of memory, what can reach it, and at which IOVA: in this order, so that
 /// the blocks of one size that have a byte of some memory stand beside each other.
 type Place = (PhysAddr, u64, Iova);
 
@@ -102,7 +102,7 @@ impl Reach {
         if !way.mapped && !way.unflushed {
             ways.remove(&block.place(reacher));
         }
-        // A size costs a search for as long as it is used.
+        // A size costs a search as long as it is used.
         if ways.is_empty() {
             self.blocks.remove(&block.size);
         }
@@ -146,7 +146,7 @@ impl Reach {
     }
 }
 
-/// Who reaches memory: an IOMMU, or a region of a card. What it says of itself is what hardware does.
+/// What reaches memory: an IOMMU, or a region of a card. Its own methods are what the hardware does.
 pub(crate) struct Reacher {
     memory: Memory,
     number: u64,
@@ -157,7 +157,7 @@ fn reach_of(memory: &Memory) -> MutexGuard<'_, Reach> {
 }
 
 impl Reacher {
-    /// Somebody new, who reaches nothing.
+    /// A new one, which reaches nothing.
     pub(crate) fn new(memory: &Memory) -> Self {
         let mut reach = reach_of(memory);
         reach.reachers += 1;

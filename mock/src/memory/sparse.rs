@@ -18,7 +18,7 @@ pub(super) struct Sparse<T> {
     /// The number of the first item of the tree. It is a multiple of the size of a node: an aligned
     /// block of items is in one of them.
     base: u64,
-    /// How many bits of a place, which is a number less `base`, the nodes below the root tell apart.
+    /// How many bits of a place, which is a number less `base`, the nodes below the root decode.
     shift: u32,
     root: OnceLock<Node<T>>,
 }
@@ -29,7 +29,7 @@ enum Node<T> {
 }
 
 impl<T: Default> Node<T> {
-    /// A node for the places up to `last`, of which those below it tell `shift` bits apart.
+    /// A node for the places up to `last`, of which those below it decode `shift` bits.
     fn new(shift: u32, last: u64) -> Self {
         let slots = 0..=(last >> shift).min(NODE_MASK);
         if shift == 0 {

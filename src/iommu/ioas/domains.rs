@@ -16,7 +16,7 @@ use crate::store::{Slab, Slabs};
 use crate::umem::RegionHolder;
 use core::{fmt, marker::PhantomData};
 
-/// Names a domain of one address space, for as long as it is attached: no later one has the same name.
+/// Names a domain of one address space, as long as it is attached: no later one has the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DomainId(u64);
 
@@ -119,7 +119,7 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     /// as before. A domain is refused that [is attached](IoasError::Attached), or with which nothing could
     /// be mapped: [without pages](IoasError::NoPageSizes), or
     /// [without addresses](IoasError::NoCommonAperture) that the others have, too. After
-    /// [`IoasError::Breach`] nobody knows what is mapped in the domain, and the mapping at which it
+    /// [`IoasError::Breach`] it is unknown what is mapped in the domain, and the mapping at which it
     /// happened is poisoned.
     pub fn attach(&mut self, domain: D) -> Result<DomainId, Failed<IoasError<D::Error>, D>> {
         if let Err(error) = self.check_domain(&domain) {

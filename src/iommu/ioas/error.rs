@@ -26,7 +26,7 @@ pub enum IoasError<E> {
         /// The first of the reserved ranges there.
         range: IovaRange,
     },
-    /// A domain broke its contract earlier, or did not come back from a call: nobody knows what devices
+    /// A domain broke its contract earlier, or did not come back from a call: it is unknown what devices
     /// reach at these addresses, which cannot be used any more.
     Poisoned {
         /// The addresses.

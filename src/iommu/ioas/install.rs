@@ -30,7 +30,7 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
         }
         // SAFETY: "the memory is attached, for writing if it is mapped for that, until it was uninstalled and
         // flushed; for ever after a breach, or if this unwinds": the caller lets go of the attachment
-        // only behind a failure that is no breach, and keeps it here otherwise, or leaks it.
+        // only behind a failure that is not a breach, and keeps it here otherwise, or leaks it.
         let install = |domain: &D| unsafe { install(&**domain, range, mapped) };
         let mut domains = self.domains.iter();
         let failure = domains.find_map(|(id, domain)| Some((id, install(domain).err()?)));
@@ -144,7 +144,7 @@ where
 }
 
 /// Poisons all areas that overlap `range` when it is dropped: where a domain did not come back from a
-/// call, nobody knows which of them devices reach.
+/// call, it is unknown which of them devices reach.
 pub(super) struct PoisonOnUnwind<'a, U: RegionHolder, S: Slabs<Node<Area<U>>>> {
     pub(super) areas: &'a mut IovaTree<Area<U>, S>,
     pub(super) range: IovaRange,

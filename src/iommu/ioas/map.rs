@@ -106,7 +106,7 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
                     area.kind = AreaKind::Mapped(mapped);
                     return Ok(place);
                 }
-                // It was claimed above. If it is not there, nobody would unmap the memory.
+                // It was claimed above. If it is not there, nothing would unmap the memory.
                 None => MapError::Breach(Breach::new(place)),
             },
             Err(error) => error,
@@ -123,7 +123,7 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
         Err(Failed::new(error.into(), region))
     }
 
-    /// Makes a place nobody else's. It is poisoned until something is mapped there.
+    /// Claims a range. It is poisoned until something is mapped there.
     fn claim(&mut self, place: IovaRange) -> Result<u32, IoasError<D::Error>> {
         let key = self.place(place, Area::poisoned()).map_err(|(error, _)| error)?;
         self.mappings = self.mappings.plus(1);

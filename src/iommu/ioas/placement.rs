@@ -55,7 +55,7 @@ impl Alignment {
         for run in runs {
             let larger = sizes.bits() & !best.size.mask() & !best.size.bytes();
             if let Some(size) = largest_page(&run, PageSizes::from_bits_retain(larger)) {
-                // Memory that is no multiple of the smallest size fits nowhere.
+                // Memory that is not a multiple of the smallest size fits nowhere.
                 let phase = run.phys.get().wrapping_sub(offset) & !smallest.mask();
                 best = Self::new(size, phase);
             }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! [`Reservation`]: addresses that somebody keeps free of mappings.
+//! [`Reservation`]: addresses that are kept free of mappings.
 //!
 //! Reservations may overlap, as those of two devices do that are reached by interrupts at the same
 //! addresses. In the tree lie disjoint pieces; every reservation is made of whole ones:
@@ -24,10 +24,10 @@ use crate::iommu::range::IovaRange;
 use crate::store::NONE;
 use crate::umem::RegionHolder;
 
-/// Addresses that are kept free of mappings in an [`Ioas`]: who has it can
+/// Addresses that are kept free of mappings in an [`Ioas`]: its owner can
 /// [take it back](Ioas::unreserve).
 ///
-/// It belongs to whoever reserves the addresses: a device, for its window of interrupts, has one for
+/// It belongs to the caller that reserves the addresses: a device, for its window of interrupts, has one for
 /// each of its ranges. Dropping it takes nothing back: then the range is reserved as long as the
 /// address space lives.
 #[derive(Debug, PartialEq, Eq)]
@@ -123,7 +123,7 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
         found
     }
 
-    /// Takes a reservation back. What nobody else has reserved can be used then. O(reservations) for each
+    /// Takes a reservation back. What is not reserved otherwise can be used then. O(reservations) for each
     /// piece of it.
     ///
     /// ```
@@ -208,7 +208,7 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
         }
     }
 
-    /// The reserved addresses, in order: those that touch are one range, whoever has reserved them.
+    /// The reserved addresses, in order: those that touch are one range, however they were reserved.
     ///
     /// ```
     /// # use pinned_sgl::iommu::{HeapIoas, IovaRange};

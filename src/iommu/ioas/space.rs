@@ -202,7 +202,7 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     }
 
     /// The addresses at which something can be mapped still, in order: those that every domain translates,
-    /// and that nothing is mapped at and nobody has reserved. O(log n) to the first, and O(1) a range.
+    /// and that are neither mapped nor reserved. O(log n) to the first, and O(1) a range.
     ///
     /// What is mapped there begins and ends at multiples of the [`alignment`](Self::alignment).
     ///

@@ -43,7 +43,7 @@ enum Reach {
     Never,
     /// A part of it, for a while.
     Before,
-    /// A call of the domain has not come back, or was no truth: who knows.
+    /// A call of the domain has not come back, or its report was false: it is unknown.
     Unknown,
 }
 
@@ -55,7 +55,7 @@ impl Flow {
 
     /// The addresses that are mapped.
     pub(super) fn mapped_range(&self) -> IovaRange {
-        // Where nothing is mapped there is no range; nobody asks then.
+        // Where nothing is mapped there is no range; it is not asked for.
         IovaRange::new(self.iova, self.mapped).unwrap_or(IovaRange::ALL)
     }
 
@@ -111,7 +111,7 @@ impl Flow {
     }
 
     /// Maps the carry, which is a maximal run. If it fails, the carry is still there, unmapped; after a
-    /// breach, or if the domain unwinds, it is there, and nobody knows what devices reach of it.
+    /// breach, or if the domain unwinds, it is there, and it is unknown what devices reach of it.
     pub(super) fn map_carry<D: Domain + ?Sized>(
         &mut self,
         domain: &D,
@@ -195,7 +195,7 @@ impl Flow {
             },
             None => {}
         }
-        // Whoever lends no slots any more gets one.
+        // A caller that lends no slots any more gets one.
         let mut one = [None];
         let slots = if slots.is_empty() { &mut one } else { slots };
         let mut done = 0u64;

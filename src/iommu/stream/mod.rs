@@ -166,7 +166,7 @@ where
         match this.fill(request) {
             Ok(()) => Ok(this),
             Err(error) => {
-                // After a breach nobody knows what is mapped: nothing is taken down or unpinned.
+                // After a breach it is unknown what is mapped: nothing is taken down or unpinned.
                 let breach = matches!(error, StreamError::Map(MapError::Breach(_)));
                 let (undone, pinner, domain) = this.end(!breach);
                 let error = match undone {

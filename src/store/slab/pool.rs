@@ -64,7 +64,7 @@ impl<'a, T> PoolSlab<'a, T> {
 
 // SAFETY:
 // - "a value stays under the key that `insert` gave until it is removed": a key is the index of one
-//   place, which nobody else can reach while the memory is borrowed;
+//   place, which nothing else can reach while the memory is borrowed;
 // - "no two values have one key at a time": `insert` takes a key from the list of free places, which
 //   holds those once that are free, or the next place that was never used. No key is `u32::MAX`: `used`
 //   is not counted further;

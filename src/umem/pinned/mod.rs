@@ -248,7 +248,7 @@ where
         &self.charge
     }
 
-    /// Who has pinned the pages.
+    /// What has pinned the pages.
     #[inline]
     #[must_use]
     pub fn pinner(&self) -> &P {
@@ -291,7 +291,7 @@ where
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn mark_dirty(&self) {
-        // Read when the region is dropped, which whoever drops it has put in order after this.
+        // Read when the region is dropped, which the dropping thread has ordered after this.
         self.dirty.store(true, Ordering::Relaxed);
     }
 
@@ -470,7 +470,7 @@ where
             return report_leaked(&**self.pinner, self.first_page(), self.sgl.runs());
         }
         // SAFETY: "called at most once, with no device attached": `drop` is called once, and no
-        // attachment was found; none can be added, as nobody else can reach the value.
+        // attachment was found; none can be added, as nothing else can reach the value.
         drop(unsafe { self.give_back() });
     }
 }

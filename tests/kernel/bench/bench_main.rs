@@ -88,7 +88,7 @@ fn lookups(pages: &[*mut page]) -> Result<(u64, u64)> {
 }
 
 fn compare(shape: u32, count: usize, name: &str) -> Result {
-    // SAFETY: nobody else uses the array.
+    // SAFETY: nothing else uses the array.
     let pages = unsafe { bench_fill(shape, count) };
     let (mut ours, mut theirs) = ((u64::MAX, 0, 0), (u64::MAX, 0, 0));
     if pages.is_null() {
@@ -185,7 +185,7 @@ fn compare_calls() -> Result {
         }
         Ok(())
     });
-    // SAFETY: it is ours, and nobody uses it any more.
+    // SAFETY: it is ours, and nothing uses it any more.
     unsafe { bindings::iommu_domain_free(raw.as_ptr()) };
     done
 }
@@ -199,7 +199,7 @@ impl kernel::Module for Bench {
             .and_then(|()| compare(1, 64 * PAGES, "many runs of 512"))
             .and_then(|()| compare(2, PAGES, "every page a run"))
             .and_then(|()| compare_calls());
-        // SAFETY: nobody uses the array any more.
+        // SAFETY: nothing uses the array any more.
         unsafe { bench_free() };
         done.map(|()| Self)
     }

@@ -2,7 +2,7 @@
 /*
  * A domain that behaves as those of Linux where it matters, and notes what goes wrong: it looks first
  * and then maps, unlinks a table that is empty, and frees it when it is flushed. A table that is freed is
- * only marked as such, so that whoever looks at it is seen and harms nothing.
+ * only marked as such, so that a reader of it is seen and harms nothing.
  */
 #include <linux/iommu.h>
 #include <linux/sched.h>

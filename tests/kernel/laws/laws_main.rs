@@ -54,7 +54,7 @@ fn hold(law: laws::Law) -> Result {
             word.copy_from_slice(&numbers.next().to_le_bytes());
         }
         let len = numbers.next() as usize % bytes.len();
-        // Too few bytes are no case, and not a failure.
+        // Too few bytes are ignored; that is not a failure.
         held += u32::from(law(&mut Unstructured::new(bytes.get(..len).unwrap_or(&[]))).is_ok());
     }
     pr_info!("{} cases of {}\n", held, CASES);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `RawDomain` over a domain without hardware that takes its time: whatever several threads ask for at
-//! once, nothing is replaced, and nobody looks at a table that was freed.
+//! once, nothing is replaced, and no table is read that was freed.
 
 use crate::thread::Thread;
 use core::{pin::pin, ptr::NonNull};
@@ -32,7 +32,7 @@ impl Slow {
     fn new(refuses: bool) -> Result<Self> {
         // SAFETY: it takes any.
         let raw = NonNull::new(unsafe { laws_domain_new(refuses) }).ok_or(ENOMEM)?;
-        // SAFETY: it is a paging domain that nobody else knows, with no devices; `drop` frees it last.
+        // SAFETY: it is a paging domain that nothing else knows, with no devices; `drop` frees it last.
         Ok(Self(unsafe { RawDomain::new(raw) }?))
     }
 
@@ -62,7 +62,7 @@ impl Slow {
 
 impl Drop for Slow {
     fn drop(&mut self) {
-        // SAFETY: nobody uses it any more: a `RawDomain` does nothing when it is dropped.
+        // SAFETY: nothing uses it any more: a `RawDomain` does nothing when it is dropped.
         unsafe { laws_domain_free(self.0.as_ptr()) };
     }
 }
@@ -115,7 +115,7 @@ pub(crate) fn one_of_many_maps(refuses: bool) -> Result {
     Ok(())
 }
 
-/// Who reads while others map and unmap finds what is mapped, or nothing, and no freed table.
+/// A reader beside others that map and unmap finds what is mapped, or nothing, and no freed table.
 pub(crate) fn reads_while_unmapping() -> Result {
     let domain = Arc::new(Slow::new(true)?, GFP_KERNEL)?;
     let (stop, wrong) =
@@ -145,7 +145,7 @@ pub(crate) fn reads_while_unmapping() -> Result {
     Ok(())
 }
 
-/// Bits that are no `Prot` do not reach the driver of an IOMMU.
+/// Bits that are not of `Prot` do not reach the driver of an IOMMU.
 pub(crate) fn unknown_bits_are_refused() -> Result {
     let domain = Slow::new(true)?;
     let page = tile(1, 0x100, 1)?;

@@ -39,7 +39,7 @@ pub(crate) fn charge_in_a_kernel_thread(pages: u64, counter: Counter) -> Result 
 pub(crate) fn gives_back_what_it_has(counter: Counter) -> Result {
     let task = current!();
     let mm = task.mm().ok_or(ESRCH)?.as_raw();
-    // SAFETY: it is the address space of the running thread, and nobody else charges it.
+    // SAFETY: it is the address space of the running thread, and nothing else charges it.
     let counts = || unsafe {
         let mm = &(*mm).__bindgen_anon_1;
         match counter {

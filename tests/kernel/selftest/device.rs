@@ -23,7 +23,7 @@ use pinned_sgl::{
 
 pub(crate) const COMMAND_FILE: &CStr = c"command";
 
-/// Where a domain is that nobody drops: so that kmemleak knows of it.
+/// Where a domain is that is never dropped: so that kmemleak knows of it.
 static FORGOTTEN: Atomic<usize> = Atomic::new(0);
 
 #[pin_data]
@@ -59,7 +59,7 @@ pub(crate) fn is_empty(domain: &impl ReadDomain, iova: Iova, len: u64) -> Result
 /// Does something while no allocation of this thread is made to fail. (To put a device back into
 /// the domain of the DMA API takes memory, and Linux warns, loudly, if there is none.)
 fn without_faults(act: impl FnOnce()) {
-    // SAFETY: the field of the running thread, which nobody else changes while it runs in here.
+    // SAFETY: the field of the running thread, which nothing else changes while it runs in here.
     let nth = unsafe { &raw mut (*kernel::bindings::get_current()).fail_nth };
     // SAFETY: as above.
     let left = unsafe { nth.replace(0) };

@@ -27,9 +27,9 @@ fn phys(device: &device::Device<Bound>, addr: u64) -> u64 {
     unsafe { bindings::iommu_iova_to_phys(bindings::iommu_get_domain_for_dev(raw(device)), addr) }
 }
 
-/// Tells the DMA API what the device takes, and returns what it took before.
+/// Sets what the DMA API lets the device take, and returns what it took before.
 fn set_limits(device: &device::Device<Bound>, len: u32, mask: usize) -> Result<(u32, usize)> {
-    // SAFETY: the device is there, and PCI has given it parameters; nobody maps while they change.
+    // SAFETY: the device is there, and PCI has given it parameters; nothing is mapped while they change.
     let parms = unsafe { (*raw(device)).dma_parms.as_mut() }.ok_or(ENODEV)?;
     let before = (parms.max_segment_size, parms.segment_boundary_mask);
     (parms.max_segment_size, parms.segment_boundary_mask) = (len, mask);
@@ -113,7 +113,7 @@ impl Mmio {
     }
 }
 
-// SAFETY: nothing is attached, and no device is shown the memory. That nobody may look for page structures
+// SAFETY: nothing is attached, and no device is shown the memory. That page structures may not be looked for
 // is the safe side.
 unsafe impl Region for Mmio {
     type Storage = Kmalloc;

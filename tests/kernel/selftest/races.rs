@@ -29,7 +29,7 @@ impl Table {
         // SAFETY: the callers have a device that is there.
         let raw = from_err_ptr(unsafe { bindings::iommu_paging_domain_alloc_flags(device, 0) })?;
         let raw = NonNull::new(raw).ok_or(ENODEV)?;
-        // SAFETY: it is a paging domain that nobody else knows, with no devices; `drop` frees it last.
+        // SAFETY: it is a paging domain that nothing else knows, with no devices; `drop` frees it last.
         Ok(Self(unsafe { RawDomain::new(raw) }?))
     }
 
@@ -58,7 +58,7 @@ impl Table {
 
 impl Drop for Table {
     fn drop(&mut self) {
-        // SAFETY: nobody uses it any more: a `RawDomain` does nothing when it is dropped.
+        // SAFETY: nothing uses it any more: a `RawDomain` does nothing when it is dropped.
         unsafe { bindings::iommu_domain_free(self.0.as_ptr()) };
     }
 }
@@ -75,7 +75,7 @@ fn tile(size: PageSize, frame: u64, count: u64) -> Result<Tile> {
 }
 
 /// Threads map small pages and a large one at the same addresses, read them, and unmap them: a mapping
-/// stays whole until it is unmapped by whoever has made it. The large one frees the table of the small.
+/// stays whole until it is unmapped by the thread that made it. The large one frees the table of the small.
 pub(crate) fn same_addresses(device: *mut bindings::device) -> Result {
     let table = Arc::new(Table::new(device)?, GFP_KERNEL)?;
     let done = Arc::new(Atomic::new(0u64), GFP_KERNEL)?;

@@ -91,7 +91,7 @@ fn pin(at: u64, len: u64, flags: u64) -> Result<Held> {
 }
 
 /// Writes the runs of a region, as pairs of first frame and count, behind their number.
-fn tell_runs(held: &Held, command: &Command) -> Result {
+fn report_runs(held: &Held, command: &Command) -> Result {
     let user = UserPtr::from_addr(command.answer as usize);
     let mut writer = UserSlice::new(user, command.answer_len as usize).writer();
     writer.write(&held.sgl().run_count())?;
@@ -135,7 +135,7 @@ fn command(tester: &Tester, reader: &mut UserSliceReader) -> Result {
     let user = UserPtr::from_addr(command.answer as usize);
     let mut bytes = KVec::zeroed(usize::try_from(command.len)?.min(1 << 16), GFP_KERNEL)?;
     match command.what {
-        RUNS => tell_runs(region, &command),
+        RUNS => report_runs(region, &command),
         READ => {
             region.read(command.at, &mut bytes)?;
             UserSlice::new(user, bytes.len()).writer().write_slice(&bytes)

@@ -90,7 +90,7 @@ static void put(const char *path, const char *text)
 /* Pages that are pinned, in the whole machine. */
 static long pinned(void)
 {
-	/* The counters are kept per CPU until somebody asks. */
+	/* The counters are kept per CPU until they are read. */
 	put("/proc/sys/vm/stat_refresh", "1");
 	return number("/proc/vmstat", "nr_foll_pin_acquired") -
 	       number("/proc/vmstat", "nr_foll_pin_released");

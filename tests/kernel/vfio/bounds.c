@@ -52,7 +52,7 @@ static void nap(double seconds)
 	nanosleep(&time, NULL);
 }
 
-/* What is said at once, whoever dies. */
+/* What is printed at once, in case a process dies. */
 static int answer(int ret)
 {
 	return ret < 0 ? -errno : ret;
@@ -340,7 +340,7 @@ static int unmap_many(void *unused)
 	return answer(ioctl(container, VFIO_IOMMU_UNMAP_DMA, &out));
 }
 
-/* A device that takes its time, killed while it is told: nothing is unmapped. Not with the kernel's own backend. */
+/* A device that takes its time, killed while it is notified: nothing is unmapped. Not with the kernel's own backend. */
 static void slow(void)
 {
 	int fd = emulated();
@@ -365,7 +365,7 @@ static void slow(void)
 	expect(unmap(16 * MIB, 16 * MIB) == 16 * MIB, "some are unmapped");
 }
 
-/* A device that does not let go: the program is told, and the kernel warns. Not with the kernel's own backend, which stops. */
+/* A device that does not let go: an error, and a warning of the kernel. Not with the kernel's own backend, which stops. */
 static void keeps(void)
 {
 	int fd = emulated();
@@ -394,7 +394,7 @@ static void leaks(void)
 	printf("leaks: one page\n");
 }
 
-/* A page that the kernel keeps for itself: nobody pays for it. */
+/* A page that the kernel keeps for itself: it is not charged. */
 static void reserved(void)
 {
 	int fd = emulated();
@@ -478,7 +478,7 @@ static int map_fault(void *unused)
 	return map(fault_at, 16 * MIB, 4 * PAGE);
 }
 
-/* Memory whose third page a program provides when it wants to: never. Nobody waits for it. */
+/* Memory whose third page a program provides when it wants to: never. There is no waiting for it. */
 static void faults(void)
 {
 	struct uffdio_api api = { .api = UFFD_API };

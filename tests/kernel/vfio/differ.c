@@ -5,7 +5,7 @@
  *
  * usage: vfio_differ EDU OTHER SEED STEPS     the devices as segment:bus:device.function
  *
- * Whether memory is really mapped, QEMU's `edu` tells: it copies bytes by DMA.
+ * Whether memory is really mapped, QEMU's `edu` shows: it copies bytes by DMA.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -376,7 +376,7 @@ static void do_group(void)
 		attached = !attached;
 }
 
-/* The device that is not there comes and goes, and is told what to do: see emulated/emulated.c. */
+/* The device that is not there comes and goes, and is given commands: see emulated/emulated.c. */
 static int emulated = -1;
 
 struct command {
@@ -432,7 +432,7 @@ static void do_emulated(void)
 	       command.bytes[0], command.bytes[command.count < 64 ? command.count - 1 : 63], ret);
 }
 
-/* Many mappings that a device has pinned, unmapped at once: it is told of each of them. */
+/* Many mappings that a device has pinned, unmapped at once: it is notified of each of them. */
 static void do_many(void)
 {
 	struct vfio_iommu_type1_dma_map map = { .argsz = sizeof(map), .flags = 3, .size = PAGE };
@@ -476,7 +476,7 @@ static void do_odd(void)
 		whole.size = 0;
 		printf("odd unmap all = %d\n", answer(ioctl(container, VFIO_IOMMU_UNMAP_DMA, &whole)));
 	}
-	/* Pages that were never touched, for reading: whoever pays for them. */
+	/* Pages that were never touched, for reading: charged or not. */
 	map = (struct vfio_iommu_type1_dma_map){
 		.argsz = sizeof(map), .flags = 1, .vaddr = areas[READ_ONLY].at, .iova = 640 * MIB, .size = MIB,
 	};

@@ -86,7 +86,7 @@ self_test() {
         head -n 40 /tmp/out
         fail "$backend: $program $device"
     fi
-    # Pins that nobody has taken back.
+    # Pins that were not taken back.
     [ "$(pins acquired)" = "$(pins released)" ] ||
         fail "$backend: $program: $(pins acquired) pins, $(pins released) released"
 }

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # shellcheck shell=bash
 #
-# Sourced by tests/kernel/run: Linux' own tests of vfio and a differential test, on the kernel's type1
+# Sourced by tests/kernel/run: Linux's own tests of vfio and a differential test, on the kernel's type1
 # backend and on examples/kernel/vfio_type1, in one machine. The tests are built from the source of
 # the kernel, unmodified, outside of the repository.
 

@@ -107,7 +107,7 @@ static void each(const char *what, void (*prepare)(void), int (*act)(void),
 	printf("%s: %d failures\n", what, failed);
 }
 
-/* `act` where no memory at all can be had. (Some who are refused ask in another way, and get it.) */
+/* `act` where no memory at all can be had. (Some callers that are refused ask in another way, and get it.) */
 static void never(const char *what, int (*act)(void))
 {
 	long before = locked();

@@ -104,7 +104,7 @@ impl World {
             let here = parts.iter().filter(|part| part.overlaps(first, last));
             let here = here.map(|part| part.within(first, last));
             let noted = here.clone().any(|here| written(self, here.first, here.last));
-            // What is kept is told whatever the domains do.
+            // What is kept is reported whatever the domains do.
             let it = &self.spaces[space];
             let kept = here.clone().any(|here| it.kept.has(here.first, here.last));
             let is_set = bitmap.is_set(Iova::new(page.max(range.first().get())));
@@ -118,7 +118,7 @@ impl World {
         if clear {
             self.spaces[space].kept.subtract(range.first().get(), range.last().get());
         }
-        // An entry that was told, and lies whole in what was asked for, is clean now; but near the ends,
+        // An entry that was reported, and lies whole in what was asked for, is clean now; but near the ends,
         // what a page of the largest size would hold may still be dirty. An entry that does not lie
         // whole in it is as it was.
         for domain in domains.iter().filter(|_| clear) {
@@ -128,9 +128,9 @@ impl World {
                     let (first, last) = (entry.range.first().get(), entry.range.last().get());
                     let whole = part.first <= first && last <= part.last;
                     let inside = part.first <= first & !largest && last | largest <= part.last;
-                    // After a failure it may be clean, if it was told.
-                    let told = bitmap.is_set(entry.range.first());
-                    if whole && (!fired && inside || (!fired || told) && !entry.dirty) {
+                    // After a failure it may be clean, if it was reported.
+                    let reported = bitmap.is_set(entry.range.first());
+                    if whole && (!fired && inside || (!fired || reported) && !entry.dirty) {
                         self.dirty[*domain].subtract(first, last);
                     }
                 }

@@ -40,7 +40,7 @@ impl World {
                 } else if matches!(error.error(), IoasError::Domain(_)) {
                     assert!(self.spaces[space].notes);
                 } else {
-                    // It was told before anything was mapped.
+                    // It was reported before anything was mapped.
                     self.dirty[domain].tracks |= self.spaces[space].notes;
                 }
             }

@@ -9,7 +9,7 @@ use pinned_sgl::iommu::{Cuts, Domain, IoasError, IovaRange};
 use pinned_sgl::Iova;
 
 impl World {
-    /// What was written where nothing is mapped any more is nobody's.
+    /// What was written where nothing is mapped any more belongs to no mapping.
     pub(super) fn forget_unmapped(&mut self) {
         for domain in 0..self.dirty.len() {
             let occupied = self.occupied(domain);

@@ -49,8 +49,8 @@ impl World {
                     assert_eq!(entry.last().get(), iova + (edges.above - 1));
                 }
             }
-            CutError::Outside { len: told } => {
-                assert_eq!(told, len);
+            CutError::Outside { len: reported } => {
+                assert_eq!(reported, len);
                 let [start, end] = offsets;
                 assert!(start >= end || end > len || start == 0 || end >= len);
             }

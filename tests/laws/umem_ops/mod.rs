@@ -34,7 +34,7 @@ type Pinned = Umem<Arc<Process>, Payer, FailingStorage<Heap>>;
 /// Pages of an address space; half of them lie below a multiple of 2 MiB.
 const PAGES: usize = 32;
 const BASE: u64 = (5 << 21) - PAGES as u64 / 2 * PAGE;
-/// The cell of zeros, which nobody writes.
+/// The cell of zeros, which is never written.
 const ZEROS: usize = 0;
 
 struct World {
@@ -71,7 +71,7 @@ impl World {
         let plan = Plan::new();
         let memory = machine::memory(u, &plan)?;
         let frames = memory.free_frames(Zone::Normal) + memory.free_frames(Zone::Movable);
-        // Somebody looks at the frame of zeros before all others.
+        // The frame of zeros is read before all others.
         let first = Process::new(&memory);
         first.map(user_pages(0, 1), Area::copy_on_write()).unwrap();
         first.touch(user_pages(0, 1), false).unwrap();

@@ -173,7 +173,7 @@ impl World {
         };
         let maps = self.regions[at].maps;
         let handle = self.regions[at].handle.take().unwrap();
-        // It can be unpinned where nobody else has it.
+        // It can be unpinned where nothing else has it.
         match Arc::try_unwrap(handle) {
             Ok(umem) => {
                 assert_eq!(maps, 0);
@@ -186,7 +186,7 @@ impl World {
         Ok(())
     }
 
-    /// Two threads pin what one thread pins. All of it is there before: who comes first does not
+    /// Two threads pin what one thread pins. All of it is there before: which comes first does not
     /// matter then.
     pub(super) fn pin_parallel(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
         let (proc, (first, count)) = (self.some_proc(u)?, some_pages(u)?);

@@ -135,7 +135,7 @@ impl World {
         Ok(())
     }
 
-    /// Moves, swaps out, or faults in: nobody may notice, but the page tables.
+    /// Moves, swaps out, or faults in: only the page tables may show it.
     pub(super) fn move_pages(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
         let (proc, (first, count)) = (self.some_proc(u)?, some_pages(u)?);
         let (real, range) = (&self.procs[proc].real, user_pages(first, count));

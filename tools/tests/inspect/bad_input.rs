@@ -62,14 +62,14 @@ fn a_file_that_cannot_be_written_is_named() {
 }
 
 #[test]
-fn nobody_reads() {
+fn output_is_not_read() {
     for args in [&["--json"][..], &[], &["--svg", "-"]] {
         check_unread(&[&["--mock", "--size", "1M"], args].concat());
     }
-    // Nobody hears why it failed: the status says that it did.
+    // The reason is lost: the status says that it failed.
     let failing = ["--mock", "--size", "1M", "--svg", "."];
-    for nobody in [closed(), full().into()] {
-        let status = program().args(failing).stderr(nobody).status().unwrap();
+    for unread in [closed(), full().into()] {
+        let status = program().args(failing).stderr(unread).status().unwrap();
         assert_eq!(status.code(), Some(1));
     }
 }

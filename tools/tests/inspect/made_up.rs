@@ -14,7 +14,7 @@ fn facts(args: &[&str]) -> serde_json::Value {
     facts
 }
 
-/// Where threads begin is no border of a piece.
+/// Where threads begin, no part ends.
 #[test]
 fn it_is_the_same_for_each_seed_however_many_threads_list_it() {
     for pages in ["4k", "thp", "2m", "1g"] {

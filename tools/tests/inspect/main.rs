@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `inspect`, run as its users run it: as a process. What it says about real memory takes
-//! root, as frame numbers are hidden from everybody else.
+//! root, as frame numbers are hidden from all others.
 
 mod bad_input;
 #[path = "../../src/bin/inspect/bands.rs"]
@@ -33,7 +33,7 @@ fn printed(args: &[&str]) -> String {
     inspect(args).printed()
 }
 
-/// That nobody reads an answer is no failure; that it cannot be written is one.
+/// An answer that is not read is not a failure; one that cannot be written is.
 fn check_unread(args: &[&str]) {
     let gone = ended(program().args(args).stdout(closed()));
     assert_eq!((gone.status, gone.stderr.as_str()), (0, ""), "{args:?}");

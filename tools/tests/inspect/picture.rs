@@ -21,7 +21,7 @@ fn a_dash_is_standard_output_and_nothing_else_goes_there() {
     assert_eq!(picture.matches("<svg").count(), 1);
     assert_eq!(run("/dev/stdout"), picture);
     assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 0, "no file named -");
-    // A file of that name can still be had, and is no other picture.
+    // A file of that name can still be had, and is the same picture.
     let report = run("./-");
     assert!(report.contains("The picture is in ./-"), "{report}");
     assert_eq!(fs::read_to_string(folder.0.join("-")).unwrap() + "\n", picture);

@@ -23,7 +23,7 @@ fn the_advice_is_about_what_is_missing() {
         (IPC_LOCK, status(0, all & !lock), INITIAL, "This is root, but without CAP_IPC_LOCK"),
         (SYS_ADMIN, status(0, all), INITIAL, "This process has CAP_SYS_ADMIN, so something else"),
         (SYS_ADMIN, status(1000, admin), INITIAL, "This process has CAP_SYS_ADMIN"),
-        // Root of a container, with all capabilities there; somebody in it; one without a map.
+        // Root of a container, with all capabilities there; a user in it; one without a map.
         (SYS_ADMIN, status(0, all), "0 1000 1\n", "CAP_SYS_ADMIN counts in the initial user"),
         (IPC_LOCK, status(7, 0), "0 100000 65536\n", "CAP_IPC_LOCK counts in the initial user"),
         (SYS_ADMIN, status(65534, all), "", "CAP_SYS_ADMIN counts in the initial user namespace"),
@@ -35,7 +35,7 @@ fn the_advice_is_about_what_is_missing() {
 }
 
 #[test]
-fn root_is_not_told_to_become_root() {
+fn root_is_not_advised_to_become_root() {
     let ended = ended(without_sys_admin().args(["--size", "4K"]));
     assert_eq!((ended.status, ended.stdout.as_str()), (1, ""));
     let expected = "error: the kernel hides physical addresses from this process";

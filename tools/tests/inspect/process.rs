@@ -206,7 +206,7 @@ fn lines_are_as_wide_as_the_terminal() {
 }
 
 #[test]
-fn nobody_reads() {
+fn output_is_not_read() {
     let pid = std::process::id().to_string();
     for args in [&["--all"][..], &["--json"], &["--svg", "-"]] {
         check_unread(&[&["--pid", &pid], args].concat());
@@ -256,7 +256,7 @@ fn processes_that_cannot_be_looked_at() {
     let pid = child.id().to_string();
     let outside = format!("error: process {pid} has nothing mapped in 1000-2000\n");
     refused(&["--pid", &pid, "--range", "1000-0x2000"], &outside);
-    // Dead, but still listed, as nobody has waited for it.
+    // Dead, but still listed, as it was not waited for.
     child.kill().unwrap();
     let mut info = std::mem::MaybeUninit::uninit();
     // SAFETY: the information goes to a value of its type; the child is left as it is.
@@ -300,7 +300,7 @@ fn frames_are_hidden_without_the_capability() {
     let mut child = sleeper();
     let pid = child.id().to_string();
     let hidden = ended(without_sys_admin().args(["--pid", &pid]));
-    // A process of root, for somebody else.
+    // A process of root, for another user.
     let strange = ended(program().args(["--pid", &pid]).uid(65534).gid(65534));
     child.kill().unwrap();
     child.wait().unwrap();

@@ -144,9 +144,9 @@ fn a_line_that_does_not_end_is_not_read_into_memory() {
     assert_eq!(complaint(&["--json"], vec![0; 1 << 20]), expected.replace(":2:", ":1:"));
 }
 
-/// Nobody need hear the complaint: the status says it as well. Nobody need see the whole answer.
+/// The complaint need not be read: the status says it as well. Nor need the whole answer.
 #[test]
-fn nobody_reads() {
+fn output_is_not_read() {
     for (args, input, status) in [
         (&["-"][..], "zz", 2),
         (&["--offset", "4K", "-"], "1", 2),
@@ -160,7 +160,7 @@ fn nobody_reads() {
     }
 }
 
-/// A device that takes nothing is no reason to panic.
+/// A device that takes nothing is not a reason to panic.
 #[cfg(target_os = "linux")]
 #[test]
 fn what_cannot_be_written() {

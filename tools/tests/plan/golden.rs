@@ -116,7 +116,7 @@ fn json_is_one_object_with_integers() {
     assert_eq!(printed(&bitmap, "0x10+0x4\r\n\r\n0X20"), expected);
 }
 
-/// A device must not take the memory of another for RAM: whoever reads the runs, the segments or the
+/// A device must not take the memory of another for RAM: a reader of the runs, the segments or the
 /// map calls learns the kind of each, written as it is read.
 #[test]
 fn json_has_the_kind_of_everything_that_has_one() {

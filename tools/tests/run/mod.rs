@@ -51,7 +51,7 @@ pub(crate) fn fed(command: &mut Command, input: &[u8]) -> Ended {
     let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     // From a thread: a program may answer before it has read everything. It need not read at all, so
-    // that a broken pipe is no failure.
+    // that a broken pipe is not a failure.
     thread::scope(|scope| {
         scope.spawn(move || drop(stdin.write_all(input)));
         child.wait_with_output().unwrap().into()
@@ -75,7 +75,7 @@ impl Drop for Folder {
     }
 }
 
-/// A pipe that nobody reads.
+/// A pipe that is not read.
 pub(crate) fn closed() -> Stdio {
     let (ours, theirs) = UnixStream::pair().unwrap();
     drop(ours);

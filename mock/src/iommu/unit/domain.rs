@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! An [`Iommu`] as a [`Domain`]: what its calls do, what they refuse, and what is no call at all.
+//! An [`Iommu`] as a [`Domain`]: what its calls do, what they refuse, and what they report as a violation.
 
 use super::super::lie::Liar;
 use super::super::table::{Leaf, Stop};
@@ -159,7 +159,7 @@ impl State {
 // SAFETY: devices translate through the table, which holds what was reported, and through the IOTLB,
 // whose entries for a range are gone when its gather has been flushed; they hold the domain while
 // they can access anything. The page sizes, the aperture and the splitting are those of a
-// configuration that nobody can change any more. It lies only for callers who have promised that no
+// configuration that never changes any more. It lies only for callers that have promised that no
 // harm can come of it.
 unsafe impl Domain for Iommu {
     type Error = MapFault;
@@ -337,13 +337,13 @@ unsafe impl DirtyDomain for Iommu {
         let most = failure.map(|failure| failure.after_pages);
         let gather = gather.get_mut();
         let mut dirty = Vec::new();
-        let mut told = 0u64;
+        let mut reported = 0u64;
         lock(&self.state).table.visit(range, |found| {
             if found.leaf.dirty {
-                if most == Some(told) {
+                if most == Some(reported) {
                     return ControlFlow::Break(());
                 }
-                told += 1;
+                reported += 1;
                 dirty.push(found.range());
                 if clear && range.covers(&found.range()) {
                     gather.add(found.range());

@@ -186,11 +186,11 @@ impl Iommu {
     }
 
     /// Lets the next call of one kind that can do so report what is not so, once; then it is honest
-    /// again. A lie that has not been told is forgotten for the new one.
+    /// again. A new lie replaces one that was not made yet.
     ///
     /// # Safety
     ///
-    /// The domain breaks the contract of [`Domain`] then, on which those rely who map memory in it:
+    /// The domain breaks the contract of [`Domain`] then, on which all that map memory in it rely:
     /// until that is unmapped, it must be memory that may be lost, as that of the mocks.
     ///
     /// [`Domain`]: pinned_sgl::iommu::Domain
@@ -198,7 +198,7 @@ impl Iommu {
         lock(&self.state).lie = Some(lie);
     }
 
-    /// Whether a lie is still to be told.
+    /// Whether a lie is still to be made.
     #[must_use]
     pub fn is_lie_pending(&self) -> bool {
         lock(&self.state).lie.is_some()
@@ -329,7 +329,7 @@ impl Drop for Iommu {
         if let Some(reacher) = self.reacher.as_ref().filter(|_| reaches) {
             reacher.forget_all();
         }
-        // What a test that has failed leaves behind is no news.
+        // What a failed test leaves behind is not reported.
         if std::thread::panicking() {
             return;
         }

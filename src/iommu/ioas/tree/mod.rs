@@ -184,7 +184,7 @@ impl<T, S: Slabs<Node<T>>> IovaTree<T, S> {
     }
 
     /// Lets the entry under `key` end at `last`, in O(log n): not before it begins, and not behind
-    /// where the next one begins. Tells whether that was possible; nothing has changed if not.
+    /// where the next one begins. Returns whether that was possible; nothing has changed if not.
     pub(crate) fn set_last(&mut self, key: u32, last: Iova) -> bool {
         let Some(first) = self.range_of(key).map(|range| range.first()) else {
             return false;
@@ -323,7 +323,7 @@ impl<T, S: Slabs<Node<T>>> IovaTree<T, S> {
         let after = self.next(key).unwrap_or(NONE);
         let begin = range.first().get().minus(before);
         self.change(after, |node| node.before = node.link.range.first().get().minus(begin));
-        // Who takes the place of the node, and the lowest node below which something changed.
+        // What replaces the node, and the lowest node below which something changed.
         let (heir, lowest) = if left == NONE || right == NONE {
             (if left == NONE { right } else { left }, parent)
         } else {
@@ -462,7 +462,7 @@ impl<T, S: Slabs<Node<T>>> IovaTree<T, S> {
         self.sum_up(child)
     }
 
-    /// Tells a node what lies below it.
+    /// Updates what a node knows of those below it.
     fn sum_up(&mut self, key: u32) -> (NonZeroU8, u64) {
         let Some(node) = self.slab.get(key) else {
             return (NonZeroU8::MIN, 0);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
  * A device of vfio that is not there: pins, reads and writes the memory of its container, as a
- * program tells it by write(). For `differ.c`; and, with parameters, a device of a careless driver, for
+ * program commands by write(). For `differ.c`; and, with parameters, a device of a careless driver, for
  * `bounds.c`. Memory of its own can be mapped by programs: a page that the kernel keeps for itself.
  */
 #include <linux/cleanup.h>
@@ -15,15 +15,15 @@
 #include <linux/uaccess.h>
 #include <linux/vfio.h>
 
-/* Told of what is unmapped, it pins the page whose address differs by these bits; and how often it did. */
+/* Notified of an unmap, it pins the page whose address differs by these bits; and how often it did. */
 static unsigned long repins;
 module_param(repins, ulong, 0644);
 static unsigned long repinned;
 module_param(repinned, ulong, 0644);
-/* Milliseconds that it takes when it is told. */
+/* Milliseconds that it takes when it is notified. */
 static unsigned int takes;
 module_param(takes, uint, 0644);
-/* It unpins nothing when it is told (1), and when it is closed (2). */
+/* It unpins nothing when it is notified (1), and when it is closed (2). */
 static unsigned int keeps;
 module_param(keeps, uint, 0644);
 

@@ -53,7 +53,7 @@ fn main() -> ExitCode {
         Err(error) => {
             let style = anstyle::AnsiColor::Red.on_default().bold();
             let mut out = anstream::stderr();
-            // Whoever reads may have gone.
+            // The reader may have gone.
             let first: &dyn Error = error.as_ref();
             let chain = iter::successors(Some(first), |error| (*error).source());
             let texts: Vec<_> = chain.map(ToString::to_string).collect();
@@ -86,7 +86,7 @@ fn run(args: &Args) -> Result<(), Fault> {
         answer(args, &facts, || text::report(&facts, svg), draw)?
     };
     match anstream::stdout().write_all(report.as_bytes()) {
-        // Whoever reads this has seen enough.
+        // The reader has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.map_err(|error| format!("cannot write: {error}").into()),
     }

@@ -3,7 +3,7 @@
 //!
 //! Free memory lies in slots of 2 MiB, in stretches of a few and in no order. A huge page takes a
 //! slot; smaller pieces, powers of two as from a buddy allocator, are carved out of slots that
-//! somebody else has pages in.
+//! another process has pages in.
 //!
 //! The frames are made as they are listed: a page list of a terabyte would take 2 GiB.
 
@@ -208,7 +208,7 @@ impl<'a> Frames<'a> {
     /// A piece of 2^0 to 2^most pages, but no more than `left`.
     fn carve(&mut self, most: u32, left: u64) -> (u64, u64) {
         let count = 1 << self.rng.u32(..=most).min(left.ilog2());
-        // Somebody else may have the pages in between.
+        // Another process may have the pages in between.
         let gap = if self.rng.bool() { self.rng.u64(1..=count) } else { 0 };
         self.cursor = (self.cursor + gap).next_multiple_of(count);
         if self.cursor + count > SLOT {

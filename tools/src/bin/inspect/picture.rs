@@ -28,7 +28,7 @@ const STRIP_HEIGHT: f64 = 16.0;
 /// The side of a dot.
 const DOT: f64 = 3.0;
 
-/// Runs by length, and their colours, which can be told apart without seeing red or green.
+/// Runs by length, and their colours, which can be distinguished without seeing red or green.
 const CLASSES: [(u64, &str, &str); 4] = [
     (0, "#d55e00", "under 64 KiB"),
     (64 << 10, "#e69f00", "64 KiB to 2 MiB"),

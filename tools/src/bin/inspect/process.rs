@@ -284,7 +284,7 @@ impl Looked {
 }
 
 /// Whether a mapping has memory at all. Address space that is only reserved, of terabytes perhaps,
-/// is not read page by page; nor are the registers of devices, which are no memory.
+/// is not read page by page; nor are the registers of devices, which are not memory.
 fn has_pages(map: &MemoryMap) -> bool {
     let fields = ["Rss", "Swap", "Shared_Hugetlb", "Private_Hugetlb"];
     fields.iter().any(|field| map.extension.map.get(*field).is_some_and(|bytes| *bytes > 0))

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The report for people. Colours are taken out again where nobody sees them.
+//! The report for people. Colours are taken out again where they are not shown.
 
 use crate::facts::{Bucket, Facts, Footprint};
 use crate::process::{Looked, Made};

@@ -49,7 +49,7 @@ use trace::Trace;
 
 /// Why the program ends without an answer.
 enum Failure {
-    /// The arguments or the input are bad; what to tell the user.
+    /// The arguments or the input are bad; the message for the user.
     Bad(String),
     /// The answer cannot be written.
     Output(io::Error),
@@ -75,14 +75,14 @@ impl From<PlanError> for Failure {
 fn main() -> ExitCode {
     let (message, status) = match run(&Args::parse()) {
         Ok(()) => return ExitCode::SUCCESS,
-        // Whoever reads has seen enough: `plan FILE | head`.
+        // The reader has seen enough: `plan FILE | head`.
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             return ExitCode::SUCCESS;
         }
         Err(Failure::Output(error)) => (format!("error: cannot write: {error}"), 1),
         Err(Failure::Bad(message)) => (message, 2),
     };
-    // Whoever reads may have gone.
+    // The reader may have gone.
     let _ = writeln!(anstream::stderr(), "{message}");
     ExitCode::from(status)
 }

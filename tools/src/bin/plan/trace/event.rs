@@ -92,7 +92,7 @@ enum Name {
 }
 
 /// What stands before the name of the event, the name, and what stands behind it. Other events may
-/// be named `map`, too: what tells them apart is the word behind, unless perf names the subsystem.
+/// be named `map`, too: the word behind distinguishes them, unless perf names the subsystem.
 fn split(line: &str) -> Option<(&str, Name, &str)> {
     if line.trim_start().starts_with('#') {
         return None;
