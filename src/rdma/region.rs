@@ -9,12 +9,11 @@ use crate::failed::Failed;
 use crate::iommu::IovaRange;
 use crate::page_size::PageSize;
 use crate::sgl::{Window, WindowError};
-use crate::umem::{AddressKind, Attachment, Region, RegionExt as _, RegionHolder};
+use crate::umem::{AddressKind, Attachment, Region, RegionExt as _, RegionHolder, Shown};
 use core::{
     fmt,
     mem::ManuallyDrop,
     ops::{Deref, Range},
-    ptr,
 };
 
 /// The storage of the list of the region that `U` holds.
@@ -70,8 +69,7 @@ where
 {
     // Invariant: the bytes of the region from `offset` on are registered with the card as `layout`,
     // under `key`, which this value alone may invalidate; and the attachment stands for them.
-    attachment: ManuallyDrop<Attachment<U>>,
-    nic: ManuallyDrop<N>,
+    shown: Shown<U, N>,
     key: N::Key,
     layout: BlockLayout,
     offset: u64,
@@ -165,8 +163,7 @@ where
                 if access.is_writable() {
                     attachment.region().mark_dirty();
                 }
-                let (attachment, nic) = (ManuallyDrop::new(attachment), ManuallyDrop::new(nic));
-                Ok(Self { attachment, nic, key, layout, offset })
+                Ok(Self { shown: Shown::new(attachment, nic), key, layout, offset })
             }
             // SAFETY: "the device cannot reach the memory any more": nothing is registered, as the card
             // has failed, or was not asked.
@@ -178,14 +175,14 @@ where
     #[inline]
     #[must_use]
     pub fn region(&self) -> &U {
-        self.attachment.region()
+        self.shown.region()
     }
 
     /// The card.
     #[inline]
     #[must_use]
     pub fn nic(&self) -> &N {
-        &self.nic
+        self.shown.device()
     }
 
     /// What a peer must know to reach the memory.
@@ -312,30 +309,26 @@ where
     /// The error of the card, with the region and the card, if the card failed. The region comes back
     /// attached for ever: its pins are leaked.
     pub fn deregister(self) -> Result<(U, N), Failed<N::Error, (U, N)>> {
-        let this = ManuallyDrop::new(self);
+        let mut this = ManuallyDrop::new(self);
         // SAFETY: "called once, at the end": `this` is neither used nor dropped again.
-        let gone = unsafe { this.invalidate() };
-        // SAFETY: each field is read once, and `this` is not used again.
-        let (attachment, nic) =
-            unsafe { (ptr::read(&raw const *this.attachment), ptr::read(&raw const *this.nic)) };
-        match gone {
-            // SAFETY: "the device cannot reach the memory any more, through no cache of translations
-            // either": the key was invalidated.
-            Ok(()) => Ok((unsafe { attachment.release() }, nic)),
-            Err(error) => Err(Failed::new(error, (attachment.leak(), nic))),
-        }
+        unsafe { this.take_down() }
     }
 
-    /// Invalidates the key.
+    /// Invalidates the key, and takes the memory region apart.
     ///
     /// # Safety
     ///
     /// Called once, at the end.
-    unsafe fn invalidate(&self) -> Result<(), N::Error> {
+    unsafe fn take_down(&mut self) -> Result<(U, N), Failed<N::Error, (U, N)>> {
         // SAFETY: "the key was given by `register` of this table, and has not been passed here
         // before": by the invariant; by the contract of `Holder` it is the same table; and the caller
         // promises that this is the first call.
-        unsafe { self.nic.invalidate(self.key) }
+        let gone = unsafe { self.nic().invalidate(self.key) };
+        // SAFETY:
+        // - "called at most once, and nothing else is called afterwards": as the caller promises;
+        // - "if `hidden` is `Ok`, the device cannot reach the memory any more under this attachment": the
+        //   key was invalidated.
+        unsafe { self.shown.end(gone) }
     }
 }
 
@@ -376,18 +369,7 @@ where
 {
     fn drop(&mut self) {
         // SAFETY: "called once, at the end": the value is being dropped.
-        let gone = unsafe { self.invalidate() };
-        // SAFETY: neither field is used again.
-        let (attachment, nic) = unsafe {
-            (ManuallyDrop::take(&mut self.attachment), ManuallyDrop::take(&mut self.nic))
-        };
-        match gone {
-            // SAFETY: "the device cannot reach the memory any more, through no cache of translations
-            // either": the key was invalidated.
-            Ok(()) => drop(unsafe { attachment.release() }),
-            Err(_) => drop(attachment.leak()),
-        }
-        drop(nic);
+        drop(unsafe { self.take_down() });
     }
 }
 

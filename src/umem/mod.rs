@@ -175,6 +175,7 @@ mod pinned;
 mod pinner;
 mod range;
 mod region;
+mod shown;
 
 pub use access::{AccessError, AccessHolder, CpuRegion, CpuRegionHolder, PageAccess, Place};
 pub use address_kind::AddressKind;
@@ -191,3 +192,4 @@ pub use pinned::{SplitError, Umem};
 pub use pinner::{PinFlags, Pinner, PinnerHolder};
 pub use range::UserRange;
 pub use region::{AttachError, Attachment, Region, RegionExt, RegionHolder};
+pub(crate) use shown::Shown;

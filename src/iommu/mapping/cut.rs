@@ -6,10 +6,10 @@ use crate::addr::Iova;
 use crate::exact::Exact as _;
 use crate::failed::Failed;
 use crate::iommu::domain::{Cuts, Domain as _, DomainHolder};
-use crate::iommu::error::CutError;
+use crate::iommu::error::{Breach, CutError};
 use crate::iommu::prot::Prot;
-use crate::umem::{Attachment, RegionHolder, SharedHolder};
-use core::{mem::ManuallyDrop, ops::Range, ptr};
+use crate::umem::{Attachment, RegionHolder, SharedHolder, Shown};
+use core::{mem::ManuallyDrop, ops::Range};
 
 impl<U, D> Mapping<U, D>
 where
@@ -122,7 +122,7 @@ where
         if offset == 0 || offset >= self.len {
             return Some(CutError::Outside { len: self.len });
         }
-        if self.domain.cuts() == Cuts::Never {
+        if self.domain().cuts() == Cuts::Never {
             return Some(CutError::Indivisible);
         }
         let edges = self.edges(offset);
@@ -132,11 +132,10 @@ where
     /// The two halves; the second one has `attachment`.
     fn split_off(self, offset: u64, attachment: Attachment<U>) -> (Self, Self) {
         // A clone may unwind: then the mapping is whole, and only the attachment is leaked.
-        let domain = D::clone(&self.domain);
+        let domain = D::clone(self.domain());
         let mut head = self;
         let tail = Self {
-            attachment: ManuallyDrop::new(attachment),
-            domain: ManuallyDrop::new(domain),
+            shown: Shown::new(attachment, domain),
             offset: head.offset.plus(offset),
             len: head.len.minus(offset),
             // Inside the range, so it has an address.
@@ -151,14 +150,13 @@ where
     fn join(self, tail: Self) -> Self {
         let mut whole = self;
         whole.len = whole.len.plus(tail.len);
-        let tail = ManuallyDrop::new(tail);
-        // SAFETY: both fields are valid, and read once: `tail` is neither used nor dropped again.
-        let (domain, attachment) =
-            unsafe { (ptr::read(&raw const *tail.domain), ptr::read(&raw const *tail.attachment)) };
-        // SAFETY: "the device cannot reach the memory any more": through nothing that this attachment
-        // stands for: `whole`, which is attached, stands for both parts from now on.
-        drop(unsafe { attachment.release() });
-        drop(domain);
+        let mut tail = ManuallyDrop::new(tail);
+        // SAFETY:
+        // - "called at most once, and nothing else is called afterwards": `tail` is neither used nor
+        //   dropped again;
+        // - "the device cannot reach the memory any more under this attachment": through nothing that it
+        //   stands for: `whole`, which is attached, stands for both parts from now on.
+        drop(unsafe { tail.shown.end(Ok::<(), Breach>(())) });
         whole
     }
 }

@@ -13,12 +13,11 @@ use crate::iommu::error::{Breach, MapError};
 use crate::iommu::prot::Prot;
 use crate::iommu::range::IovaRange;
 use crate::sgl::{Window, WindowError};
-use crate::umem::{Attachment, Region, RegionExt as _, RegionHolder};
+use crate::umem::{Attachment, Region, RegionExt as _, RegionHolder, Shown};
 use core::{
     fmt,
     mem::ManuallyDrop,
     ops::{Deref, Range},
-    ptr,
 };
 
 pub use cut::Remains;
@@ -75,8 +74,7 @@ where
 {
     // Invariant: the bytes `offset..offset + len` of the region are mapped in the domain at `iova`,
     // by entries that this value alone may remove, and the attachment stands for them.
-    attachment: ManuallyDrop<Attachment<U>>,
-    domain: ManuallyDrop<D>,
+    shown: Shown<U, D>,
     offset: u64,
     len: u64,
     iova: Iova,
@@ -166,8 +164,7 @@ where
         }
         match mapped {
             Ok(()) => Ok(Self {
-                attachment: ManuallyDrop::new(attachment),
-                domain: ManuallyDrop::new(domain),
+                shown: Shown::new(attachment, domain),
                 offset: range.start,
                 len: range.end.saturating_sub(range.start),
                 iova,
@@ -190,14 +187,14 @@ where
     #[inline]
     #[must_use]
     pub fn region(&self) -> &U {
-        self.attachment.region()
+        self.shown.region()
     }
 
     /// The domain.
     #[inline]
     #[must_use]
     pub fn domain(&self) -> &D {
-        &self.domain
+        self.shown.device()
     }
 
     /// Where the device sees the first byte.
@@ -295,7 +292,7 @@ where
     #[must_use]
     pub fn edges(&self, offset: u64) -> Edges {
         match self.window() {
-            Ok(window) => Edges::of_domain(&**self.domain, &window, self.iova, offset),
+            Ok(window) => Edges::of_domain(&**self.domain(), &window, self.iova, offset),
             Err(_) => Edges { below: 0, above: self.len },
         }
     }
@@ -323,18 +320,24 @@ where
     /// [`Breach`], with the region and the domain, if the domain broke its contract. The region comes back
     /// attached for ever: its pins are leaked.
     pub fn unmap(self) -> Result<(U, D), Failed<Breach, (U, D)>> {
-        let this = ManuallyDrop::new(self);
+        let mut this = ManuallyDrop::new(self);
         // SAFETY: "called once, at the end": `this` is neither used nor dropped again.
-        let uninstalled = unsafe { this.uninstall() };
-        // SAFETY: each field is read once, and `this` is not used again.
-        let (attachment, domain) =
-            unsafe { (ptr::read(&raw const *this.attachment), ptr::read(&raw const *this.domain)) };
-        match uninstalled {
-            // SAFETY: "the device cannot reach the memory any more, through no cache of translations
-            // either": what was mapped under this attachment has been unmapped and flushed.
-            Ok(()) => Ok((unsafe { attachment.release() }, domain)),
-            Err(breach) => Err(Failed::new(breach, (attachment.leak(), domain))),
-        }
+        unsafe { this.take_down() }
+    }
+
+    /// Unmaps, flushes, and takes the mapping apart.
+    ///
+    /// # Safety
+    ///
+    /// Called once, at the end.
+    unsafe fn take_down(&mut self) -> Result<(U, D), Failed<Breach, (U, D)>> {
+        // SAFETY: "called once, at the end": as the caller promises.
+        let uninstalled = unsafe { self.uninstall() };
+        // SAFETY:
+        // - "called at most once, and nothing else is called afterwards": as the caller promises;
+        // - "if `hidden` is `Ok`, the device cannot reach the memory any more under this attachment": what
+        //   was mapped under it has been unmapped and flushed.
+        unsafe { self.shown.end(uninstalled) }
     }
 
     /// Unmaps and flushes.
@@ -343,7 +346,7 @@ where
     ///
     /// Called once, at the end.
     unsafe fn uninstall(&self) -> Result<(), Breach> {
-        let domain = &**self.domain;
+        let domain = &**self.domain();
         let window = self.window().map_err(|_| Breach::new(self.range()))?;
         // SAFETY: "the window was installed by the caller and has not been uninstalled since, as one or as
         // part of a larger one that the domain can cut where this one begins and ends": by the
@@ -360,18 +363,7 @@ where
 {
     fn drop(&mut self) {
         // SAFETY: "called once, at the end": the value is being dropped.
-        let uninstalled = unsafe { self.uninstall() };
-        // SAFETY: neither field is used again.
-        let (attachment, domain) = unsafe {
-            (ManuallyDrop::take(&mut self.attachment), ManuallyDrop::take(&mut self.domain))
-        };
-        match uninstalled {
-            // SAFETY: "the device cannot reach the memory any more, through no cache of translations
-            // either": what was mapped under this attachment has been unmapped and flushed.
-            Ok(()) => drop(unsafe { attachment.release() }),
-            Err(_) => drop(attachment.leak()),
-        }
-        drop(domain);
+        drop(unsafe { self.take_down() });
     }
 }
 
