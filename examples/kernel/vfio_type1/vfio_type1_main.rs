@@ -210,7 +210,8 @@ fn get_info(container: &Container, argument: usize) -> Result {
     let flags = abi::info::PAGE_SIZES | abi::info::CAPS;
     let [reported, flags, offset] =
         [u32::try_from(reported)?, flags, u32::try_from(offset)?].map(u32::to_ne_bytes);
-    let answer = abi::structure::<{ Caps::BEGIN }>(&[&reported, &flags, &sizes.to_ne_bytes(), &offset]);
+    let answer =
+        abi::structure::<{ Caps::BEGIN }>(&[&reported, &flags, &sizes.to_ne_bytes(), &offset]);
     abi::write(argument, answer.get(..size.min(Caps::BEGIN)).unwrap_or_default())
 }
 
