@@ -79,7 +79,7 @@ fn container<P: UserMemory>(pinner: &Arc<P>, range: UserRange) -> Outcome {
     // The container. Guests have no memory where interrupts are written.
     let mut container = HeapIoas::<Pinned<P>, Arc<Iommu>>::new();
     container.reserve(IovaRange::new(Iova::new(0xfee0_0000), 0x10_0000)?)?;
-    container.set_entry_limit(2);
+    container.set_mapping_limit(2);
 
     // The first device: its domain is attached, then memory is mapped in it.
     let large = Arc::new(Iommu::new(PageSizes::SIZE_4K | PageSizes::SIZE_2M));
@@ -90,7 +90,7 @@ fn container<P: UserMemory>(pinner: &Arc<P>, range: UserRange) -> Outcome {
     if let Err(error) = container.map(Placement::Anywhere, low.clone(), Prot::READ) {
         say!("  a third mapping is refused: {error}");
     }
-    container.set_entry_limit(65_535);
+    container.set_mapping_limit(65_535);
 
     // The second device comes later, by an IOMMU of another make: it gets all that is mapped.
     let small = Arc::new(Iommu::new(PageSizes::SIZE_4K));

@@ -351,7 +351,7 @@ fn spaces() {
         space.map(Placement::Within(&within), umem.clone(), RO).unwrap_err(),
         &["there is no room for 0x8000 bytes"],
     );
-    space.set_entry_limit(1);
+    space.set_mapping_limit(1);
     reads(map(&mut space, 2 * AT), &["there are 1 mappings, the limit"]);
     reads(space.unmap(iovas(0x4_0000, P)).unwrap_err(), &["nothing is mapped at 0x40000"]);
     reads(

@@ -153,19 +153,19 @@ fn a_space_at_its_limit_can_shrink() {
     let iommu = rig.iommu("4K");
     space.attach(iommu.clone()).unwrap();
     let place = space.map(Placement::At(iova(AT)), umem.clone(), RW).unwrap();
-    space.set_entry_limit(1);
+    space.set_mapping_limit(1);
     // Its tail, its head; but not a hole.
     assert_eq!(space.unmap_cutting(iovas(AT + 2 * HUGE - P, P)), Ok(P));
     assert_eq!(space.unmap_cutting(iovas(AT, 2 * P)), Ok(2 * P));
     let hole = iovas(AT + 5 * P, P);
     let error = space.unmap_cutting(hole).unwrap_err();
     assert_eq!(error.to_string(), "there are 1 mappings, the limit");
-    space.set_entry_limit(0);
+    space.set_mapping_limit(0);
     assert_eq!(space.unmap_cutting(iovas(AT, 3 * P)), Ok(P));
-    space.set_entry_limit(2);
+    space.set_mapping_limit(2);
     assert_eq!(space.unmap_cutting(hole), Ok(P));
     // Two mappings, and a range with a part of each. There is no room for more.
-    space.set_entry_limit(9);
+    space.set_mapping_limit(9);
     assert_eq!(space.unmap_cutting(iovas(AT + 7 * P, P)), Err(IoasError::OutOfMemory));
     assert_eq!(space.unmap_cutting(iovas(AT + 4 * P, 3 * P)), Ok(2 * P));
     let left: Vec<_> = space.mappings(place).map(|it| (it.range(), it.offset())).collect();

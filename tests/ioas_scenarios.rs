@@ -416,13 +416,13 @@ fn scenario_10_huge_pages_are_not_cut() {
 }
 
 #[test]
-fn scenario_10_entry_limit() {
+fn scenario_10_mapping_limit() {
     let (rig, mut space, _, umem) = setup(4);
-    space.set_entry_limit(3);
+    space.set_mapping_limit(3);
     for index in 0..3 {
         map(&mut space, &umem, AT + 4 * index * P, 4).unwrap();
     }
-    let full = Err(IoasError::EntryLimit { limit: 3 });
+    let full = Err(IoasError::MappingLimit { limit: 3 });
     assert_eq!(map(&mut space, &umem, 2 * AT, 4), full);
     assert_eq!(space.split(iova(AT + P)), full.map(drop));
     assert_eq!(space.unmap_cutting(iovas(AT + P, P)), full.map(|_: IovaRange| 0));

@@ -11,8 +11,8 @@ use pinned_sgl::iommu::{
 };
 use pinned_sgl::rdma::{Access, BlockLayout, BlockTable, MemoryRegion};
 use pinned_sgl::umem::{
-    Account, Accountant, ChargeError, Holder, PageAccess, PinBatch, PinFlags, PinRequest, Pinner,
-    Place, SharedHolder, Umem, UserRange,
+    Account, Accountant, ChargeError, Holder, Location, PageAccess, PinBatch, PinFlags, PinRequest,
+    Pinner, SharedHolder, Umem, UserRange,
 };
 use pinned_sgl::{
     AllocError, Heap, Iova, MemoryKind::Ram, PageRun, PageSize, PageSizes, Pfn, PhysAddr,
@@ -115,12 +115,12 @@ unsafe impl Pinner for Fused<Arc<Process>> {
 impl PageAccess for Fused<Arc<Process>> {
     type AccessError = BusError;
 
-    unsafe fn read(&self, from: Place, bytes: &mut [u8]) -> Result<(), BusError> {
+    unsafe fn read(&self, from: Location, bytes: &mut [u8]) -> Result<(), BusError> {
         // SAFETY: the caller promises it of the pages of the process.
         self.call(|process| unsafe { PageAccess::read(&**process, from, bytes) })
     }
 
-    unsafe fn write(&self, to: Place, bytes: &[u8]) -> Result<(), BusError> {
+    unsafe fn write(&self, to: Location, bytes: &[u8]) -> Result<(), BusError> {
         // SAFETY: the caller promises it of the pages of the process.
         self.call(|process| unsafe { PageAccess::write(&**process, to, bytes) })
     }

@@ -130,7 +130,7 @@ impl<E: Into<Error>> From<IoasError<E>> for Error {
                 code::EEXIST
             }
             IoasError::NoPageSizes | IoasError::NoCommonAperture { .. } => code::EINVAL,
-            IoasError::NoRoom { .. } | IoasError::EntryLimit { .. } => code::ENOSPC,
+            IoasError::NoRoom { .. } | IoasError::MappingLimit { .. } => code::ENOSPC,
             IoasError::OutOfMemory => code::ENOMEM,
             IoasError::NotMapped { .. } => code::ENOENT,
             IoasError::CutsMapping { .. } | IoasError::CutsEntry { .. } => code::EINVAL,

@@ -6,7 +6,7 @@ use super::{ffi, kernel, page_structs::PAGE, pinned_pages::PinnedPages};
 use crate::addr::UserAddr;
 use crate::page_size::PageSize;
 use crate::sgl::{MemoryKind, PageRun};
-use crate::umem::{PageAccess, PinBatch, PinFlags, Pinner, Place};
+use crate::umem::{Location, PageAccess, PinBatch, PinFlags, Pinner};
 use core::fmt;
 use kernel::{
     alloc::{flags::GFP_KERNEL, KVec},
@@ -137,7 +137,7 @@ unsafe impl Pinner for MmPinner {
 impl PageAccess for MmPinner {
     type AccessError = Error;
 
-    unsafe fn read(&self, from: Place, bytes: &mut [u8]) -> Result<(), Error> {
+    unsafe fn read(&self, from: Location, bytes: &mut [u8]) -> Result<(), Error> {
         if from.kind == MemoryKind::Mmio {
             return Err(code::EFAULT);
         }
@@ -151,7 +151,7 @@ impl PageAccess for MmPinner {
         Ok(())
     }
 
-    unsafe fn write(&self, to: Place, bytes: &[u8]) -> Result<(), Error> {
+    unsafe fn write(&self, to: Location, bytes: &[u8]) -> Result<(), Error> {
         if to.kind == MemoryKind::Mmio {
             return Err(code::EFAULT);
         }

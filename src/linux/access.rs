@@ -2,7 +2,7 @@
 //! How the CPU reaches the bytes of a [`Buffer`]: by copies, as a device may write at any time.
 
 use super::{buffer::Buffer, copy, error::PageError};
-use crate::umem::{PageAccess, Place};
+use crate::umem::{Location, PageAccess};
 use core::ptr::NonNull;
 use std::sync::PoisonError;
 
@@ -50,7 +50,7 @@ impl Buffer {
     }
 
     /// The offset of `place`.
-    fn offset_of(&self, place: Place) -> Result<u64, PageError> {
+    fn offset_of(&self, place: Location) -> Result<u64, PageError> {
         let at = place.user.ok_or(PageError::NoUserAddress)?;
         at.checked_offset_from(self.user_addr()).ok_or(PageError::NotInBuffer { at })
     }
@@ -59,11 +59,11 @@ impl Buffer {
 impl PageAccess for Buffer {
     type AccessError = PageError;
 
-    unsafe fn read(&self, from: Place, bytes: &mut [u8]) -> Result<(), PageError> {
+    unsafe fn read(&self, from: Location, bytes: &mut [u8]) -> Result<(), PageError> {
         self.read(self.offset_of(from)?, bytes)
     }
 
-    unsafe fn write(&self, to: Place, bytes: &[u8]) -> Result<(), PageError> {
+    unsafe fn write(&self, to: Location, bytes: &[u8]) -> Result<(), PageError> {
         self.write(self.offset_of(to)?, bytes)
     }
 }
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn a_place_is_found_by_its_user_address() {
         let buffer = Buffer::new(1 << 20, Pages::Base).unwrap();
-        let place = |user| Place { phys: PhysAddr::new(0), kind: MemoryKind::Ram, user };
+        let place = |user| Location { phys: PhysAddr::new(0), kind: MemoryKind::Ram, user };
         let start = buffer.user_addr();
         let mut bytes = [0; 3];
         let mut copy = |user| {

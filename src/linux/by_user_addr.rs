@@ -7,7 +7,7 @@ use crate::addr::{Pfn, UserAddr};
 use crate::exact::Exact as _;
 use crate::page_size::PageSize;
 use crate::sgl::{MemoryKind, PageRun};
-use crate::umem::{AddressKind, PageAccess, PinBatch, PinFlags, Pinner, Place};
+use crate::umem::{AddressKind, Location, PageAccess, PinBatch, PinFlags, Pinner};
 use core::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -111,14 +111,14 @@ unsafe impl Pinner for ByUserAddr {
 impl PageAccess for ByUserAddr {
     type AccessError = PageError;
 
-    unsafe fn read(&self, from: Place, bytes: &mut [u8]) -> Result<(), PageError> {
+    unsafe fn read(&self, from: Location, bytes: &mut [u8]) -> Result<(), PageError> {
         // SAFETY: "the bytes are those of pages that this pinner has pinned, at the user address that the
         // place has, and stay pinned": `pin` has found them in the buffer, by which they are reached, and
         // they stay mapped; a buffer looks at the user address only.
         unsafe { PageAccess::read(&*self.buffer, from, bytes) }
     }
 
-    unsafe fn write(&self, to: Place, bytes: &[u8]) -> Result<(), PageError> {
+    unsafe fn write(&self, to: Location, bytes: &[u8]) -> Result<(), PageError> {
         // SAFETY: "the bytes are those of pages that this pinner has pinned, for writing, ..": as for
         // `read`; all of a buffer may be written.
         unsafe { PageAccess::write(&*self.buffer, to, bytes) }

@@ -42,7 +42,7 @@ struct State {
     /// By the first byte. Invariant: they do not overlap.
     slots: BTreeMap<u64, Slot>,
     /// Never shorter: an entry keeps its index.
-    rings: Vec<Entry>,
+    rings: Vec<RingState>,
 }
 
 /// The bytes up to `end`.
@@ -56,18 +56,18 @@ enum Stage {
     /// Being registered or unregistered: no page of it is held.
     Moving,
     /// Registered, and pages of `held` bytes are held; a page that is held twice counts twice.
-    Pinned { place: Place, held: u64 },
+    Pinned { place: TableSlot, held: u64 },
 }
 
 /// A slot in the table of a ring.
 #[derive(Clone, Copy)]
-struct Place {
+struct TableSlot {
     ring: usize,
     index: u16,
 }
 
 /// A ring, and what is known about its table.
-struct Entry {
+struct RingState {
     ring: Arc<Ring>,
     /// A thread registers memory, or changes the table.
     busy: bool,
@@ -80,7 +80,7 @@ struct Entry {
     free: Vec<u16>,
 }
 
-impl Entry {
+impl RingState {
     fn new(ring: Ring) -> Self {
         let mut entry = Self {
             ring: Arc::new(ring),
@@ -113,7 +113,7 @@ impl State {
     }
 
     /// Takes a free slot of an idle ring, which is busy then.
-    fn take_place(&mut self) -> Option<(Place, Arc<Ring>, bool)> {
+    fn take_slot(&mut self) -> Option<(TableSlot, Arc<Ring>, bool)> {
         let mut rings = self.rings.iter_mut().enumerate();
         rings.find_map(|(ring, entry)| {
             if entry.busy {
@@ -122,7 +122,7 @@ impl State {
             let index = entry.free.pop()?;
             entry.busy = true;
             entry.used = entry.used.saturating_add(1);
-            Some((Place { ring, index }, Arc::clone(&entry.ring), entry.table))
+            Some((TableSlot { ring, index }, Arc::clone(&entry.ring), entry.table))
         })
     }
 }
@@ -161,7 +161,7 @@ impl Slots {
         }
         let end = state.next(start).map_or(wanted.end, |next| next.min(wanted.end)).min(cut);
         state.slots.insert(start, Slot { end, stage: Stage::Moving });
-        let taken = state.take_place();
+        let taken = state.take_slot();
         drop(state);
 
         let (place, ring, table) = match taken.map_or_else(|| self.new_ring(), Ok) {
@@ -198,13 +198,13 @@ impl Slots {
     }
 
     /// Another ring, of which a slot is taken.
-    fn new_ring(&self) -> Result<(Place, Arc<Ring>, bool), PageError> {
-        let mut entry = Entry::new(Ring::new()?);
+    fn new_ring(&self) -> Result<(TableSlot, Arc<Ring>, bool), PageError> {
+        let mut entry = RingState::new(Ring::new()?);
         let index = entry.free.pop().unwrap_or(0);
         (entry.busy, entry.used) = (true, 1);
         let ring = Arc::clone(&entry.ring);
         let mut state = self.lock();
-        let place = Place { ring: state.rings.len(), index };
+        let place = TableSlot { ring: state.rings.len(), index };
         state.rings.push(entry);
         Ok((place, ring, false))
     }
@@ -233,7 +233,7 @@ impl Slots {
         &'a self,
         mut state: MutexGuard<'a, State>,
         start: u64,
-        place: Place,
+        place: TableSlot,
     ) -> MutexGuard<'a, State> {
         let ring = state.rings.get(place.ring).map(|entry| Arc::clone(&entry.ring));
         drop(state);

@@ -46,13 +46,13 @@ pub(super) struct Leaves<S> {
 }
 
 /// A directory entry: `slot` of shelf `shelf`.
-struct Place {
+struct ShelfSlot {
     shelf: usize,
     slot: usize,
 }
 
-impl Place {
-    /// The place of the entry that has `index` entries before it on the shelves, where the
+impl ShelfSlot {
+    /// The slot of the entry that has `index` entries before it on the shelves, where the
     /// largest shelf has `2^largest` times the entries of the first.
     #[inline]
     const fn of(index: usize, largest: u32) -> Self {
@@ -120,7 +120,7 @@ impl<S: Storage> Leaves<S> {
         match outer.checked_sub(NEAR) {
             None => outer,
             Some(index) => {
-                exact::plus(exact::plus(outer, Place::of(index, Self::LARGEST).shelf), 1)
+                exact::plus(exact::plus(outer, ShelfSlot::of(index, Self::LARGEST).shelf), 1)
             }
         }
     }
@@ -166,7 +166,7 @@ impl<S: Storage> Leaves<S> {
         match outer.checked_sub(NEAR) {
             None => self.near.get(outer).copied(),
             Some(entry) => {
-                let Place { shelf, slot } = Place::of(entry, Self::LARGEST);
+                let ShelfSlot { shelf, slot } = ShelfSlot::of(entry, Self::LARGEST);
                 Some(self.shelf_entry(shelf, slot))
             }
         }
@@ -191,7 +191,7 @@ impl<S: Storage> Leaves<S> {
         let entries = self.outer.saturating_sub(NEAR);
         let mut shelf = shelf;
         if shelf == TOPS - 1 {
-            let last = Place::of(entries.minus(1), Self::LARGEST).shelf;
+            let last = ShelfSlot::of(entries.minus(1), Self::LARGEST).shelf;
             let beyond = last_at_most(last.minus(shelf).plus(1), page, |beyond| {
                 self.shelf_entry(shelf.plus(beyond), 0)
             });
@@ -220,7 +220,7 @@ impl<S: Storage> Leaves<S> {
                 *entry = first_page;
             }
             Some(index) => {
-                let Place { shelf, slot } = Place::of(index, Self::LARGEST);
+                let ShelfSlot { shelf, slot } = ShelfSlot::of(index, Self::LARGEST);
                 if slot == 0 {
                     added.grow(doubled(FIRST_SHELF * ENTRY, shelf, S::PIECE_BYTES))?;
                 }
@@ -263,7 +263,7 @@ impl<S: Storage> Leaves<S> {
             }
             return;
         };
-        let Place { shelf, slot } = Place::of(index, Self::LARGEST);
+        let ShelfSlot { shelf, slot } = ShelfSlot::of(index, Self::LARGEST);
         if slot == 0 {
             self.storage.shrink();
             if let Some(top) = self.tops.get_mut(shelf) {

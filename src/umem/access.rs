@@ -14,7 +14,7 @@ use core::{error::Error, fmt, ops::Range};
 /// Where bytes lie: contiguous in memory and, where they belong to a process, in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Place {
+pub struct Location {
     /// Their physical address.
     pub phys: PhysAddr,
     /// What the memory is made of.
@@ -23,7 +23,7 @@ pub struct Place {
     pub user: Option<UserAddr>,
 }
 
-impl Place {
+impl Location {
     /// A location, for callers that use a [`PageAccess`] directly.
     #[must_use]
     pub const fn new(phys: PhysAddr, kind: MemoryKind, user: Option<UserAddr>) -> Self {
@@ -49,7 +49,7 @@ pub trait PageAccess: Pinner {
     ///
     /// The bytes are those of pages that this pinner has pinned, at the user address that the place
     /// has, and stay pinned as long as the call takes.
-    unsafe fn read(&self, from: Place, bytes: &mut [u8]) -> Result<(), Self::AccessError>;
+    unsafe fn read(&self, from: Location, bytes: &mut [u8]) -> Result<(), Self::AccessError>;
 
     /// Copies `bytes` to the memory at `to`.
     ///
@@ -61,7 +61,7 @@ pub trait PageAccess: Pinner {
     ///
     /// The bytes are those of pages that this pinner has pinned, for writing, at the user address that
     /// the place has, and stay pinned as long as the call takes.
-    unsafe fn write(&self, to: Place, bytes: &[u8]) -> Result<(), Self::AccessError>;
+    unsafe fn write(&self, to: Location, bytes: &[u8]) -> Result<(), Self::AccessError>;
 }
 
 /// A region whose bytes the CPU can copy: a [`Umem`](super::Umem) whose pinner has [`PageAccess`].
@@ -115,7 +115,7 @@ fn for_each_piece<R: Region + ?Sized, E>(
     region: &R,
     offset: u64,
     len: usize,
-    mut copy: impl FnMut(Place, Range<usize>) -> Result<(), E>,
+    mut copy: impl FnMut(Location, Range<usize>) -> Result<(), E>,
 ) -> Result<(), AccessError<E>> {
     if len == 0 && offset <= region.len() {
         return Ok(());
@@ -128,7 +128,7 @@ fn for_each_piece<R: Region + ?Sized, E>(
     for segment in window {
         let at = offset.plus(done as u64);
         let user = region.user_addr().and_then(|start| start.checked_add(at));
-        let place = Place { phys: segment.phys, kind: segment.kind, user };
+        let place = Location { phys: segment.phys, kind: segment.kind, user };
         // A piece of `len` bytes, which a `usize` counts.
         let end = done.saturating_add(usize::try_from(segment.len).unwrap_or(usize::MAX)).min(len);
         copy(place, done..end).map_err(|error| AccessError::Page { at, error })?;
@@ -181,7 +181,7 @@ where
     region.mark_dirty();
     for_each_piece(region, offset, bytes.len(), |place, range| {
         // SAFETY: "the bytes are those of pages that this pinner has pinned, for writing, at the user
-        // address that the place has, and stay pinned": as the caller promises, as the place lies in
+        // address that the location has, and stay pinned": as the caller promises, as the place lies in
         // the region, which is writable.
         unsafe { access.write(place, bytes.get(range).unwrap_or_default()) }
     })

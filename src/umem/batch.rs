@@ -123,7 +123,7 @@ impl PinBatch<'_> {
         if run.last().phys(self.page).is_none() {
             return Err(Rejected::AddressTooLarge);
         }
-        self.place(run).ok_or(Rejected::Full)?;
+        self.append(run).ok_or(Rejected::Full)?;
         self.pages = self.pages.plus(run.count());
         self.left = self.left.minus(run.count());
         if run.kind() == MemoryKind::Mmio {
@@ -134,7 +134,7 @@ impl PinBatch<'_> {
 
     /// Files the run: behind the last one, or merged with it.
     #[inline]
-    fn place(&mut self, run: PageRun) -> Option<()> {
+    fn append(&mut self, run: PageRun) -> Option<()> {
         let last = self.used.checked_sub(1).filter(|last| *last >= self.taken);
         let last = last.and_then(|last| self.slots.get_mut(last));
         if let Some(Some(last)) = last {

@@ -177,7 +177,7 @@ mod range;
 mod region;
 mod shown;
 
-pub use access::{AccessError, AccessHolder, CpuRegion, CpuRegionHolder, PageAccess, Place};
+pub use access::{AccessError, AccessHolder, CpuRegion, CpuRegionHolder, Location, PageAccess};
 pub use address_kind::AddressKind;
 pub use batch::{PinBatch, PinnedBatch, Rejected, RunSlot};
 pub use charge::{

@@ -12,7 +12,7 @@ use pinned_sgl::iommu::{
 };
 use pinned_sgl::rdma::{Access, BlockLayout, BlockTable, MemoryRegion};
 use pinned_sgl::umem::{
-    Account, PageAccess, PinBatch, PinFlags, PinRequest, Pinner, Place, Region, RunSlot, Umem,
+    Account, PageAccess, PinBatch, PinFlags, PinRequest, Pinner, Location, Region, RunSlot, Umem,
     UserRange,
 };
 use pinned_sgl::{Iova, PageRun, PageSize, PageSizes, PhysAddr, Pool, Tile, UserAddr};
@@ -25,7 +25,7 @@ extern "Rust" {
     fn driver_flush(range: IovaRange);
     fn driver_read(iova: Iova) -> Option<Entry>;
     fn driver_dirty(range: IovaRange, clear: bool) -> Option<IovaRange>;
-    fn driver_copy(from: Place, bytes: &[u8]) -> Result<(), i32>;
+    fn driver_copy(from: Location, bytes: &[u8]) -> Result<(), i32>;
     fn driver_register(layout: &BlockLayout) -> Result<u32, i32>;
     fn driver_block(key: u32, block: PhysAddr);
     fn driver_invalidate(key: u32) -> Result<(), i32>;
@@ -53,11 +53,11 @@ unsafe impl Pinner for User {
 impl PageAccess for User {
     type AccessError = i32;
 
-    unsafe fn read(&self, from: Place, bytes: &mut [u8]) -> Result<(), i32> {
+    unsafe fn read(&self, from: Location, bytes: &mut [u8]) -> Result<(), i32> {
         unsafe { driver_copy(from, bytes) }
     }
 
-    unsafe fn write(&self, to: Place, bytes: &[u8]) -> Result<(), i32> {
+    unsafe fn write(&self, to: Location, bytes: &[u8]) -> Result<(), i32> {
         unsafe { driver_copy(to, bytes) }
     }
 }

@@ -428,7 +428,7 @@ impl World {
             13 => {
                 let _ = space.write(iova, &machine::data(u)?);
                 let _ = space.read(iova, &mut machine::data(u)?);
-                space.set_entry_limit(u.int_in_range(0..=9)?);
+                space.set_mapping_limit(u.int_in_range(0..=9)?);
             }
             14 => {
                 let mut words = [0; 4];

@@ -184,7 +184,7 @@ fn values_that_are_asked_for_any_number() {
     let mut mapping = Mapping::map(umem.clone(), iommu.clone(), iova(AT), RW).unwrap();
     let mut space = Space::new();
     space.attach(rig.iommu("4K")).unwrap();
-    space.set_entry_limit(3);
+    space.set_mapping_limit(3);
     let region = MemoryRegion::register(umem.clone(), &nic, iova(AT), Access::REMOTE_READ).unwrap();
     let edges = EDGES.into_iter().chain([AT, AT + P, AT + 8 * P - 1, 8 * P, P]);
     let edges: Vec<u64> = edges.collect();

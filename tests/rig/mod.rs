@@ -5,7 +5,7 @@
 
 use pinned_sgl::iommu::{Domain, Entry, IovaRange, Prot, RangeGather, ReadDomain};
 use pinned_sgl::umem::{
-    Account, PageAccess, PinBatch, PinFlags, PinRequest, Pinner, Place, Umem, UserRange,
+    Account, Location, PageAccess, PinBatch, PinFlags, PinRequest, Pinner, Umem, UserRange,
 };
 use pinned_sgl::{Heap, Iova, PageRun, PageSize, PageSizes, Tile, UserAddr};
 use pinned_sgl_mock::{
@@ -228,12 +228,12 @@ unsafe impl Pinner for Watched {
 impl PageAccess for Watched {
     type AccessError = <Process as PageAccess>::AccessError;
 
-    unsafe fn read(&self, from: Place, bytes: &mut [u8]) -> Result<(), Self::AccessError> {
+    unsafe fn read(&self, from: Location, bytes: &mut [u8]) -> Result<(), Self::AccessError> {
         // SAFETY: the caller promises it of the pages of the process, which pins and unpins them.
         unsafe { PageAccess::read(&*self.process, from, bytes) }
     }
 
-    unsafe fn write(&self, to: Place, bytes: &[u8]) -> Result<(), Self::AccessError> {
+    unsafe fn write(&self, to: Location, bytes: &[u8]) -> Result<(), Self::AccessError> {
         // SAFETY: the caller promises it of the pages of the process, which pins and unpins them.
         unsafe { PageAccess::write(&*self.process, to, bytes) }
     }

@@ -6,7 +6,7 @@ use super::machine::{Inner, Memory};
 use super::process::Process;
 use crate::bus::{Bus, BusError};
 use crate::witness::{Call, Violation, ViolationKind};
-use pinned_sgl::umem::{PageAccess, Place};
+use pinned_sgl::umem::{Location, PageAccess};
 use pinned_sgl::{Pfn, PhysAddr};
 use std::ops::Range;
 
@@ -159,11 +159,11 @@ impl Bus for Memory {
 impl PageAccess for Process {
     type AccessError = BusError;
 
-    unsafe fn read(&self, from: Place, bytes: &mut [u8]) -> Result<(), BusError> {
+    unsafe fn read(&self, from: Location, bytes: &mut [u8]) -> Result<(), BusError> {
         self.memory.inner.read(from.phys, bytes, Access::CPU_READ)
     }
 
-    unsafe fn write(&self, to: Place, bytes: &[u8]) -> Result<(), BusError> {
+    unsafe fn write(&self, to: Location, bytes: &[u8]) -> Result<(), BusError> {
         self.memory.inner.write(to.phys, bytes, Access::CPU_WRITE)
     }
 }
@@ -197,7 +197,7 @@ mod tests {
         batch.fill().unwrap();
         let pfn = process.frame_at(range.start()).unwrap();
         let phys = pfn.phys(PageSize::SIZE_4K).unwrap();
-        let place = Place::new(phys, MemoryKind::Ram, None);
+        let place = Location::new(phys, MemoryKind::Ram, None);
         let mut bytes = [0; 6];
         // SAFETY: the mock checks that the page is pinned; the last two accesses are refused.
         let refused = unsafe {

@@ -84,7 +84,7 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     /// # Errors
     ///
     /// [`IoasError::NotMapped`]; [`IoasError::CutsEntry`] with the nearest legal edges;
-    /// [`IoasError::EntryLimit`] or [`IoasError::OutOfMemory`]. Nothing has changed then.
+    /// [`IoasError::MappingLimit`] or [`IoasError::OutOfMemory`]. Nothing has changed then.
     pub fn split(&mut self, iova: Iova) -> Result<(), IoasError<D::Error>>
     where
         U: SharedHolder,
@@ -126,8 +126,8 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
             return Ok(());
         };
         let (range, prot) = (mapping.range, mapping.prot());
-        if self.mappings >= self.entry_limit {
-            return Err(IoasError::EntryLimit { limit: self.entry_limit });
+        if self.mappings >= self.mapping_limit {
+            return Err(IoasError::MappingLimit { limit: self.mapping_limit });
         }
         let offset = mapping.offset().plus(iova.get().minus(range.first().get()));
         let (region, writable) = (mapping.region().clone(), prot.contains(Prot::WRITE));

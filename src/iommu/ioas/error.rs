@@ -38,7 +38,7 @@ pub enum IoasError<E> {
         len: u64,
     },
     /// There are as many mappings as are allowed.
-    EntryLimit {
+    MappingLimit {
         /// The limit.
         limit: usize,
     },
@@ -120,7 +120,7 @@ impl<E> fmt::Display for IoasError<E> {
                 write!(f, "{range} cannot be used any more: a domain broke its contract there")
             }
             Self::NoRoom { len } => write!(f, "there is no room for {len:#x} bytes"),
-            Self::EntryLimit { limit } => write!(f, "there are {limit} mappings, the limit"),
+            Self::MappingLimit { limit } => write!(f, "there are {limit} mappings, the limit"),
             Self::OutOfMemory => f.write_str("out of memory"),
             Self::NotMapped { iova } => write!(f, "nothing is mapped at {iova}"),
             Self::CutsMapping { edge, mapping } => {

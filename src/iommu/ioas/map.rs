@@ -133,8 +133,8 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     /// Whether there may be another mapping, and whether it makes sense.
     fn room_for_another(&self, prot: Prot) -> Result<(), IoasError<D::Error>> {
         check_prot(prot).map_err(IoasError::Map)?;
-        if self.mappings >= self.entry_limit {
-            return Err(IoasError::EntryLimit { limit: self.entry_limit });
+        if self.mappings >= self.mapping_limit {
+            return Err(IoasError::MappingLimit { limit: self.mapping_limit });
         }
         Ok(())
     }

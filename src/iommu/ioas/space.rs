@@ -79,7 +79,7 @@ pub struct Ioas<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> {
     pub(super) domains: Domains<D, S>,
     /// All areas but the reserved ones.
     pub(super) mappings: usize,
-    pub(super) entry_limit: usize,
+    pub(super) mapping_limit: usize,
     /// The latest reservation, kept beside the areas.
     pub(super) reservations: u32,
     /// What is mapped and cut is a multiple of it as long as there is no domain.
@@ -110,7 +110,7 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
             areas: IovaTree::new_in(mappings),
             domains: Domains::new_in(domains),
             mappings: 0,
-            entry_limit: usize::MAX,
+            mapping_limit: usize::MAX,
             reservations: NONE,
             granule: PageSize::SIZE_4K,
             tracking: None,
@@ -130,13 +130,13 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
     /// # let mut space = HeapIoas::new();
     /// # space.attach(iommu.clone())?;
-    /// space.set_entry_limit(1);
+    /// space.set_mapping_limit(1);
     /// space.map(Placement::Anywhere, umem.clone(), Prot::READ)?;
     /// assert!(space.map(Placement::Anywhere, umem, Prot::READ).is_err());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn set_entry_limit(&mut self, limit: usize) {
-        self.entry_limit = limit;
+    pub fn set_mapping_limit(&mut self, limit: usize) {
+        self.mapping_limit = limit;
     }
 
     /// What is mapped and cut while there is no domain: whole pages of `granule`, as in a domain that has

@@ -119,13 +119,13 @@ impl<T, A: Allocator> PieceSlab<T, A> {
     }
 
     #[inline]
-    fn place(&self, key: u32) -> Option<&SlabSlot<T>> {
+    fn slot(&self, key: u32) -> Option<&SlabSlot<T>> {
         let (piece, slot) = Self::path(key);
         self.pieces.get(piece)?.get(slot)
     }
 
     #[inline]
-    fn place_mut(&mut self, key: u32) -> Option<&mut SlabSlot<T>> {
+    fn slot_mut(&mut self, key: u32) -> Option<&mut SlabSlot<T>> {
         let (piece, slot) = Self::path(key);
         self.pieces.get_mut(piece)?.get_mut(slot)
     }
@@ -166,7 +166,7 @@ unsafe impl<T, A: Allocator> Slab<T> for PieceSlab<T, A> {
             return Err(value);
         }
         let key = self.free;
-        let Some(place) = self.place_mut(key) else {
+        let Some(place) = self.slot_mut(key) else {
             return Err(value);
         };
         self.free = place.fill(value)?;
@@ -176,17 +176,17 @@ unsafe impl<T, A: Allocator> Slab<T> for PieceSlab<T, A> {
 
     #[inline]
     fn get(&self, key: u32) -> Option<&T> {
-        self.place(key)?.value()
+        self.slot(key)?.value()
     }
 
     #[inline]
     fn get_mut(&mut self, key: u32) -> Option<&mut T> {
-        self.place_mut(key)?.value_mut()
+        self.slot_mut(key)?.value_mut()
     }
 
     fn remove(&mut self, key: u32) -> Option<T> {
         let free = self.free;
-        let value = self.place_mut(key)?.empty(free)?;
+        let value = self.slot_mut(key)?.empty(free)?;
         self.free = key;
         self.full = self.full.minus(1);
         Some(value)

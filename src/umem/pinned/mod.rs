@@ -41,10 +41,10 @@ pub use split::SplitError;
 /// holder of the pinner are leaked, too. Memory that a device may still write is never given back.
 ///
 /// Its pages are marked dirty on the way out if a device could ever write to them, or if
-/// [`mark_dirty`](Region::mark_dirty) was called.
+/// [`mark_dirty`](crate::umem::Region::mark_dirty) was called.
 ///
 /// `P` holds the [`Pinner`](super::Pinner), `A` the [`Accountant`](crate::umem::Accountant), and the list lives
-/// in `S`. What can be asked of it and how devices are attached is the trait [`Region`]. Several devices
+/// in `S`. What can be asked of it and how devices are attached is the trait [`Region`](crate::umem::Region). Several devices
 /// may be attached to one region, which is pinned and charged once.
 ///
 /// ```
@@ -276,7 +276,7 @@ where
         self.attachments.load(Ordering::Acquire)
     }
 
-    /// Counts the memory as written for ever: see [`Region::mark_dirty`].
+    /// Counts the memory as written for ever: see [`Region::mark_dirty`](crate::umem::Region::mark_dirty).
     ///
     /// ```
     /// # use pinned_sgl::{umem::UserRange, UserAddr};

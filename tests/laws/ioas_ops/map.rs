@@ -75,7 +75,7 @@ impl World {
                 let overlaps = there.is_some();
                 match error.error() {
                     IoasError::Map(MapError::NoAccess) => assert!(!may),
-                    IoasError::EntryLimit { .. } => assert!(limited),
+                    IoasError::MappingLimit { .. } => assert!(limited),
                     IoasError::Map(MapError::Attach(AttachError::ReadOnly)) => {
                         assert!(!writable);
                     }

@@ -157,7 +157,7 @@ impl World {
     fn set_limit(&mut self, u: &mut Unstructured<'_>, space: usize) -> Result<()> {
         let limit = u.int_in_range(0..=12)?;
         self.spaces[space].limit = limit;
-        self.reals[space].set_entry_limit(limit);
+        self.reals[space].set_mapping_limit(limit);
         Ok(())
     }
 

@@ -111,7 +111,7 @@ impl World {
             Err(IoasError::CutsMapping { edge, mapping }) => {
                 self.check_indivisible(space, edge, mapping);
             }
-            Err(IoasError::EntryLimit { .. }) => assert!(limited && !is_cut),
+            Err(IoasError::MappingLimit { .. }) => assert!(limited && !is_cut),
             Err(IoasError::OutOfMemory) => assert!(fired),
             Err(other) => panic!("{other}"),
         }
@@ -146,7 +146,7 @@ impl World {
             Err(IoasError::CutsMapping { edge, mapping }) => {
                 self.check_indivisible(space, edge, mapping);
             }
-            Err(IoasError::EntryLimit { .. }) => assert!(limited),
+            Err(IoasError::MappingLimit { .. }) => assert!(limited),
             Err(IoasError::OutOfMemory) => assert!(fired),
             Err(other) => panic!("{other}"),
         }
