@@ -4,7 +4,8 @@
 
 use super::page_table::PageTable;
 use super::zone::Zone;
-use std::{collections::BTreeMap, sync::Arc};
+use pinned_sgl::{Pfn, UserAddr};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 /// What a part of a process' address space is like. Pages get their frames when they are first
 /// touched or pinned.
@@ -180,3 +181,27 @@ impl Areas {
         self.slices.insert(page, behind);
     }
 }
+
+/// Why whole pages cannot be mapped, unmapped, or protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AreaError {
+    /// The range does not begin or does not end at a page border.
+    Misaligned,
+    /// Something is mapped there already.
+    Overlap(UserAddr),
+    /// The frame is in use, or there is none of this number, or it is to be two pages at once.
+    NotFree(Pfn),
+}
+
+impl fmt::Display for AreaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Misaligned => f.write_str("a range that is not whole pages"),
+            Self::Overlap(at) => write!(f, "something is mapped at {at} already"),
+            Self::NotFree(pfn) => write!(f, "frame {pfn} is not free"),
+        }
+    }
+}
+
+impl std::error::Error for AreaError {}

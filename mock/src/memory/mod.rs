@@ -26,11 +26,11 @@ mod zone;
 #[cfg(all(test, loom))]
 mod models;
 
-pub use area::Area;
+pub use area::{Area, AreaError};
 pub use fault::PinFault;
 pub use fragmentation::Fragmentation;
 pub use machine::{Memory, MemoryBuilder, MemoryError};
 pub use pinned::PinnedMemory;
-pub use process::{AreaError, Process};
+pub use process::Process;
 pub(super) use reach::{Block, Reacher};
 pub use zone::Zone;

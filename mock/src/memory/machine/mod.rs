@@ -1,23 +1,29 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`Memory`]: the physical memory of a machine, for tests.
 
-use super::contents::Contents;
-use super::folios::{State, Unmoved};
-use super::fragmentation::Fragmentation;
-use super::frame::Frame;
-use super::page_table::MAX_PFN;
-use super::reach::Reach;
-use super::zone::{Frames, Zone};
+mod builder;
+mod leaks;
+
+use crate::memory::contents::Contents;
+use crate::memory::folios::{State, Unmoved};
+use crate::memory::fragmentation::Fragmentation;
+use crate::memory::frame::Frame;
+use crate::memory::reach::Reach;
+use crate::memory::zone::{Frames, Zone};
 use crate::plan::Plan;
-use crate::sync::{lock, AtomicU64, Mutex, OnceLock, Ordering};
-use crate::witness::{Call, ViolationKind, Witness};
+use crate::sync::{lock, AtomicU64, Mutex, OnceLock};
+use crate::witness::Witness;
 use crate::{Device, Iommu, Nic};
 use pinned_sgl::{MemoryKind, PageSize, PageSizes, Pfn};
 use std::sync::Arc;
 use std::{
     fmt,
-    ops::{Deref, Range, RangeInclusive},
+    ops::{Deref, RangeInclusive},
 };
+
+use builder::{FIRST_PFN, MAX_FRAMES};
+
+pub use builder::{MemoryBuilder, MemoryError};
 
 /// The physical memory of a machine: page frames that count their pins.
 ///
@@ -55,24 +61,24 @@ use std::{
 /// ```
 #[derive(Clone)]
 pub struct Memory {
-    pub(super) inner: Arc<Inner>,
+    pub(in crate::memory) inner: Arc<Inner>,
 }
 
 /// What all clones of a memory share.
-pub(super) struct Inner {
-    pub(super) page: PageSize,
-    pub(super) fragmentation: Fragmentation,
+pub(in crate::memory) struct Inner {
+    pub(in crate::memory) page: PageSize,
+    pub(in crate::memory) fragmentation: Fragmentation,
     /// Ascending.
-    pub(super) zones: Vec<Frames>,
-    pub(super) contents: Contents,
+    pub(in crate::memory) zones: Vec<Frames>,
+    pub(in crate::memory) contents: Contents,
     /// The lock of the memory: page tables are changed under it.
-    pub(super) state: Mutex<State>,
-    pub(super) witness: Witness,
-    pub(super) plan: Plan,
-    pub(super) leaked: AtomicU64,
+    pub(in crate::memory) state: Mutex<State>,
+    pub(in crate::memory) witness: Witness,
+    pub(in crate::memory) plan: Plan,
+    pub(in crate::memory) leaked: AtomicU64,
     /// What devices can reach, when there is one. Its lock is taken after that of the device, and
     /// before that of the memory.
-    pub(super) reach: OnceLock<Mutex<Reach>>,
+    pub(in crate::memory) reach: OnceLock<Mutex<Reach>>,
 }
 
 impl Memory {
@@ -398,85 +404,6 @@ impl Memory {
         }
         moved
     }
-
-    /// How many pages were leaked on purpose: see [`Pinner::leaked`](pinned_sgl::umem::Pinner::leaked).
-    /// They are still pinned, so [`check_leaks`](Self::check_leaks) finds them, too.
-    ///
-    /// ```
-    /// # use pinned_sgl::{umem::UserRange, UserAddr};
-    /// # use pinned_sgl_mock::Memory;
-    /// # let range = UserRange::new(UserAddr::new(0x10_0000), 0x2000)?;
-    /// # use pinned_sgl::{iommu::{Mapping, Prot}, Iova, PageSizes};
-    /// # use std::sync::Arc;
-    /// # let memory = Memory::with_frames(16);
-    /// # let umem = memory.pinned(range)?;
-    /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
-    /// let mapping = Mapping::map(umem, iommu.clone(), Iova::new(0x8000), Prot::READ)?;
-    /// // SAFETY: the memory stays pinned, as the mapping finds out.
-    /// unsafe { iommu.lie(pinned_sgl_mock::Lie::UnmapsNothing) };
-    /// drop(mapping);
-    /// assert_eq!(memory.leaked_pages(), 2);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    #[must_use]
-    pub fn leaked_pages(&self) -> u64 {
-        self.inner.leaked.load(Ordering::Relaxed)
-    }
-
-    /// Reports every page that is still pinned to the witness ([`ViolationKind::Leak`]); returns how many
-    /// there are.
-    ///
-    /// ```
-    /// # use pinned_sgl::{umem::UserRange, UserAddr};
-    /// # use pinned_sgl_mock::Memory;
-    /// # let range = UserRange::new(UserAddr::new(0x10_0000), 0x2000)?;
-    /// let memory = Memory::with_frames(16);
-    /// let umem = memory.pinned(range)?;
-    /// assert_eq!(memory.check_leaks(), 2);
-    /// assert!(!memory.witness().is_clean());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn check_leaks(&self) -> u64 {
-        let pinned = self.inner.used().filter(|(_, frame)| frame.pins() != 0);
-        let leaks: Vec<_> = pinned
-            .map(|(pfn, frame)| {
-                let kind = ViolationKind::Leak { pins: frame.pins() };
-                self.inner.about(kind, Call::Check, Pfn::new(pfn))
-            })
-            .collect();
-        let count = leaks.len() as u64;
-        self.inner.witness.saw_all(leaks);
-        count
-    }
-
-    /// Panics if a page is still pinned. For the end of a test.
-    ///
-    /// ```
-    /// # use pinned_sgl::{umem::UserRange, UserAddr};
-    /// # use pinned_sgl_mock::Memory;
-    /// # let range = UserRange::new(UserAddr::new(0x10_0000), 0x2000)?;
-    /// let memory = Memory::with_frames(16);
-    /// let umem = memory.pinned(range)?;
-    /// // The code to be tested.
-    /// drop(umem);
-    /// memory.assert_no_leak();
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Panics
-    ///
-    /// That is what it is for.
-    #[track_caller]
-    #[expect(clippy::panic, reason = "an assertion for tests")]
-    pub fn assert_no_leak(&self) {
-        let mut pinned = self.inner.used().filter(|(_, frame)| frame.pins() != 0);
-        if let Some((pfn, frame)) = pinned.next() {
-            let (pins, others) = (frame.pins(), pinned.count());
-            let kind = ViolationKind::Leak { pins };
-            let leak = self.inner.about(kind, Call::Check, Pfn::new(pfn));
-            panic!("{leak}; and so are {others} others");
-        }
-    }
 }
 
 impl fmt::Debug for Memory {
@@ -497,17 +424,20 @@ impl Inner {
     }
 
     /// The record of a frame, which is made if need be.
-    pub(super) fn frame(&self, pfn: u64) -> Option<&Frame> {
+    pub(in crate::memory) fn frame(&self, pfn: u64) -> Option<&Frame> {
         self.part(pfn)?.frames.get(pfn)
     }
 
     /// The record of a frame; `None` also if the frame was never used.
-    pub(super) fn peek(&self, pfn: u64) -> Option<&Frame> {
+    pub(in crate::memory) fn peek(&self, pfn: u64) -> Option<&Frame> {
         self.part(pfn)?.frames.peek(pfn)
     }
 
     /// The numbers of a range that are those of frames.
-    pub(super) fn frames_in(&self, pages: RangeInclusive<u64>) -> impl Iterator<Item = u64> + '_ {
+    pub(in crate::memory) fn frames_in(
+        &self,
+        pages: RangeInclusive<u64>,
+    ) -> impl Iterator<Item = u64> + '_ {
         let (first, end) = (*pages.start(), pages.end().saturating_add(1));
         self.zones.iter().flat_map(move |part| part.start.max(first)..part.end.min(end))
     }
@@ -517,164 +447,21 @@ impl Inner {
         self.zones.iter().flat_map(|frames| frames.frames.made())
     }
 
-    pub(super) fn zone_of(&self, pfn: u64) -> Option<Zone> {
+    pub(in crate::memory) fn zone_of(&self, pfn: u64) -> Option<Zone> {
         self.part(pfn).map(|frames| frames.zone)
     }
 
-    pub(super) fn kind_of(&self, pfn: u64) -> MemoryKind {
+    pub(in crate::memory) fn kind_of(&self, pfn: u64) -> MemoryKind {
         self.zone_of(pfn).map_or(MemoryKind::Mmio, Zone::kind)
     }
 
-    pub(super) fn order_of(&self, pfn: u64) -> u32 {
+    pub(in crate::memory) fn order_of(&self, pfn: u64) -> u32 {
         self.peek(pfn).map_or(0, Frame::order)
     }
 
     /// The first frame of the folio: folios are aligned to their size.
-    pub(super) fn head_of(&self, pfn: u64) -> Option<u64> {
+    pub(in crate::memory) fn head_of(&self, pfn: u64) -> Option<u64> {
         let order = self.peek(pfn)?.order();
         Some(pfn.checked_shr(order)? << order)
     }
 }
-
-/// Where a memory begins unless a test says so: not at zero, which is easily right by chance.
-const FIRST_PFN: u64 = 0x1000;
-/// Frames of one zone: 16 TiB of 4 KiB each.
-const MAX_FRAMES: u64 = 1 << 32;
-
-/// Describes a [`Memory`].
-///
-/// ```
-/// use pinned_sgl_mock::{Fragmentation, Memory, Zone};
-/// use pinned_sgl::PageSize;
-/// let memory = Memory::builder()
-///     .page_size(PageSize::SIZE_64K)
-///     .zone(Zone::Normal, 0x100..0x200)
-///     .zone(Zone::Movable, 0x10_0000..0x10_1000)
-///     .fragmentation(Fragmentation::Seeded { seed: 7, run_order: 0 })
-///     .build()?;
-/// assert_eq!(memory.free_frames(Zone::Movable), 0x1000);
-/// # Ok::<(), pinned_sgl_mock::MemoryError>(())
-/// ```
-#[derive(Clone, Debug, Default)]
-#[must_use]
-pub struct MemoryBuilder {
-    page: Option<PageSize>,
-    zones: Vec<(Zone, Range<u64>)>,
-    fragmentation: Fragmentation,
-    witness: Witness,
-    panics: bool,
-    plan: Plan,
-}
-
-impl MemoryBuilder {
-    /// The size of a frame: 4 KiB unless said otherwise, from 1 KiB to 2 MiB.
-    pub fn page_size(mut self, page: PageSize) -> Self {
-        self.page = Some(page);
-        self
-    }
-
-    /// Adds frames, by their numbers. A zone may have several parts.
-    pub fn zone(mut self, zone: Zone, frames: Range<u64>) -> Self {
-        self.zones.push((zone, frames));
-        self
-    }
-
-    /// The order in which frames are handed out: ascending unless said otherwise.
-    pub fn fragmentation(mut self, fragmentation: Fragmentation) -> Self {
-        self.fragmentation = fragmentation;
-        self
-    }
-
-    /// Where violations are reported: a witness of its own unless said otherwise.
-    pub fn witness(mut self, witness: Witness) -> Self {
-        self.witness = witness;
-        self
-    }
-
-    /// Lets the call that does what must never happen panic: see [`Witness::panic_on_violation`].
-    pub fn panic_on_violation(mut self) -> Self {
-        self.panics = true;
-        self
-    }
-
-    /// What decides which call fails: nothing fails unless said otherwise.
-    pub fn plan(mut self, plan: Plan) -> Self {
-        self.plan = plan;
-        self
-    }
-
-    /// Makes the memory.
-    ///
-    /// # Errors
-    ///
-    /// [`MemoryError`] if there can be no such memory.
-    pub fn build(mut self) -> Result<Memory, MemoryError> {
-        let page = self.page.unwrap_or(PageSize::SIZE_4K);
-        if !(10..=21).contains(&page.shift()) {
-            return Err(MemoryError::PageSize);
-        }
-        self.zones.sort_by_key(|(_, frames)| frames.start);
-        let mut end = 0;
-        for (_, frames) in &self.zones {
-            let count = frames.end.checked_sub(frames.start).filter(|count| *count != 0);
-            let count = count.ok_or(MemoryError::Empty)?;
-            let too_high = frames.end > MAX_PFN || Pfn::new(frames.end).phys(page).is_none();
-            if too_high || count > MAX_FRAMES {
-                return Err(MemoryError::TooLarge);
-            }
-            if frames.start < end {
-                return Err(MemoryError::Overlap(Pfn::new(frames.start)));
-            }
-            end = frames.end;
-        }
-        Ok(self.made(page))
-    }
-
-    fn made(self, page: PageSize) -> Memory {
-        if self.panics {
-            self.witness.panic_on_violation(true);
-        }
-        let parts = self.zones.into_iter();
-        let parts = parts.map(|(zone, part)| Frames::new(zone, part.start, part.end));
-        let (zones, pools) = parts.unzip();
-        let inner = Inner {
-            page,
-            fragmentation: self.fragmentation,
-            zones,
-            contents: Contents::new(usize::try_from(page.bytes()).unwrap_or(0)),
-            state: Mutex::new(State::new(pools)),
-            witness: self.witness,
-            plan: self.plan,
-            leaked: AtomicU64::new(0),
-            reach: OnceLock::new(),
-        };
-        Memory { inner: Arc::new(inner) }
-    }
-}
-
-/// Why there can be no such [`Memory`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum MemoryError {
-    /// A frame has 1 KiB to 2 MiB.
-    PageSize,
-    /// A zone without frames.
-    Empty,
-    /// Frames whose addresses need too many bits, or a zone of more than 2^32 frames.
-    TooLarge,
-    /// A frame that belongs to two zones, or twice to one.
-    Overlap(Pfn),
-}
-
-impl fmt::Display for MemoryError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::PageSize => f.write_str("a frame has 1 KiB to 2 MiB"),
-            Self::Empty => f.write_str("a zone without frames"),
-            Self::TooLarge => f.write_str("too many frames, or frame numbers too high"),
-            Self::Overlap(pfn) => write!(f, "frame {pfn} belongs to two zones"),
-        }
-    }
-}
-
-impl std::error::Error for MemoryError {}

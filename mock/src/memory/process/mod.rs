@@ -2,14 +2,16 @@
 //! [`Process`]: an address space whose pages can be pinned.
 #![forbid(unsafe_code)]
 
-use super::area::{Area, Areas, Backing, Slice};
-use super::dma::parts;
-use super::fault::{PinFault, Want};
-use super::folios::{State, Unmoved};
-use super::frame::Frame;
-use super::machine::{Inner, Memory};
-use super::page_table::{Entry, PageTable};
-use super::zone::Zone;
+mod moves;
+
+use crate::memory::area::{Area, AreaError, Areas, Backing, Slice};
+use crate::memory::dma::parts;
+use crate::memory::fault::{PinFault, Want};
+use crate::memory::folios::{State, Unmoved};
+use crate::memory::frame::Frame;
+use crate::memory::machine::{Inner, Memory};
+use crate::memory::page_table::{Entry, PageTable};
+use crate::memory::zone::Zone;
 use crate::sync::{has_failed, lock, AtomicU64, Mutex, Ordering};
 use pinned_sgl::umem::UserRange;
 use pinned_sgl::{Pfn, UserAddr};
@@ -42,13 +44,13 @@ use std::{fmt, ops::Range};
 /// Locks are taken in this order: areas, memory. Pinning a page that is there takes none but a look
 /// at the areas.
 pub struct Process {
-    pub(super) memory: Memory,
-    pub(super) areas: Mutex<Areas>,
+    pub(in crate::memory) memory: Memory,
+    pub(in crate::memory) areas: Mutex<Areas>,
     /// Pages that one call pins at most.
-    pub(super) pin_limit: AtomicU64,
+    pub(in crate::memory) pin_limit: AtomicU64,
     /// One more than the pages after which the next call that pins is interrupted; or 0.
     interrupt: AtomicU64,
-    pub(super) largest_order: AtomicU64,
+    pub(in crate::memory) largest_order: AtomicU64,
 }
 
 impl Process {
@@ -130,7 +132,11 @@ impl Process {
         Ok(range)
     }
 
-    pub(super) fn map_pages(&self, pages: Range<u64>, area: Area) -> Result<(), AreaError> {
+    pub(in crate::memory) fn map_pages(
+        &self,
+        pages: Range<u64>,
+        area: Area,
+    ) -> Result<(), AreaError> {
         self.map_table(pages, area, |_| Ok(()))
     }
 
@@ -301,72 +307,6 @@ impl Process {
         self.memory.inner.make_ready(state, &found, want, at)
     }
 
-    /// Swaps the pages of the range out that are in frames: they are absent then, their contents
-    /// are kept, and when they are touched they come back in another frame. How many pages.
-    ///
-    /// # Errors
-    ///
-    /// [`PinFault::Busy`] for the first page that belongs to a pinned folio; those before it are
-    /// swapped out.
-    pub fn swap_out(&self, range: UserRange) -> Result<u64, PinFault> {
-        self.each_present(range, |state, (table, index), pfn, at| {
-            let out = self.memory.inner.swap_out(state, table, index, pfn);
-            out.map(|()| 1).map_err(|_| PinFault::Busy(at))
-        })
-    }
-
-    /// Moves the pages of the range that are in frames to a zone, as whole folios, where they are
-    /// not there already. How many pages have moved.
-    ///
-    /// # Errors
-    ///
-    /// [`PinFault::Busy`] for the first page that belongs to a pinned folio, [`PinFault::NoMemory`]
-    /// if the zone is full; what comes before has moved.
-    pub fn migrate(&self, range: UserRange, zone: Zone) -> Result<u64, PinFault> {
-        let inner = &self.memory.inner;
-        self.each_present(range, |state, _, pfn, at| {
-            if inner.zone_of(pfn) == Some(zone) {
-                return Ok(0);
-            }
-            let head = inner.head_of(pfn).unwrap_or(pfn);
-            inner.migrate(state, head, zone).map_err(|why| match why {
-                Unmoved::Busy => PinFault::Busy(at),
-                Unmoved::NoMemory => PinFault::NoMemory(at),
-            })
-        })
-    }
-
-    /// Does something to each page of the range that is in a frame of its own, where an entry of a
-    /// page table shows it; the sum.
-    fn each_present(
-        &self,
-        range: UserRange,
-        mut act: impl FnMut(&mut State, (&Arc<PageTable>, u64), u64, UserAddr) -> Result<u64, PinFault>,
-    ) -> Result<u64, PinFault> {
-        let areas = lock(&self.areas);
-        let mut state = lock(&self.memory.inner.state);
-        let mut sum = 0u64;
-        let mut pages = self.pages_of(range);
-        while !pages.is_empty() {
-            let at = self.addr_of(pages.start);
-            let found = areas.find(pages.start).ok_or(PinFault::NotMapped(at))?;
-            pages.start = found.page.saturating_add(found.left);
-            let end =
-                found.index.saturating_add(found.left.min(pages.end.saturating_sub(found.page)));
-            for (index, entry) in found.table.entries(found.index, end) {
-                let Some(pfn) = entry.own_pfn() else { continue };
-                let page = found.page.saturating_add(index.saturating_sub(found.index));
-                sum = sum.saturating_add(act(
-                    &mut state,
-                    (&found.table, index),
-                    pfn,
-                    self.addr_of(page),
-                )?);
-            }
-        }
-        Ok(sum)
-    }
-
     /// The frame of the page at this address, if it is in one.
     #[must_use]
     pub fn frame_at(&self, at: UserAddr) -> Option<Pfn> {
@@ -403,7 +343,7 @@ impl Process {
         self.interrupt.store(pages.saturating_add(1), Ordering::Relaxed);
     }
 
-    pub(super) fn take_interrupt(&self) -> Option<u64> {
+    pub(in crate::memory) fn take_interrupt(&self) -> Option<u64> {
         self.interrupt.swap(0, Ordering::Relaxed).checked_sub(1)
     }
 
@@ -411,7 +351,7 @@ impl Process {
         self.memory.inner.page.shift()
     }
 
-    pub(super) fn page_number(&self, at: UserAddr) -> u64 {
+    pub(in crate::memory) fn page_number(&self, at: UserAddr) -> u64 {
         at.get() >> self.shift()
     }
 
@@ -420,7 +360,7 @@ impl Process {
     }
 
     /// The numbers of the pages that hold a byte of the range.
-    pub(super) fn pages_of(&self, range: UserRange) -> Range<u64> {
+    pub(in crate::memory) fn pages_of(&self, range: UserRange) -> Range<u64> {
         let first = self.page_number(range.start());
         first..first.saturating_add(range.page_count(self.memory.inner.page))
     }
@@ -508,27 +448,3 @@ impl Inner {
         Ok(())
     }
 }
-
-/// Why whole pages cannot be mapped, unmapped, or protected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum AreaError {
-    /// The range does not begin or does not end at a page border.
-    Misaligned,
-    /// Something is mapped there already.
-    Overlap(UserAddr),
-    /// The frame is in use, or there is none of this number, or it is to be two pages at once.
-    NotFree(Pfn),
-}
-
-impl fmt::Display for AreaError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Misaligned => f.write_str("a range that is not whole pages"),
-            Self::Overlap(at) => write!(f, "something is mapped at {at} already"),
-            Self::NotFree(pfn) => write!(f, "frame {pfn} is not free"),
-        }
-    }
-}
-
-impl std::error::Error for AreaError {}
