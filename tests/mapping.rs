@@ -323,7 +323,7 @@ fn drop_order() {
                 }
                 drop(held);
                 rig.assert_idle();
-                // The frames may be anybody's now.
+                // The frames may be another's now.
                 rig.memory.compact();
                 for at in (AT..AT + 8 * P).step_by(0x800) {
                     let iova = iova(at);

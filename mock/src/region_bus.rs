@@ -70,7 +70,7 @@ where
 {
     /// Calls `copy` for each piece of the `len` bytes from `phys` on that is contiguous in a region:
     /// the region, the offset in it, and which of the bytes the piece has.
-    fn for_each_piece<E>(
+    fn for_each_part<E>(
         &self,
         phys: PhysAddr,
         len: usize,
@@ -114,13 +114,13 @@ where
     S: Storage,
 {
     fn read(&self, phys: PhysAddr, bytes: &mut [u8]) -> Result<(), BusError> {
-        self.for_each_piece(phys, bytes.len(), |region, offset, piece| {
+        self.for_each_part(phys, bytes.len(), |region, offset, piece| {
             region.read(offset, bytes.get_mut(piece).unwrap_or_default())
         })
     }
 
     fn write(&self, phys: PhysAddr, bytes: &[u8]) -> Result<(), BusError> {
-        self.for_each_piece(phys, bytes.len(), |region, offset, piece| {
+        self.for_each_part(phys, bytes.len(), |region, offset, piece| {
             region.write(offset, bytes.get(piece).unwrap_or_default())
         })
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! [`Segments`]: a window in pieces that a scatter-gather engine can take.
+//! [`Segments`]: a window in parts that a scatter-gather engine can take.
 #![forbid(unsafe_code)]
 
 use crate::abridged::Abridged;

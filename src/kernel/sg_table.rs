@@ -161,7 +161,7 @@ impl<U: RegionHolder> Drop for Hold<U> {
 }
 
 /// A part of a region as a `struct sg_table`, cut as a device takes it: no segment is longer than
-/// its `dma_get_max_seg_size()`, or than the DMA API maps in one piece, and none crosses its
+/// its `dma_get_max_seg_size()`, or than the DMA API maps as one, and none crosses its
 /// `dma_get_seg_boundary()`.
 ///
 /// The region stays attached, and so pinned, as long as the table is there. Nothing is mapped yet:

@@ -65,7 +65,7 @@ impl Drop for ByUserAddr {
 
 // SAFETY: the address kind is `User`, so that the runs are to be the user pages that were asked for, and
 // `pin` pushes these: `wanted` has found them in the buffer. A buffer maps its memory, readable and
-// writable, as long as it lives, which is as long as anybody holds a page, also if this is dropped
+// writable, as long as it lives, which is as long as a page is held, also if this is dropped
 // before: `held` counts the pages that were pushed and not unpinned. The page size is a field that is never
 // written, and all runs are RAM.
 unsafe impl Pinner for ByUserAddr {

@@ -5,7 +5,7 @@
 //!  wanted     ├────────────────────────────────────────────────────────────┤
 //!  multiples of 64 MiB     │                     │                     │
 //!  slots      ├─────────────┼─────────────────────┼─────────────────────┼────┤   io_uring
-//!  frames     ├──┼──┼───┼───┤                                                  page map, in pieces
+//!  frames     ├──┼──┼───┼───┤                                                  page map, in chunks
 //!  batches    ├─────┼──────┼┤                                                  as many as it takes
 //! ```
 //!
@@ -48,7 +48,7 @@ unsafe impl Pinner for Buffer {
         self.page_size()
     }
 
-    /// Where a huge page ends: kernels charge it once for each ring that has a piece of it.
+    /// Where a huge page ends: kernels charge it once for each ring that has a part of it.
     fn cut_size(&self) -> PageSize {
         self.huge_page_size().max(PageSize::SIZE_2M)
     }
@@ -141,7 +141,7 @@ impl Buffer {
     ) -> Result<(), PageError> {
         let shift = self.page_size().shift();
         let mut frames = [Pfn::default(); FRAMES];
-        let mut piece = batch.room();
+        let mut chunk = batch.room();
         loop {
             let offset = held.range().start;
             let left = held.range().end.saturating_sub(offset).shifted_down(shift);
@@ -149,7 +149,7 @@ impl Buffer {
                 return Ok(());
             }
             let count = usize::try_from(left).unwrap_or(FRAMES);
-            let count = count.min(piece.clamp(FEW_FRAMES, FRAMES));
+            let count = count.min(chunk.clamp(FEW_FRAMES, FRAMES));
             let frames = frames.get_mut(..count).unwrap_or_default();
             let from = self.user_addr().get().plus(offset);
             let read = map.read(UserAddr::new(from), frames);
@@ -172,10 +172,10 @@ impl Buffer {
             if batch.room() == 0 {
                 return Ok(());
             }
-            // Each page may be a run. Where they are not, the next piece can be larger.
+            // Each page may be a run. Where they are not, the next chunk can be larger.
             let taken = room.saturating_sub(batch.room());
             let sparse = taken <= room.shifted_down(3);
-            piece = if sparse { count.saturating_mul(2) } else { batch.room() };
+            chunk = if sparse { count.saturating_mul(2) } else { batch.room() };
         }
     }
 }

@@ -128,7 +128,7 @@ impl State {
 }
 
 impl Slots {
-    /// Whether anybody holds a page.
+    /// Whether a page is held.
     pub(super) fn is_held(&mut self) -> bool {
         // A slot is there as long as something of it is held.
         !self.state.get_mut().unwrap_or_else(PoisonError::into_inner).slots.is_empty()

@@ -95,7 +95,7 @@
 //! | a [`MemoryRegion`] is dropped, or deregistered | invalidated, detached; the region is unpinned if nothing else holds it |
 //! | a `MemoryRegion` is leaked | peers reach the memory, and its pins are leaked |
 //! | the card does not invalidate | the region is attached for ever and its pins are leaked; [`deregister`](MemoryRegion::deregister) says so |
-//! | a region of which anybody may write was registered | its pages are marked dirty when they are unpinned |
+//! | a region which any peer may write was registered | its pages are marked dirty when they are unpinned |
 //!
 //! # A card of your own
 //!

@@ -35,7 +35,7 @@ bitflags::bitflags! {
 }
 
 impl Access {
-    /// Whether anybody may write: then the region must have been pinned for that. The rule of Linux's
+    /// Whether the card or a peer may write: then the region must have been pinned for that. The rule of Linux's
     /// `ib_access_writable()`.
     #[must_use]
     pub const fn is_writable(self) -> bool {

@@ -313,7 +313,7 @@ impl<'a, S: Storage> IntoIterator for &Window<'a, S> {
     }
 }
 
-/// Physically contiguous bytes of one kind: a piece of a window.
+/// Physically contiguous bytes of one kind: a part of a window.
 ///
 /// Its last byte is at `phys + (len - 1)`, which always has an address; the byte after it may not.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

@@ -26,15 +26,15 @@ const TWO: usize = 16;
 const TABLES: usize = 128;
 
 /// A table of pieces.
-type Leaf<T, A> = <A as Allocator>::Table<<A as Allocator>::Piece<T>>;
+type Lowest<T, A> = <A as Allocator>::Table<<A as Allocator>::Piece<T>>;
 /// A table of tables of pieces.
-type Middle<T, A> = <A as Allocator>::Table<Leaf<T, A>>;
+type Middle<T, A> = <A as Allocator>::Table<Lowest<T, A>>;
 
 /// Pieces of `T` that are numbered in the order in which they were added. They come and go at the
 /// end.
 pub(crate) struct PieceMap<T, A: Allocator> {
     near: [A::Piece<T>; NEAR],
-    one: Leaf<T, A>,
+    one: Lowest<T, A>,
     two: Middle<T, A>,
     three: A::Table<Middle<T, A>>,
     len: usize,

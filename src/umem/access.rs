@@ -109,9 +109,9 @@ impl<U: Holder<Target: CpuRegion>> CpuRegionHolder for U {
     type AccessError = <U::Target as CpuRegion>::AccessError;
 }
 
-/// Calls `copy` with each contiguous piece of the bytes `offset..offset + len` of `region`: where it
+/// Calls `copy` with each contiguous part of the bytes `offset..offset + len` of `region`: where it
 /// lies, and which of the bytes it has.
-fn for_each_piece<R: Region + ?Sized, E>(
+fn for_each_part<R: Region + ?Sized, E>(
     region: &R,
     offset: u64,
     len: usize,
@@ -129,7 +129,7 @@ fn for_each_piece<R: Region + ?Sized, E>(
         let at = offset.plus(done as u64);
         let user = region.user_addr().and_then(|start| start.checked_add(at));
         let place = Location { phys: segment.phys, kind: segment.kind, user };
-        // A piece of `len` bytes, which a `usize` counts.
+        // A part of `len` bytes, which a `usize` counts.
         let end = done.saturating_add(usize::try_from(segment.len).unwrap_or(usize::MAX)).min(len);
         copy(place, done..end).map_err(|error| AccessError::Page { at, error })?;
         done = end;
@@ -153,7 +153,7 @@ where
     R: Region + ?Sized,
     A: PageAccess + ?Sized,
 {
-    for_each_piece(region, offset, bytes.len(), |place, range| {
+    for_each_part(region, offset, bytes.len(), |place, range| {
         // SAFETY: "the bytes are those of pages that this pinner has pinned, at the user address that
         // the place has, and stay pinned": as the caller promises, as the place lies in the region.
         unsafe { access.read(place, bytes.get_mut(range).unwrap_or_default()) }
@@ -179,7 +179,7 @@ where
         return Err(AccessError::NotPermitted { at: offset });
     }
     region.mark_dirty();
-    for_each_piece(region, offset, bytes.len(), |place, range| {
+    for_each_part(region, offset, bytes.len(), |place, range| {
         // SAFETY: "the bytes are those of pages that this pinner has pinned, for writing, at the user
         // address that the location has, and stay pinned": as the caller promises, as the place lies in
         // the region, which is writable.

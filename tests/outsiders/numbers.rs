@@ -37,7 +37,7 @@ fn every_size() -> impl Iterator<Item = PageSize> {
     (0..64).filter_map(PageSize::from_shift)
 }
 
-/// Fields that anybody can change.
+/// Fields that safe code can change.
 #[test]
 fn fields_of_any_number() {
     let sgl = built(Heap::new(), 3);

@@ -17,9 +17,9 @@ pub struct Area<U: RegionHolder> {
 pub(super) enum AreaKind<U: RegionHolder> {
     /// Memory, mapped in every domain.
     Mapped(Mapped<U>),
-    /// Not to be used: a piece of one reservation or of several.
+    /// Not to be used: a part of one reservation or of several.
     Reserved,
-    /// A reservation, and the next one; kept beside the tree, where its pieces are.
+    /// A reservation, and the next one; kept beside the tree, where its parts are.
     Reservation { next: u32 },
     /// It is not known what a device reaches here: memory is being mapped, or a domain broke its
     /// contract or did not come back from a call.

@@ -2,15 +2,15 @@
 //! [`Reservation`]: addresses that are kept free of mappings.
 //!
 //! Reservations may overlap, as those of two devices do that are reached by interrupts at the same
-//! addresses. In the tree lie disjoint pieces; every reservation is made of whole ones:
+//! addresses. In the tree lie disjoint parts; every reservation is made of whole ones:
 //!
 //! ```text
 //!  reservations   ├─────── a ────────┤       ├─── c ───┤      kept beside the tree, in a list
 //!                         ├─────── b ────────┤
-//!  pieces         ├───────┼──────────┼───────┼─────────┤      a piece ends where any of them does
+//!  parts          ├───────┼──────────┼───────┼─────────┤      a part ends where any of them does
 //! ```
 //!
-//! When one is taken back, the pieces go that no other has, and those become one again that only it
+//! When one is taken back, the parts go that no other has, and those become one again that only it
 //! had kept apart. That takes no memory.
 #![forbid(unsafe_code)]
 
@@ -47,7 +47,7 @@ impl Reservation {
 impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     /// Keeps mappings out of `range`: an address window for interrupts, for example. Others may have
     /// reserved some of it, too: it is reserved until the last of them takes it back. It has one place
-    /// in the slab, and one for each piece that is new. O(log n + reservations).
+    /// in the slab, and one for each part that is new. O(log n + reservations).
     ///
     /// ```
     /// # use pinned_sgl::iommu::{HeapIoas, IovaRange, Placement, Prot};
@@ -82,11 +82,11 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
         Ok(Reservation { key, range })
     }
 
-    /// Makes the pieces of a reservation, and keeps it; `None` if there is no memory for that.
+    /// Makes the parts of a reservation, and keeps it; `None` if there is no memory for that.
     fn keep_reservation(&mut self, range: IovaRange) -> Option<u32> {
-        self.cut_piece(range.first())?;
+        self.cut_part(range.first())?;
         if let Some(behind) = range.last().checked_add(1) {
-            self.cut_piece(behind)?;
+            self.cut_part(behind)?;
         }
         let mut from = Some(range.first());
         while let Some(gap) = from.and_then(|from| self.gap(from, range.last())) {
@@ -96,18 +96,18 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
         self.areas.keep(range, Area::reservation(self.reservations)).ok()
     }
 
-    /// Lets a piece begin at `iova`, if one lies across.
-    fn cut_piece(&mut self, iova: Iova) -> Option<()> {
+    /// Lets a part begin at `iova`, if one lies across.
+    fn cut_part(&mut self, iova: Iova) -> Option<()> {
         let across = self.areas.find(iova).filter(|(_, area)| area.is_reserved());
-        let Some((piece, _)) = across.filter(|(piece, _)| piece.first() < iova) else {
+        let Some((part, _)) = across.filter(|(part, _)| part.first() < iova) else {
             return Some(());
         };
         let key = self.areas.key_of(iova)?;
-        let tail = IovaRange::inclusive(iova, piece.last()).ok()?;
+        let tail = IovaRange::inclusive(iova, part.last()).ok()?;
         self.areas.set_last(key, iova.checked_sub(1)?);
         let cut = self.areas.insert(tail, Area::reserved()).ok();
         if cut.is_none() {
-            self.areas.set_last(key, piece.last());
+            self.areas.set_last(key, part.last());
         }
         cut.map(drop)
     }
@@ -124,7 +124,7 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     }
 
     /// Takes a reservation back. What is not reserved otherwise can be used then. O(reservations) for each
-    /// piece of it.
+    /// part of it.
     ///
     /// ```
     /// # use pinned_sgl::iommu::{HeapIoas, IovaRange, Placement, Prot};
@@ -178,31 +178,31 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
         })
     }
 
-    /// Removes the pieces around `range` that no reservation has, and joins those that none keeps apart.
+    /// Removes the parts around `range` that no reservation has, and joins those that none keeps apart.
     fn tidy(&mut self, range: IovaRange) {
         let last = range.last().checked_add(1).unwrap_or(range.last());
         let mut next = Some(range.first());
-        while let Some((piece, area)) = next.and_then(|next| self.areas.first_from(next)) {
-            if piece.first() > last {
+        while let Some((part, area)) = next.and_then(|next| self.areas.first_from(next)) {
+            if part.first() > last {
                 break;
             }
-            next = piece.last().checked_add(1);
+            next = part.last().checked_add(1);
             if !area.is_reserved() {
                 continue;
             }
-            if self.reservations().all(|(.., it)| it.intersection(&piece).is_none()) {
-                self.areas.remove(piece.first());
+            if self.reservations().all(|(.., it)| it.intersection(&part).is_none()) {
+                self.areas.remove(part.first());
                 continue;
             }
-            let Some(before) = piece.first().checked_sub(1) else {
+            let Some(before) = part.first().checked_sub(1) else {
                 continue;
             };
             let touches = self.areas.find(before).is_some_and(|(_, area)| area.is_reserved());
-            let ends = |it: IovaRange| it.first() == piece.first() || it.last() == before;
+            let ends = |it: IovaRange| it.first() == part.first() || it.last() == before;
             if touches && !self.reservations().any(|(.., it)| ends(it)) {
-                self.areas.remove(piece.first());
+                self.areas.remove(part.first());
                 if let Some(key) = self.areas.key_of(before) {
-                    self.areas.set_last(key, piece.last());
+                    self.areas.set_last(key, part.last());
                 }
             }
         }
@@ -227,13 +227,13 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn reserved(&self) -> impl Iterator<Item = IovaRange> + '_ {
-        let pieces = self.areas.iter().filter(|(_, area)| area.is_reserved());
-        let mut pieces = pieces.map(|(piece, _)| piece).peekable();
+        let parts = self.areas.iter().filter(|(_, area)| area.is_reserved());
+        let mut parts = parts.map(|(part, _)| part).peekable();
         core::iter::from_fn(move || {
-            let mut whole = pieces.next()?;
+            let mut whole = parts.next()?;
             let touches =
                 |last: Iova| move |next: &IovaRange| last.checked_add(1) == Some(next.first());
-            while let Some(next) = pieces.next_if(touches(whole.last())) {
+            while let Some(next) = parts.next_if(touches(whole.last())) {
                 whole = IovaRange::inclusive(whole.first(), next.last()).unwrap_or(next);
             }
             Some(whole)

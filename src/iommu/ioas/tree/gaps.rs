@@ -8,7 +8,7 @@
 //!         ..   Out ──► At
 //! ```
 //!
-//! The gap in front of an entry is crossed `At` its node, the one after all entries last.
+//! The gap in front of a range is crossed `At` its node, the one after all ranges last.
 #![forbid(unsafe_code)]
 
 use super::{IovaTree, Node, NONE};
@@ -22,13 +22,13 @@ use crate::{
 /// Where the walk stands.
 #[derive(Clone, Copy)]
 enum Step {
-    /// Before the entries at and below a node, and the gaps in front of them.
+    /// Before the ranges at and below a node, and the gaps in front of them.
     Into(u32),
-    /// Before the entry of a node itself, and the gap in front of it.
+    /// Before the range of a node itself, and the gap in front of it.
     At(u32),
-    /// After the entries at and below a node.
+    /// After the ranges at and below a node.
     Out(u32),
-    /// After all entries.
+    /// After all ranges.
     Rest,
     Done,
 }
@@ -44,7 +44,7 @@ pub(in crate::iommu::ioas) struct Gaps<'a, T, S: Slabs<Node<T>>> {
 impl<'a, T, S: Slabs<Node<T>>> Gaps<'a, T, S> {
     /// The first step is found in O(log n).
     pub(super) fn new(tree: &'a IovaTree<T, S>, within: IovaRange, len: u64) -> Self {
-        // The gap in front of any earlier entry ends before `within` begins.
+        // The gap in front of any earlier range ends before `within` begins.
         let step = tree.key_from(within.first()).map_or(Step::Rest, Step::At);
         // Neighbours that touch have no gap between them.
         Self { tree, within, len: len.max(1), step }
@@ -56,7 +56,7 @@ impl<'a, T, S: Slabs<Node<T>>> Gaps<'a, T, S> {
         gap.len().is_none_or(|bytes| bytes >= self.len).then_some(gap)
     }
 
-    /// The gap after all entries.
+    /// The gap after all ranges.
     fn rest(&self) -> Option<IovaRange> {
         let last = self.tree.last_up_to(Iova::new(u64::MAX));
         let first = last.map_or(Some(Iova::new(0)), |(range, _)| range.last().checked_add(1))?;

@@ -2,7 +2,7 @@
 //! [`IovaTree`]: values by address range, and the gaps between them.
 //!
 //! A balanced binary tree (AVL) in a slab, linked by keys. Each node knows the gap in front of its
-//! entry, and the largest one of those at and below it. That is all that a search for room needs to
+//! range, and the largest one of those at and below it. That is all that a search for room needs to
 //! pass by a subtree that has none:
 //!
 //! ```text
@@ -13,12 +13,12 @@
 //!                  80..=8f  a0..=af        gap 30 │ gap 0
 //! ```
 //!
-//! An entry that is appended changes no gap but its own, so hardly any node has to learn of it. The
-//! first entry has the addresses from zero in front of it. What comes after the last one is in no
+//! A range that is appended changes no gap but its own, so hardly any node has to learn of it. The
+//! first range has the addresses from zero in front of it. What comes after the last one is in no
 //! node.
 //!
 //! A value stays in its place of the slab while it is in the tree: nodes are linked anew, never
-//! moved, so a key is good until its entry is removed.
+//! moved, so a key is good until its range is removed.
 #![forbid(unsafe_code)]
 
 mod gaps;
@@ -37,7 +37,7 @@ pub(crate) use overlapping::Overlapping;
 
 /// Values under disjoint address ranges, in order; each has a key that is good until it is removed.
 ///
-/// `n` is the number of entries below. Nothing recurs, and nothing but [`insert`](Self::insert)
+/// `n` is the number of ranges below. Nothing recurs, and nothing but [`insert`](Self::insert)
 /// asks for memory.
 pub(crate) struct IovaTree<T, S: Slabs<Node<T>>> {
     slab: S::Slab,
@@ -58,19 +58,19 @@ impl<T, S: Slabs<Node<T>>> IovaTree<T, S> {
         self.slab.get(key).map(|node| node.link.range)
     }
 
-    /// The key of the entry that contains `iova`, in O(log n).
+    /// The key of the range that contains `iova`, in O(log n).
     #[inline]
     pub(crate) fn key_of(&self, iova: Iova) -> Option<u32> {
         self.search(iova).map(|(key, _)| key)
     }
 
-    /// The entry that contains `iova`, in O(log n).
+    /// The range that contains `iova`, in O(log n).
     #[inline]
     pub(crate) fn find(&self, iova: Iova) -> Option<(IovaRange, &T)> {
         self.search(iova).map(|(_, node)| (node.link.range, &node.value))
     }
 
-    /// The entry that contains `iova`, to change, in O(log n).
+    /// The range that contains `iova`, to change, in O(log n).
     pub(crate) fn find_mut(&mut self, iova: Iova) -> Option<(IovaRange, &mut T)> {
         let key = self.key_of(iova)?;
         self.slab.get_mut(key).map(|node| (node.link.range, &mut node.value))
@@ -81,7 +81,7 @@ impl<T, S: Slabs<Node<T>>> IovaTree<T, S> {
         self.slab.get_mut(key).map(|node| &mut node.value)
     }
 
-    /// The first entry whose last address is `iova` or above, in O(log n): the one that contains
+    /// The first range whose last address is `iova` or above, in O(log n): the one that contains
     /// `iova`, or the next one.
     pub(crate) fn first_from(&self, iova: Iova) -> Option<(IovaRange, &T)> {
         let node = self.slab.get(self.key_from(iova)?)?;
@@ -106,7 +106,7 @@ impl<T, S: Slabs<Node<T>>> IovaTree<T, S> {
         found
     }
 
-    /// The last entry whose first address is `iova` or below, in O(log n): the one that contains
+    /// The last range whose first address is `iova` or below, in O(log n): the one that contains
     /// `iova`, or the one before.
     pub(crate) fn last_up_to(&self, iova: Iova) -> Option<(IovaRange, &T)> {
         let node = self.slab.get(self.key_up_to(iova)?)?;
@@ -131,13 +131,13 @@ impl<T, S: Slabs<Node<T>>> IovaTree<T, S> {
         found
     }
 
-    /// The key of the entry after that of `key`, in O(log n), and in O(1) on average when walking.
+    /// The key of the range after that of `key`, in O(log n), and in O(1) on average when walking.
     #[inline]
     pub(crate) fn next(&self, key: u32) -> Option<u32> {
         self.after(key, self.slab.get(key)?)
     }
 
-    /// The key of the entry after `node`, which is under `key`.
+    /// The key of the range after `node`, which is under `key`.
     fn after(&self, key: u32, node: &Node<T>) -> Option<u32> {
         let mut below = node.link.right;
         if below != NONE {
@@ -159,19 +159,19 @@ impl<T, S: Slabs<Node<T>>> IovaTree<T, S> {
         }
     }
 
-    /// The entries that overlap `range`, in order. The first is found in O(log n), each of the rest
+    /// The ranges that overlap `range`, in order. The first is found in O(log n), each of the rest
     /// in O(1) on average.
     pub(crate) fn overlapping(&self, range: IovaRange) -> Overlapping<'_, T, S> {
         let next = self.key_from(range.first()).unwrap_or(NONE);
         Overlapping { tree: self, next, last: range.last() }
     }
 
-    /// All entries, in order.
+    /// All ranges, in order.
     pub(crate) fn iter(&self) -> Overlapping<'_, T, S> {
         self.overlapping(IovaRange::ALL)
     }
 
-    /// Hands the entries that overlap `range` to `f`, in order, to change their values.
+    /// Hands the ranges that overlap `range` to `f`, in order, to change their values.
     pub(crate) fn for_each_mut(&mut self, range: IovaRange, mut f: impl FnMut(IovaRange, &mut T)) {
         let mut next = self.key_from(range.first());
         while let Some((key, node)) = next.and_then(|key| Some((key, self.slab.get_mut(key)?))) {
@@ -183,7 +183,7 @@ impl<T, S: Slabs<Node<T>>> IovaTree<T, S> {
         }
     }
 
-    /// Lets the entry under `key` end at `last`, in O(log n): not before it begins, and not behind
+    /// Lets the range under `key` end at `last`, in O(log n): not before it begins, and not behind
     /// where the next one begins. Returns whether that was possible; nothing has changed if not.
     pub(crate) fn set_last(&mut self, key: u32, last: Iova) -> bool {
         let Some(first) = self.range_of(key).map(|range| range.first()) else {
@@ -207,7 +207,7 @@ impl<T, S: Slabs<Node<T>>> IovaTree<T, S> {
         true
     }
 
-    /// Lets the entry under `key` begin at `first`, which is one of its addresses, in O(log n). Returns
+    /// Lets the range under `key` begin at `first`, which is one of its addresses, in O(log n). Returns
     /// whether it is; nothing has changed if not.
     pub(crate) fn set_first(&mut self, key: u32, first: Iova) -> bool {
         let Some(old) = self.range_of(key).filter(|range| range.contains(first)) else {
@@ -242,15 +242,15 @@ impl<T, S: Slabs<Node<T>>> IovaTree<T, S> {
         self.gaps(within, len).find_map(fits)
     }
 
-    /// Makes an entry, in O(log n), and returns its key.
+    /// Adds a range, in O(log n), and returns its key.
     ///
     /// # Errors
     ///
-    /// [`InsertError`] if the range overlaps an entry, or if there is no memory; nothing has
+    /// [`InsertError`] if it overlaps a range that is there, or if there is no memory; nothing has
     /// changed then.
     pub(crate) fn insert(&mut self, range: IovaRange, value: T) -> Result<u32, InsertError<T>> {
         let (mut key, mut parent, mut side) = (self.root, NONE, Side::Left);
-        // Where the gap begins that the entry is put into, and the entry at its end.
+        // Where the gap begins that the range is put into, and the range at its end.
         let (mut begin, mut after) = (0, NONE);
         while let Some(node) = self.slab.get(key) {
             let there = node.link.range;
@@ -267,7 +267,7 @@ impl<T, S: Slabs<Node<T>>> IovaTree<T, S> {
             (parent, key) = (key, node.child(side));
         }
         let before = range.first().get().minus(begin);
-        let key = match self.slab.insert(Node::leaf(range, parent, before, value)) {
+        let key = match self.slab.insert(Node::single(range, parent, before, value)) {
             Ok(key) => key,
             Err(node) => return Err(InsertError::OutOfMemory { value: node.value }),
         };
@@ -293,7 +293,7 @@ impl<T, S: Slabs<Node<T>>> IovaTree<T, S> {
     ///
     /// The value, if there is no memory.
     pub(crate) fn keep(&mut self, range: IovaRange, value: T) -> Result<u32, T> {
-        self.slab.insert(Node::leaf(range, NONE, 0, value)).map_err(|node| node.value)
+        self.slab.insert(Node::single(range, NONE, 0, value)).map_err(|node| node.value)
     }
 
     /// What is [kept](Self::keep) under `key`, or is in the tree under it.
@@ -306,7 +306,7 @@ impl<T, S: Slabs<Node<T>>> IovaTree<T, S> {
         self.slab.remove(key).map(|node| node.value)
     }
 
-    /// Takes the entry that begins at `first` out, in O(log n).
+    /// Takes the range that begins at `first` out, in O(log n).
     pub(crate) fn remove(&mut self, first: Iova) -> Option<(IovaRange, T)> {
         let (key, node) = self.search(first)?;
         if node.link.range.first() != first {
@@ -315,7 +315,7 @@ impl<T, S: Slabs<Node<T>>> IovaTree<T, S> {
         self.remove_key(key)
     }
 
-    /// Takes the entry under `key` out, in O(log n).
+    /// Takes the range under `key` out, in O(log n).
     pub(crate) fn remove_key(&mut self, key: u32) -> Option<(IovaRange, T)> {
         let &Node { link, before, gap, .. } = self.slab.get(key)?;
         let Link { range, left, right, parent, height } = link;

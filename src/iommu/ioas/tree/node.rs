@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! [`Node`]: an entry and its place in the tree; and why none was made.
+//! [`Node`]: a range and its place in the tree; and why none was made.
 #![forbid(unsafe_code)]
 
 use crate::iommu::range::IovaRange;
 use crate::store::NONE;
 use core::{fmt, num::NonZeroU8};
 
-/// An entry and its place in the tree.
+/// A range and its place in the tree.
 pub struct Node<T> {
     pub(super) link: Link,
-    /// The bytes between the entry before and this one, or between zero and this one.
+    /// The bytes between the range before and this one, or between zero and this one.
     pub(super) before: u64,
     /// The largest `before` at and below this node.
     pub(super) gap: u64,
@@ -43,7 +43,7 @@ impl Side {
 }
 
 impl<T> Node<T> {
-    pub(super) const fn leaf(range: IovaRange, parent: u32, before: u64, value: T) -> Self {
+    pub(super) const fn single(range: IovaRange, parent: u32, before: u64, value: T) -> Self {
         let height = NonZeroU8::MIN;
         let link = Link { range, left: NONE, right: NONE, parent, height };
         Self { link, before, gap: before, value }
@@ -83,12 +83,12 @@ pub(super) fn sum_of(before: u64, left: (u8, u64), right: (u8, u64)) -> (NonZero
     (height, before.max(left.1).max(right.1))
 }
 
-/// Why an entry was not made; the value comes back.
+/// Why a range was not made; the value comes back.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum InsertError<T> {
-    /// The range overlaps an entry: this one first.
+    /// The range overlaps one that is there: this one first.
     Overlap {
-        /// The range of that entry.
+        /// That range.
         existing: IovaRange,
         /// What was to be inserted.
         value: T,

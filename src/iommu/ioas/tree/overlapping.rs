@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! [`Overlapping`]: the entries that have an address of a range, in order.
+//! [`Overlapping`]: the ranges that have an address of a range, in order.
 #![forbid(unsafe_code)]
 
 use super::{IovaTree, Node};

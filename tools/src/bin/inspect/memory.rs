@@ -31,7 +31,7 @@ pub(crate) enum Memory {
 impl Memory {
     /// Pins a buffer, with a progress bar if that takes longer than a second.
     pub(crate) fn pin(args: &Args) -> Result<Self, NoMemory> {
-        // Pages of a pool are not taken from anybody.
+        // Pages of a pool are not taken from another user.
         if args.pages.pages().huge_page_size().is_none() {
             if let Some(available) = available().filter(|available| *available < args.size) {
                 return Err(NoMemory::TooMuch { asked: args.size, available });
