@@ -3,15 +3,16 @@
 //! the other kind. No privilege is needed: nothing is pinned.
 
 use pinned_sgl::iommu::{
-    Cuts, Domain, HeapIoas, IoasError, IovaRange, MapError, Mapping, Placement, Prot,
+    Cuts, Domain, HeapIoas, IoasError, IovaRange, MapError, Mapping, Placement, Prot, Stream,
+    StreamError,
 };
 use pinned_sgl::linux::{Buffer, ByUserAddr, Pages};
 use pinned_sgl::rdma::{Access, MemoryRegion};
 use pinned_sgl::umem::{
     AddressKind, AttachError, Attachment, PinFlags, PinRequest, Umem, Unaccounted, UserRange,
 };
-use pinned_sgl::{Heap, Iova, PageSizes, Tile, UserAddr};
-use pinned_sgl_mock::{Area, Memory, Process};
+use pinned_sgl::{Heap, Iova, PageSizes, PhysAddr, Tile, UserAddr};
+use pinned_sgl_mock::{Area, Bus, BusError, Memory, Process, RegionBus};
 use std::{mem, pin::Pin, sync::Arc, sync::Mutex};
 
 const READ_WRITE: Prot = Prot::READ.union(Prot::WRITE);
@@ -113,6 +114,28 @@ fn devices_with_physical_addresses_refuse_user_ones() {
     let refused = MemoryRegion::register(umem.clone(), nic, Iova::new(0), Access::LOCAL_WRITE);
     assert!(refused.unwrap_err().to_string().contains("user addresses"));
     assert_eq!(umem.attachments(), 0);
+}
+
+#[test]
+fn a_stream_takes_no_user_addresses_for_physical_ones() {
+    let memory = memory(4);
+    let iommu = Arc::new(Memory::with_frames(16).iommu(PageSizes::SIZE_4K));
+    let request = PinRequest::new(memory.buffer().user_range(), PinFlags::WRITE);
+    let (slots, iova) = ([None; 4], Iova::new(0x1000));
+    let refused =
+        Stream::map(memory, &Unaccounted, iommu.clone(), slots, request, iova, READ_WRITE);
+    let error = refused.unwrap_err().into_error();
+    assert!(matches!(error, StreamError::Map(MapError::Attach(error)) if error == OTHER));
+    assert_eq!(iommu.mapped_bytes(), 0);
+}
+
+#[test]
+fn a_bus_finds_no_memory_at_user_addresses() {
+    let memory = memory(4);
+    let mut bus = RegionBus::new();
+    bus.push(pin(&memory));
+    let phys = PhysAddr::new(memory.buffer().user_addr().get());
+    assert_eq!(bus.write(phys, b"astray"), Err(BusError::NoMemory(phys)));
 }
 
 #[test]

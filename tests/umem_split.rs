@@ -3,10 +3,18 @@
 #![allow(missing_docs, reason = "tests")]
 
 use pinned_sgl::iommu::{HeapIoas, Placement, Prot};
-use pinned_sgl::umem::{Account, Attachment, PinFlags, PinRequest, SplitError, Umem, UserRange};
-use pinned_sgl::{BuildError, Heap, Iova, PageSize, PageSizes, Pool, UserAddr};
+use pinned_sgl::umem::{
+    Account, Attachment, Holder, PinBatch, PinFlags, PinRequest, Pinner, SharedHolder, SplitError,
+    Umem, UserRange,
+};
+use pinned_sgl::{
+    AllocError, BuildError, Heap, Iova, MemoryKind, PageRun, PageSize, PageSizes, Pfn, Pool,
+    Storage, UserAddr,
+};
 use pinned_sgl_mock::{Area, Memory, Process};
-use std::sync::Arc;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::{ops::Deref, sync::Arc};
 
 const PAGE: u64 = 4096;
 type Region = Umem<Arc<Process>, Arc<Account>, Heap>;
@@ -142,4 +150,150 @@ fn a_list_without_room_leaves_the_region_whole() {
     );
     assert_eq!(refused.into_value().sgl().run_count(), 600);
     assert_eq!((memory.pinned_pages(), account.charged()), (0, 0));
+}
+
+/// RAM up to the fourth page, and a BAR from there on.
+#[derive(Default)]
+struct RamAndBar {
+    pins: AtomicU64,
+}
+
+// SAFETY: the frames exist in this test only, and are used for nothing else.
+unsafe impl Pinner for RamAndBar {
+    type Error = ();
+
+    fn page_size(&self) -> PageSize {
+        PageSize::SIZE_4K
+    }
+
+    fn pin(&self, batch: &mut PinBatch<'_>) -> Result<(), ()> {
+        let page = batch.next().get() / PAGE;
+        let (count, kind) = match 4u64.saturating_sub(page) {
+            0 => (batch.left(), MemoryKind::Mmio),
+            ram => (batch.left().min(ram), MemoryKind::Ram),
+        };
+        let run = PageRun::new(Pfn::new(0x8000 + page), count, kind).unwrap();
+        // SAFETY: the frames are those of the user addresses, and nothing else uses them.
+        unsafe { batch.push(run) }.map_err(drop)?;
+        if kind == MemoryKind::Ram {
+            self.pins.fetch_add(count, Relaxed);
+        }
+        Ok(())
+    }
+
+    unsafe fn unpin(&self, at: UserAddr, run: PageRun, _: bool) {
+        assert_eq!((run.kind(), run.start().get()), (MemoryKind::Ram, 0x8000 + at.get() / PAGE));
+        self.pins.fetch_sub(run.count(), Relaxed);
+    }
+}
+
+#[test]
+fn a_part_is_charged_for_its_pages_that_have_pins() {
+    for cut in 1..10 {
+        let (pinner, account) = (RamAndBar::default(), Account::new(10));
+        let range = UserRange::new(UserAddr::new(0), 10 * PAGE).unwrap();
+        let umem = Umem::pin(&pinner, &account, PinRequest::new(range, PinFlags::WRITE)).unwrap();
+        let (head, tail) = umem.split_at(cut * PAGE).unwrap();
+        let ram = cut.min(4);
+        assert_eq!((head.charge().pages(), tail.charge().pages()), (ram, 4 - ram));
+        drop(head);
+        assert_eq!((pinner.pins.load(Relaxed), account.charged()), (4 - ram, 4 - ram));
+        drop(tail);
+        assert_eq!((pinner.pins.load(Relaxed), account.charged()), (0, 0));
+    }
+}
+
+/// Panics once, when it is touched while the flag is set.
+struct Armed<T>(T, Arc<AtomicBool>);
+
+impl<T> Armed<T> {
+    fn touch(&self) {
+        assert!(!self.1.swap(false, Relaxed), "foreign code panics");
+    }
+}
+
+impl<T> Deref for Armed<Arc<T>> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> Clone for Armed<Arc<T>> {
+    fn clone(&self) -> Self {
+        self.touch();
+        Self(self.0.clone(), self.1.clone())
+    }
+}
+
+// SAFETY: "the same value each time .. lives at least as long": it is an `Arc`.
+unsafe impl<T> Holder for Armed<Arc<T>> {}
+
+// SAFETY: "a clone leads to the value that the original leads to": clones of an `Arc` do.
+unsafe impl<T> SharedHolder for Armed<Arc<T>> {}
+
+/// A heap whose end panics.
+struct ArmedHeap(Armed<Heap>);
+
+impl Drop for ArmedHeap {
+    fn drop(&mut self) {
+        self.0.touch();
+    }
+}
+
+// SAFETY: all is done by a storage.
+unsafe impl Storage for ArmedHeap {
+    const PIECE_BYTES: usize = Heap::PIECE_BYTES;
+
+    fn grow(&mut self, bytes: usize) -> Result<(), AllocError> {
+        self.0 .0.grow(bytes)
+    }
+
+    fn shrink(&mut self) {
+        self.0 .0.shrink();
+    }
+
+    fn pieces(&self) -> usize {
+        self.0 .0.pieces()
+    }
+
+    fn piece(&self, index: usize) -> &[u8] {
+        self.0 .0.piece(index)
+    }
+
+    fn piece_mut(&mut self, index: usize) -> &mut [u8] {
+        self.0 .0.piece_mut(index)
+    }
+
+    fn footprint(&self) -> usize {
+        self.0 .0.footprint()
+    }
+}
+
+#[test]
+#[expect(clippy::result_large_err, reason = "the region comes back")]
+fn foreign_code_that_unwinds_leaves_no_pin_and_no_charge() {
+    for armed in 0..3 {
+        let memory = Memory::with_frames(64);
+        let process = Arc::new(Process::new(&memory));
+        let range = UserRange::new(UserAddr::new(0x10_0000), 8 * PAGE).unwrap();
+        process.map(range, Area::read_write()).unwrap();
+        let account = Arc::new(Account::new(8));
+        let fuses: [Arc<AtomicBool>; 3] = Default::default();
+        let pinner = Armed(process.clone(), fuses[0].clone());
+        let accountant = Armed(account.clone(), fuses[1].clone());
+        let heap = |fuse| ArmedHeap(Armed(Heap::new(), fuse));
+        let (mut slots, request) = ([None; 16], PinRequest::new(range, PinFlags::WRITE));
+        let whole = heap(fuses[2].clone());
+        let umem = Umem::pin_in(pinner, accountant, whole, &mut slots, request).ok().unwrap();
+        let lists = (heap(Arc::default()), heap(Arc::default()));
+        fuses[armed].store(true, Relaxed);
+        let split = catch_unwind(AssertUnwindSafe(|| umem.split_at_in(3 * PAGE, lists)));
+        assert!(split.is_err(), "{armed}");
+        assert_eq!((memory.pinned_pages(), account.charged()), (0, 0), "{armed}");
+        drop(process);
+        memory.assert_no_leak();
+        memory.witness().assert_clean();
+    }
 }

@@ -4,7 +4,7 @@
 
 use super::bus::{Bus, BusError};
 use pinned_sgl::store::Storage;
-use pinned_sgl::umem::{Accountant, Holder, PageAccess, Region, RegionExt as _, Umem};
+use pinned_sgl::umem::{Accountant, AddressKind, Holder, PageAccess, Region, RegionExt as _, Umem};
 use pinned_sgl::PhysAddr;
 use std::{fmt, ops::Range};
 
@@ -13,7 +13,8 @@ use std::{fmt, ops::Range};
 /// A physical address is looked for in the lists of the regions, and accessed through their pinner.
 /// So a mock device does DMA to really pinned memory: to `linux::Buffer`, for example, where each
 /// frame is known from the page map, and is reached at the buffer's own address. The regions stay
-/// pinned as long as the bus holds them.
+/// pinned as long as the bus holds them. One whose list has [user addresses](AddressKind::User) has no
+/// memory here.
 ///
 /// Nothing is kept but the regions: an access is O(runs).
 ///
@@ -94,6 +95,9 @@ where
 /// Where the region that `holder` holds has the byte at `phys`, and how many contiguous bytes from
 /// there on.
 fn find<U: Holder<Target: Region>>(holder: &U, phys: PhysAddr) -> Option<(&U::Target, u64, u64)> {
+    if holder.address_kind() != AddressKind::Physical {
+        return None;
+    }
     let mut offset = 0u64;
     for run in holder.whole().ok()?.iter() {
         if let Some(inside) = phys.checked_offset_from(run.phys).filter(|inside| *inside < run.len)

@@ -92,7 +92,10 @@ unsafe impl Pinner for ByUserAddr {
         let first = Pfn::new(at.get().shifted_down(self.page_size().shift()));
         let run = PageRun::new(first, batch.left(), MemoryKind::Ram);
         let run = run.map_err(|_| PageError::NotInBuffer { at })?;
-        self.held.fetch_add(run.count(), Ordering::Relaxed);
+        // Pins that are leaked count for ever: more than can be counted would be none.
+        let add = |held: u64| held.checked_add(run.count());
+        let counted = self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+        counted.map_err(|_| PageError::NoRoom)?;
         // SAFETY: "the run is what the contract of `Pinner` says": these are the next pages, by their user
         // addresses, and `held` keeps them mapped.
         if unsafe { batch.push(run) }.is_err() {
@@ -122,5 +125,23 @@ impl PageAccess for ByUserAddr {
         // SAFETY: "the bytes are those of pages that this pinner has pinned, for writing, ..": as for
         // `read`; all of a buffer may be written.
         unsafe { PageAccess::write(&*self.buffer, to, bytes) }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::linux::Pages;
+    use crate::umem::{PinRequest, Umem, Unaccounted};
+
+    #[test]
+    fn leaked_pins_do_not_wrap_to_none() {
+        let memory = ByUserAddr::new(Buffer::new(2 << 12, Pages::Base).unwrap());
+        // As after so many regions that were forgotten.
+        memory.held.store(u64::MAX - 1, Ordering::Relaxed);
+        let request = PinRequest::new(memory.buffer().user_range(), PinFlags::WRITE);
+        assert!(Umem::pin(&memory, &Unaccounted, request).is_err());
+        assert_eq!(memory.held.load(Ordering::Relaxed), u64::MAX - 1);
+        memory.held.store(0, Ordering::Relaxed);
     }
 }
