@@ -44,6 +44,7 @@
 //! |---|---|---|
 //! | runs are the frames of the next pages, of the kind that they are, each page with a pin that is the batch's | [`Umem`], [`Stream`]: what is shown to devices; the kernel's scatterlists: where a page structure is looked for | `laws/umem_ops`, `linux_pinner` and `kernel` against the page map |
 //! | a pinned page keeps its frame until it is unpinned as often, also if the pinner is dropped or leaked | [`Region::attach`] | `mock_memory`, `linux_pinner`, `loom` |
+//! | its address kind is true: where it is `User`, runs are the pages of this process, which stay mapped until they are unpinned | [`Region::attach`]; a device of the other kind is refused | `by_user_addr` |
 //! | `WRITE` and `LONGTERM` mean what they say; the size of pages never changes | [`Umem`], [`Stream`] | `umem_pin`, `kernel` |
 //! | where `pin` unwinds, what it pushed is in the batch; where `unpin` unwinds, those pins are taken for given back | all of `umem` | `unwind` |
 //!
@@ -60,6 +61,7 @@
 //! | [`Region`] promises | on which relies | shown by |
 //! |---|---|---|
 //! | the list, the offset and the length are those of the memory and never change; kinds are true | [`Mapping`], [`Ioas`], [`MemoryRegion`]: what is shown to devices | `mapping`, `memory_region`, `laws/umem_ops` |
+//! | its address kind is true | each attachment: the one place that makes it compares the device's | `by_user_addr` |
 //! | while it is attached, memory stays where it is, also if the region is dropped or leaked | the same | `compile_fail/unpin_while_mapped`, `umem_pin`, `loom` |
 //! | where it is not writable, an attachment for writing is refused; one that unwinds has attached nothing | the same | `dirty_marks`, `unwind` |
 //!
@@ -78,6 +80,7 @@
 //! | devices reach exactly what was reported, and never write without `WRITE` | the same | `mock_iommu`, `kernel` |
 //! | after `unmap` reports, exactly these entries are gone; after `flush`, no device reaches them | [`Attachment::release`] | `mapping`, `stream`, the witness of the mock |
 //! | when a domain is dropped, nothing is reached through it | streams and mappings that are leaked | the witness of the mock |
+//! | addresses of tiles are used as what its address kind says | the same, which map no list of the other kind | `by_user_addr`, `kernel` |
 //! | sizes, aperture and [`Cuts`] never change | tiles that are computed again when memory is unmapped | `alignments`, `cutting`, `laws/ioas_ops` |
 //! | it may unwind; what it was asked for may be done in part then | values leak the pins of the memory | `unwind` |
 //!

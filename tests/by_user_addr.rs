@@ -6,12 +6,13 @@ use pinned_sgl::iommu::{
     Cuts, Domain, HeapIoas, IoasError, IovaRange, MapError, Mapping, Placement, Prot, Stream,
     StreamError,
 };
-use pinned_sgl::linux::{Buffer, ByUserAddr, Pages};
+use pinned_sgl::linux::{Buffer, ByUserAddr, PageError, Pages};
 use pinned_sgl::rdma::{Access, MemoryRegion};
 use pinned_sgl::umem::{
-    AddressKind, AttachError, Attachment, PinFlags, PinRequest, Umem, Unaccounted, UserRange,
+    AddressKind, AttachError, Attachment, PinBatch, PinErrorKind, PinFlags, PinRequest, Pinner,
+    Umem, Unaccounted, UserRange,
 };
-use pinned_sgl::{Heap, Iova, PageSizes, PhysAddr, Tile, UserAddr};
+use pinned_sgl::{Heap, Iova, PageRun, PageSize, PageSizes, PhysAddr, Tile, UserAddr};
 use pinned_sgl_mock::{Area, Bus, BusError, Memory, Process, RegionBus};
 use std::{mem, pin::Pin, sync::Arc, sync::Mutex};
 
@@ -186,4 +187,85 @@ fn what_is_not_in_the_buffer_is_refused() {
     assert!(Umem::pin(&*memory, &Unaccounted, request).is_err());
     let request = PinRequest::new(memory.buffer().user_range(), PinFlags::NOFAULT);
     assert!(Umem::pin(&*memory, &Unaccounted, request).is_err());
+}
+
+/// Forwards, and does not say which addresses it has: that they are physical follows.
+struct Careless(ByUserAddr);
+
+// SAFETY: none: its address kind is not true.
+unsafe impl Pinner for Careless {
+    type Error = PageError;
+
+    fn page_size(&self) -> PageSize {
+        self.0.page_size()
+    }
+
+    fn pin(&self, batch: &mut PinBatch<'_>) -> Result<(), PageError> {
+        self.0.pin(batch)
+    }
+
+    unsafe fn unpin(&self, at: UserAddr, run: PageRun, dirty: bool) {
+        // SAFETY: as the caller promises.
+        unsafe { self.0.unpin(at, run, dirty) }
+    }
+}
+
+#[test]
+fn a_batch_of_a_pinner_with_other_addresses_is_refused() {
+    let memory = Careless(ByUserAddr::new(Buffer::new(4096, Pages::Base).unwrap()));
+    let request = PinRequest::new(memory.0.buffer().user_range(), PinFlags::WRITE);
+    let refused = Umem::pin(&memory, &Unaccounted, request).unwrap_err().into_error();
+    assert!(matches!(refused.kind, PinErrorKind::Pinner(PageError::AddressKind)), "{refused:?}");
+}
+
+/// The same, where a user's addresses may be cut anywhere.
+struct Anywhere(Calls);
+
+// SAFETY: no device is behind it; what was mapped is recorded.
+unsafe impl Domain for Anywhere {
+    type Error = &'static str;
+    type Gather = ();
+
+    const ADDRESS_KIND: AddressKind = AddressKind::User;
+
+    fn page_sizes(&self) -> PageSizes {
+        PageSizes::SIZE_4K
+    }
+
+    fn aperture(&self) -> IovaRange {
+        IovaRange::ALL
+    }
+
+    fn cuts(&self) -> Cuts {
+        Cuts::Anywhere
+    }
+
+    unsafe fn map(&self, tile: Tile, prot: Prot) -> (u64, Result<(), &'static str>) {
+        // SAFETY: as the caller promises.
+        unsafe { self.0.map(tile, prot) }
+    }
+
+    unsafe fn unmap(&self, tile: Tile, _: Pin<&mut ()>) -> u64 {
+        tile.len()
+    }
+
+    fn flush(&self, _: Pin<&mut ()>) {}
+}
+
+#[test]
+fn a_part_of_a_mapping_has_the_addresses_of_the_whole() {
+    let memory = memory(4);
+    let domain = Arc::new(Anywhere(Calls::default()));
+    let mapping =
+        Mapping::map(pin(&memory), domain.clone(), Iova::new(0x1000), READ_WRITE).unwrap();
+    let (head, tail) = mapping.split_at(0x2000).unwrap();
+    let user = memory.buffer().user_addr().get();
+    assert_eq!(tail.translate(Iova::new(0x3000)).map(PhysAddr::get), Some(user + 0x2000));
+    drop((head, tail));
+    let mut space = HeapIoas::new();
+    space.attach(domain).unwrap();
+    let range = space.map(Placement::At(Iova::new(0x10_0000)), pin(&memory), READ_WRITE).unwrap();
+    let part = IovaRange::new(range.first(), 0x1000).unwrap();
+    assert_eq!(space.unmap_cutting(part).unwrap(), 0x1000);
+    assert_eq!(space.unmap_all(), 0x3000);
 }

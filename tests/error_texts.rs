@@ -248,7 +248,7 @@ fn regions() {
     let outside = "not an offset inside a region of 0x2000 bytes";
     reads(part().split_at(0x2000).unwrap_err(), &[outside]);
     reads(part().split_at(5).unwrap_err(), &["the offset lies inside a page of 4K"]);
-    reads(SplitError::Attached { attachments: 2 }, &["2 devices are attached"]);
+    reads(SplitError::Attached { attachments: 2 }, &["attached devices: 2"]);
     reads(
         SplitError::List(BuildError::OutOfMemory { index: 3 }),
         &["the list of a part cannot be built", "out of memory for the list, at index 3"],

@@ -119,7 +119,7 @@ fn what_cannot_be_split_comes_back_as_it_was() {
     drop(Attachment::new(umem.clone(), true).unwrap().leak());
     let refused = Arc::try_unwrap(umem).unwrap().split_at(PAGE - 0x10).unwrap_err();
     assert_eq!(*refused.error(), SplitError::Attached { attachments: 1 });
-    assert_eq!(refused.to_string(), "1 devices are attached");
+    assert_eq!(refused.to_string(), "attached devices: 1");
     drop(refused);
     // It was leaked on purpose, and not by the split.
     assert_eq!((memory.pinned_pages(), account.charged()), (4, 4));

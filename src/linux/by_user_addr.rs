@@ -7,7 +7,7 @@ use crate::addr::{Pfn, UserAddr};
 use crate::exact::Exact as _;
 use crate::page_size::PageSize;
 use crate::sgl::{MemoryKind, PageRun};
-use crate::umem::{AddressKind, Location, PageAccess, PinBatch, PinFlags, Pinner};
+use crate::umem::{AddressKind, Location, PageAccess, PinBatch, Pinner};
 use core::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -80,22 +80,15 @@ unsafe impl Pinner for ByUserAddr {
     }
 
     fn pin(&self, batch: &mut PinBatch<'_>) -> Result<(), PageError> {
-        let unsupported = batch.flags() & (PinFlags::NOFAULT | PinFlags::PCI_P2PDMA);
-        if !unsupported.is_empty() {
-            return Err(PageError::Unsupported { flags: unsupported });
-        }
-        if batch.room() == 0 || batch.left() == 0 {
-            return Err(PageError::NoRoom);
-        }
+        self.buffer.wanted(batch, AddressKind::User)?;
         let at = batch.next();
-        self.buffer.wanted(at, batch.left())?;
         let first = Pfn::new(at.get().shifted_down(self.page_size().shift()));
         let run = PageRun::new(first, batch.left(), MemoryKind::Ram);
         let run = run.map_err(|_| PageError::NotInBuffer { at })?;
         // Pins that are leaked count for ever: more than can be counted would be none.
         let add = |held: u64| held.checked_add(run.count());
         let counted = self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
-        counted.map_err(|_| PageError::NoRoom)?;
+        counted.map_err(|_| PageError::TooManyPins)?;
         // SAFETY: "the run is what the contract of `Pinner` says": these are the next pages, by their user
         // addresses, and `held` keeps them mapped.
         if unsafe { batch.push(run) }.is_err() {
@@ -116,7 +109,7 @@ impl PageAccess for ByUserAddr {
 
     unsafe fn read(&self, from: Location, bytes: &mut [u8]) -> Result<(), PageError> {
         // SAFETY: "the bytes are those of pages that this pinner has pinned, at the user address that the
-        // place has, and stay pinned": `pin` has found them in the buffer, by which they are reached, and
+        // location has, and stay pinned": `pin` has found them in the buffer, by which they are reached, and
         // they stay mapped; a buffer looks at the user address only.
         unsafe { PageAccess::read(&*self.buffer, from, bytes) }
     }
@@ -132,7 +125,7 @@ impl PageAccess for ByUserAddr {
 mod tests {
     use super::*;
     use crate::linux::Pages;
-    use crate::umem::{PinRequest, Umem, Unaccounted};
+    use crate::umem::{PinFlags, PinRequest, Umem, Unaccounted};
 
     #[test]
     fn leaked_pins_do_not_wrap_to_none() {

@@ -51,6 +51,10 @@ pub enum PageError {
     },
     /// The batch has no room for a run, or wants no page.
     NoRoom,
+    /// The batch is of a pinner whose addresses are others: one that forwards does not say so.
+    AddressKind,
+    /// The pages are held more often than can be counted, as where regions are forgotten again and again.
+    TooManyPins,
     /// The kernel does not show frames to this process, which lacks `CAP_SYS_ADMIN`.
     Hidden {
         /// The page.
@@ -144,6 +148,10 @@ impl fmt::Display for PageError {
                 write!(f, "a buffer cannot be pinned with the flags {flags:?}")
             }
             Self::NoRoom => f.write_str("the batch has no room for a run, or wants no page"),
+            Self::AddressKind => {
+                f.write_str("the batch is of a pinner with addresses of another kind")
+            }
+            Self::TooManyPins => f.write_str("the pages are held more often than can be counted"),
             Self::Hidden { offset } => write!(
                 f,
                 "the kernel hides the frame of the page at offset {offset:#x}: \

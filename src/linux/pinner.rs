@@ -22,7 +22,7 @@ use crate::addr::{Pfn, UserAddr};
 use crate::exact::Exact as _;
 use crate::page_size::PageSize;
 use crate::sgl::{MemoryKind, PageRun};
-use crate::umem::{PinBatch, PinFlags, Pinner};
+use crate::umem::{AddressKind, PinBatch, PinFlags, Pinner};
 use core::ops::Range;
 use std::time::Instant;
 
@@ -54,14 +54,7 @@ unsafe impl Pinner for Buffer {
     }
 
     fn pin(&self, batch: &mut PinBatch<'_>) -> Result<(), PageError> {
-        let unsupported = batch.flags() & (PinFlags::NOFAULT | PinFlags::PCI_P2PDMA);
-        if !unsupported.is_empty() {
-            return Err(PageError::Unsupported { flags: unsupported });
-        }
-        if batch.room() == 0 || batch.left() == 0 {
-            return Err(PageError::NoRoom);
-        }
-        let wanted = self.wanted(batch.next(), batch.left())?;
+        let wanted = self.wanted(batch, AddressKind::Physical)?;
         // Without the privilege to know frames there is no point in pinning anything.
         let map = self.page_map()?;
         let slot = SLOT_BYTES.max(self.huge_page_size().bytes()).min(MAX_SLOT_BYTES);
@@ -107,8 +100,23 @@ impl Buffer {
         self.clock.steps()
     }
 
-    /// Where `pages` pages from `at` on lie in the buffer.
-    pub(super) fn wanted(&self, at: UserAddr, pages: u64) -> Result<Range<u64>, PageError> {
+    /// Which bytes of the buffer a batch wants next, of a pinner with addresses of this kind.
+    pub(super) fn wanted(
+        &self,
+        batch: &PinBatch<'_>,
+        kind: AddressKind,
+    ) -> Result<Range<u64>, PageError> {
+        let unsupported = batch.flags() & (PinFlags::NOFAULT | PinFlags::PCI_P2PDMA);
+        if !unsupported.is_empty() {
+            return Err(PageError::Unsupported { flags: unsupported });
+        }
+        if batch.address_kind() != kind {
+            return Err(PageError::AddressKind);
+        }
+        let (at, pages) = (batch.next(), batch.left());
+        if batch.room() == 0 || pages == 0 {
+            return Err(PageError::NoRoom);
+        }
         let not_here = PageError::NotInBuffer { at };
         let start = at.checked_offset_from(self.user_addr());
         let Some(start) = start.filter(|start| *start < self.len()) else {

@@ -150,7 +150,8 @@ impl Slots {
             match &mut slot.stage {
                 Stage::Pinned { held, .. } => {
                     let end = slot.end.min(wanted.end);
-                    *held = held.saturating_add(end.saturating_sub(start));
+                    let more = held.checked_add(end.saturating_sub(start));
+                    *held = more.ok_or(PageError::TooManyPins)?;
                     return Ok(Held { slots: self, range: start..end });
                 }
                 Stage::Moving => {

@@ -47,7 +47,7 @@ pub trait PageAccess: Pinner {
     ///
     /// # Safety
     ///
-    /// The bytes are those of pages that this pinner has pinned, at the user address that the place
+    /// The bytes are those of pages that this pinner has pinned, at the user address that the location
     /// has, and stay pinned as long as the call takes.
     unsafe fn read(&self, from: Location, bytes: &mut [u8]) -> Result<(), Self::AccessError>;
 
@@ -60,7 +60,7 @@ pub trait PageAccess: Pinner {
     /// # Safety
     ///
     /// The bytes are those of pages that this pinner has pinned, for writing, at the user address that
-    /// the place has, and stay pinned as long as the call takes.
+    /// the location has, and stay pinned as long as the call takes.
     unsafe fn write(&self, to: Location, bytes: &[u8]) -> Result<(), Self::AccessError>;
 }
 
@@ -155,7 +155,7 @@ where
 {
     for_each_part(region, offset, bytes.len(), |place, range| {
         // SAFETY: "the bytes are those of pages that this pinner has pinned, at the user address that
-        // the place has, and stay pinned": as the caller promises, as the place lies in the region.
+        // the location has, and stay pinned": as the caller promises, as the place lies in the region.
         unsafe { access.read(place, bytes.get_mut(range).unwrap_or_default()) }
     })
 }

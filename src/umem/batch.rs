@@ -7,6 +7,7 @@
 //!    └────── unpin ◄─ drop ──┘
 //! ```
 
+use super::address_kind::AddressKind;
 use super::pinner::{PinFlags, Pinner};
 use super::range::UserRange;
 use crate::abridged::Abridged;
@@ -41,6 +42,7 @@ pub(super) fn slots_on_the_heap() -> Option<alloc::vec::Vec<RunSlot>> {
 pub struct PinBatch<'a> {
     slots: &'a mut [RunSlot],
     page: PageSize,
+    kind: AddressKind,
     flags: PinFlags,
     /// The page at which the batch, or what is left of it, begins.
     start: UserAddr,
@@ -56,6 +58,14 @@ pub struct PinBatch<'a> {
 }
 
 impl PinBatch<'_> {
+    /// What the addresses of the runs are to be: those of the pinner that the batch is of. A pinner to which
+    /// another one forwards refuses a batch whose addresses are not its own.
+    #[inline]
+    #[must_use]
+    pub const fn address_kind(&self) -> AddressKind {
+        self.kind
+    }
+
     /// How the pages are to be pinned.
     #[inline]
     #[must_use]
@@ -185,6 +195,7 @@ impl<'a, P: Pinner + ?Sized> PinnedBatch<'a, P> {
         let batch = PinBatch {
             slots,
             page,
+            kind: pinner.address_kind(),
             flags: flags & PinFlags::all(),
             start: range.first_page(page),
             taken: 0,

@@ -102,7 +102,8 @@ pub unsafe trait Pinner {
     /// It may stop short, after one run or many; it should stop when [`PinBatch::room`] is zero. If
     /// it fails part-way, what it has pushed stays in the batch, which unpins it. Called by
     /// [`PinnedBatch::fill`](super::PinnedBatch::fill) for a batch of this pinner; one that forwards
-    /// to another pinner lets that fill the same batch, and unpins through it.
+    /// to another pinner lets that fill the same batch, unpins through it, and has its
+    /// [address kind](Self::address_kind).
     ///
     /// # Errors
     ///

@@ -43,9 +43,10 @@ pub use split::SplitError;
 /// Its pages are marked dirty on the way out if a device could ever write to them, or if
 /// [`mark_dirty`](crate::umem::Region::mark_dirty) was called.
 ///
-/// `P` holds the [`Pinner`](super::Pinner), `A` the [`Accountant`](crate::umem::Accountant), and the list lives
-/// in `S`. What can be asked of it and how devices are attached is the trait [`Region`](crate::umem::Region). Several devices
-/// may be attached to one region, which is pinned and charged once.
+/// `P` holds the [`Pinner`](crate::umem::Pinner), `A` the [`Accountant`](crate::umem::Accountant), and the
+/// list lives in `S`. What can be asked of it and how devices are attached is the trait
+/// [`Region`](crate::umem::Region). Several devices may be attached to one region, which is pinned and
+/// charged once.
 ///
 /// ```
 /// use pinned_sgl_mock::{Area, Memory, Process};

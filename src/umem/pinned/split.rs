@@ -207,7 +207,7 @@ impl From<BuildError> for SplitError {
 impl fmt::Display for SplitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Attached { attachments } => write!(f, "{attachments} devices are attached"),
+            Self::Attached { attachments } => write!(f, "attached devices: {attachments}"),
             Self::Outside { len } => write!(f, "not an offset inside a region of {len:#x} bytes"),
             Self::InsidePage { page } => write!(f, "the offset lies inside a page of {page}"),
             Self::List(_) => f.write_str("the list of a part cannot be built"),

@@ -3,9 +3,11 @@
 
 use super::super::machine::{self, PAGE};
 use super::model::Region;
-use super::{some_pages, user, user_pages, World, BASE, ZEROS};
+use super::{some_pages, user, user_pages, Pinned, World, BASE, ZEROS};
 use arbitrary::{Result, Unstructured};
-use pinned_sgl::umem::{PinErrorKind, PinFlags, PinRequest, Umem, Unaccounted, UserRange};
+use pinned_sgl::umem::{
+    PinErrorKind, PinFlags, PinRequest, SplitError, Umem, Unaccounted, UserRange,
+};
 use pinned_sgl::{Heap, UserAddr};
 use pinned_sgl_mock::{FailingStorage, PinFault};
 use std::{num::NonZeroUsize, ops::ControlFlow, sync::Arc};
@@ -177,11 +179,54 @@ impl World {
         match Arc::try_unwrap(handle) {
             Ok(umem) => {
                 assert_eq!(maps, 0);
-                if u.arbitrary()? {
-                    drop(umem.unpin().unwrap());
+                match u.arbitrary::<u8>()? & 3 {
+                    0 => drop(umem),
+                    2 => self.split_region(u, at, umem)?,
+                    _ => drop(umem.unpin().unwrap()),
                 }
             }
             Err(_) => assert_ne!(maps, 0),
+        }
+        Ok(())
+    }
+
+    /// Region `at` becomes two, or stays as it was.
+    fn split_region(&mut self, u: &mut Unstructured<'_>, at: usize, umem: Pinned) -> Result<()> {
+        let (skip, len) = (umem.page_offset(), umem.len());
+        let offset = if u.ratio(3, 4)? {
+            (u.int_in_range(0..=16)? * PAGE).saturating_sub(skip)
+        } else {
+            machine::offset(u, len)?
+        };
+        let storage = || FailingStorage::new(Heap::new(), self.plan.clone());
+        let pending = self.plan.is_pending();
+        let split = umem.split_at_in(offset, (storage(), storage()));
+        let fired = pending && !self.plan.is_pending();
+        let fits = 0 < offset && offset < len && (skip + offset) % PAGE == 0;
+        let whole = &mut self.regions[at];
+        match split {
+            Ok((head, tail)) => {
+                assert!(fits && !fired);
+                let pages = ((skip + offset) / PAGE) as usize;
+                let rest = Region {
+                    cells: whole.cells.split_off(pages),
+                    frames: whole.frames.split_off(pages),
+                    page_offset: 0,
+                    len: len - offset,
+                    handle: Some(Arc::new(tail)),
+                    ..*whole
+                };
+                (whole.len, whole.handle) = (offset, Some(Arc::new(head)));
+                self.regions.push(rest);
+            }
+            Err(refused) => {
+                match refused.error() {
+                    SplitError::List(_) => assert!(fits && fired),
+                    SplitError::Outside { .. } | SplitError::InsidePage { .. } => assert!(!fits),
+                    other => panic!("{other}"),
+                }
+                whole.handle = Some(Arc::new(refused.into_value()));
+            }
         }
         Ok(())
     }
