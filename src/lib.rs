@@ -40,6 +40,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | `exact`, `abridged`, `sync`, `failed` | private, and used by most: arithmetic that fits, short `Debug`, the atomics, [`Failed`] |
 //! | this one | addresses ([`Pfn`], [`PhysAddr`], [`Iova`], [`UserAddr`]) and sizes ([`PageSize`], [`PageSizes`]) |
 //! | [`store`] | the memory of lists and address spaces: [`Storage`], [`Slab`](store::Slab) |
 //! | [`sgl`] | the list: [`SglBuilder`], [`Sgl`], [`Window`] |
@@ -141,6 +142,7 @@ mod exact;
 mod failed;
 pub mod granule;
 pub mod iommu;
+mod iova_range;
 // Outside of a kernel there are signatures, to be read: see `kernel/names.rs`.
 #[cfg(all(feature = "kernel", any(pinned_sgl_kbuild, doc)))]
 pub mod kernel;

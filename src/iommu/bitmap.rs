@@ -8,9 +8,9 @@
 //! ```
 #![forbid(unsafe_code)]
 
-use super::range::IovaRange;
 use crate::addr::Iova;
 use crate::exact::{self, Exact as _};
+use crate::iova_range::IovaRange;
 use crate::page_size::PageSize;
 use core::fmt;
 

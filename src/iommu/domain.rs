@@ -2,9 +2,9 @@
 //! [`Domain`]: an IOMMU address space, as a driver of an IOMMU offers it.
 
 use super::prot::Prot;
-use super::range::IovaRange;
 use crate::addr::{Iova, PhysAddr};
 use crate::granule::Tile;
+use crate::iova_range::IovaRange;
 use crate::page_size::PageSizes;
 use crate::umem::{AddressKind, Holder};
 use core::{fmt, pin::Pin};
@@ -60,7 +60,7 @@ pub unsafe trait Domain {
     const MAPS_BATCHES: bool = false;
 
     /// What the addresses of tiles are. A domain over calls that take user memory and pin it themselves, as
-    /// those of VFIO do, finds the user address in [`Tile::user`].
+    /// those of VFIO do, finds the user address in [`Tile::user`]. One that forwards to another has its kind.
     const ADDRESS_KIND: AddressKind = AddressKind::Physical;
 
     /// The sizes of its pages.

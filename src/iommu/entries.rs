@@ -8,10 +8,10 @@
 use super::domain::{Cuts, Domain};
 use super::error::{Breach, MapError};
 use super::prot::Prot;
-use super::range::IovaRange;
 use crate::addr::Iova;
 use crate::exact::Exact as _;
 use crate::granule::{Tile, TileError};
+use crate::iova_range::IovaRange;
 use crate::sgl::Window;
 use crate::store::Storage;
 use core::pin::{pin, Pin};

@@ -3,8 +3,8 @@
 #![forbid(unsafe_code)]
 
 use super::edges::Edges;
-use super::range::IovaRange;
 use crate::granule::TileError;
+use crate::iova_range::IovaRange;
 use crate::sgl::WindowError;
 use crate::umem::AttachError;
 use core::{error::Error, fmt};

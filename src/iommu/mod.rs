@@ -213,10 +213,10 @@ mod error;
 mod ioas;
 mod mapping;
 mod prot;
-mod range;
 mod readback;
 mod stream;
 
+pub use crate::iova_range::IovaRange;
 pub use bitmap::{BitmapTooSmall, DirtyBitmap};
 pub use domain::{Cuts, DirtyDomain, Domain, DomainHolder, Entry, RangeGather, ReadDomain};
 pub use edges::Edges;
@@ -229,6 +229,5 @@ pub use ioas::{
 };
 pub use mapping::{Mapping, Remains};
 pub use prot::Prot;
-pub use range::IovaRange;
 pub use readback::Readback;
 pub use stream::{Stream, StreamError};

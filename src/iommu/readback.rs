@@ -6,8 +6,8 @@
 #![forbid(unsafe_code)]
 
 use super::domain::ReadDomain;
-use super::range::IovaRange;
 use crate::addr::{Iova, PhysAddr};
+use crate::iova_range::IovaRange;
 use crate::sgl::{MemoryKind, Segment};
 use core::iter::FusedIterator;
 

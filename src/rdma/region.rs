@@ -6,7 +6,7 @@ use super::table::{Access, BlockLayout, BlockTable, TableHolder};
 use crate::addr::Iova;
 use crate::exact::Exact as _;
 use crate::failed::Failed;
-use crate::iommu::IovaRange;
+use crate::iova_range::IovaRange;
 use crate::page_size::PageSize;
 use crate::sgl::{Window, WindowError};
 use crate::umem::{AddressKind, Attachment, Region, RegionExt as _, RegionHolder, Shown};

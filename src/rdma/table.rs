@@ -4,7 +4,7 @@
 
 use crate::addr::{Iova, PhysAddr};
 use crate::exact::Exact as _;
-use crate::iommu::IovaRange;
+use crate::iova_range::IovaRange;
 use crate::page_size::{PageSize, PageSizes};
 use crate::umem::Holder;
 use core::fmt;

@@ -4,7 +4,7 @@
 use super::error::IoasError;
 use crate::addr::{Iova, PhysAddr};
 use crate::iommu::prot::Prot;
-use crate::iommu::range::IovaRange;
+use crate::iova_range::IovaRange;
 use crate::sgl::Window;
 use crate::umem::{Attachment, Region, RegionExt as _, RegionHolder};
 use core::{fmt, ops::Range};

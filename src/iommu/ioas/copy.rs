@@ -11,7 +11,7 @@ use crate::granule::TileError;
 use crate::iommu::domain::DomainHolder;
 use crate::iommu::error::MapError;
 use crate::iommu::prot::Prot;
-use crate::iommu::range::IovaRange;
+use crate::iova_range::IovaRange;
 use crate::sgl::Segment;
 use crate::umem::{RegionHolder, SharedHolder};
 

@@ -7,7 +7,7 @@ use crate::addr::Iova;
 use crate::exact::Exact as _;
 use crate::iommu::domain::DomainHolder;
 use crate::iommu::prot::Prot;
-use crate::iommu::range::IovaRange;
+use crate::iova_range::IovaRange;
 use crate::umem::{AccessError, CpuRegion as _, CpuRegionHolder, RegionHolder};
 use core::ops;
 

@@ -11,7 +11,7 @@ use crate::iommu::domain::{Cuts, Domain as _, DomainHolder};
 use crate::iommu::edges::Edges;
 use crate::iommu::error::MapError;
 use crate::iommu::prot::Prot;
-use crate::iommu::range::IovaRange;
+use crate::iova_range::IovaRange;
 use crate::page_size::PageSizes;
 use crate::umem::{Attachment, RegionHolder, SharedHolder};
 

@@ -8,7 +8,7 @@ use super::store::IoasStore;
 use super::written::Written;
 use crate::iommu::bitmap::DirtyBitmap;
 use crate::iommu::domain::{DirtyDomain, Domain, DomainHolder};
-use crate::iommu::range::IovaRange;
+use crate::iova_range::IovaRange;
 use crate::umem::RegionHolder;
 use core::{ops::Deref, pin::pin};
 

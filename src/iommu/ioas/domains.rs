@@ -10,7 +10,7 @@ use crate::exact::Exact as _;
 use crate::failed::Failed;
 use crate::iommu::domain::{Domain, DomainHolder};
 use crate::iommu::error::{Breach, MapError};
-use crate::iommu::range::IovaRange;
+use crate::iova_range::IovaRange;
 use crate::page_size::{PageSize, PageSizes};
 use crate::store::{Slab, Slabs};
 use crate::umem::RegionHolder;

@@ -5,7 +5,7 @@
 use super::domains::DomainId;
 use crate::addr::{Iova, RangeError};
 use crate::iommu::error::{Breach, MapError};
-use crate::iommu::range::IovaRange;
+use crate::iova_range::IovaRange;
 use core::{error::Error, fmt};
 
 /// Why an address space refuses; `E` is the error of its domains.

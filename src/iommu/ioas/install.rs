@@ -10,7 +10,7 @@ use crate::iommu::domain::{Domain, DomainHolder};
 use crate::iommu::entries;
 use crate::iommu::error::{Breach, MapError};
 use crate::iommu::prot::Prot;
-use crate::iommu::range::IovaRange;
+use crate::iova_range::IovaRange;
 use crate::store::Slabs;
 use crate::umem::{Region as _, RegionExt as _, RegionHolder};
 use core::pin::pin;

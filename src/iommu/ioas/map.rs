@@ -13,7 +13,7 @@ use crate::iommu::domain::{Domain as _, DomainHolder};
 use crate::iommu::entries::check_prot;
 use crate::iommu::error::{Breach, MapError};
 use crate::iommu::prot::Prot;
-use crate::iommu::range::IovaRange;
+use crate::iova_range::IovaRange;
 use crate::sgl::Segment;
 use crate::umem::{Attachment, Region as _, RegionExt as _, RegionHolder};
 use core::ops::Range;

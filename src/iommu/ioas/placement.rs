@@ -15,7 +15,7 @@
 
 use crate::addr::Iova;
 use crate::exact::Exact as _;
-use crate::iommu::range::IovaRange;
+use crate::iova_range::IovaRange;
 use crate::page_size::{PageSize, PageSizes};
 use crate::sgl::Segment;
 

@@ -20,7 +20,7 @@ use super::space::Ioas;
 use super::store::IoasStore;
 use crate::addr::Iova;
 use crate::iommu::domain::DomainHolder;
-use crate::iommu::range::IovaRange;
+use crate::iova_range::IovaRange;
 use crate::store::NONE;
 use crate::umem::RegionHolder;
 

@@ -11,7 +11,7 @@ use super::written::Written;
 use crate::abridged::Abridged;
 use crate::addr::{Iova, PhysAddr};
 use crate::iommu::domain::DomainHolder;
-use crate::iommu::range::IovaRange;
+use crate::iova_range::IovaRange;
 use crate::page_size::PageSize;
 use crate::store::{Slabs, NONE};
 use crate::umem::RegionHolder;

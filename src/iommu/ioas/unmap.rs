@@ -10,7 +10,7 @@ use super::written::Written;
 use crate::addr::Iova;
 use crate::exact::Exact as _;
 use crate::iommu::domain::DomainHolder;
-use crate::iommu::range::IovaRange;
+use crate::iova_range::IovaRange;
 use crate::umem::{RegionHolder, SharedHolder};
 
 impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {

@@ -2,7 +2,7 @@
 //! [`Written`]: addresses that were written, and that no domain notes.
 #![forbid(unsafe_code)]
 
-use crate::iommu::range::IovaRange;
+use crate::iova_range::IovaRange;
 
 /// How many ranges there are at most, and one to be added.
 const MOST: usize = 32;

@@ -11,7 +11,7 @@ use crate::iommu::edges::Edges;
 use crate::iommu::entries;
 use crate::iommu::error::{Breach, MapError};
 use crate::iommu::prot::Prot;
-use crate::iommu::range::IovaRange;
+use crate::iova_range::IovaRange;
 use crate::sgl::{Window, WindowError};
 use crate::umem::{Attachment, Region, RegionExt as _, RegionHolder, Shown};
 use core::{

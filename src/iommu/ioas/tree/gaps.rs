@@ -15,7 +15,7 @@ use super::{IovaTree, Node, NONE};
 use crate::exact::Exact as _;
 use crate::{
     addr::Iova,
-    iommu::range::IovaRange,
+    iova_range::IovaRange,
     store::{Slab, Slabs},
 };
 

@@ -26,7 +26,7 @@ mod node;
 mod overlapping;
 
 use crate::exact::Exact as _;
-use crate::iommu::range::IovaRange;
+use crate::iova_range::IovaRange;
 use crate::store::{Slab, Slabs, NONE};
 use crate::{abridged::Abridged, addr::Iova};
 use core::{fmt, marker::PhantomData, num::NonZeroU8};

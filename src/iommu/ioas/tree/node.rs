@@ -2,7 +2,7 @@
 //! [`Node`]: a range and its place in the tree; and why none was made.
 #![forbid(unsafe_code)]
 
-use crate::iommu::range::IovaRange;
+use crate::iova_range::IovaRange;
 use crate::store::NONE;
 use core::{fmt, num::NonZeroU8};
 

@@ -5,7 +5,7 @@
 use super::{IovaTree, Node};
 use crate::abridged::Abridged;
 use crate::addr::Iova;
-use crate::iommu::range::IovaRange;
+use crate::iova_range::IovaRange;
 use crate::store::{Slab, Slabs, NONE};
 use core::fmt;
 
