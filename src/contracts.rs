@@ -8,7 +8,7 @@
 //! crate relies on.
 //!
 //! The tests are files of the repository: `tests/outsiders/` calls everything that is safe with stale
-//! and foreign parts, as do `tests/outsiders_ioas.rs` for address spaces and `tests/outsiders_real.rs` on
+//! and foreign parts, as does `tests/outsiders_real.rs` on
 //! real memory, `tests/unwind.rs` lets foreign code panic at each of its calls, `tests/breach.rs`
 //! has domains that lie, `tests/fail_nth.rs` lets each call fail, `tests/compile_fail` has what must not
 //! compile, `tests/laws` are properties that fuzzers check as well, `tests/loom` tries every order of

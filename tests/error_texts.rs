@@ -624,6 +624,8 @@ fn memory_of_this_process() {
         &["a buffer cannot be pinned with the flags PinFlags(NOFAULT)"],
     );
     reads(PageError::NoRoom, &["the batch has no room for a run, or wants no page"]);
+    reads(PageError::AddressKind, &["the batch is of a pinner with addresses of another kind"]);
+    reads(PageError::TooManyPins, &["the pages are held more often than can be counted"]);
     reads(
         PageError::Hidden { offset },
         &["the kernel hides the frame of the page at offset 0x1000: this process lacks \

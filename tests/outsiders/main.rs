@@ -8,6 +8,7 @@
 mod callbacks;
 mod domains;
 mod foreign;
+mod ioas;
 mod lent;
 mod numbers;
 mod pinners;

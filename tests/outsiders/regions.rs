@@ -6,10 +6,11 @@ use super::{assert_held, scattered, AT};
 use pinned_sgl::iommu::{CutError, HeapIoas, IoasError, MapError, Mapping, Placement, Remains};
 use pinned_sgl::rdma::{Access, MemoryRegion, RegisterError};
 use pinned_sgl::umem::{
-    Accountant, AttachError, Attachment, PinRequest, Pinner, Region, RegionExt as _, Umem,
+    AccessError, Accountant, AttachError, Attachment, CpuRegion, PinRequest, Pinner, Region,
+    RegionExt as _, Umem,
 };
-use pinned_sgl::{Heap, PageSize, Sgl, UserAddr, WindowError};
-use pinned_sgl_mock::{Nic, PinFault};
+use pinned_sgl::{Heap, PageSize, PhysAddr, Sgl, UserAddr, WindowError};
+use pinned_sgl_mock::{BusError, Nic, PinFault};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -50,30 +51,43 @@ fn trait_objects() {
     rig.assert_idle();
 }
 
-/// A region over the frames of another one, which takes so many attachments.
-struct Limited {
-    umem: Arc<Pinned>,
-    left: AtomicUsize,
+/// A region over the frames of another one: it keeps its contract, unless its window is made up.
+pub(super) struct Forwarding {
+    pub(super) umem: Arc<Pinned>,
+    pub(super) page_offset: u64,
+    pub(super) len: u64,
+    /// How many attachments it takes.
+    pub(super) left: AtomicUsize,
+    /// Where it says that a copy has stopped, which nothing relies on.
+    pub(super) stops_at: u64,
 }
 
-// SAFETY: all answers are those of a region that keeps its promises; it is attached as often as this one
-// is.
-unsafe impl Region for Limited {
+impl Forwarding {
+    pub(super) fn of(umem: &Arc<Pinned>) -> Self {
+        let (page_offset, len) = (umem.page_offset(), umem.len());
+        let left = AtomicUsize::new(usize::MAX);
+        Self { umem: umem.clone(), page_offset, len, left, stops_at: 0 }
+    }
+}
+
+// SAFETY: all answers are those of a region that keeps its promises, which is attached as often as this one
+// is; where the window is made up, none.
+unsafe impl Region for Forwarding {
     type Storage = Heap;
     fn sgl(&self) -> &Sgl<Heap> {
         self.umem.sgl()
     }
     fn page_offset(&self) -> u64 {
-        self.umem.page_offset()
+        self.page_offset
     }
     fn len(&self) -> u64 {
-        self.umem.len()
+        self.len
     }
     fn is_writable(&self) -> bool {
         true
     }
     fn user_addr(&self) -> Option<UserAddr> {
-        None
+        Some(UserAddr::new(u64::MAX))
     }
     fn mark_dirty(&self) {
         self.umem.mark_dirty();
@@ -91,13 +105,24 @@ unsafe impl Region for Limited {
     }
 }
 
+impl CpuRegion for Forwarding {
+    type AccessError = BusError;
+    fn read(&self, _: u64, _: &mut [u8]) -> Result<(), AccessError<BusError>> {
+        let error = BusError::NoMemory(PhysAddr::new(0));
+        Err(AccessError::Page { at: self.stops_at, error })
+    }
+    fn write(&self, offset: u64, _: &[u8]) -> Result<(), AccessError<BusError>> {
+        self.read(offset, &mut [])
+    }
+}
+
 /// Cuts that fail at the second edge leave one mapping, and it can still go.
 #[test]
 fn too_many_attachments() {
     for left in 0..4 {
         let rig = scattered(8);
         let umem = rig.pin(bytes(0, 8 * P));
-        let region = Arc::new(Limited { umem: umem.clone(), left: AtomicUsize::new(left) });
+        let region = Arc::new(Forwarding { left: AtomicUsize::new(left), ..Forwarding::of(&umem) });
         let iommu = rig.iommu("4K");
         match Mapping::map(region.clone(), iommu.clone(), iova(AT), RW) {
             Err(error) => {
@@ -135,42 +160,6 @@ fn too_many_attachments() {
 }
 
 /// A region that breaks its contract: it says that it has other bytes than its list.
-struct Crooked {
-    umem: Arc<Pinned>,
-    page_offset: u64,
-    len: u64,
-}
-
-// SAFETY: none: its window lies outside of its list.
-unsafe impl Region for Crooked {
-    type Storage = Heap;
-    fn sgl(&self) -> &Sgl<Heap> {
-        self.umem.sgl()
-    }
-    fn page_offset(&self) -> u64 {
-        self.page_offset
-    }
-    fn len(&self) -> u64 {
-        self.len
-    }
-    fn is_writable(&self) -> bool {
-        true
-    }
-    fn user_addr(&self) -> Option<UserAddr> {
-        Some(UserAddr::new(u64::MAX))
-    }
-    fn mark_dirty(&self) {
-        self.umem.mark_dirty();
-    }
-    fn attach(&self, writable: bool) -> Result<(), AttachError> {
-        self.umem.attach(writable)
-    }
-    unsafe fn detach(&self) {
-        // SAFETY: "made for one successful `attach`": each of this one is one there.
-        unsafe { self.umem.detach() };
-    }
-}
-
 #[test]
 fn a_region_whose_window_lies_outside() {
     let rig = scattered(4);
@@ -188,7 +177,7 @@ fn a_region_whose_window_lies_outside() {
             WindowError::OffsetBeyondFirstPage { offset: u64::MAX, page: PageSize::SIZE_4K },
         ),
     ] {
-        let region = Crooked { umem: umem.clone(), page_offset, len };
+        let region = Forwarding { page_offset, len, ..Forwarding::of(&umem) };
         assert_eq!(region.whole().err(), Some(error));
         let reversed = Range { start: 1, end: 0 };
         for part in [reversed, 0..len, 0..1, len..u64::MAX, u64::MAX..u64::MAX, 0..u64::MAX] {

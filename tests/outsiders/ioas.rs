@@ -2,23 +2,21 @@
 //! Outsiders' code that runs inside of an address space: regions that report anything, gathers and stale
 //! values that unwind when they are dropped.
 
-mod rig;
-
+use super::regions::Forwarding;
+use super::rig::{bytes, iova, iovas, Pinned, Rig, P, RW};
+use super::{assert_held, AT};
 use pinned_sgl::iommu::{
     Cuts, Domain, DomainSlot, HeapIoas, IovaRange, Mapping, MappingSlot, Placement, PoolIoas, Prot,
     RangeGather,
 };
-use pinned_sgl::umem::{AccessError, AttachError, CpuRegion, Region};
-use pinned_sgl::{Heap, Iova, PageSizes, PhysAddr, Sgl, Tile, UserAddr};
-use pinned_sgl_mock::{Area, BusError, Fragmentation, Iommu, MapFault};
-use rig::{bytes, iova, iovas, Pinned, Rig, P, RW};
+use pinned_sgl::umem::AccessError;
+use pinned_sgl::{Iova, PageSizes, Tile};
+use pinned_sgl_mock::{Area, Fragmentation, Iommu, MapFault};
 use std::mem;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
-
-const AT: u64 = 0x10_0000;
 
 fn setup() -> (Rig, Arc<Pinned>) {
     let rig = Rig::new(Fragmentation::Alternate);
@@ -27,69 +25,13 @@ fn setup() -> (Rig, Arc<Pinned>) {
     (rig, umem)
 }
 
-/// Every page that an IOMMU leads to is pinned.
-#[track_caller]
-fn assert_held(rig: &Rig, iommu: &Iommu) {
-    for entry in iommu.mapped(IovaRange::ALL) {
-        let pfn = entry.phys.pfn(rig.memory.page_size());
-        assert_ne!(rig.memory.pins(pfn), 0, "{entry:?} leads to an unpinned page");
-    }
-}
-
-/// A region that keeps its contract, and reports whatever it likes of copies, which nothing relies on.
-struct Vague {
-    umem: Arc<Pinned>,
-    offset: u64,
-}
-
-// SAFETY: all answers are those of a region.
-unsafe impl Region for Vague {
-    type Storage = Heap;
-    fn sgl(&self) -> &Sgl<Heap> {
-        self.umem.sgl()
-    }
-    fn page_offset(&self) -> u64 {
-        self.umem.page_offset()
-    }
-    fn len(&self) -> u64 {
-        self.umem.len()
-    }
-    fn is_writable(&self) -> bool {
-        true
-    }
-    fn user_addr(&self) -> Option<UserAddr> {
-        None
-    }
-    fn mark_dirty(&self) {
-        self.umem.mark_dirty();
-    }
-    fn attach(&self, writable: bool) -> Result<(), AttachError> {
-        self.umem.attach(writable)
-    }
-    unsafe fn detach(&self) {
-        // SAFETY: the caller promises it of this region, which is that one.
-        unsafe { self.umem.detach() };
-    }
-}
-
-impl CpuRegion for Vague {
-    type AccessError = BusError;
-    fn read(&self, _: u64, _: &mut [u8]) -> Result<(), AccessError<BusError>> {
-        let error = BusError::NoMemory(PhysAddr::new(0));
-        Err(AccessError::Page { at: self.offset, error })
-    }
-    fn write(&self, offset: u64, _: &[u8]) -> Result<(), AccessError<BusError>> {
-        self.read(offset, &mut [])
-    }
-}
-
 /// Wherever a region says that it has stopped, the error names an address that was asked for.
 #[test]
 fn a_region_that_stops_anywhere() {
     let (rig, umem) = setup();
     for offset in [0, 1, P, 2 * P + 1, 3 * P, 4 * P, 5 * P, 1 << 63, u64::MAX] {
         let mut space = HeapIoas::<_, Arc<Iommu>>::new();
-        let region = Arc::new(Vague { umem: umem.clone(), offset });
+        let region = Arc::new(Forwarding { stops_at: offset, ..Forwarding::of(&umem) });
         space.map_range(Placement::At(iova(AT)), region.clone(), P..3 * P, RW).unwrap();
         let top = Iova::new(u64::MAX - (2 * P - 1));
         space.map_range(Placement::At(top), region, P..3 * P, RW).unwrap();
@@ -173,7 +115,7 @@ fn a_gather_that_unwinds_when_it_is_dropped() {
         let _ = (space.unmap(IovaRange::ALL), space.unmap_all());
         drop(space);
         assert_eq!(domain.0.mapped_pages(), 4, "{way}: others' memory was unmapped");
-        assert_held(&rig, &domain.0);
+        assert_held(&rig.memory, &[&domain.0]);
         drop(mapping);
         drop(domain);
         rig.witness.assert_clean();
@@ -230,7 +172,7 @@ fn a_stale_domain_whose_place_is_taken() {
     let attached = catch_unwind(AssertUnwindSafe(|| space.attach(domain.clone()).is_ok()));
     space.unmap_all();
     drop((space, umem));
-    assert_held(&rig, &new);
+    assert_held(&rig.memory, &[&new]);
     rig.witness.assert_clean();
     assert!(attached.unwrap());
     assert_eq!(new.mapped_pages(), 0);
@@ -277,6 +219,6 @@ fn a_breach_that_is_followed_by_a_panic() {
     assert!(catch_unwind(AssertUnwindSafe(|| space.attach(domain).is_ok())).is_err());
     space.unmap_all();
     drop(space);
-    assert_held(&rig, &iommu);
+    assert_held(&rig.memory, &[&iommu]);
     assert_eq!(iommu.mapped_pages(), 2);
 }
