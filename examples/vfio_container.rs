@@ -94,9 +94,14 @@ struct Container {
 impl Container {
     /// A container for the group of a PCI device.
     fn open(device: &str) -> Result<Self, Box<dyn Error>> {
-        let open = |path: &str| OpenOptions::new().read(true).write(true).open(path);
+        let named = |path: &str, error: io::Error| format!("{path}: {error}");
+        let open = |path: &str| {
+            let file = OpenOptions::new().read(true).write(true).open(path);
+            file.map_err(|error| named(path, error))
+        };
         let container = open("/dev/vfio/vfio")?;
-        let group = read_link(format!("/sys/bus/pci/devices/{device}/iommu_group"))?;
+        let link = format!("/sys/bus/pci/devices/{device}/iommu_group");
+        let group = read_link(&link).map_err(|error| named(&link, error))?;
         let group = group.file_name().ok_or("the device is in no group")?;
         let group = open(&format!("/dev/vfio/{}", group.to_string_lossy()))?;
         let fd = container.as_raw_fd();
