@@ -12,7 +12,7 @@ use arbitrary::{Result, Unstructured};
 use pinned_sgl::iommu::{Mapping, Prot};
 use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted};
 use pinned_sgl::{Iova, PageSize, PageSizes, Pfn, UserAddr};
-use pinned_sgl_mock::{Area, Memory, Process, Zone};
+use pinned_sgl_mock::{Memory, Process, Vma, Zone};
 use std::{collections::HashSet, env, error::Error, fs, sync::Arc};
 
 /// The machine has 1 MiB.
@@ -35,7 +35,7 @@ fn target(data: &[u8]) -> Result<()> {
     let machine = machine.build().expect("a machine of 1 MiB");
     let process = Arc::new(Process::new(&machine));
     let range = process
-        .map_frames(UserAddr::new(0x7000_0000), &frames, Area::read_write())
+        .map_frames(UserAddr::new(0x7000_0000), &frames, Vma::read_write())
         .expect("all frames are free");
     let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
     let umem = Umem::pin(process.clone(), &Unaccounted, request).expect("all pages are there");

@@ -296,12 +296,12 @@
 //! ```
 //! use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted};
 //! use pinned_sgl::{Pfn, UserAddr};
-//! use pinned_sgl_mock::{Area, Memory, Process};
+//! use pinned_sgl_mock::{Vma, Memory, Process};
 //!
 //! let memory = Memory::with_frames(64); // from frame 0x1000 on
 //! let process = Process::new(&memory);
 //! let frames = Pfn::from_slice(&[0x1013, 0x1014, 0x1002]);
-//! let range = process.map_frames(UserAddr::new(0x10_0000), frames, Area::read_write())?;
+//! let range = process.map_frames(UserAddr::new(0x10_0000), frames, Vma::read_write())?;
 //! let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
 //! let umem = Umem::pin(Box::new(process), &Unaccounted, request)?;
 //! assert!(umem.whole()?.pages().eq(frames.iter().copied()));

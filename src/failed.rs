@@ -19,14 +19,14 @@ use core::fmt;
 /// use pinned_sgl::iommu::{Mapping, Prot};
 /// use pinned_sgl::umem::{Account, PinFlags, PinRequest, Umem, UserRange};
 /// use pinned_sgl::{Failed, Iova, PageSizes, UserAddr};
-/// use pinned_sgl_mock::{Area, Memory, Process};
+/// use pinned_sgl_mock::{Vma, Memory, Process};
 /// use std::error::Error;
 /// use std::sync::Arc;
 ///
 /// let memory = Memory::with_frames(64);
 /// let process = Arc::new(Process::new(&memory));
 /// let range = UserRange::new(UserAddr::new(0x10_0000), 0x4000)?;
-/// process.map(range, Area::read_write())?;
+/// process.map(range, Vma::read_write())?;
 /// let account = Arc::new(Account::new(16));
 /// let iommu = memory.iommu(PageSizes::SIZE_4K);
 ///

@@ -6,7 +6,7 @@ mod rig;
 
 use pinned_sgl::iommu::{HeapIoas, IovaRange, Mapping, Placement};
 use pinned_sgl::UserAddr;
-use pinned_sgl_mock::{Area, Device, DmaFault, Fragmentation, Iommu, Memory};
+use pinned_sgl_mock::{Device, DmaFault, Fragmentation, Iommu, Memory, Vma};
 use rig::{bytes, iova, iovas, pattern, Pinned, Rig, BASE, HALF_AND_HUGE, P, RW};
 use std::sync::Arc;
 
@@ -43,9 +43,9 @@ fn assert_pins(rig: &Rig, pages: u64, start: u64, end: u64) {
 /// Four pages, a folio of four, and four more: all 300 windows.
 fn small(fragmentation: Fragmentation) -> Rig {
     let rig = Rig::new(fragmentation);
-    rig.buffer(0, 4, Area::read_write());
-    rig.buffer(4, 4, Area::read_write().huge(2));
-    rig.buffer(8, 4, Area::read_write());
+    rig.buffer(0, 4, Vma::read_write());
+    rig.buffer(4, 4, Vma::read_write().huge(2));
+    rig.buffer(8, 4, Vma::read_write());
     rig
 }
 
@@ -91,9 +91,9 @@ fn every_window_of_a_small_buffer() {
 #[test]
 fn windows_around_a_huge_page() {
     let rig = Rig::new(Fragmentation::Alternate);
-    rig.buffer(254, 2, Area::read_write());
-    rig.buffer(256, 256, Area::read_write().huge(8));
-    rig.buffer(512, 2, Area::read_write());
+    rig.buffer(254, 2, Vma::read_write());
+    rig.buffer(256, 256, Vma::read_write().huge(8));
+    rig.buffer(512, 2, Vma::read_write());
     let iommu = rig.iommu(HALF_AND_HUGE);
     let device = rig.device(&iommu);
     for first in 0..6 {

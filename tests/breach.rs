@@ -8,7 +8,7 @@ use pinned_sgl::iommu::{
     CutError, Domain, HeapIoas, IoasError, IovaRange, MapError, Mapping, Placement, Prot, Remains,
 };
 use pinned_sgl::{Iova, PageSizes, Tile};
-use pinned_sgl_mock::{Area, Call, Fragmentation, Iommu, Lie, MapFault, ViolationKind};
+use pinned_sgl_mock::{Call, Fragmentation, Iommu, Lie, MapFault, ViolationKind, Vma};
 use rig::{bytes, iova, iovas, Pinned, Rig, P, RW};
 use std::{pin::Pin, sync::Arc};
 
@@ -25,7 +25,7 @@ fn lie(iommu: &Iommu, lie: Lie) {
 /// Eight pages, each on its own.
 fn setup() -> (Rig, Arc<Pinned>, Arc<Iommu>) {
     let rig = Rig::new(Fragmentation::Alternate);
-    rig.buffer(0, 8, Area::read_write());
+    rig.buffer(0, 8, Vma::read_write());
     let (umem, iommu) = (rig.pin(bytes(0, 8 * P)), rig.iommu("4K"));
     (rig, umem, iommu)
 }
@@ -218,7 +218,7 @@ fn assert_poisoned(space: &mut Space, rig: &Rig, iommu: &Arc<Iommu>) {
     assert!(poison(&space.unmap(iovas(0, u64::MAX)).unwrap_err()));
     assert_eq!((space.len(), space.mapping_at(iova(AT)).is_none()), (1, true));
     assert_eq!(space.translate(iova(AT)), None);
-    rig.buffer(8, 2, Area::read_write());
+    rig.buffer(8, 2, Vma::read_write());
     let other = rig.pin(bytes(8 * P, 2 * P));
     let taken = space.map(Placement::At(iova(AT)), other.clone(), RW).unwrap_err();
     assert!(poison(taken.error()));
@@ -294,7 +294,7 @@ fn an_address_space_is_poisoned_while_attaching() {
     // One mapping is in when the second fails; taking it out again is what goes wrong.
     for what in UNMAP_LIES {
         let (rig, umem, iommu) = setup();
-        rig.buffer(20, 2, Area::read_write());
+        rig.buffer(20, 2, Vma::read_write());
         let other = rig.pin(bytes(20 * P, 2 * P));
         let mut space = Space::new();
         space.map(Placement::At(iova(AT)), umem, RW).unwrap();

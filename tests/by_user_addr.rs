@@ -13,7 +13,7 @@ use pinned_sgl::umem::{
     Umem, Unaccounted, UserRange,
 };
 use pinned_sgl::{Heap, Iova, PageRun, PageSize, PageSizes, PhysAddr, Tile, UserAddr};
-use pinned_sgl_mock::{Area, Bus, BusError, Memory, Process, RegionBus};
+use pinned_sgl_mock::{Bus, BusError, Memory, Process, RegionBus, Vma};
 use std::{mem, pin::Pin, sync::Arc, sync::Mutex};
 
 const READ_WRITE: Prot = Prot::READ.union(Prot::WRITE);
@@ -144,7 +144,7 @@ fn a_domain_with_user_addresses_refuses_physical_ones() {
     let machine = Memory::with_frames(16);
     let process = Arc::new(Process::new(&machine));
     let range = UserRange::new(UserAddr::new(0x1000), 0x2000).unwrap();
-    process.map(range, Area::read_write()).unwrap();
+    process.map(range, Vma::read_write()).unwrap();
     let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
     let umem = Arc::new(Umem::pin(process, &Unaccounted, request).unwrap());
     let calls = Arc::new(Calls::default());

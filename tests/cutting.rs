@@ -6,7 +6,7 @@ mod rig;
 
 use pinned_sgl::iommu::{CutError, Cuts, Edges, Mapping, Remains};
 use pinned_sgl::{Iova, Tile};
-use pinned_sgl_mock::{Area, Fragmentation, Iommu};
+use pinned_sgl_mock::{Fragmentation, Iommu, Vma};
 use rig::{bytes, iova, iovas, Pinned, Rig, P, RW};
 use std::sync::Arc;
 
@@ -25,8 +25,8 @@ const CASES: [(&str, bool, Fragmentation); 6] = [
 
 /// 40 pages, some of them in folios of 64 KiB.
 fn region(rig: &Rig) -> Arc<Pinned> {
-    rig.buffer(0, 13, Area::read_write());
-    rig.buffer(13, 51, Area::read_write().huge(4));
+    rig.buffer(0, 13, Vma::read_write());
+    rig.buffer(13, 51, Vma::read_write().huge(4));
     rig.pin(bytes(3 * P, 40 * P))
 }
 

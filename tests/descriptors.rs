@@ -8,7 +8,7 @@ use pinned_sgl::granule::{SegmentError, SegmentLimits};
 use pinned_sgl::iommu::{HeapIoas, IoasError, Placement};
 use pinned_sgl::umem::AccessError;
 use pinned_sgl::{Heap, PageRun, PageSize, Pfn, Sgl, SglBuilder, Storage, Window};
-use pinned_sgl_mock::{Area, Fragmentation, Iommu};
+use pinned_sgl_mock::{Fragmentation, Iommu, Vma};
 use rig::{bytes, iova, iovas, Pinned, Rig, P, RO, RW};
 use std::sync::Arc;
 
@@ -172,7 +172,7 @@ fn segments(space: &Space, first: u64, len: u64) -> Result<Vec<u64>, u64> {
 #[test]
 fn a_range_becomes_segments() {
     let rig = Rig::new(Fragmentation::None);
-    rig.buffer(0, 6, Area::read_write());
+    rig.buffer(0, 6, Vma::read_write());
     let umem = rig.pin(bytes(0, 6 * P));
     let mut space = Space::new();
     space.map_range(Placement::At(iova(0x1000)), umem.clone(), 0..0x4000, RW).unwrap();

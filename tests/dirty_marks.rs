@@ -7,7 +7,7 @@ mod rig;
 use pinned_sgl::iommu::{HeapIoas, MapError, Mapping, Placement, Prot};
 use pinned_sgl::umem::Attachment;
 use pinned_sgl::{Pfn, UserAddr};
-use pinned_sgl_mock::{Area, Call, Fragmentation, Iommu, Step, Violation, ViolationKind};
+use pinned_sgl_mock::{Call, Fragmentation, Iommu, Step, Violation, ViolationKind, Vma};
 use rig::{bytes, iova, Pinned, Rig, BASE, P, RO, RW};
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ const AT: u64 = 0x4000_0000;
 
 fn setup() -> (Rig, Vec<Pfn>) {
     let rig = Rig::new(Fragmentation::Alternate);
-    rig.buffer(0, 4, Area::read_write());
+    rig.buffer(0, 4, Vma::read_write());
     rig.fill(bytes(0, 4 * P), 1);
     let frame = |page: u64| rig.process.frame_at(UserAddr::new(BASE + page * P)).unwrap();
     let frames = (0..4).map(frame).collect();

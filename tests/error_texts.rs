@@ -6,7 +6,7 @@ mod rig;
 
 use pinned_sgl::granule::{SegmentError, SegmentLimits};
 use pinned_sgl::iommu::{
-    Cuts, DirtyBitmap, HeapIoas, IovaRange, MapError, Mapping, Placement, Prot, Stream,
+    Cuts, DirtyBitmap, HeapIoas, IoasError, IovaRange, MapError, Mapping, Placement, Prot, Stream,
 };
 use pinned_sgl::rdma::{Access, MemoryRegion, RegisterError};
 use pinned_sgl::umem::{
@@ -15,11 +15,11 @@ use pinned_sgl::umem::{
 };
 use pinned_sgl::{
     AllocError, BuildError, Failed, Heap, Iova, MemoryKind, PageRun, PageSize, PageSizes, Pfn,
-    PhysAddr, Pool, Sgl, SglBuilder, UserAddr,
+    PhysAddr, Pool, RangeError, Sgl, SglBuilder, UserAddr,
 };
 use pinned_sgl_mock::{
-    Area, AreaError, BusError, DmaFault, Fragmentation, Iommu, Lie, MapFault, Memory,
-    MemoryBuilder, NicError, NicFault, PinFault, Process, Step, Zone,
+    BusError, DmaFault, Fragmentation, Iommu, Lie, MapFault, Memory, MemoryBuilder, NicError,
+    NicFault, PinFault, Process, Step, Vma, VmaError, Zone,
 };
 use rig::{bytes, iova, iovas, Pinned, Rig, BASE, P, RO, RW, WRITE_LONG};
 use std::error::Error;
@@ -31,7 +31,7 @@ const K4: PageSize = PageSize::SIZE_4K;
 
 /// The texts of an error and of its causes are these, and none contains that of another.
 #[track_caller]
-fn reads(error: impl Error, texts: &[&str]) {
+fn reads<E: Error>(error: E, texts: &[&str]) {
     let first: &dyn Error = &error;
     let chain: Vec<_> =
         successors(Some(first), |error| (*error).source()).map(ToString::to_string).collect();
@@ -174,7 +174,7 @@ fn windows() {
 #[test]
 fn pins() {
     let rig = Rig::new(Fragmentation::None);
-    rig.buffer(0, 8, Area::read_write());
+    rig.buffer(0, 8, Vma::read_write());
     let (process, account) = (&*rig.process, &*rig.account);
     let request = PinRequest::new(bytes(0, 10 * P), WRITE_LONG);
     let pin = |slots: usize, request: PinRequest| {
@@ -223,7 +223,7 @@ fn pins() {
 #[test]
 fn regions() {
     let rig = Rig::new(Fragmentation::None);
-    let range = rig.buffer(0, 2, Area::read_write());
+    let range = rig.buffer(0, 2, Vma::read_write());
     let umem = rig.pin_as(range, PinFlags::LONGTERM);
     reads(Attachment::new(&*umem, true).unwrap_err(), &["the memory was pinned for reading only"]);
     reads(AttachError::TooMany, &["too many attachments"]);
@@ -266,7 +266,7 @@ const AT: u64 = 0x1_0000;
 #[test]
 fn mappings() {
     let rig = Rig::new(Fragmentation::None);
-    rig.buffer(0, 16, Area::read_write());
+    rig.buffer(0, 16, Vma::read_write());
     let umem = rig.pin(bytes(0, 8 * P));
     let aperture = IovaRange::new(iova(0), 1 << 20).unwrap();
     let iommu = Arc::new(rig.config("4K|16K").aperture(aperture).build());
@@ -327,7 +327,7 @@ fn mappings() {
 #[test]
 fn spaces() {
     let rig = Rig::new(Fragmentation::None);
-    rig.buffer(0, 16, Area::read_write());
+    rig.buffer(0, 16, Vma::read_write());
     let umem = rig.pin(bytes(0, 8 * P));
     let mut space = HeapIoas::<Arc<Pinned>, Arc<Iommu>>::new();
     let aperture = IovaRange::new(iova(0), 1 << 20).unwrap();
@@ -386,12 +386,27 @@ fn spaces() {
     );
     space.detach(id).unwrap();
     reads(space.detach(id).unwrap_err(), &["there is no such domain"]);
+    let (edge, entry) = (iova(AT), iovas(0xc000, 16 * P));
+    for (error, text) in [
+        (
+            IoasError::CutsEntry { edge, entry },
+            "0x10000 lies inside a page of the IOMMU, 0xc000..=0x1bfff",
+        ),
+        (
+            IoasError::Poisoned { range: place },
+            "0x10000..=0x17fff cannot be used any more: a domain broke its contract there",
+        ),
+        (IoasError::Range(RangeError::Wraps), "the range ends beyond 64 bits"),
+        (IoasError::OutOfMemory, "out of memory"),
+    ] {
+        reads::<IoasError<MapFault>>(error, &[text]);
+    }
 }
 
 #[test]
 fn streams_and_registrations() {
     let rig = Rig::new(Fragmentation::None);
-    rig.buffer(0, 8, Area::read_write());
+    rig.buffer(0, 8, Vma::read_write());
     let iommu = rig.iommu("4K");
     let request = PinRequest::new(bytes(0, 9 * P), WRITE_LONG);
     let stream = |prot| {
@@ -440,7 +455,7 @@ fn streams_and_registrations() {
 #[test]
 fn what_an_error_holds() {
     let rig = Rig::new(Fragmentation::None);
-    rig.buffer(0, 8, Area::read_write());
+    rig.buffer(0, 8, Vma::read_write());
     let (iommu, nic) = (rig.iommu("4K"), rig.memory.nic().with_page_sizes(PageSizes::SIZE_4K));
     let held = |what: &str| {
         assert_eq!((rig.pins(8), rig.account.charged()), (vec![1; 8], 8), "{what}");
@@ -501,9 +516,10 @@ fn mocks() {
     reads(twice.unwrap_err(), &["frame 0x3 belongs to two zones"]);
 
     let (at, phys) = (UserAddr::new(0x1000), PhysAddr::new(0x1000));
-    reads(AreaError::Misaligned, &["a range that is not whole pages"]);
-    reads(AreaError::Overlap(at), &["something is mapped at 0x1000 already"]);
-    reads(AreaError::NotFree(Pfn::new(7)), &["frame 0x7 is not free"]);
+    reads(VmaError::Range(RangeError::Empty), &["the range is empty"]);
+    reads(VmaError::Misaligned, &["a range that is not whole pages"]);
+    reads(VmaError::Overlap(at), &["something is mapped at 0x1000 already"]);
+    reads(VmaError::NotFree(Pfn::new(7)), &["frame 0x7 is not free"]);
     for (fault, text) in [
         (PinFault::NotMapped(at), "nothing is mapped, at 0x1000"),
         (PinFault::AccessDenied(at), "memory that may only be read, at 0x1000"),
@@ -560,7 +576,7 @@ fn mocks() {
     memory.plan().succeed();
     let process = Process::new(&memory);
     let range = UserRange::new(at, P).unwrap();
-    process.map(range, Area::read_write()).unwrap();
+    process.map(range, Vma::read_write()).unwrap();
     let request = PinRequest::new(range, WRITE_LONG);
     let umem = Umem::pin(&process, &Unaccounted, request).unwrap();
     let region = MemoryRegion::register(&umem, &nic, Iova::new(0), Access::REMOTE_READ).unwrap();

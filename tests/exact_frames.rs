@@ -4,8 +4,8 @@
 mod rig;
 
 use pinned_sgl::umem::{PinFlags, UserRange};
-use pinned_sgl::{Pfn, UserAddr};
-use pinned_sgl_mock::{Area, AreaError, Fragmentation, Memory, Process, Zone};
+use pinned_sgl::{Pfn, RangeError, UserAddr};
+use pinned_sgl_mock::{Fragmentation, Memory, Process, Vma, VmaError, Zone};
 use rig::{Rig, BASE, P, WRITE_LONG};
 
 const AT: UserAddr = UserAddr::new(BASE);
@@ -20,7 +20,7 @@ fn a_pinned_region_has_these_frames_in_this_order() {
     let mut numbers: Vec<u64> = (0x1000..0x1400).collect();
     fastrand::Rng::with_seed(7).shuffle(&mut numbers);
     let frames = pfns(&numbers);
-    let range = rig.process.map_frames(AT, &frames, Area::read_write()).unwrap();
+    let range = rig.process.map_frames(AT, &frames, Vma::read_write()).unwrap();
     assert_eq!(range, UserRange::new(AT, 0x400 * P).unwrap());
     let umem = rig.pin(range);
     assert!(umem.whole().unwrap().pages().eq(frames));
@@ -37,7 +37,7 @@ fn a_pinned_region_has_these_frames_in_this_order() {
 #[test]
 fn frames_that_are_not_free_are_refused_and_nothing_changes() {
     let rig = Rig::new(Fragmentation::None);
-    let used = rig.buffer(0x100, 1, Area::read_write());
+    let used = rig.buffer(0x100, 1, Vma::read_write());
     rig.process.touch(used, true).unwrap();
     let taken = rig.process.frame_at(used.start()).unwrap();
     let free = rig.memory.free_frames(Zone::Normal);
@@ -47,20 +47,21 @@ fn frames_that_are_not_free_are_refused_and_nothing_changes() {
         (pfns(&[0x1100, 0x5000]), Pfn::new(0x5000)),
         (pfns(&[u64::MAX]), Pfn::new(u64::MAX)),
     ] {
-        let refused = rig.process.map_frames(AT, &frames, Area::read_write());
-        assert_eq!(refused, Err(AreaError::NotFree(bad)));
+        let refused = rig.process.map_frames(AT, &frames, Vma::read_write());
+        assert_eq!(refused, Err(VmaError::NotFree(bad)));
         assert_eq!(rig.memory.free_frames(Zone::Normal), free);
     }
-    let area = Area::read_write();
-    for at in [AT.get() + 1, !(P - 1)] {
-        let refused = rig.process.map_frames(UserAddr::new(at), &pfns(&[0x1100, 0x1101]), area);
-        assert_eq!(refused, Err(AreaError::Misaligned));
+    let vma = Vma::read_write();
+    let wraps = VmaError::Range(RangeError::Wraps);
+    for (at, why) in [(AT.get() + 1, VmaError::Misaligned), (!(P - 1), wraps)] {
+        let refused = rig.process.map_frames(UserAddr::new(at), &pfns(&[0x1100, 0x1101]), vma);
+        assert_eq!(refused, Err(why));
     }
-    assert_eq!(rig.process.map_frames(AT, &[], area), Err(AreaError::Misaligned));
-    let refused = rig.process.map_frames(used.start(), &pfns(&[0x1100]), area);
-    assert_eq!(refused, Err(AreaError::Overlap(used.start())));
+    assert_eq!(rig.process.map_frames(AT, &[], vma), Err(VmaError::Range(RangeError::Empty)));
+    let refused = rig.process.map_frames(used.start(), &pfns(&[0x1100]), vma);
+    assert_eq!(refused, Err(VmaError::Overlap(used.start())));
     // They are free, all of them, and can be had.
-    rig.process.map_frames(AT, &pfns(&[0x1100, 0x1101]), area).unwrap();
+    rig.process.map_frames(AT, &pfns(&[0x1100, 0x1101]), vma).unwrap();
     assert_eq!(rig.memory.free_frames(Zone::Normal), free - 2);
 }
 
@@ -72,8 +73,8 @@ fn zones_and_children_treat_them_as_any_other() {
         .build()
         .unwrap();
     let rig = Rig::on(memory);
-    let (frames, area) = (pfns(&[0x10f, 0x11]), Area::read_write());
-    let range = rig.process.map_frames(AT, &frames, area).unwrap();
+    let (frames, vma) = (pfns(&[0x10f, 0x11]), Vma::read_write());
+    let range = rig.process.map_frames(AT, &frames, vma).unwrap();
     let short = rig.pin_as(range, PinFlags::WRITE);
     assert!(short.whole().unwrap().pages().eq(frames.clone()));
     drop(short);

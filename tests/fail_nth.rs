@@ -9,8 +9,8 @@ use pinned_sgl::store::HeapSlab;
 use pinned_sgl::umem::{Account, PinRequest, Umem};
 use pinned_sgl::{Heap, PageSize};
 use pinned_sgl_mock::{
-    Area, FailingAccountant, FailingSlab, FailingStorage, Fragmentation, Iommu, Mapped, Plan,
-    Process,
+    FailingAccountant, FailingSlab, FailingStorage, Fragmentation, Iommu, Mapped, Plan, Process,
+    Vma,
 };
 use rig::{bytes, iova, iovas, Rig, P, RO, RW, WRITE_LONG};
 use std::num::NonZeroUsize;
@@ -28,9 +28,9 @@ type Space<'a> = Ioas<Shared<'a>, &'a Iommu, FailingStorage<Heap>>;
 /// Pages on their own, and two folios of 64 KiB.
 fn setup() -> (Rig, Accounts) {
     let rig = Rig::new(Fragmentation::Alternate);
-    rig.buffer(0, 40, Area::read_write());
-    rig.buffer(48, 32, Area::read_write().huge(4));
-    rig.buffer(40, 8, Area::read_write());
+    rig.buffer(0, 40, Vma::read_write());
+    rig.buffer(48, 32, Vma::read_write().huge(4));
+    rig.buffer(40, 8, Vma::read_write());
     let account = FailingAccountant::new(Account::unlimited(), rig.plan.clone());
     (rig, account)
 }
@@ -89,7 +89,7 @@ fn pin_and_unpin() {
 #[test]
 fn pin_in_parallel() {
     let (rig, account) = setup();
-    rig.buffer(512, 1200, Area::read_write());
+    rig.buffer(512, 1200, Vma::read_write());
     rig.process.set_pin_limit(100);
     let calls = each_call(&rig, |arm| {
         arm();

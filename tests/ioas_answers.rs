@@ -7,7 +7,7 @@ mod rig;
 use pinned_sgl::iommu::{HeapIoas, IoasError, IovaRange, MapError, Mapping, Placement, PoolIoas};
 use pinned_sgl::store::SlabSlot;
 use pinned_sgl::PageSize;
-use pinned_sgl_mock::{Area, Fragmentation, Iommu, Lie, MapFault, Step};
+use pinned_sgl_mock::{Fragmentation, Iommu, Lie, MapFault, Step, Vma};
 use rig::{bytes, iova, iovas, Pinned, Rig, P, RO, RW};
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ type Fault = IoasError<MapFault>;
 /// 4 MiB in huge pages, all of it pinned.
 fn setup() -> (Rig, Arc<Pinned>) {
     let rig = Rig::new(Fragmentation::None);
-    rig.buffer(0, 1024, Area::read_write().huge(9));
+    rig.buffer(0, 1024, Vma::read_write().huge(9));
     let umem = rig.pin(bytes(0, 2 * HUGE));
     (rig, umem)
 }

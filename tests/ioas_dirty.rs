@@ -8,7 +8,7 @@ use pinned_sgl::iommu::{
     BitmapTooSmall, Cuts, DirtyBitmap, HeapIoas, IoasError, IovaRange, Placement,
 };
 use pinned_sgl::{PageSize, UserAddr};
-use pinned_sgl_mock::{Area, Fragmentation, Iommu, MapFault, Step};
+use pinned_sgl_mock::{Fragmentation, Iommu, MapFault, Step, Vma};
 use rig::{bytes, iova, iovas, Pinned, Rig, BASE, HALF_AND_HUGE, P, RW};
 use std::sync::Arc;
 
@@ -21,9 +21,9 @@ type Space = HeapIoas<Arc<Pinned>, Arc<Iommu>>;
 fn setup(len: u64, sizes: &str, can_split: bool) -> (Rig, Space, Arc<Iommu>, Arc<Pinned>) {
     let rig = Rig::of(PageSize::SIZE_4K, Fragmentation::Alternate, 0x1000..0x1_4000);
     let huge = (len / 2).next_multiple_of(HUGE).min(len);
-    rig.buffer(0, huge / P, Area::read_write().huge(8));
+    rig.buffer(0, huge / P, Vma::read_write().huge(8));
     if huge < len {
-        rig.buffer(huge / P, (len - huge) / P, Area::read_write());
+        rig.buffer(huge / P, (len - huge) / P, Vma::read_write());
     }
     let umem = rig.pin(bytes(0, len));
     let iommu = Arc::new(

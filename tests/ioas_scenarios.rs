@@ -17,7 +17,7 @@ use pinned_sgl::umem::{
     AccessError, AttachError, Attachment, PinErrorKind, PinFlags, PinRequest, Umem,
 };
 use pinned_sgl::{Iova, UserAddr};
-use pinned_sgl_mock::{Area, Fragmentation, Iommu, MapFault, PinFault, Step};
+use pinned_sgl_mock::{Fragmentation, Iommu, MapFault, PinFault, Step, Vma};
 use rig::{bytes, iova, iovas, pattern, Pinned, Rig, BASE, HALF_AND_HUGE, P, RO, RW, WRITE_LONG};
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ type Fault = IoasError<MapFault>;
 /// A space with one domain, and a region of `pages` pages.
 fn setup(pages: u64) -> (Rig, Space, Arc<Iommu>, Arc<Pinned>) {
     let rig = Rig::new(Fragmentation::Seeded { seed: 11, run_order: 1 });
-    rig.buffer(0, pages, Area::read_write());
+    rig.buffer(0, pages, Vma::read_write());
     let (umem, iommu, mut space) =
         (rig.pin(bytes(0, pages * P)), rig.iommu(HALF_AND_HUGE), Space::new());
     space.attach(iommu.clone()).unwrap();
@@ -122,8 +122,8 @@ fn scenario_2_ranges_with_gaps() {
 #[test]
 fn scenario_3_automatic_addresses() {
     let rig = Rig::new(Fragmentation::Reverse);
-    rig.buffer(0, 10, Area::read_write());
-    rig.buffer(256, 512, Area::read_write().huge(8));
+    rig.buffer(0, 10, Vma::read_write());
+    rig.buffer(256, 512, Vma::read_write().huge(8));
     let umem = rig.pin(bytes(0, 10 * P));
     let huge = rig.pin(bytes(300 * P, 400 * P));
     let iommu = rig.iommu(HALF_AND_HUGE);
@@ -226,7 +226,7 @@ fn scenario_4_the_same_pages_twice() {
 #[test]
 fn scenario_5_in_use_while_unmapped() {
     let rig = Rig::new(Fragmentation::None);
-    rig.buffer(0, 512, Area::read_write().huge(8));
+    rig.buffer(0, 512, Vma::read_write().huge(8));
     let umem = rig.pin(bytes(0, 512 * P));
     let iommu = rig.iommu(HALF_AND_HUGE);
     let mut space = Space::new();
@@ -253,7 +253,7 @@ fn scenario_5_in_use_while_unmapped() {
 #[test]
 fn scenario_7_memory_that_is_not_there() {
     let rig = Rig::new(Fragmentation::Alternate);
-    rig.buffer(1, 7, Area::read_write());
+    rig.buffer(1, 7, Vma::read_write());
     for (first, pages, missing) in [(4, 8, 8), (0, 4, 0), (0, 1, 0), (9, 2, 9)] {
         let request = PinRequest::new(bytes(first * P, pages * P), WRITE_LONG);
         let error = Umem::pin(&*rig.process, &*rig.account, request).unwrap_err();
@@ -269,7 +269,7 @@ fn scenario_7_memory_that_is_not_there() {
 #[test]
 fn scenario_8_attaching_to_mappings() {
     let (rig, mut space, iommu, umem) = setup(8);
-    rig.buffer(8, 8, Area::read_write());
+    rig.buffer(8, 8, Vma::read_write());
     let half = rig.pin(bytes(8 * P + P / 2, 4 * P));
     for index in 0..3 {
         map(&mut space, &umem, AT + index * 16 * P, 8).unwrap();
@@ -362,7 +362,7 @@ fn scenario_10_cutting() {
 #[test]
 fn scenario_10_huge_pages_are_not_cut() {
     let rig = Rig::new(Fragmentation::None);
-    rig.buffer(0, 512, Area::read_write().huge(8));
+    rig.buffer(0, 512, Vma::read_write().huge(8));
     let umem = rig.pin(bytes(0, 512 * P));
     for can_split in [false, true] {
         let iommu = Arc::new(
@@ -509,7 +509,7 @@ fn the_ends_of_the_address_space() {
 #[test]
 fn by_the_cpu() {
     let (rig, mut space, iommu, umem) = setup(8);
-    rig.buffer(8, 4, Area::read_write());
+    rig.buffer(8, 4, Vma::read_write());
     let read_only = rig.pin_as(bytes(8 * P, 4 * P), PinFlags::LONGTERM);
     let mut all = rig.fill(bytes(0, 12 * P), 1);
     map(&mut space, &umem, AT, 4).unwrap();

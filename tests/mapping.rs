@@ -8,7 +8,7 @@ use pinned_sgl::granule::TileError;
 use pinned_sgl::iommu::{IovaRange, MapError, Mapping, Prot};
 use pinned_sgl::umem::{AttachError, Holder, PinFlags};
 use pinned_sgl::{Iova, PageSize, UserAddr};
-use pinned_sgl_mock::{Area, DmaFault, Fragmentation, Iommu, MapFault, Plan, Step};
+use pinned_sgl_mock::{DmaFault, Fragmentation, Iommu, MapFault, Plan, Step, Vma};
 use rig::{bytes, iova, iovas, pattern, Eager, Pinned, Rig, BASE, ORDERS, P, RO, RW};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,9 +17,9 @@ const AT: u64 = 0x4000_0000;
 
 /// A buffer of small pages, a huge one, and small ones again.
 fn mixed(rig: &Rig) {
-    rig.buffer(0, 256, Area::read_write());
-    rig.buffer(256, 256, Area::read_write().huge(8));
-    rig.buffer(512, 256, Area::read_write());
+    rig.buffer(0, 256, Vma::read_write());
+    rig.buffer(256, 256, Vma::read_write().huge(8));
+    rig.buffer(512, 256, Vma::read_write());
 }
 
 /// Device and CPU see the same bytes at every window, and nothing around it.
@@ -76,7 +76,7 @@ fn a_device_sees_the_window_and_no_more() {
 #[test]
 fn regions_that_begin_inside_a_page() {
     let rig = Rig::new(Fragmentation::Alternate);
-    rig.buffer(0, 4, Area::read_write());
+    rig.buffer(0, 4, Vma::read_write());
     let all = rig.fill(bytes(0, 4 * P), 2);
     let umem = rig.pin(bytes(0x800, 2 * P));
     let iommu = rig.iommu("2K|4K");
@@ -149,7 +149,7 @@ fn failure_at_every_tile() {
 #[test]
 fn failure_under_a_busy_device() {
     let rig = Rig::new(Fragmentation::Seeded { seed: 4, run_order: 1 });
-    rig.buffer(0, 12, Area::read_write());
+    rig.buffer(0, 12, Vma::read_write());
     for n in 0.. {
         let umem = rig.pin(bytes(0, 12 * P));
         let domain = Eager::new(&rig, "2K|4K|8K");
@@ -179,7 +179,7 @@ fn failure_under_a_busy_device() {
 #[test]
 fn refused_without_asking_the_domain() {
     let rig = Rig::new(Fragmentation::None);
-    rig.buffer(0, 16, Area::read_write());
+    rig.buffer(0, 16, Vma::read_write());
     let umem = rig.pin(bytes(0, 8 * P));
     let read_only = rig.pin_as(bytes(8 * P, 8 * P), PinFlags::LONGTERM);
     let aperture = IovaRange::inclusive(iova(0x1000_0000), iova(0x1fff_ffff)).unwrap();
@@ -228,7 +228,7 @@ fn refused_without_asking_the_domain() {
 #[test]
 fn addresses_in_use() {
     let rig = Rig::new(Fragmentation::Alternate);
-    rig.buffer(0, 16, Area::read_write());
+    rig.buffer(0, 16, Vma::read_write());
     let umem = rig.pin(bytes(0, 16 * P));
     let iommu = rig.iommu("4K");
     let there = Mapping::map_range(&*umem, 0..4 * P, &*iommu, iova(AT + 4 * P), RW).unwrap();
@@ -250,7 +250,7 @@ fn addresses_in_use() {
 #[test]
 fn several_domains_share_one_pin() {
     let rig = Rig::new(Fragmentation::Reverse);
-    rig.buffer(0, 6, Area::read_write());
+    rig.buffer(0, 6, Vma::read_write());
     let umem = rig.pin(bytes(0, 6 * P));
     let iommus = [rig.iommu("4K"), rig.iommu("2K|1M"), rig.iommu("1K|2K|4K")];
     let mut mappings = vec![];
@@ -289,7 +289,7 @@ where
 #[test]
 fn holders() {
     let rig = Rig::new(Fragmentation::Reverse);
-    rig.buffer(0, 2, Area::read_write());
+    rig.buffer(0, 2, Vma::read_write());
     let pin = || Arc::into_inner(rig.pin(bytes(0, 2 * P))).unwrap();
     let iommu = || rig.config("4K").build();
     let (umem, domain) = map_and_drop(Box::new(pin()), Rc::new(iommu()));
@@ -304,7 +304,7 @@ fn holders() {
 #[test]
 fn drop_order() {
     let rig = Rig::new(Fragmentation::Alternate);
-    rig.buffer(0, 8, Area::read_write());
+    rig.buffer(0, 8, Vma::read_write());
     for umem_first in [false, true] {
         for domain_first in [false, true] {
             for by_unmap in [false, true] {
@@ -340,7 +340,7 @@ fn drop_order() {
 #[test]
 fn a_forgotten_mapping_leaks_its_pins() {
     let rig = Rig::new(Fragmentation::Reverse);
-    rig.buffer(0, 4, Area::read_write());
+    rig.buffer(0, 4, Vma::read_write());
     let (umem, iommu) = (rig.pin(bytes(0, 4 * P)), rig.iommu("4K"));
     let umem = Arc::into_inner(umem).unwrap();
     std::mem::forget(Mapping::map(&umem, &*iommu, iova(AT), RW).unwrap());
@@ -361,7 +361,7 @@ fn a_forgotten_mapping_leaks_its_pins() {
 fn pages_of_all_sizes() {
     for page in [PageSize::SIZE_4K, PageSize::SIZE_16K, PageSize::SIZE_64K] {
         let rig = Rig::of(page, Fragmentation::None, 0x100..0x400);
-        rig.buffer(0, 96, Area::read_write());
+        rig.buffer(0, 96, Vma::read_write());
         let len = 96 * page.bytes();
         let all = rig.fill(bytes(0, len), 5);
         let umem = rig.pin(bytes(0, len));

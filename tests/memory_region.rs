@@ -11,8 +11,8 @@ use pinned_sgl::{
     Heap, Iova, MemoryKind, PageRun, PageSize, PageSizes, Pfn, PhysAddr, Sgl, SglBuilder, UserAddr,
 };
 use pinned_sgl_mock::{
-    Area, Bus, Call, FailingAccountant, FailingStorage, Fragmentation, Memory, NicError, NicFault,
-    Plan, Process, RegionBus, Step, Violation, ViolationKind,
+    Bus, Call, FailingAccountant, FailingStorage, Fragmentation, Memory, NicError, NicFault, Plan,
+    Process, RegionBus, Step, Violation, ViolationKind, Vma,
 };
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -32,7 +32,7 @@ fn sizes(text: &str) -> PageSizes {
 }
 
 /// A process with 1 MiB of memory at 1 MiB, which holds bytes that say where they lie.
-fn process(memory: &Memory, area: Area) -> Arc<Process> {
+fn process(memory: &Memory, area: Vma) -> Arc<Process> {
     let process = Arc::new(Process::new(memory));
     process.map(user(0x10_0000, 0x10_0000), area).unwrap();
     // An interpreter has not the time for all of it: the rest holds zeros.
@@ -51,7 +51,7 @@ fn pin(process: &Arc<Process>, range: UserRange, flags: PinFlags) -> Arc<Pinned>
 #[test]
 fn a_peer_reads_and_writes_what_the_process_has() {
     let mut rng = fastrand::Rng::with_seed(7);
-    let areas = [Area::read_write(), Area::read_write().huge(4), Area::read_write().huge(8)];
+    let areas = [Vma::read_write(), Vma::read_write().huge(4), Vma::read_write().huge(8)];
     for (round, area) in areas.into_iter().cycle().take(30).enumerate() {
         let fragmentation = if round % 2 == 0 {
             Fragmentation::None
@@ -265,7 +265,7 @@ fn a_card_gets_what_linux_would_give_it() {
 #[test]
 fn two_fronts_share_one_pin() {
     let memory = Memory::with_frames(1024);
-    let process = process(&memory, Area::read_write());
+    let process = process(&memory, Vma::read_write());
     let umem = pin(&process, user(0x10_0000, 0x1_0000), RW);
     let (nic, iommu) = (memory.nic(), memory.iommu(sizes("4K|2M")));
     let access = ALL;
@@ -315,7 +315,7 @@ fn two_fronts_share_one_pin() {
 #[test]
 fn dropping_invalidates_before_it_unpins() {
     let memory = Memory::with_frames(1024);
-    let process = process(&memory, Area::read_write());
+    let process = process(&memory, Vma::read_write());
     let request = PinRequest::new(user(0x10_0000, 0x3000), RW);
     let umem = Box::new(Umem::pin(process, &Unaccounted, request).unwrap());
     let nic = memory.nic();
@@ -332,7 +332,7 @@ fn dropping_invalidates_before_it_unpins() {
 #[test]
 fn writers_are_refused_read_only_memory() {
     let memory = Memory::with_frames(1024);
-    let process = process(&memory, Area::read_write());
+    let process = process(&memory, Vma::read_write());
     let umem = pin(&process, user(0x10_0000, 0x3000), PinFlags::LONGTERM);
     let nic = memory.nic();
     for access in [Access::LOCAL_WRITE, Access::REMOTE_WRITE, Access::REMOTE_ATOMIC] {
@@ -363,7 +363,7 @@ fn every_failure_gives_everything_back() {
         .plan(plan.clone())
         .build()
         .unwrap();
-    let process = process(&memory, Area::read_write());
+    let process = process(&memory, Vma::read_write());
     let account = FailingAccountant::new(Account::new(256), plan.clone());
     let nic = memory.nic().with_plan(&plan);
     let mut failures = 0;
@@ -419,7 +419,7 @@ fn every_failure_gives_everything_back() {
 #[test]
 fn a_card_that_does_not_let_go_leaks_the_pins() {
     let memory = Memory::with_frames(1024);
-    let process = process(&memory, Area::read_write());
+    let process = process(&memory, Vma::read_write());
     let account = Account::new(256);
     for by_drop in [false, true] {
         let leaked = memory.leaked_pages();
@@ -461,7 +461,7 @@ fn a_card_that_does_not_let_go_leaks_the_pins() {
 #[test]
 fn a_leaked_region_leaks_the_pins() {
     let memory = Memory::with_frames(1024);
-    let process = process(&memory, Area::read_write());
+    let process = process(&memory, Vma::read_write());
     let nic = memory.nic();
     let umem = pin(&process, user(0x10_0000, 0x3000), RW);
     let region = MemoryRegion::register(umem.clone(), &nic, Iova::new(0), ALL).unwrap();
@@ -482,7 +482,7 @@ fn a_leaked_region_leaks_the_pins() {
 #[test]
 fn a_card_that_lies_is_caught_by_the_memory() {
     let memory = Memory::with_frames(1024);
-    let process = process(&memory, Area::read_write());
+    let process = process(&memory, Vma::read_write());
     let umem = pin(&process, user(0x10_0000, 0x1000), RW);
     let nic = memory.nic();
     let block = umem.whole().unwrap().phys(0).unwrap();
@@ -507,7 +507,7 @@ fn a_bus_of_regions_finds_every_byte() {
         .fragmentation(Fragmentation::Seeded { seed: 3, run_order: 0 })
         .build()
         .unwrap();
-    let process = process(&memory, Area::read_write());
+    let process = process(&memory, Vma::read_write());
     let whole = pin(&process, user(0x10_0321, 0x1_0000), RW);
     let read_only = pin(&process, user(0x14_0000, 0x1000), PinFlags::LONGTERM);
     let mut bus = RegionBus::new();

@@ -8,7 +8,7 @@ use pinned_sgl::umem::{
 };
 use pinned_sgl::{Iova, PageRun, PageSize, PageSizes, Pfn, PhysAddr, SglBuilder, Tile, UserAddr};
 use pinned_sgl_mock::{
-    Area, Bus, Call, Iommu, Lie, Memory, Nic, Process, Violation, ViolationKind, Zone,
+    Bus, Call, Iommu, Lie, Memory, Nic, Process, Violation, ViolationKind, Vma, Zone,
 };
 use std::collections::BTreeMap;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -42,7 +42,7 @@ fn machine() -> (Memory, Arc<Process>) {
 
 fn on(memory: Memory) -> (Memory, Arc<Process>) {
     let process = Process::new(&memory);
-    process.map(pages(0, 16), Area::read_write()).unwrap();
+    process.map(pages(0, 16), Vma::read_write()).unwrap();
     process.touch(pages(0, 16), true).unwrap();
     assert_eq!(process.frame_at(user(15)), Some(Pfn::new(FIRST + 15)));
     (memory, Arc::new(process))

@@ -10,8 +10,8 @@ use pinned_sgl::umem::{
 };
 use pinned_sgl::{Failed, MemoryKind, PageRun, PageSize, Pfn, ProviderId, UserAddr};
 use pinned_sgl_mock::{
-    Area, Fragmentation, Iommu, Lie, MapFault, Mapped, Memory, PinFault, Process, Step,
-    ViolationKind, Zone,
+    Fragmentation, Iommu, Lie, MapFault, Mapped, Memory, PinFault, Process, Step, ViolationKind,
+    Vma, Zone,
 };
 use rig::{bytes, iova, iovas, Eager, Rig, Watched, BASE, P, RO, RW, WRITE_LONG};
 use std::ops::ControlFlow;
@@ -37,10 +37,10 @@ fn stream<'a>(
 /// 40 single pages, then folios of 4 and of 256 pages, then single pages.
 fn setup(fragmentation: Fragmentation) -> Rig {
     let rig = Rig::new(fragmentation);
-    rig.buffer(0, 40, Area::read_write());
-    rig.buffer(40, 24, Area::read_write().huge(2));
-    rig.buffer(256, 256, Area::read_write().huge(8));
-    rig.buffer(64, 192, Area::read_write());
+    rig.buffer(0, 40, Vma::read_write());
+    rig.buffer(40, 24, Vma::read_write().huge(2));
+    rig.buffer(256, 256, Vma::read_write().huge(8));
+    rig.buffer(64, 192, Vma::read_write());
     rig
 }
 
@@ -415,8 +415,8 @@ fn only_ram_is_streamed() {
         .build()
         .unwrap();
     let rig = Rig::on(memory);
-    rig.buffer(0, 2, Area::read_write());
-    rig.buffer(2, 2, Area::read_write().zone(Zone::Device(ProviderId(3))));
+    rig.buffer(0, 2, Vma::read_write());
+    rig.buffer(2, 2, Vma::read_write().zone(Zone::Device(ProviderId(3))));
     let iommu = rig.iommu("4K");
     let request = PinRequest::new(bytes(0, 4 * P), PinFlags::WRITE | PinFlags::PCI_P2PDMA);
     let (process, account) = (&*rig.process, &*rig.account);

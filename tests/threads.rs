@@ -9,7 +9,7 @@ use pinned_sgl::iommu::{MapError, Mapping};
 use pinned_sgl::rdma::{Access, MemoryRegion};
 use pinned_sgl::umem::{PinErrorKind, PinRequest, Umem};
 use pinned_sgl::{Iova, PageSize};
-use pinned_sgl_mock::{Area, DmaFault, Fragmentation, MapFault, PinFault};
+use pinned_sgl_mock::{DmaFault, Fragmentation, MapFault, PinFault, Vma};
 use rig::{bytes, iova, Rig, P, RW, WRITE_LONG};
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow::{self, Break, Continue};
@@ -38,8 +38,8 @@ fn pins_that_fail_beside_one_that_does_not() {
     // Pages so large that each can be a part of its own.
     let page = PageSize::SIZE_2M.bytes();
     let rig = Rig::of(PageSize::SIZE_2M, Fragmentation::Alternate, 0x10..0x40);
-    rig.buffer(0, 9, Area::read_write());
-    rig.buffer(10, 2, Area::read_write());
+    rig.buffer(0, 9, Vma::read_write());
+    rig.buffer(10, 2, Vma::read_write());
     rig.account.set_limit(20);
     let pin = |first: u64, pages: u64, progress: fn(u64) -> ControlFlow<()>| {
         let request = PinRequest::new(bytes(first * page, pages * page), WRITE_LONG);
@@ -83,7 +83,7 @@ fn pins_that_fail_beside_one_that_does_not() {
 fn map_beside_each_other(place: fn(usize) -> Iova) {
     let shared = place(0) == place(1);
     let rig = Rig::new(Fragmentation::Alternate);
-    rig.buffer(0, 4, Area::read_write());
+    rig.buffer(0, 4, Vma::read_write());
     let iommu = rig.iommu("4K");
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -157,7 +157,7 @@ fn the_last_holder_unpins() {
     let iommu = rig.iommu("4K");
     let nic = Arc::new(rig.memory.nic());
     for _ in 0..ROUNDS {
-        let range = rig.buffer(0, 4, Area::read_write());
+        let range = rig.buffer(0, 4, Vma::read_write());
         let umem = rig.pin(range);
         let mapping = Mapping::map(umem.clone(), iommu.clone(), iova(AT), RW).unwrap();
         let (head, tail) = mapping.split_at(P).unwrap();

@@ -10,7 +10,7 @@ use pinned_sgl::umem::{
 };
 use pinned_sgl::{Failed, Heap, PageRun, PageSize, UserAddr};
 use pinned_sgl_mock::{
-    Area, Bus, FailingAccountant, Fragmentation, Memory, PinFault, Process, Zone,
+    Bus, FailingAccountant, Fragmentation, Memory, PinFault, Process, Vma, Zone,
 };
 use rig::{bytes, pattern, Call, Rig, Watched, BASE, ORDERS, P, WRITE_LONG};
 use std::num::NonZeroUsize;
@@ -41,8 +41,8 @@ fn whole_or_not_at_all() {
     for fragmentation in ORDERS {
         for hole in (0..8).step_by(if cfg!(miri) { 3 } else { 1 }) {
             let rig = Rig::new(fragmentation);
-            rig.buffer(0, hole.max(1), Area::read_write());
-            rig.buffer(hole + 1, 8, Area::read_write());
+            rig.buffer(0, hole.max(1), Vma::read_write());
+            rig.buffer(hole + 1, 8, Vma::read_write());
             if hole == 0 {
                 rig.process.unmap(bytes(0, P)).unwrap();
             }
@@ -68,8 +68,8 @@ fn whole_or_not_at_all() {
 fn batches_of_any_size_give_one_list() {
     for fragmentation in ORDERS {
         let rig = Rig::new(fragmentation);
-        rig.buffer(0, 300, Area::read_write());
-        rig.buffer(300, 1200, Area::read_write().huge(9));
+        rig.buffer(0, 300, Vma::read_write());
+        rig.buffer(300, 1200, Vma::read_write().huge(9));
         let all = runs(&pin_with(&rig, &mut [None; 128], 1500).unwrap());
         assert_eq!(all.iter().map(PageRun::count).sum::<u64>(), 1500);
         for slots in [1, 2, 3, 7] {
@@ -89,7 +89,7 @@ fn batches_of_any_size_give_one_list() {
 #[test]
 fn charged_before_pinned_and_until_unpinned() {
     let rig = Rig::new(Fragmentation::Alternate);
-    rig.buffer(0, 9, Area::read_write());
+    rig.buffer(0, 9, Vma::read_write());
     rig.process.set_pin_limit(3);
     let watched = Watched::new(&rig);
     let request = PinRequest::new(bytes(0, 9 * P), WRITE_LONG);
@@ -134,7 +134,7 @@ impl Accountant for Receipts {
 #[test]
 fn a_charge_is_given_back_once() {
     let rig = Rig::new(Fragmentation::None);
-    rig.buffer(0, 4, Area::read_write());
+    rig.buffer(0, 4, Vma::read_write());
     let request = PinRequest::new(bytes(0x800, 3 * P), WRITE_LONG);
     for fails in [false, true] {
         let receipts = Receipts(AtomicU64::new(0), AtomicU64::new(0));
@@ -166,7 +166,7 @@ fn a_charge_is_given_back_once() {
 #[test]
 fn accounts_by_mode() {
     let rig = Rig::new(Fragmentation::None);
-    rig.buffer(0, 8, Area::read_write());
+    rig.buffer(0, 8, Vma::read_write());
     let (process, user) = (Account::unlimited(), Account::unlimited());
     let modes = [
         (AccountingMode::None, (0, 0)),
@@ -188,7 +188,7 @@ fn accounts_by_mode() {
 #[test]
 fn partial_pages_are_pinned_whole() {
     let rig = Rig::new(Fragmentation::Reverse);
-    rig.buffer(0, 4, Area::read_write());
+    rig.buffer(0, 4, Vma::read_write());
     for (start, len, pins) in [
         (0, 1, [1, 0, 0, 0]),
         (P - 1, 2, [1, 1, 0, 0]),
@@ -214,7 +214,7 @@ fn partial_pages_are_pinned_whole() {
 #[test]
 fn progress_and_cancel() {
     let rig = Rig::new(Fragmentation::Reverse);
-    rig.buffer(0, 10, Area::read_write());
+    rig.buffer(0, 10, Vma::read_write());
     let pin = |stop_at: u64, reported: &mut Vec<u64>| {
         let request = PinRequest::new(bytes(1, 10 * P - 1), WRITE_LONG);
         let request = request.with_progress(|pinned| {
@@ -256,7 +256,7 @@ fn progress_and_cancel() {
 #[test]
 fn a_batch_without_slots_makes_no_progress() {
     let rig = Rig::new(Fragmentation::None);
-    rig.buffer(0, 2, Area::read_write());
+    rig.buffer(0, 2, Vma::read_write());
     let (kind, at, pinned) = pin_with(&rig, &mut [], 2).unwrap_err();
     assert!(matches!(kind, PinErrorKind::NoProgress));
     assert_eq!((at, pinned), (UserAddr::new(BASE), 0));
@@ -267,7 +267,7 @@ fn a_batch_without_slots_makes_no_progress() {
 #[test]
 fn unpin_waits_for_attachments() {
     let rig = Rig::new(Fragmentation::None);
-    let range = rig.buffer(0, 3, Area::read_write());
+    let range = rig.buffer(0, 3, Vma::read_write());
     let umem = Umem::pin(&*rig.process, &*rig.account, PinRequest::new(range, PinFlags::LONGTERM));
     let umem = Arc::new(umem.unwrap());
     let refused = Attachment::new(umem.clone(), true);
@@ -293,7 +293,7 @@ fn unpin_waits_for_attachments() {
 #[test]
 fn a_leaked_attachment_leaks_pins_and_charge() {
     let rig = Rig::new(Fragmentation::Alternate);
-    let range = rig.buffer(0, 5, Area::read_write());
+    let range = rig.buffer(0, 5, Vma::read_write());
     let watched = Watched::new(&rig);
     let umem = Umem::pin(&watched, &*rig.account, PinRequest::new(range, WRITE_LONG)).unwrap();
     drop(Attachment::new(&umem, true).unwrap());
@@ -333,7 +333,7 @@ fn parallel_is_serial() {
     ] {
         let rig = Rig::new(fragmentation);
         let pages = 9 << 8;
-        rig.buffer(0, pages, Area::read_write().huge(order));
+        rig.buffer(0, pages, Vma::read_write().huge(order));
         for (start, len) in [(0, pages * P), (0x800, (3 << 20) + 1), ((2 << 20) - 1, 2)] {
             let request = PinRequest::new(bytes(start, len), WRITE_LONG);
             let serial = {
@@ -363,7 +363,7 @@ fn parallel_is_serial() {
 fn parallel_is_all_or_nothing() {
     let rig = Rig::new(Fragmentation::Alternate);
     let pages = 4 << 9;
-    rig.buffer(0, pages, Area::read_write());
+    rig.buffer(0, pages, Vma::read_write());
     let request = PinRequest::new(bytes(0, pages * P), WRITE_LONG);
     let go_on: fn(u64) -> ControlFlow<()> = |_| ControlFlow::Continue(());
     // Four threads, each with four batches of 128 runs.
@@ -418,7 +418,7 @@ fn parallel_is_all_or_nothing() {
 #[test]
 fn a_panic_leaks_nothing() {
     let rig = Rig::new(Fragmentation::Reverse);
-    rig.buffer(0, 300, Area::read_write());
+    rig.buffer(0, 300, Vma::read_write());
     let request = PinRequest::new(bytes(0, 300 * P), WRITE_LONG);
     let request = request.with_progress(|pinned| {
         assert!(pinned < 200 * P, "as planned");
@@ -438,8 +438,8 @@ fn pinned_pages_stay_what_they_are() {
         .build()
         .unwrap();
     let rig = Rig::on(memory);
-    let movable = rig.buffer(0, 4, Area::read_write().zone(Zone::Movable));
-    let zeros = rig.buffer(4, 4, Area::copy_on_write());
+    let movable = rig.buffer(0, 4, Vma::read_write().zone(Zone::Movable));
+    let zeros = rig.buffer(4, 4, Vma::copy_on_write());
     let before = rig.fill(movable, 1);
     assert_eq!(rig.read(zeros), [0; 4 * P as usize]);
     let frame = |page: u64| rig.process.frame_at(UserAddr::new(BASE + page * P)).unwrap();
@@ -492,7 +492,7 @@ fn pinned_pages_stay_what_they_are() {
 fn read_and_write_through_the_region() {
     for fragmentation in ORDERS {
         let rig = Rig::new(fragmentation);
-        rig.buffer(0, 6, Area::read_write());
+        rig.buffer(0, 6, Vma::read_write());
         let before = rig.fill(bytes(0, 6 * P), 3);
         let watched = Watched::new(&rig);
         let pin = |flags| {
@@ -530,7 +530,7 @@ fn read_and_write_through_the_region() {
 fn pages_of_16_and_64_kib() {
     for page in [PageSize::SIZE_16K, PageSize::SIZE_64K] {
         let rig = Rig::of(page, Fragmentation::Alternate, 0x100..0x140);
-        rig.buffer(0, 4, Area::read_write());
+        rig.buffer(0, 4, Vma::read_write());
         let umem = rig.pin(bytes(page.bytes() - 1, 2 * page.bytes()));
         assert_eq!((umem.charge().pages(), rig.pins(4)), (3, vec![1, 1, 1, 0]));
         assert_eq!(umem.sgl().run_count(), 3);

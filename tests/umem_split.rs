@@ -11,7 +11,7 @@ use pinned_sgl::{
     AllocError, BuildError, Heap, Iova, MemoryKind, PageRun, PageSize, PageSizes, Pfn, Pool,
     Storage, UserAddr,
 };
-use pinned_sgl_mock::{Area, Memory, Process};
+use pinned_sgl_mock::{Memory, Process, Vma};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::{ops::Deref, sync::Arc};
@@ -24,7 +24,7 @@ fn region(pages: u64, offset: u64, short: u64) -> (Memory, Arc<Process>, Arc<Acc
     let memory = Memory::with_frames(64);
     let process = Arc::new(Process::new(&memory));
     let start = UserAddr::new(0x10_0000);
-    process.map(UserRange::new(start, pages * PAGE).unwrap(), Area::read_write()).unwrap();
+    process.map(UserRange::new(start, pages * PAGE).unwrap(), Vma::read_write()).unwrap();
     let len = pages * PAGE - offset - short;
     let range = UserRange::new(UserAddr::new(start.get() + offset), len).unwrap();
     let account = Arc::new(Account::new(pages));
@@ -130,7 +130,7 @@ fn a_list_without_room_leaves_the_region_whole() {
     let memory = Memory::with_frames(1024);
     let process = Arc::new(Process::new(&memory));
     let range = UserRange::new(UserAddr::new(0x10_0000), 600 * PAGE).unwrap();
-    process.map(range, Area::read_write()).unwrap();
+    process.map(range, Vma::read_write()).unwrap();
     // Every page is a run: they are touched from the last to the first.
     for page in (0..600).rev() {
         process.write(UserAddr::new(0x10_0000 + page * PAGE), &[1]).unwrap();
@@ -278,7 +278,7 @@ fn foreign_code_that_unwinds_leaves_no_pin_and_no_charge() {
         let memory = Memory::with_frames(64);
         let process = Arc::new(Process::new(&memory));
         let range = UserRange::new(UserAddr::new(0x10_0000), 8 * PAGE).unwrap();
-        process.map(range, Area::read_write()).unwrap();
+        process.map(range, Vma::read_write()).unwrap();
         let account = Arc::new(Account::new(8));
         let fuses: [Arc<AtomicBool>; 3] = Default::default();
         let pinner = Armed(process.clone(), fuses[0].clone());

@@ -19,7 +19,7 @@ use pinned_sgl::{
     SglBuilder, Storage, Tile, UserAddr,
 };
 use pinned_sgl_mock::{
-    Area, BusError, Fragmentation, Iommu, MapFault, Memory, Nic, NicFault, PinFault, Process, Zone,
+    BusError, Fragmentation, Iommu, MapFault, Memory, Nic, NicFault, PinFault, Process, Vma, Zone,
 };
 use std::{
     cell::RefCell,
@@ -308,7 +308,7 @@ impl World {
             .build()
             .unwrap();
         let process = Arc::new(Process::new(&memory));
-        process.map(Self::range(0, 512), Area::read_write()).unwrap();
+        process.map(Self::range(0, 512), Vma::read_write()).unwrap();
         let iommu = || Arc::new(memory.iommu(PageSizes::SIZE_4K));
         let (iommus, nic) = ([iommu(), iommu()], Arc::new(memory.nic()));
         let account = Arc::new(Account::unlimited());

@@ -6,7 +6,7 @@ use crate::contest::{Contest, Session, Target};
 use pinned_sgl::iommu::{HeapIoas, IovaRange, Mapping, Placement, Prot, ReadDomain};
 use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted, UserRange};
 use pinned_sgl::{Heap, Iova, PageSizes, UserAddr};
-use pinned_sgl_mock::{Area, Iommu, Memory, Process};
+use pinned_sgl_mock::{Iommu, Memory, Process, Vma};
 use std::collections::BTreeMap;
 use std::hint::black_box;
 
@@ -71,7 +71,7 @@ fn find_pages(session: &mut Session, pages: u64) {
     let memory = Memory::with_frames(pages * 2);
     let process = Process::new(&memory);
     let range = UserRange::new(UserAddr::new(1 << 30), pages * PAGE).unwrap();
-    process.map(range, Area::read_write().huge(9)).unwrap();
+    process.map(range, Vma::read_write().huge(9)).unwrap();
     let umem = Umem::pin(&process, &Unaccounted, PinRequest::new(range, ALL)).unwrap();
     let iommu = Iommu::new(PageSizes::SIZE_4K | PageSizes::SIZE_2M);
     let iova = Iova::new(1 << 30);
@@ -101,7 +101,7 @@ fn address_space(session: &mut Session, count: u64) {
     let memory = Memory::with_frames(64);
     let process = Process::new(&memory);
     let range = UserRange::new(UserAddr::new(1 << 30), PAGE).unwrap();
-    process.map(range, Area::read_write()).unwrap();
+    process.map(range, Vma::read_write()).unwrap();
     let umem = Umem::pin(&process, &Unaccounted, PinRequest::new(range, ALL)).unwrap();
     let phys = umem.whole().unwrap().phys(0).unwrap();
 

@@ -4,7 +4,7 @@
 use pinned_sgl::linux::{Buffer, Pages};
 use pinned_sgl::umem::{Account, PageAccess, Umem, UserRange};
 use pinned_sgl::{Heap, UserAddr};
-use pinned_sgl_mock::{Area, Memory, Process};
+use pinned_sgl_mock::{Memory, Process, Vma};
 use std::io::{self, Write};
 use std::{env, error::Error, process::ExitCode, sync::Arc};
 
@@ -51,7 +51,7 @@ pub(crate) fn memory() -> Outcome<Source> {
     let machine = Memory::with_frames(2 * (SIZE >> 12));
     let process = Arc::new(Process::new(&machine));
     let range = UserRange::new(UserAddr::new(0x7f00_0000_0000), SIZE)?;
-    process.map(range, Area::read_write().huge(9))?;
+    process.map(range, Vma::read_write().huge(9))?;
     Ok(Source::Mock(process, range))
 }
 

@@ -46,7 +46,7 @@
 //!
 //! ```
 //! use pinned_sgl::iommu::{Mapping, Prot};
-//! use pinned_sgl_mock::{Area, Call, Memory, Process, ViolationKind};
+//! use pinned_sgl_mock::{Vma, Call, Memory, Process, ViolationKind};
 //! use pinned_sgl::umem::{PinFlags, PinRequest, Region, Umem, Unaccounted, UserRange};
 //! use pinned_sgl::{Iova, PageSize, PageSizes, UserAddr};
 //! use std::sync::Arc;
@@ -55,7 +55,7 @@
 //! let memory = Memory::with_frames(1024);
 //! let process = Arc::new(Process::new(&memory));
 //! let range = UserRange::new(UserAddr::new(0x10_0000), 0x1_0000)?;
-//! process.map(range, Area::read_write())?;
+//! process.map(range, Vma::read_write())?;
 //!
 //! // Pinned, and shown to a device at IOVA 0x8000_0000.
 //! let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
@@ -144,8 +144,8 @@ pub use iommu::{
     NicFault,
 };
 pub use memory::{
-    Area, AreaError, Fragmentation, Memory, MemoryBuilder, MemoryError, PinFault, PinnedMemory,
-    Process, Zone,
+    Fragmentation, Memory, MemoryBuilder, MemoryError, PinFault, PinnedMemory, Process, Vma,
+    VmaError, Zone,
 };
 pub use plan::{Failure, Plan, Step};
 pub use region_bus::RegionBus;

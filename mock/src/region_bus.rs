@@ -19,14 +19,14 @@ use std::{fmt, ops::Range};
 /// Nothing is kept but the regions: an access is O(runs).
 ///
 /// ```
-/// use pinned_sgl_mock::{Area, Bus, Memory, Process, RegionBus};
+/// use pinned_sgl_mock::{Vma, Bus, Memory, Process, RegionBus};
 /// use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted, UserRange};
 /// use pinned_sgl::UserAddr;
 ///
 /// let memory = Memory::with_frames(64);
 /// let process = std::sync::Arc::new(Process::new(&memory));
 /// let range = UserRange::new(UserAddr::new(0x10_0000), 0x4000)?;
-/// process.map(range, Area::read_write())?;
+/// process.map(range, Vma::read_write())?;
 /// let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
 /// let umem = Umem::pin(process, &Unaccounted, request)?;
 ///

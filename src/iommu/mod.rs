@@ -41,7 +41,7 @@
 //!
 //! ```
 //! use pinned_sgl::iommu::{Mapping, Prot};
-//! use pinned_sgl_mock::{Area, DmaFault, Memory, Process};
+//! use pinned_sgl_mock::{Vma, DmaFault, Memory, Process};
 //! use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted, UserRange};
 //! use pinned_sgl::{Iova, PageSizes, UserAddr};
 //! use std::sync::Arc;
@@ -50,7 +50,7 @@
 //! let memory = Memory::with_frames(4096);
 //! let process = Arc::new(Process::new(&memory));
 //! let range = UserRange::new(UserAddr::new(0x4000_0000), 4 << 20)?;
-//! process.map(range, Area::read_write().huge(9))?;
+//! process.map(range, Vma::read_write().huge(9))?;
 //! let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
 //! let umem = Arc::new(Umem::pin(process.clone(), &Unaccounted, request)?);
 //!
@@ -187,11 +187,11 @@
 //! }
 //! #
 //! # use pinned_sgl::iommu::Mapping;
-//! # use pinned_sgl_mock::{Area, Memory, Process};
+//! # use pinned_sgl_mock::{Vma, Memory, Process};
 //! # use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted, UserRange};
 //! # let process = std::sync::Arc::new(Process::new(&Memory::with_frames(64)));
 //! # let range = UserRange::new(pinned_sgl::UserAddr::new(0x4000), 0x4000)?;
-//! # process.map(range, Area::read_write())?;
+//! # process.map(range, Vma::read_write())?;
 //! # let umem = Umem::pin(process, &Unaccounted, PinRequest::new(range, PinFlags::LONGTERM))?;
 //! # let table = Table::default();
 //! # let mapping = Mapping::map(&umem, &table, pinned_sgl::Iova::new(0), Prot::READ).unwrap();

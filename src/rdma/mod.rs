@@ -39,7 +39,7 @@
 //! # From the pin to the unpin
 //!
 //! ```
-//! use pinned_sgl_mock::{Area, Memory, NicFault, Process};
+//! use pinned_sgl_mock::{Vma, Memory, NicFault, Process};
 //! use pinned_sgl::rdma::{Access, MemoryRegion, RegisterError};
 //! use pinned_sgl::umem::{Account, PinFlags, PinRequest, Umem, UserRange};
 //! use pinned_sgl::{Iova, PageSize, PageSizes, UserAddr};
@@ -48,7 +48,7 @@
 //! // 128 KiB of a process in folios of 64 KiB; all but its first and last bytes are wanted.
 //! let memory = Memory::with_frames(1024);
 //! let process = Arc::new(Process::new(&memory));
-//! process.map(UserRange::new(UserAddr::new(0x10_0000), 0x2_0000)?, Area::read_write().huge(4))?;
+//! process.map(UserRange::new(UserAddr::new(0x10_0000), 0x2_0000)?, Vma::read_write().huge(4))?;
 //! let range = UserRange::new(UserAddr::new(0x10_0040), 0x1_ff80)?;
 //! let account = Arc::new(Account::new(32));
 //! let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
@@ -144,11 +144,11 @@
 //! }
 //! #
 //! # use pinned_sgl::{rdma::{Access, MemoryRegion}, Iova, UserAddr};
-//! # use pinned_sgl_mock::{Area, Memory, Process};
+//! # use pinned_sgl_mock::{Vma, Memory, Process};
 //! # use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted, UserRange};
 //! # let process = std::sync::Arc::new(Process::new(&Memory::with_frames(64)));
 //! # let range = UserRange::new(UserAddr::new(0x4000), 0x4000)?;
-//! # process.map(range, Area::read_write())?;
+//! # process.map(range, Vma::read_write())?;
 //! # let umem = Umem::pin(process, &Unaccounted, PinRequest::new(range, PinFlags::LONGTERM))?;
 //! # let card = Card::default();
 //! # let region = MemoryRegion::register(&umem, &card, Iova::new(0), Access::empty()).unwrap();

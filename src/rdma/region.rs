@@ -31,7 +31,7 @@ type RegionStorage<U> = <<U as Deref>::Target as Region>::Storage;
 /// [`Domain`](crate::iommu::Domain), at the same time.
 ///
 /// ```
-/// use pinned_sgl_mock::{Area, Memory, Process};
+/// use pinned_sgl_mock::{Vma, Memory, Process};
 /// use pinned_sgl::rdma::{Access, MemoryRegion};
 /// use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted, UserRange};
 /// use pinned_sgl::{Iova, PageSizes, UserAddr};
@@ -40,7 +40,7 @@ type RegionStorage<U> = <<U as Deref>::Target as Region>::Storage;
 /// // A megabyte of a process, aligned to nothing, pinned.
 /// let memory = Memory::with_frames(1024);
 /// let process = Arc::new(Process::new(&memory));
-/// process.map(UserRange::new(UserAddr::new(0x10_0000), 0x20_0000)?, Area::read_write())?;
+/// process.map(UserRange::new(UserAddr::new(0x10_0000), 0x20_0000)?, Vma::read_write())?;
 /// let range = UserRange::new(UserAddr::new(0x12_3456), 0x10_0000)?;
 /// let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
 /// let umem = Arc::new(Umem::pin(process.clone(), &Unaccounted, request)?);

@@ -30,7 +30,7 @@
 //! # From the first page to the last
 //!
 //! ```
-//! use pinned_sgl_mock::{Area, Memory, Process};
+//! use pinned_sgl_mock::{Vma, Memory, Process};
 //! use pinned_sgl::umem::{Account, PinFlags, PinRequest, Region, Umem, UserRange};
 //! use pinned_sgl::UserAddr;
 //! use std::sync::Arc;
@@ -38,7 +38,7 @@
 //! // A process, as tests have it; in a driver this is the caller's address space.
 //! let memory = Memory::with_frames(1024);
 //! let process = Arc::new(Process::new(&memory));
-//! process.map(UserRange::new(UserAddr::new(0x10_0000), 0x1_0000)?, Area::read_write())?;
+//! process.map(UserRange::new(UserAddr::new(0x10_0000), 0x1_0000)?, Vma::read_write())?;
 //!
 //! // 100 bytes that lie in two pages: both are charged, then both are pinned.
 //! let account = Arc::new(Account::new(16));

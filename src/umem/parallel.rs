@@ -38,11 +38,11 @@ where
     /// ```
     /// # use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted, UserRange};
     /// # use pinned_sgl::UserAddr;
-    /// # use pinned_sgl_mock::{Area, Memory, Process};
+    /// # use pinned_sgl_mock::{Vma, Memory, Process};
     /// # use std::{num::NonZeroUsize, sync::Arc};
     /// # let process = Arc::new(Process::new(&Memory::with_frames(4096)));
     /// # let range = UserRange::new(UserAddr::new(0x4000_0000), 8 << 20)?;
-    /// # process.map(range, Area::read_write())?;
+    /// # process.map(range, Vma::read_write())?;
     /// let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
     /// let threads = NonZeroUsize::new(4).ok_or("none")?;
     /// let umem = Umem::pin_parallel(process.clone(), &Unaccounted, request, threads)?;

@@ -21,7 +21,7 @@ use core::{fmt, ops::Range};
 ///
 /// ```
 /// use pinned_sgl::iommu::{HeapIoas, Placement, Prot};
-/// use pinned_sgl_mock::{Area, BusError, Iommu, Memory, Process};
+/// use pinned_sgl_mock::{Vma, BusError, Iommu, Memory, Process};
 /// use pinned_sgl::umem::{Account, CpuRegion, PinFlags, PinRequest, Umem, Unaccounted, UserRange};
 /// use pinned_sgl::{Heap, Iova, PageSizes, UserAddr};
 /// use std::sync::Arc;
@@ -31,7 +31,7 @@ use core::{fmt, ops::Range};
 /// let memory = Memory::with_frames(64);
 /// let process = Arc::new(Process::new(&memory));
 /// let range = UserRange::new(UserAddr::new(0x10_0000), 0x4000)?;
-/// process.map(range, Area::read_write())?;
+/// process.map(range, Vma::read_write())?;
 /// let request = || PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
 /// let counted = Umem::pin(process.clone(), Arc::new(Account::new(16)), request())?;
 /// let free = Umem::pin(process, &Unaccounted, request())?;

@@ -19,8 +19,8 @@ use pinned_sgl::umem::{
 };
 use pinned_sgl::{Heap, Iova, PageSize, PageSizes, Pfn, PhysAddr, Storage, UserAddr};
 use pinned_sgl_mock::{
-    Area, Bus, BusError, Device, FailingAccountant, FailingStorage, Fragmentation, Iommu, Memory,
-    Nic, Plan, Process, Witness, Zone,
+    Bus, BusError, Device, FailingAccountant, FailingStorage, Fragmentation, Iommu, Memory, Nic,
+    Plan, Process, Vma, Witness, Zone,
 };
 use std::{
     collections::BTreeSet,
@@ -217,7 +217,7 @@ impl World {
         };
         for process in &this.processes {
             let all = UserRange::new(UserAddr::new(BASE), PAGES * PAGE).unwrap();
-            process.map(all, Area::read_write().huge(u.int_in_range(0..=2)?)).unwrap();
+            process.map(all, Vma::read_write().huge(u.int_in_range(0..=2)?)).unwrap();
         }
         Ok(this)
     }
@@ -259,7 +259,7 @@ impl World {
             4 if self.processes.len() < 5 => self.processes.extend(process.fork().map(Arc::new)),
             5 if u.ratio(1, 4)? => process.exit(),
             6 => drop(process.write(range.start(), &machine::data(u)?)),
-            _ => drop(process.map(range, Area::read_write().zone(Zone::Movable))),
+            _ => drop(process.map(range, Vma::read_write().zone(Zone::Movable))),
         }
         process.set_pin_limit(u.int_in_range(1..=9)?);
         Ok(())

@@ -6,7 +6,7 @@ use crate::check;
 use crate::threads::{sync::Arc as Shared, thread};
 use pinned_sgl::umem::{PinFlags, PinnedBatch, Pinner, UserRange};
 use pinned_sgl::{PageRun, UserAddr};
-use pinned_sgl_mock::{Area, Bus, Memory, Process, Zone};
+use pinned_sgl_mock::{Bus, Memory, Process, Vma, Zone};
 
 const FRAMES: u64 = 2;
 
@@ -18,7 +18,7 @@ fn page() -> UserRange {
 fn process() -> Shared<Process> {
     let memory = Memory::builder().zone(Zone::Normal, 1..1 + FRAMES).build().unwrap();
     let process = Process::new(&memory);
-    process.map(page(), Area::read_write()).unwrap();
+    process.map(page(), Vma::read_write()).unwrap();
     process.write(page().start(), &[7]).unwrap();
     Shared::new(process)
 }
@@ -70,7 +70,7 @@ fn pinning_and_unmapping_while_frames_are_used_again() {
         |process| {
             process.unmap(page()).unwrap();
             let other = UserRange::new(UserAddr::new(0x10_0000), 0x2000).unwrap();
-            process.map(other, Area::read_write()).unwrap();
+            process.map(other, Vma::read_write()).unwrap();
             // The second page gets the frame, unless it is pinned still.
             let _ = process.write(UserAddr::new(0x10_0fff), &[8, 8]);
             process.unmap(other).unwrap();

@@ -3,12 +3,12 @@
 
 use super::{at, byte, phys, pin, range, unpin, with, LONG, WRITE};
 use pinned_sgl::umem::PinFlags;
-use pinned_sgl_mock::{Area, Bus, Memory, PinFault, Zone};
+use pinned_sgl_mock::{Bus, Memory, PinFault, Vma, Zone};
 
 #[test]
 fn writing_breaks_copy_on_write() {
     let memory = Memory::with_frames(64);
-    let process = with(&memory, 4, Area::copy_on_write());
+    let process = with(&memory, 4, Vma::copy_on_write());
     assert_eq!((byte(&process, 0), byte(&process, 1)), (0, 0));
     let zero = process.frame_at(at(0));
     assert_eq!(zero, process.frame_at(at(1)));
@@ -33,7 +33,7 @@ fn writing_breaks_copy_on_write() {
 #[test]
 fn fork_shares_what_is_not_pinned() {
     let memory = Memory::with_frames(64);
-    let parent = with(&memory, 4, Area::read_write());
+    let parent = with(&memory, 4, Vma::read_write());
     for page in 0..4 {
         parent.write(at(page), &[page as u8 + 1]).unwrap();
     }
@@ -70,8 +70,8 @@ fn fork_shares_what_is_not_pinned() {
 #[test]
 fn fork_of_huge_and_of_shared_pages() {
     let memory = Memory::builder().zone(Zone::Normal, 0x100..0x140).build().unwrap();
-    let parent = with(&memory, 16, Area::read_write().huge(2));
-    parent.map(range(16, 4), Area::shared()).unwrap();
+    let parent = with(&memory, 16, Vma::read_write().huge(2));
+    parent.map(range(16, 4), Vma::shared()).unwrap();
     parent.touch(range(0, 8), true).unwrap();
     let runs = pin(&parent, range(5, 1), WRITE).unwrap();
     let child = parent.fork().unwrap();
@@ -95,7 +95,7 @@ fn fork_of_huge_and_of_shared_pages() {
 #[test]
 fn a_fork_without_memory_leaves_no_child() {
     let memory = Memory::with_frames(6);
-    let parent = with(&memory, 4, Area::read_write());
+    let parent = with(&memory, 4, Vma::read_write());
     let runs = pin(&parent, range(0, 4), WRITE).unwrap();
     assert_eq!(parent.fork().unwrap_err(), PinFault::NoMemory(at(2)));
     assert_eq!(memory.free_frames(Zone::Normal), 2);

@@ -5,8 +5,8 @@ use super::{at, pin, range, unpin, with, Pins, BASE, LONG, P, WRITE};
 use pinned_sgl::umem::{Account, Accountant, UserRange};
 use pinned_sgl::{Heap, PageRun, PageSize, Pfn, PhysAddr, Storage, UserAddr};
 use pinned_sgl_mock::{
-    Area, Bus, Call, FailingAccountant, FailingStorage, Fragmentation, Memory, MemoryBuilder,
-    MemoryError, PinFault, Plan, Process, Violation, ViolationKind, Witness, Zone,
+    Bus, Call, FailingAccountant, FailingStorage, Fragmentation, Memory, MemoryBuilder,
+    MemoryError, PinFault, Plan, Process, Violation, ViolationKind, Vma, Witness, Zone,
 };
 
 #[test]
@@ -16,7 +16,7 @@ fn a_huge_page_is_one_run() {
         .fragmentation(Fragmentation::Reverse)
         .build()
         .unwrap();
-    let process = with(&memory, 2048, Area::read_write().huge(9));
+    let process = with(&memory, 2048, Vma::read_write().huge(9));
     let runs = pin(&process, range(0, 2048), WRITE | LONG).unwrap();
     assert_eq!(runs.len(), 4);
     assert!(runs.iter().all(|run| run.count() == 512 && run.start().get() % 512 == 0));
@@ -33,7 +33,7 @@ fn a_huge_page_is_one_run() {
     }
     memory.assert_no_leak();
     // What is not aligned, or not free, is single pages.
-    process.map(range(2048 + 1, 1024), Area::read_write().huge(9)).unwrap();
+    process.map(range(2048 + 1, 1024), Vma::read_write().huge(9)).unwrap();
     process.touch(range(2048 + 1, 1024), true).unwrap();
     let orders: Vec<_> = [2049, 2560, 3071, 3072]
         .map(|page| memory.folio(process.frame_at(at(page)).unwrap()).unwrap().1)
@@ -47,7 +47,7 @@ fn fragmentation_shapes_the_runs() {
     let shape = |fragmentation| {
         let builder = Memory::builder().zone(Zone::Normal, 0x100..0x180);
         let memory = builder.fragmentation(fragmentation).build().unwrap();
-        let process = with(&memory, 64, Area::read_write());
+        let process = with(&memory, 64, Vma::read_write());
         let runs = pin(&process, range(0, 64), WRITE).unwrap();
         unpin(&process, &runs, false);
         runs.len()
@@ -66,8 +66,8 @@ fn an_area_may_have_all_addresses() {
     let process = Process::new(&memory);
     let all = UserRange::new(UserAddr::new(0), 1 << 63).unwrap();
     let rest = UserRange::new(UserAddr::new(1 << 63), (1 << 63) - P).unwrap();
-    process.map(all, Area::read_write()).unwrap();
-    process.map(rest, Area::shared()).unwrap();
+    process.map(all, Vma::read_write()).unwrap();
+    process.map(rest, Vma::shared()).unwrap();
     let last = UserAddr::new((1 << 63) - 3);
     process.write(last, b"across").unwrap();
     let child = process.fork().unwrap();
@@ -96,7 +96,7 @@ fn large_machines_and_large_pages() {
         .fragmentation(Fragmentation::Seeded { seed: 1, run_order: 0 })
         .build()
         .unwrap();
-    let process = with(&memory, 300 << 18, Area::read_write().huge(9));
+    let process = with(&memory, 300 << 18, Vma::read_write().huge(9));
     let runs = pin(&process, range(0, 1 << 18), WRITE | LONG).unwrap();
     assert!((500..=512).contains(&runs.len()), "{}", runs.len());
     unpin(&process, &runs, true);
@@ -107,7 +107,7 @@ fn large_machines_and_large_pages() {
         let process = Process::new(&memory);
         let start = UserAddr::new(BASE + page.bytes() - 1);
         let mapped = UserRange::new(UserAddr::new(BASE), 4 * page.bytes()).unwrap();
-        process.map(mapped, Area::read_write()).unwrap();
+        process.map(mapped, Vma::read_write()).unwrap();
         process.write(start, b"ab").unwrap();
         let runs = pin(&process, UserRange::new(start, 2).unwrap(), WRITE).unwrap();
         assert_eq!(*runs, [PageRun::ram(Pfn::new(1), 2).unwrap()]);

@@ -10,7 +10,7 @@ mod threads;
 
 use pinned_sgl::umem::{PinFlags, PinnedBatch, Pinner, RunSlot, UserRange};
 use pinned_sgl::{PageRun, PhysAddr, UserAddr};
-use pinned_sgl_mock::{Area, Memory, PinFault, Process};
+use pinned_sgl_mock::{Memory, PinFault, Process, Vma};
 
 const P: u64 = 4096;
 const BASE: u64 = 0x7f00_0000_0000;
@@ -26,7 +26,7 @@ fn range(first: u64, pages: u64) -> UserRange {
 }
 
 /// A process with pages `0..pages` of an area.
-fn with(memory: &Memory, pages: u64, area: Area) -> Process {
+fn with(memory: &Memory, pages: u64, area: Vma) -> Process {
     let process = Process::new(memory);
     process.map(range(0, pages), area).unwrap();
     process

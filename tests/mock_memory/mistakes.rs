@@ -4,12 +4,12 @@
 use super::{at, byte, phys, pin, range, unpin, with, Pins, LONG, P, WRITE};
 use pinned_sgl::umem::{PinFlags, Pinner};
 use pinned_sgl::{PageRun, PageSize, Pfn, PhysAddr, UserAddr};
-use pinned_sgl_mock::{Area, Bus, BusError, Call, Memory, Process, Violation, ViolationKind, Zone};
+use pinned_sgl_mock::{Bus, BusError, Call, Memory, Process, Violation, ViolationKind, Vma, Zone};
 
 #[test]
 fn a_device_that_uses_a_page_without_a_pin_is_found() {
     let memory = Memory::with_frames(8);
-    let process = with(&memory, 2, Area::read_write());
+    let process = with(&memory, 2, Vma::read_write());
     let runs = pin(&process, range(0, 2), WRITE | LONG).unwrap();
     let place = phys(&process, 0);
     Bus::write(&memory, PhysAddr::new(place.get() + P - 1), b"ab").unwrap();
@@ -34,7 +34,7 @@ fn a_device_that_uses_a_page_without_a_pin_is_found() {
 #[test]
 fn dirt_that_is_lost_is_found() {
     let memory = Memory::with_frames(8);
-    let process = with(&memory, 1, Area::read_write());
+    let process = with(&memory, 1, Vma::read_write());
     let pfn = |process: &Process| process.frame_at(at(0)).unwrap();
     for reported in [false, true] {
         let first = pin(&process, range(0, 1), WRITE).unwrap();
@@ -54,7 +54,7 @@ fn dirt_that_is_lost_is_found() {
 #[test]
 fn unpinning_twice_is_found() {
     let memory = Memory::with_frames(8);
-    let process = with(&memory, 4, Area::read_write().huge(2));
+    let process = with(&memory, 4, Vma::read_write().huge(2));
     let runs = pin(&process, range(0, 2), WRITE).unwrap();
     let three = PageRun::ram(runs[0].start(), 3).unwrap();
     unpin(&process, &Pins { at: at(0), runs: vec![three] }, false);
@@ -72,7 +72,7 @@ fn unpinning_twice_is_found() {
 #[test]
 fn unpinning_elsewhere_is_found() {
     let memory = Memory::with_frames(8);
-    let process = with(&memory, 4, Area::read_write());
+    let process = with(&memory, 4, Vma::read_write());
     let pins = pin(&process, range(0, 3), WRITE).unwrap();
     unpin(&process, &Pins { at: at(1), runs: pins.runs }, false);
     let elsewhere = |page| {
@@ -82,7 +82,7 @@ fn unpinning_elsewhere_is_found() {
     };
     assert_eq!(memory.witness().take(), [0, 1, 2].map(elsewhere));
     // A frame that was pinned under two addresses may be unpinned under them in any order.
-    let zeros = with(&memory, 2, Area::copy_on_write());
+    let zeros = with(&memory, 2, Vma::copy_on_write());
     let one = pin(&zeros, range(0, 1), PinFlags::empty()).unwrap();
     let two = pin(&zeros, range(1, 1), PinFlags::empty()).unwrap();
     assert_eq!(*one, *two);
@@ -97,7 +97,7 @@ fn unpinning_elsewhere_is_found() {
 #[test]
 fn leaks_are_found() {
     let memory = Memory::with_frames(8);
-    let process = with(&memory, 2, Area::read_write());
+    let process = with(&memory, 2, Vma::read_write());
     let runs = pin(&process, range(0, 2), WRITE).unwrap();
     process.leaked(at(0), runs[0]);
     drop(process);

@@ -4,7 +4,7 @@
 use super::{at, byte, pin, range, unpin, with, LONG, WRITE};
 use pinned_sgl::umem::PinFlags;
 use pinned_sgl::{PageRun, Pfn};
-use pinned_sgl_mock::{Area, Memory, PinFault, Process, Zone};
+use pinned_sgl_mock::{Memory, PinFault, Process, Vma, Zone};
 
 #[test]
 fn long_pins_leave_movable_memory() {
@@ -15,7 +15,7 @@ fn long_pins_leave_movable_memory() {
                 .zone(zone, 0x200..0x210)
                 .build()
                 .unwrap();
-            let parent = with(&memory, 8, Area::read_write().huge(order).zone(zone));
+            let parent = with(&memory, 8, Vma::read_write().huge(order).zone(zone));
             parent.write(at(5), b"moved").unwrap();
             let child = parent.fork().unwrap();
             let zone_of = |p: &Process, page| memory.zone(p.frame_at(at(page)).unwrap()).unwrap();
@@ -41,7 +41,7 @@ fn moving_keeps_shared_pages_shared() {
         .zone(Zone::Movable, 0x200..0x208)
         .build()
         .unwrap();
-    let parent = with(&memory, 4, Area::read_write().huge(2).zone(Zone::Movable));
+    let parent = with(&memory, 4, Vma::read_write().huge(2).zone(Zone::Movable));
     parent.write(at(0), b"parent").unwrap();
     let child = parent.fork().unwrap();
     assert_eq!(child.migrate(range(0, 4), Zone::Normal).unwrap(), 4);
@@ -61,7 +61,7 @@ fn what_cannot_move_is_busy_and_what_has_no_room_is_out_of_memory() {
         .zone(Zone::Movable, 0x200..0x210)
         .build()
         .unwrap();
-    let process = with(&memory, 12, Area::read_write().huge(2).zone(Zone::Movable));
+    let process = with(&memory, 12, Vma::read_write().huge(2).zone(Zone::Movable));
     process.touch(range(0, 12), true).unwrap();
     let short = pin(&process, range(2, 1), WRITE).unwrap();
     assert_eq!(pin(&process, range(0, 4), LONG), Err(PinFault::Busy(at(0))));
@@ -76,7 +76,7 @@ fn what_cannot_move_is_busy_and_what_has_no_room_is_out_of_memory() {
     assert_eq!(memory.free_frames(Zone::Normal), 2);
     unpin(&process, &long, false);
     process.unmap(range(0, 4)).unwrap();
-    let odd = with(&memory, 1, Area::read_write());
+    let odd = with(&memory, 1, Vma::read_write());
     odd.touch(range(0, 1), true).unwrap();
     process.migrate(range(4, 4), Zone::Normal).unwrap();
     assert_eq!(memory.zone(process.frame_at(at(7)).unwrap()), Some(Zone::Normal));
@@ -90,9 +90,9 @@ fn a_folio_that_finds_no_place_is_split() {
         .zone(Zone::Movable, 0x200..0x204)
         .build()
         .unwrap();
-    let filler = with(&memory, 6, Area::read_write());
+    let filler = with(&memory, 6, Vma::read_write());
     filler.touch(range(0, 6), true).unwrap();
-    let process = with(&memory, 4, Area::read_write().huge(2).zone(Zone::Movable));
+    let process = with(&memory, 4, Vma::read_write().huge(2).zone(Zone::Movable));
     process.write(at(2), b"2").unwrap();
     // Frames 101, 102, 105, 106 become free.
     filler.unmap(range(0, 2)).unwrap();
@@ -112,13 +112,13 @@ fn absent_pages_for_a_long_pin_are_not_movable() {
         .zone(Zone::Movable, 0x200..0x204)
         .build()
         .unwrap();
-    let process = with(&memory, 6, Area::read_write().zone(Zone::Movable));
+    let process = with(&memory, 6, Vma::read_write().zone(Zone::Movable));
     let long = pin(&process, range(0, 2), LONG).unwrap();
     assert_eq!(*long, [PageRun::ram(Pfn::new(0x100), 2).unwrap()]);
     assert_eq!(pin(&process, range(2, 1), LONG), Err(PinFault::NoMemory(at(2))));
     unpin(&process, &long, false);
     process.unmap(range(0, 2)).unwrap();
-    process.map(range(0, 2), Area::read_write().zone(Zone::Movable)).unwrap();
+    process.map(range(0, 2), Vma::read_write().zone(Zone::Movable)).unwrap();
     process.touch(range(0, 6), true).unwrap();
     assert_eq!(memory.free_frames(Zone::Normal), 0, "movable pages go where there is room");
 }
@@ -126,7 +126,7 @@ fn absent_pages_for_a_long_pin_are_not_movable() {
 #[test]
 fn swapped_pages_come_back_elsewhere() {
     let memory = Memory::with_frames(8);
-    let process = with(&memory, 4, Area::read_write().huge(1));
+    let process = with(&memory, 4, Vma::read_write().huge(1));
     process.write(at(1), b"kept").unwrap();
     let before = process.frame_at(at(1));
     assert_eq!(process.swap_out(range(0, 4)).unwrap(), 2);

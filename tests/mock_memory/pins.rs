@@ -4,12 +4,12 @@
 use super::{at, phys, pin, range, unpin, with, LONG, WRITE};
 use pinned_sgl::umem::{PinFlags, PinnedBatch, UserRange};
 use pinned_sgl::{MemoryKind, PageRun, Pfn, ProviderId};
-use pinned_sgl_mock::{Area, AreaError, Bus, Fragmentation, Memory, PinFault, Step, Zone};
+use pinned_sgl_mock::{Bus, Fragmentation, Memory, PinFault, Step, Vma, VmaError, Zone};
 
 #[test]
 fn pages_are_pinned_and_unpinned() {
     let memory = Memory::with_frames(64);
-    let process = with(&memory, 8, Area::read_write());
+    let process = with(&memory, 8, Vma::read_write());
     assert_eq!(process.frame_at(at(0)), None);
     let runs = pin(&process, range(1, 3), WRITE).unwrap();
     assert_eq!(*runs, [PageRun::ram(Pfn::new(0x1000), 3).unwrap()]);
@@ -30,8 +30,8 @@ fn pages_are_pinned_and_unpinned() {
 #[test]
 fn what_is_not_there_cannot_be_pinned() {
     let memory = Memory::with_frames(64);
-    let process = with(&memory, 2, Area::read_write());
-    process.map(range(3, 1), Area::read_only()).unwrap();
+    let process = with(&memory, 2, Vma::read_write());
+    process.map(range(3, 1), Vma::read_only()).unwrap();
     let mut slots = [None; 8];
     let mut batch = PinnedBatch::new(&process, range(0, 4), WRITE, &mut slots);
     assert_eq!(batch.fill(), Err(PinFault::NotMapped(at(2))));
@@ -49,13 +49,13 @@ fn what_is_not_there_cannot_be_pinned() {
     process.write(at(3), b"x").unwrap();
     process.protect(range(0, 4), false).unwrap();
     assert_eq!(pin(&process, range(0, 1), WRITE), Err(PinFault::AccessDenied(at(0))));
-    let shared = with(&memory, 1, Area::shared());
+    let shared = with(&memory, 1, Vma::shared());
     shared.protect(range(0, 1), false).unwrap();
     let forced = pin(&shared, range(0, 1), WRITE | PinFlags::FORCE);
     assert_eq!(forced, Err(PinFault::AccessDenied(at(0))), "others would see it");
-    assert_eq!(process.map(range(1, 8), Area::read_write()), Err(AreaError::Overlap(at(1))));
+    assert_eq!(process.map(range(1, 8), Vma::read_write()), Err(VmaError::Overlap(at(1))));
     let odd = UserRange::new(at(9), 100).unwrap();
-    assert_eq!(process.map(odd, Area::read_write()), Err(AreaError::Misaligned));
+    assert_eq!(process.map(odd, Vma::read_write()), Err(VmaError::Misaligned));
     memory.witness().assert_clean();
 }
 
@@ -67,8 +67,8 @@ fn device_memory_must_be_asked_for() {
         .zone(device, 0x104..0x108)
         .build()
         .unwrap();
-    let process = with(&memory, 2, Area::read_write());
-    process.map(range(2, 2), Area::read_write().zone(device)).unwrap();
+    let process = with(&memory, 2, Vma::read_write());
+    process.map(range(2, 2), Vma::read_write().zone(device)).unwrap();
     for flags in [PinFlags::empty(), LONG] {
         assert_eq!(pin(&process, range(2, 1), flags), Err(PinFault::DeviceMemory(at(2))));
     }
@@ -85,7 +85,7 @@ fn device_memory_must_be_asked_for() {
 #[test]
 fn pins_stop_short_where_asked_to() {
     let memory = Memory::with_frames(64);
-    let process = with(&memory, 16, Area::read_write().huge(2));
+    let process = with(&memory, 16, Vma::read_write().huge(2));
     process.set_pin_limit(3);
     let mut slots = [None; 8];
     let mut batch = PinnedBatch::new(&process, range(0, 16), WRITE, &mut slots);
@@ -112,7 +112,7 @@ fn a_full_batch_ends_a_call() {
         .fragmentation(Fragmentation::Alternate)
         .build()
         .unwrap();
-    let process = with(&memory, 16, Area::read_write());
+    let process = with(&memory, 16, Vma::read_write());
     let mut slots = [None; 2];
     let mut batch = PinnedBatch::new(&process, range(0, 16), WRITE, &mut slots);
     batch.fill().unwrap();
@@ -122,7 +122,7 @@ fn a_full_batch_ends_a_call() {
 #[test]
 fn pinned_memory_outlives_its_process() {
     let memory = Memory::with_frames(8);
-    let process = with(&memory, 2, Area::read_write().huge(1));
+    let process = with(&memory, 2, Vma::read_write().huge(1));
     process.write(at(1), b"still").unwrap();
     let runs = pin(&process, range(1, 1), WRITE | LONG).unwrap();
     let place = phys(&process, 1);

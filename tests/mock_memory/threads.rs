@@ -3,7 +3,7 @@
 
 use super::{at, pin, range, unpin, with, LONG, P, WRITE};
 use pinned_sgl::{Pfn, PhysAddr};
-use pinned_sgl_mock::{Area, Bus, Memory, PinFault, Process, Zone};
+use pinned_sgl_mock::{Bus, Memory, PinFault, Process, Vma, Zone};
 
 #[test]
 fn pinning_and_moving_exclude_each_other() {
@@ -12,7 +12,7 @@ fn pinning_and_moving_exclude_each_other() {
         .zone(Zone::Movable, 0x200..0x240)
         .build()
         .unwrap();
-    let process = with(&memory, 8, Area::read_write().huge(1).zone(Zone::Movable));
+    let process = with(&memory, 8, Vma::read_write().huge(1).zone(Zone::Movable));
     for page in 0..8 {
         process.write(at(page), &[page as u8]).unwrap();
     }
@@ -67,7 +67,7 @@ fn unmapping_while_pinning_frees_every_frame() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for _ in 0..2000 {
-                process.map(range(0, 4), Area::read_write().huge(1)).unwrap();
+                process.map(range(0, 4), Vma::read_write().huge(1)).unwrap();
                 process.touch(range(0, 4), true).unwrap();
                 process.unmap(range(0, 4)).unwrap();
             }

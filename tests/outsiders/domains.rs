@@ -9,7 +9,7 @@ use pinned_sgl::iommu::{
 };
 use pinned_sgl::umem::PinRequest;
 use pinned_sgl::{Iova, PageSize, PageSizes, PhysAddr, Tile};
-use pinned_sgl_mock::{Area, Fragmentation, Iommu, MapFault};
+use pinned_sgl_mock::{Fragmentation, Iommu, MapFault, Vma};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
@@ -119,9 +119,9 @@ fn of_two_threads_one_wins_by_the_letter() {
 fn a_domain_that_never_cuts() {
     let rig = Rig::new(Fragmentation::Alternate);
     // Huge pages in the middle, so that a window is several calls.
-    rig.buffer(0, 3, Area::read_write());
-    rig.buffer(3, 13, Area::read_write());
-    rig.buffer(16, 32, Area::read_write().huge(4));
+    rig.buffer(0, 3, Vma::read_write());
+    rig.buffer(3, 13, Vma::read_write());
+    rig.buffer(16, 32, Vma::read_write().huge(4));
     let iommu = Arc::new(rig.config("4K|64K").cuts(Cuts::Never).build());
     let umem = rig.pin(bytes(0, 48 * P));
     let map = || Mapping::map(umem.clone(), iommu.clone(), iova(AT), RW).unwrap();

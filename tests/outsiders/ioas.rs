@@ -11,7 +11,7 @@ use pinned_sgl::iommu::{
 };
 use pinned_sgl::umem::AccessError;
 use pinned_sgl::{Iova, PageSizes, Tile};
-use pinned_sgl_mock::{Area, Fragmentation, Iommu, MapFault};
+use pinned_sgl_mock::{Fragmentation, Iommu, MapFault, Vma};
 use std::mem;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::pin::Pin;
@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 fn setup() -> (Rig, Arc<Pinned>) {
     let rig = Rig::new(Fragmentation::Alternate);
-    rig.buffer(0, 32, Area::read_write());
+    rig.buffer(0, 32, Vma::read_write());
     let umem = rig.pin(bytes(0, 4 * P));
     (rig, umem)
 }

@@ -18,7 +18,7 @@ mod rig;
 
 use pinned_sgl::iommu::{HeapIoas, IovaRange, Mapping};
 use pinned_sgl::{PageRun, PageSize, Pfn, Sgl, SglBuilder, Storage};
-use pinned_sgl_mock::{Area, Fragmentation, Iommu, Memory};
+use pinned_sgl_mock::{Fragmentation, Iommu, Memory, Vma};
 use rig::{Pinned, Rig};
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ type Space = HeapIoas<Arc<Pinned>, Arc<Iommu>>;
 /// A machine with a buffer, each page of which lies on its own.
 fn scattered(pages: u64) -> Rig {
     let rig = Rig::new(Fragmentation::Seeded { seed: 3, run_order: 0 });
-    rig.buffer(0, pages, Area::read_write());
+    rig.buffer(0, pages, Vma::read_write());
     rig
 }
 

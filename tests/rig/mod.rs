@@ -9,7 +9,7 @@ use pinned_sgl::umem::{
 };
 use pinned_sgl::{Heap, Iova, PageRun, PageSize, PageSizes, Tile, UserAddr};
 use pinned_sgl_mock::{
-    Area, Device, Fragmentation, Iommu, IommuConfig, MapFault, Memory, PinFault, Plan, Process,
+    Device, Fragmentation, Iommu, IommuConfig, MapFault, Memory, PinFault, Plan, Process, Vma,
     Witness, Zone,
 };
 use std::ops::Range;
@@ -75,7 +75,7 @@ impl Rig {
     }
 
     /// Maps `pages` pages from page `first` of the buffer on.
-    pub fn buffer(&self, first: u64, pages: u64, area: Area) -> UserRange {
+    pub fn buffer(&self, first: u64, pages: u64, area: Vma) -> UserRange {
         let page = self.memory.page_size().bytes();
         let range = bytes(first * page, pages * page);
         self.process.map(range, area).unwrap();

@@ -171,7 +171,7 @@ impl PageAccess for Process {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::{Area, Process};
+    use crate::{Process, Vma};
     use pinned_sgl::umem::{PinFlags, PinnedBatch, UserRange};
     use pinned_sgl::{MemoryKind, PageSize, UserAddr};
 
@@ -191,7 +191,7 @@ mod tests {
         let memory = Memory::with_frames(4);
         let process = Process::new(&memory);
         let range = UserRange::new(UserAddr::new(0x5000), 0x1000).unwrap();
-        process.map(range, Area::read_write()).unwrap();
+        process.map(range, Vma::read_write()).unwrap();
         let mut slots = [None; 1];
         let mut batch = PinnedBatch::new(&process, range, PinFlags::WRITE, &mut slots);
         batch.fill().unwrap();

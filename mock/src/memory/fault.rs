@@ -7,10 +7,10 @@
 //! ```
 #![forbid(unsafe_code)]
 
-use super::area::{Backing, Found};
 use super::folios::{State, Unmoved};
 use super::machine::Inner;
 use super::page_table::Entry;
+use super::vma::{Backing, Found};
 use super::zone::Zone;
 use pinned_sgl::umem::PinFlags;
 use pinned_sgl::UserAddr;
@@ -125,7 +125,7 @@ impl Inner {
         zone.is_some_and(|zone| match zone {
             Zone::Device(_) => want.peer,
             zone => !(want.long && zone.is_left_for_long_pins()),
-        }) && (found.area.writable || !want.write)
+        }) && (found.vma.writable || !want.write)
             && (entry.is_exclusive() || want.allows_sharing(entry))
     }
 
@@ -137,8 +137,8 @@ impl Inner {
         want: Want,
         at: UserAddr,
     ) -> Result<Entry, PinFault> {
-        let forced = want.force && found.area.backing != Backing::Shared;
-        if want.write && !found.area.writable && !forced {
+        let forced = want.force && found.vma.backing != Backing::Shared;
+        if want.write && !found.vma.writable && !forced {
             return Err(PinFault::AccessDenied(at));
         }
         let load = || found.table.load(found.index);
@@ -170,9 +170,9 @@ impl Inner {
         Ok(load())
     }
 
-    /// Takes a folio for an area. For a long pin it is one that can stay where it is.
+    /// Takes a folio for a vma. For a long pin it is one that can stay where it is.
     fn alloc_for(&self, state: &mut State, found: &Found, want: Want, order: u32) -> Option<u64> {
-        let zone = found.area.zone;
+        let zone = found.vma.zone;
         if !zone.is_left_for_long_pins() {
             return self.alloc(state, zone, order);
         }
@@ -185,7 +185,7 @@ impl Inner {
         let Found { table, index, .. } = found;
         let slot = table.load(*index).slot();
         if slot.is_none() {
-            if found.area.backing == Backing::FromZero && want.allows_sharing(Entry::zero(0)) {
+            if found.vma.backing == Backing::FromZero && want.allows_sharing(Entry::zero(0)) {
                 table.set(*index, Entry::zero(self.zero(state)?));
                 return Some(());
             }
@@ -205,7 +205,7 @@ impl Inner {
 
     /// Gives a page and those around it a folio, if all of them are mapped and never touched.
     fn fault_in_huge(&self, state: &mut State, found: &Found, want: Want) -> Option<()> {
-        let order = found.area.order;
+        let order = found.vma.order;
         let pages = 1u64.checked_shl(order).filter(|_| order != 0)?;
         let before = found.page & (pages - 1);
         let after = pages.checked_sub(before)?;

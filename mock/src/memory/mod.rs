@@ -2,12 +2,11 @@
 //! Physical memory and the processes in it.
 //!
 //! ```text
-//!  Process ──► areas ──► page table ──► frame ◄── Memory ◄── devices, by physical address
+//!  Process ──► VMAs ──► page table ──► frame ◄── Memory ◄── devices, by physical address
 //!     fault, pin, fork, migrate           │
 //!                                   pins, dirty, contents
 //! ```
 
-mod area;
 mod contents;
 mod dma;
 mod fault;
@@ -21,16 +20,17 @@ mod pinned;
 mod process;
 mod reach;
 mod sparse;
+mod vma;
 mod zone;
 
 #[cfg(all(test, loom))]
 mod models;
 
-pub use area::{Area, AreaError};
 pub use fault::PinFault;
 pub use fragmentation::Fragmentation;
 pub use machine::{Memory, MemoryBuilder, MemoryError};
 pub use pinned::PinnedMemory;
 pub use process::Process;
 pub(super) use reach::{Block, Reacher};
+pub use vma::{Vma, VmaError};
 pub use zone::Zone;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! [`PageTable`]: where the pages of an area are. It is read without a lock and changed under the
+//! [`PageTable`]: where the pages of a VMA are. It is read without a lock and changed under the
 //! lock of the memory.
 //!
 //! ```text
@@ -123,7 +123,7 @@ impl fmt::Debug for Entry {
 #[derive(Debug, Default)]
 struct Cell(AtomicU64);
 
-/// The entries of an area, by the number of the page in it.
+/// The entries of a vma, by the number of the page in it.
 #[derive(Debug)]
 pub(super) struct PageTable {
     entries: Sparse<Cell>,

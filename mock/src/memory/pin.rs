@@ -8,12 +8,12 @@
 //!  under the lock:         fault it in, copy it, move it, pin it
 //! ```
 
-use super::area::Found;
 use super::fault::{PinFault, Want};
 use super::frame::{Frame, NotPinned};
 use super::machine::Inner;
 use super::page_table::Entry;
 use super::process::Process;
+use super::vma::Found;
 use crate::plan::Step;
 use crate::sync::{lock, Ordering};
 use crate::witness::{Call, ViolationKind};
@@ -89,14 +89,14 @@ impl Process {
     fn pin_run(&self, at: UserAddr, want: Want, max: u64) -> Result<PageRun, PinFault> {
         let inner = &self.memory.inner;
         let page = self.page_number(at);
-        let found = lock(&self.areas).find(page).ok_or(PinFault::NotMapped(at))?;
+        let found = lock(&self.vmas).find(page).ok_or(PinFault::NotMapped(at))?;
         if let Some(run) = inner.pin_fast(&found, want, max) {
             return Ok(run);
         }
-        let areas = lock(&self.areas);
+        let vmas = lock(&self.vmas);
         let mut state = lock(&inner.state);
         // It may have been unmapped meanwhile.
-        let found = areas.find(page).ok_or(PinFault::NotMapped(at))?;
+        let found = vmas.find(page).ok_or(PinFault::NotMapped(at))?;
         let entry = inner.make_ready(&mut state, &found, want, at)?;
         inner.pin_entry(&found, entry, want, max).ok_or(PinFault::Busy(at))
     }

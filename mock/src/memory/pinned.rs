@@ -2,10 +2,10 @@
 //! Pinned memory in one call, for tests that are about what comes after the pin.
 #![forbid(unsafe_code)]
 
-use super::area::Area;
 use super::fault::PinFault;
 use super::machine::Memory;
 use super::process::Process;
+use super::vma::Vma;
 use pinned_sgl::umem::{PinError, PinFlags, PinRequest, Umem, Unaccounted, UserRange};
 use pinned_sgl::{Failed, Heap};
 use std::sync::Arc;
@@ -34,7 +34,7 @@ impl Memory {
     pub fn pinned(&self, range: UserRange) -> Result<PinnedMemory, PinError<PinFault>> {
         let process = Arc::new(Process::new(self));
         // Nothing is in the way in a new process.
-        let _ = process.map_pages(process.pages_of(range), Area::read_write());
+        let _ = process.map_pages(process.pages_of(range), Vma::read_write());
         let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
         Umem::pin(process, &Unaccounted, request).map(Arc::new).map_err(Failed::into_error)
     }

@@ -35,7 +35,7 @@ type RegionStorage<U> = <<U as Deref>::Target as Region>::Storage;
 ///
 /// ```
 /// use pinned_sgl::iommu::{Mapping, Prot};
-/// use pinned_sgl_mock::{Area, Memory, Process};
+/// use pinned_sgl_mock::{Vma, Memory, Process};
 /// use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted, UserRange};
 /// use pinned_sgl::{Iova, PageSizes, UserAddr};
 /// use std::sync::Arc;
@@ -43,7 +43,7 @@ type RegionStorage<U> = <<U as Deref>::Target as Region>::Storage;
 /// let memory = Memory::with_frames(1024);
 /// let process = Arc::new(Process::new(&memory));
 /// let range = UserRange::new(UserAddr::new(0x10_0000), 0x1_0000)?;
-/// process.map(range, Area::read_write())?;
+/// process.map(range, Vma::read_write())?;
 /// let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
 /// let umem = Arc::new(Umem::pin(process, &Unaccounted, request)?);
 ///

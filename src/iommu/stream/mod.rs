@@ -41,7 +41,7 @@ pub use error::StreamError;
 ///
 /// ```
 /// use pinned_sgl::iommu::{Prot, Stream};
-/// use pinned_sgl_mock::{Area, Memory, Process};
+/// use pinned_sgl_mock::{Vma, Memory, Process};
 /// use pinned_sgl::umem::{PinFlags, PinRequest, Unaccounted, UserRange};
 /// use pinned_sgl::{Iova, PageSizes, UserAddr};
 /// use std::sync::Arc;
@@ -49,7 +49,7 @@ pub use error::StreamError;
 /// let memory = Memory::with_frames(1024);
 /// let process = Arc::new(Process::new(&memory));
 /// let range = UserRange::new(UserAddr::new(0x10_0000), 0x1_0000)?;
-/// process.map(range, Area::read_write())?;
+/// process.map(range, Vma::read_write())?;
 /// let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
 ///
 /// // A batch of 16 runs is all the memory that it takes.
@@ -95,12 +95,12 @@ where
     /// # use pinned_sgl::iommu::{Prot, Stream};
     /// # use pinned_sgl::umem::{PinFlags, PinRequest, Unaccounted, UserRange};
     /// # use pinned_sgl::{Iova, PageSizes, UserAddr};
-    /// # use pinned_sgl_mock::{Area, Memory, Process};
+    /// # use pinned_sgl_mock::{Vma, Memory, Process};
     /// # use std::sync::Arc;
     /// # let memory = Memory::with_frames(64);
     /// # let process = Arc::new(Process::new(&memory));
     /// # let range = UserRange::new(UserAddr::new(0x10_0000), 0x4000)?;
-    /// # process.map(range, Area::read_write())?;
+    /// # process.map(range, Vma::read_write())?;
     /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
     /// # let iova = Iova::new(0x8000);
     /// let request = PinRequest::new(range, PinFlags::LONGTERM);
@@ -223,12 +223,12 @@ where
     /// # use pinned_sgl::iommu::{Prot, Stream};
     /// # use pinned_sgl::umem::{PinFlags, PinRequest, Unaccounted, UserRange};
     /// # use pinned_sgl::{Iova, PageSizes, UserAddr};
-    /// # use pinned_sgl_mock::{Area, Memory, Process};
+    /// # use pinned_sgl_mock::{Vma, Memory, Process};
     /// # use std::sync::Arc;
     /// # let memory = Memory::with_frames(64);
     /// # let process = Arc::new(Process::new(&memory));
     /// # let range = UserRange::new(UserAddr::new(0x10_0000), 0x4000)?;
-    /// # process.map(range, Area::read_write())?;
+    /// # process.map(range, Vma::read_write())?;
     /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
     /// # let iova = Iova::new(0x8000);
     /// # let request = PinRequest::new(range, PinFlags::LONGTERM);
@@ -249,12 +249,12 @@ where
     /// # use pinned_sgl::iommu::{Prot, Stream};
     /// # use pinned_sgl::umem::{PinFlags, PinRequest, Unaccounted, UserRange};
     /// # use pinned_sgl::{Iova, PageSizes, UserAddr};
-    /// # use pinned_sgl_mock::{Area, Memory, Process};
+    /// # use pinned_sgl_mock::{Vma, Memory, Process};
     /// # use std::sync::Arc;
     /// # let memory = Memory::with_frames(64);
     /// # let process = Arc::new(Process::new(&memory));
     /// # let range = UserRange::new(UserAddr::new(0x10_0000), 0x4000)?;
-    /// # process.map(range, Area::read_write())?;
+    /// # process.map(range, Vma::read_write())?;
     /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
     /// # let iova = Iova::new(0x8000);
     /// # let request = PinRequest::new(range, PinFlags::LONGTERM);
@@ -274,12 +274,12 @@ where
     /// # use pinned_sgl::iommu::{Prot, Stream};
     /// # use pinned_sgl::umem::{PinFlags, PinRequest, Unaccounted, UserRange};
     /// # use pinned_sgl::{Iova, PageSizes, UserAddr};
-    /// # use pinned_sgl_mock::{Area, Memory, Process};
+    /// # use pinned_sgl_mock::{Vma, Memory, Process};
     /// # use std::sync::Arc;
     /// # let memory = Memory::with_frames(64);
     /// # let process = Arc::new(Process::new(&memory));
     /// # let range = UserRange::new(UserAddr::new(0x10_0000), 0x4000)?;
-    /// # process.map(range, Area::read_write())?;
+    /// # process.map(range, Vma::read_write())?;
     /// # let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
     /// # let iova = Iova::new(0x8000);
     /// # let request = PinRequest::new(range, PinFlags::LONGTERM);

@@ -49,7 +49,7 @@ pub use split::SplitError;
 /// charged once.
 ///
 /// ```
-/// use pinned_sgl_mock::{Area, Memory, Process};
+/// use pinned_sgl_mock::{Vma, Memory, Process};
 /// use pinned_sgl::umem::{Account, PinFlags, PinRequest, Region, Umem, UserRange};
 /// use pinned_sgl::UserAddr;
 /// use std::sync::Arc;
@@ -57,7 +57,7 @@ pub use split::SplitError;
 /// let memory = Memory::with_frames(1024);
 /// let process = Arc::new(Process::new(&memory));
 /// let range = UserRange::new(UserAddr::new(0x10_0000), 0x2_0000)?;
-/// process.map(range, Area::read_write())?;
+/// process.map(range, Vma::read_write())?;
 ///
 /// let account = Arc::new(Account::new(100));
 /// let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
@@ -100,10 +100,10 @@ where
     /// ```
     /// # use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted, UserRange};
     /// # use pinned_sgl::UserAddr;
-    /// # use pinned_sgl_mock::{Area, Memory, Process};
+    /// # use pinned_sgl_mock::{Vma, Memory, Process};
     /// # let process = std::sync::Arc::new(Process::new(&Memory::with_frames(64)));
     /// # let range = UserRange::new(UserAddr::new(0x10_0000), 0x4000)?;
-    /// # process.map(range, Area::read_write())?;
+    /// # process.map(range, Vma::read_write())?;
     /// use pinned_sgl::Pool;
     /// let (mut memory, mut slots) = ([[0; 512]; 4], [None; 16]);
     /// let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
@@ -307,10 +307,10 @@ where
     /// ```
     /// # use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted, UserRange};
     /// # use pinned_sgl::UserAddr;
-    /// # use pinned_sgl_mock::{Area, Memory, Process};
+    /// # use pinned_sgl_mock::{Vma, Memory, Process};
     /// # let process = std::sync::Arc::new(Process::new(&Memory::with_frames(64)));
     /// # let range = UserRange::new(UserAddr::new(0x10_0000), 0x4000)?;
-    /// # process.map(range, Area::read_write())?;
+    /// # process.map(range, Vma::read_write())?;
     /// let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
     /// let umem = Umem::pin(process, &Unaccounted, request)?;
     /// let process = umem.unpin().expect("no device is attached");
@@ -431,10 +431,10 @@ where
     /// ```
     /// # use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted, UserRange};
     /// # use pinned_sgl::UserAddr;
-    /// # use pinned_sgl_mock::{Area, Memory, Process};
+    /// # use pinned_sgl_mock::{Vma, Memory, Process};
     /// # let process = std::sync::Arc::new(Process::new(&Memory::with_frames(64)));
     /// # let range = UserRange::new(UserAddr::new(0x10_0000), 0x4000)?;
-    /// # process.map(range, Area::read_write())?;
+    /// # process.map(range, Vma::read_write())?;
     /// let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
     /// let umem = Umem::pin(process, &Unaccounted, request)?;
     /// assert_eq!((umem.len(), umem.sgl().page_count()), (0x4000, 4));

@@ -25,10 +25,10 @@ where
     /// ```
     /// # use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted, UserRange};
     /// # use pinned_sgl::{Pool, UserAddr};
-    /// # use pinned_sgl_mock::{Area, Memory, Process};
+    /// # use pinned_sgl_mock::{Vma, Memory, Process};
     /// # let process = std::sync::Arc::new(Process::new(&Memory::with_frames(64)));
     /// # let range = UserRange::new(UserAddr::new(0x10_0000), 0x4000)?;
-    /// # process.map(range, Area::read_write())?;
+    /// # process.map(range, Vma::read_write())?;
     /// let (mut slots, mut memory) = ([None; 16], [[[0; 512]; 4]; 3]);
     /// let [whole, head, tail] = memory.each_mut().map(|pieces| Pool::new(pieces));
     /// let request = PinRequest::new(range, PinFlags::LONGTERM);
@@ -122,13 +122,13 @@ where
     /// ```
     /// use pinned_sgl::umem::{Account, PinFlags, PinRequest, Umem, UserRange};
     /// use pinned_sgl::UserAddr;
-    /// use pinned_sgl_mock::{Area, Memory, Process};
+    /// use pinned_sgl_mock::{Vma, Memory, Process};
     /// use std::sync::Arc;
     ///
     /// let memory = Memory::with_frames(64);
     /// let process = Arc::new(Process::new(&memory));
     /// let range = UserRange::new(UserAddr::new(0x10_0000), 0x8000)?;
-    /// process.map(range, Area::read_write())?;
+    /// process.map(range, Vma::read_write())?;
     /// let account = Arc::new(Account::new(8));
     /// let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
     /// let umem = Umem::pin(process, account.clone(), request)?;

@@ -2,7 +2,7 @@
 //! Bytes: what the CPU and devices read and write, and which of them fail.
 
 use super::super::machine::{self, PAGE};
-use super::model::{inclusive, Area, Kind};
+use super::model::{inclusive, Kind, Vma};
 use super::World;
 use arbitrary::{Result, Unstructured};
 use pinned_sgl::iommu::Prot;
@@ -12,14 +12,14 @@ use pinned_sgl_mock::{Device, DmaFault};
 
 impl World {
     /// The byte of memory that lies at an address of an area.
-    pub(super) fn byte(&self, area: Area, iova: u64) -> (u64, usize) {
+    pub(super) fn byte(&self, area: Vma, iova: u64) -> (u64, usize) {
         let Kind::Mapped { region, offset, .. } = area.kind else { panic!("{area:?}") };
         let region = &self.regions[region];
         let at = region.page_offset + offset + (iova - area.first);
         (region.frames[(at / PAGE) as usize], (at % PAGE) as usize)
     }
 
-    pub(super) fn allows(area: Area, needs: Prot) -> bool {
+    pub(super) fn allows(area: Vma, needs: Prot) -> bool {
         matches!(area.kind, Kind::Mapped { prot, .. } if prot.contains(needs))
     }
 

@@ -2,7 +2,7 @@
 //! The model is what is, after every step and in the end.
 
 use super::super::machine::{PAGE, STEP};
-use super::model::{Area, Kind, Space};
+use super::model::{Kind, Space, Vma};
 use super::{Real, World};
 use pinned_sgl::iommu::IovaRange;
 use pinned_sgl::{Iova, PhysAddr};
@@ -12,7 +12,7 @@ impl World {
     /// The model is what is.
     pub(super) fn check(&self) {
         self.memory.witness().assert_clean();
-        let uses = |index: usize, area: &Area| matches!(area.kind, Kind::Mapped { region, .. } if region == index);
+        let uses = |index: usize, area: &Vma| matches!(area.kind, Kind::Mapped { region, .. } if region == index);
         let mut pages = 0;
         for (index, region) in self.regions.iter().enumerate() {
             let areas = self.spaces.iter().flat_map(|space| &space.areas);
@@ -40,7 +40,7 @@ impl World {
 
     fn check_space(&self, real: &Real, space: &Space) {
         assert_eq!((real.len(), real.is_empty()), (space.mappings(), space.mappings() == 0));
-        let mut found: Vec<Area> = real
+        let mut found: Vec<Vma> = real
             .mappings(IovaRange::ALL)
             .map(|mapping| {
                 let address = Arc::as_ptr(mapping.region());
@@ -48,10 +48,10 @@ impl World {
                 let region = self.regions.iter().rposition(|it| it.address == address).unwrap();
                 let (offset, prot) = (mapping.offset(), mapping.prot());
                 let (first, last) = (mapping.range().first().get(), mapping.range().last().get());
-                Area { first, last, kind: Kind::Mapped { region, offset, prot } }
+                Vma { first, last, kind: Kind::Mapped { region, offset, prot } }
             })
             .collect();
-        found.extend(real.reserved().map(|reserved| Area {
+        found.extend(real.reserved().map(|reserved| Vma {
             first: reserved.first().get(),
             last: reserved.last().get(),
             kind: Kind::Reserved,

@@ -2,7 +2,7 @@
 //! What devices have written: tracked, read and cleared.
 
 use super::super::machine;
-use super::model::{inclusive, Area, Dirty};
+use super::model::{inclusive, Dirty, Vma};
 use super::World;
 use arbitrary::{Result, Unstructured};
 use pinned_sgl::iommu::{DirtyBitmap, DirtyDomain as _, Domain, IoasError, IovaRange, Prot};
@@ -16,8 +16,8 @@ impl World {
         assert_eq!(result.is_err(), fired);
         if on && !self.spaces[space].notes {
             // A new session begins clean. One that could not may have forgotten what was noted before.
-            let mapped: Vec<Area> =
-                self.spaces[space].areas.iter().copied().filter(Area::is_mapped).collect();
+            let mapped: Vec<Vma> =
+                self.spaces[space].areas.iter().copied().filter(Vma::is_mapped).collect();
             for domain in self.spaces[space].domains.clone() {
                 for area in &mapped {
                     for entry in self.iommus[domain].mapped(inclusive(area.first, area.last)) {
@@ -84,8 +84,8 @@ impl World {
             return Ok(());
         };
         let mut areas = self.spaces[space].in_range(range);
-        areas.retain(Area::is_mapped);
-        let parts: Vec<Area> =
+        areas.retain(Vma::is_mapped);
+        let parts: Vec<Vma> =
             areas.iter().map(|area| area.within(range.first().get(), range.last().get())).collect();
         let domains = self.spaces[space].domains.clone();
         let (result, fired) = self.planned(|this| this.reals[space].read_dirty(&mut bitmap, clear));

@@ -2,7 +2,7 @@
 //! Mapping: a part of a region, and what another address space has.
 
 use super::super::machine::{self, PAGE};
-use super::model::{inclusive, Area, Kind};
+use super::model::{inclusive, Kind, Vma};
 use super::World;
 use arbitrary::{Result, Unstructured};
 use pinned_sgl::iommu::{IoasError, IovaRange, MapError, Placement, Prot};
@@ -34,7 +34,7 @@ impl World {
         let handle = self.regions[region].handle.clone().unwrap();
         let area = |first: u64| {
             let last = first.checked_add(len.checked_sub(1)?)?;
-            Some(Area { first, last, kind: Kind::Mapped { region, offset: bytes.start, prot } })
+            Some(Vma { first, last, kind: Kind::Mapped { region, offset: bytes.start, prot } })
         };
         let (at, allowed) = match u.int_in_range(0..=5)? {
             0 => (None, vec![IovaRange::ALL]),
@@ -143,7 +143,7 @@ impl World {
                 let (Some(first), Some(last)) = (at(part.first), at(part.last)) else {
                     return false;
                 };
-                let copied = Area { first, last, kind: Kind::Mapped { region, offset, prot } };
+                let copied = Vma { first, last, kind: Kind::Mapped { region, offset, prot } };
                 let it = &this.spaces[space];
                 can &= it.mappings() < it.limit
                     && prot.intersects(Prot::READ | Prot::WRITE)

@@ -22,13 +22,13 @@ mod unmap;
 
 use super::machine::{self, IOVAS, PAGE};
 use arbitrary::{Result, Unstructured};
-use model::{inclusive, Area, Dirty, Space};
+use model::{inclusive, Dirty, Space, Vma};
 use pinned_sgl::iommu::{DomainId, Ioas, IovaRange, Reservation};
 use pinned_sgl::store::HeapSlab;
 use pinned_sgl::umem::{Account, PinFlags, PinRequest, Umem, UserRange};
 use pinned_sgl::{Heap, PageSize, UserAddr};
 use pinned_sgl_mock::{
-    Area as UserArea, FailingAccountant, FailingSlab, FailingStorage, Iommu, Memory, Plan, Process,
+    FailingAccountant, FailingSlab, FailingStorage, Iommu, Memory, Plan, Process, Vma as UserArea,
 };
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -169,7 +169,7 @@ impl World {
     }
 
     fn some_iova(&self, u: &mut Unstructured<'_>) -> Result<u64> {
-        let areas: Vec<&Area> = self.spaces.iter().flat_map(|space| &space.areas).collect();
+        let areas: Vec<&Vma> = self.spaces.iter().flat_map(|space| &space.areas).collect();
         if !areas.is_empty() && u.arbitrary()? {
             let area = *u.choose(&areas)?;
             return Ok(match u.int_in_range(0..=4)? {

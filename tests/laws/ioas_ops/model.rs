@@ -11,13 +11,13 @@ pub(super) enum Kind {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Area {
+pub(super) struct Vma {
     pub(super) first: u64,
     pub(super) last: u64,
     pub(super) kind: Kind,
 }
 
-impl Area {
+impl Vma {
     pub(super) const fn is_mapped(&self) -> bool {
         matches!(self.kind, Kind::Mapped { .. })
     }
@@ -47,7 +47,7 @@ impl Area {
 #[derive(Clone)]
 pub(super) struct Space {
     /// In no order.
-    pub(super) areas: Vec<Area>,
+    pub(super) areas: Vec<Vma>,
     /// The latest first.
     pub(super) domains: Vec<usize>,
     pub(super) limit: usize,
@@ -78,15 +78,15 @@ impl Space {
         self.areas.iter().filter(|area| area.is_mapped()).count()
     }
 
-    fn at(&self, iova: u64) -> Option<Area> {
+    fn at(&self, iova: u64) -> Option<Vma> {
         self.areas.iter().copied().find(|area| area.has(iova))
     }
 
-    pub(super) fn mapped_at(&self, iova: u64) -> Option<Area> {
-        self.at(iova).filter(Area::is_mapped)
+    pub(super) fn mapped_at(&self, iova: u64) -> Option<Vma> {
+        self.at(iova).filter(Vma::is_mapped)
     }
 
-    pub(super) fn in_range(&self, range: IovaRange) -> Vec<Area> {
+    pub(super) fn in_range(&self, range: IovaRange) -> Vec<Vma> {
         let (first, last) = (range.first().get(), range.last().get());
         let mut areas = self.areas.clone();
         areas.retain(|area| area.overlaps(first, last));

@@ -2,25 +2,25 @@
 //! What the model says of places: what fits there, and where there is room.
 
 use super::super::machine;
-use super::model::{inclusive, Area, Kind};
+use super::model::{inclusive, Kind, Vma};
 use super::World;
 use pinned_sgl::iommu::{Domain, IovaRange};
 use pinned_sgl::PageSizes;
 
 impl World {
     /// All that a domain translates.
-    pub(super) fn occupied(&self, domain: usize) -> Vec<Area> {
+    pub(super) fn occupied(&self, domain: usize) -> Vec<Vma> {
         let mut areas = vec![];
         for space in &self.spaces {
             if space.domains.contains(&domain) {
-                areas.extend(space.areas.iter().copied().filter(Area::is_mapped));
+                areas.extend(space.areas.iter().copied().filter(Vma::is_mapped));
             }
         }
         areas
     }
 
     /// Whether an area can be mapped in a domain.
-    pub(super) fn can_install(&self, domain: usize, area: Area) -> bool {
+    pub(super) fn can_install(&self, domain: usize, area: Vma) -> bool {
         if !area.is_mapped() {
             return true;
         }
@@ -31,7 +31,7 @@ impl World {
     }
 
     /// Whether memory can be mapped there in pages of `sizes`.
-    fn fits(&self, sizes: PageSizes, area: Area) -> bool {
+    fn fits(&self, sizes: PageSizes, area: Vma) -> bool {
         let Kind::Mapped { region, offset, .. } = area.kind else { panic!("{area:?}") };
         let region = &self.regions[region];
         let (from, len) = (region.page_offset + offset, area.last - area.first + 1);
@@ -39,7 +39,7 @@ impl World {
     }
 
     /// Whether an area can be mapped in every domain of a space.
-    pub(super) fn can_place(&self, space: usize, area: Area) -> bool {
+    pub(super) fn can_place(&self, space: usize, area: Vma) -> bool {
         let it = &self.spaces[space];
         it.areas.iter().all(|there| !there.overlaps(area.first, area.last))
             && it.domains.iter().all(|domain| self.can_install(*domain, area))
@@ -74,7 +74,7 @@ impl World {
 
     /// Whether all domains can map the memory somewhere.
     pub(super) fn can_map(&self, space: usize, kind: Kind, len: u64) -> bool {
-        let somewhere = Area { first: 0, last: len - 1, kind };
+        let somewhere = Vma { first: 0, last: len - 1, kind };
         let it = &self.spaces[space];
         let mut sizes = it.domains.iter().map(|domain| self.iommus[*domain].page_sizes());
         sizes.all(|sizes| self.fits(sizes, somewhere))

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Addresses that nothing may be mapped at.
 
-use super::model::{inclusive, Area, Kind};
+use super::model::{inclusive, Kind, Vma};
 use super::World;
 use arbitrary::{Result, Unstructured};
 use pinned_sgl::iommu::IoasError;
@@ -10,7 +10,7 @@ impl World {
     pub(super) fn reserve(&mut self, u: &mut Unstructured<'_>, space: usize) -> Result<()> {
         let range = self.some_range(u)?;
         let mut taken = self.spaces[space].in_range(range);
-        taken.retain(Area::is_mapped);
+        taken.retain(Vma::is_mapped);
         let (result, fired) = self.planned(|this| this.reals[space].reserve(range));
         match result {
             Ok(reservation) => {
@@ -36,14 +36,14 @@ impl World {
             .collect();
         ranges.sort_unstable();
         let areas = &mut self.spaces[space].areas;
-        areas.retain(Area::is_mapped);
-        let mut last: Option<Area> = None;
+        areas.retain(Vma::is_mapped);
+        let mut last: Option<Vma> = None;
         for (from, to) in ranges {
             match &mut last {
                 Some(area) if from <= area.last.saturating_add(1) => area.last = area.last.max(to),
                 other => {
                     areas.extend(*other);
-                    *other = Some(Area { first: from, last: to, kind: Kind::Reserved });
+                    *other = Some(Vma { first: from, last: to, kind: Kind::Reserved });
                 }
             }
         }

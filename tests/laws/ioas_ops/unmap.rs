@@ -2,7 +2,7 @@
 //! Unmapping and splitting: what goes, and where a mapping can be cut.
 
 use super::super::machine;
-use super::model::{Area, Space};
+use super::model::{Space, Vma};
 use super::World;
 use arbitrary::{Result, Unstructured};
 use pinned_sgl::iommu::{Cuts, Domain, IoasError, IovaRange};
@@ -25,8 +25,8 @@ impl World {
 
     fn removed(&mut self, space: usize, range: IovaRange) -> u64 {
         self.spaces[space].kept.subtract(range.first().get(), range.last().get());
-        let gone: Vec<Area> =
-            self.spaces[space].in_range(range).into_iter().filter(Area::is_mapped).collect();
+        let gone: Vec<Vma> =
+            self.spaces[space].in_range(range).into_iter().filter(Vma::is_mapped).collect();
         self.spaces[space].areas.retain(|area| !gone.contains(area));
         self.forget_unmapped();
         gone.iter().map(|area| area.last - area.first + 1).sum()
@@ -35,8 +35,8 @@ impl World {
     pub(super) fn unmap(&mut self, u: &mut Unstructured<'_>, space: usize) -> Result<()> {
         let range = self.some_range(u)?;
         let mut there = self.spaces[space].in_range(range);
-        there.retain(Area::is_mapped);
-        let cut = |area: &Area| area.first < range.first().get() || area.last > range.last().get();
+        there.retain(Vma::is_mapped);
+        let cut = |area: &Vma| area.first < range.first().get() || area.last > range.last().get();
         match self.reals[space].unmap(range) {
             Ok(bytes) => {
                 assert!(!there.is_empty() && !there.iter().any(cut));
@@ -131,7 +131,7 @@ impl World {
             .mapped_at(range.first().get())
             .is_some_and(|area| area.first < range.first().get() && range.last().get() < area.last);
         let limited = inside && self.spaces[space].mappings() >= self.spaces[space].limit;
-        let is_mapped = self.spaces[space].in_range(range).iter().any(Area::is_mapped);
+        let is_mapped = self.spaces[space].in_range(range).iter().any(Vma::is_mapped);
         let (result, fired) = self.planned(|this| this.reals[space].unmap_cutting(range));
         match result {
             Ok(bytes) => {

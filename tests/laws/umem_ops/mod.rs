@@ -23,9 +23,7 @@ use arbitrary::{Result, Unstructured};
 use model::{Live, Proc, Region};
 use pinned_sgl::umem::{Account, Umem, UserRange};
 use pinned_sgl::{Heap, UserAddr};
-use pinned_sgl_mock::{
-    Area, FailingAccountant, FailingStorage, Iommu, Memory, Plan, Process, Zone,
-};
+use pinned_sgl_mock::{FailingAccountant, FailingStorage, Iommu, Memory, Plan, Process, Vma, Zone};
 use std::sync::Arc;
 
 type Payer = Arc<FailingAccountant<Account>>;
@@ -73,7 +71,7 @@ impl World {
         let frames = memory.free_frames(Zone::Normal) + memory.free_frames(Zone::Movable);
         // The frame of zeros is read before all others.
         let first = Process::new(&memory);
-        first.map(user_pages(0, 1), Area::copy_on_write()).unwrap();
+        first.map(user_pages(0, 1), Vma::copy_on_write()).unwrap();
         first.touch(user_pages(0, 1), false).unwrap();
         let zero_frame = first.frame_at(user(0)).unwrap().get();
         drop(first);

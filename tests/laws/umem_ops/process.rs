@@ -6,16 +6,16 @@ use super::model::{Page, Proc};
 use super::{some_pages, user, user_pages, World, BASE, PAGES, ZEROS};
 use arbitrary::{Result, Unstructured};
 use pinned_sgl::UserAddr;
-use pinned_sgl_mock::{Area, PinFault, Zone};
+use pinned_sgl_mock::{PinFault, Vma, Zone};
 use std::sync::Arc;
 
 /// An area and what the model knows of its pages; a few pages of it.
-fn area(u: &mut Unstructured<'_>) -> Result<(Area, bool, bool, bool)> {
+fn area(u: &mut Unstructured<'_>) -> Result<(Vma, bool, bool, bool)> {
     let (mut area, writable, shared, zeros) = match u.int_in_range(0..=7)? {
-        0 => (Area::read_only(), false, false, false),
-        1 | 2 => (Area::copy_on_write(), true, false, true),
-        3 => (Area::shared(), true, true, false),
-        _ => (Area::read_write(), true, false, false),
+        0 => (Vma::read_only(), false, false, false),
+        1 | 2 => (Vma::copy_on_write(), true, false, true),
+        3 => (Vma::shared(), true, true, false),
+        _ => (Vma::read_write(), true, false, false),
     };
     if u.ratio(1, 3)? {
         area = area.huge(u.int_in_range(1..=3)?);

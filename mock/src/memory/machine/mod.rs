@@ -38,14 +38,14 @@ pub use builder::{MemoryBuilder, MemoryError};
 /// and the devices that it makes. Frames cost nothing until they are used.
 ///
 /// ```
-/// use pinned_sgl_mock::{Area, Memory, Process};
+/// use pinned_sgl_mock::{Vma, Memory, Process};
 /// use pinned_sgl::umem::{PinFlags, PinnedBatch, UserRange};
 /// use pinned_sgl::UserAddr;
 ///
 /// let memory = Memory::with_frames(1024);
 /// let process = Process::new(&memory);
 /// let range = UserRange::new(UserAddr::new(0x7f00_0020_0000), 2 << 20)?;
-/// process.map(range, Area::read_write().huge(9))?;
+/// process.map(range, Vma::read_write().huge(9))?;
 ///
 /// let mut slots = [None; 8];
 /// let flags = PinFlags::WRITE | PinFlags::LONGTERM;
@@ -243,11 +243,11 @@ impl Memory {
     ///
     /// ```
     /// # use pinned_sgl::{umem::UserRange, Pfn, UserAddr};
-    /// # use pinned_sgl_mock::{Area, Memory, Process};
+    /// # use pinned_sgl_mock::{Vma, Memory, Process};
     /// let memory = Memory::with_frames(1024);
     /// let process = Process::new(&memory);
     /// let range = UserRange::new(UserAddr::new(0x20_0000), 2 << 20)?;
-    /// process.map(range, Area::read_write().huge(9))?;
+    /// process.map(range, Vma::read_write().huge(9))?;
     /// process.touch(range, true)?;
     /// let page = process.frame_at(UserAddr::new(0x20_5000)).ok_or("no frame")?;
     /// let (first, order) = memory.folio(page).ok_or("no folio")?;

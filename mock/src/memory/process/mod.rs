@@ -4,17 +4,17 @@
 
 mod moves;
 
-use crate::memory::area::{Area, AreaError, Areas, Backing, Slice};
 use crate::memory::dma::parts;
 use crate::memory::fault::{PinFault, Want};
 use crate::memory::folios::{State, Unmoved};
 use crate::memory::frame::Frame;
 use crate::memory::machine::{Inner, Memory};
 use crate::memory::page_table::{Entry, PageTable};
+use crate::memory::vma::{Backing, Slice, Vma, VmaError, Vmas};
 use crate::memory::zone::Zone;
 use crate::sync::{has_failed, lock, AtomicU64, Mutex, Ordering};
 use pinned_sgl::umem::UserRange;
-use pinned_sgl::{Pfn, UserAddr};
+use pinned_sgl::{Pfn, RangeError, UserAddr};
 use std::sync::Arc;
 use std::{fmt, ops::Range};
 
@@ -24,12 +24,12 @@ use std::{fmt, ops::Range};
 /// everything; a frame that is pinned then is freed by its last unpin.
 ///
 /// ```
-/// use pinned_sgl_mock::{Area, Memory, PinFault, Process};
+/// use pinned_sgl_mock::{Vma, Memory, PinFault, Process};
 /// use pinned_sgl::{umem::UserRange, UserAddr};
 /// let memory = Memory::with_frames(16);
 /// let process = Process::new(&memory);
 /// let at = UserAddr::new(0x10_0000);
-/// process.map(UserRange::new(at, 0x2000)?, Area::read_write())?;
+/// process.map(UserRange::new(at, 0x2000)?, Vma::read_write())?;
 /// process.write(UserAddr::new(0x10_0fff), b"across")?;
 ///
 /// let child = process.fork()?;
@@ -41,11 +41,11 @@ use std::{fmt, ops::Range};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Locks are taken in this order: areas, memory. Pinning a page that is there takes none but a look
-/// at the areas.
+/// Locks are taken in this order: VMAs, memory. Pinning a page that is there takes none but a look
+/// at the VMAs.
 pub struct Process {
     pub(in crate::memory) memory: Memory,
-    pub(in crate::memory) areas: Mutex<Areas>,
+    pub(in crate::memory) vmas: Mutex<Vmas>,
     /// Pages that one call pins at most.
     pub(in crate::memory) pin_limit: AtomicU64,
     /// One more than the pages after which the next call that pins is interrupted; or 0.
@@ -59,7 +59,7 @@ impl Process {
     pub fn new(memory: &Memory) -> Self {
         Self {
             memory: memory.clone(),
-            areas: Mutex::new(Areas::default()),
+            vmas: Mutex::new(Vmas::default()),
             pin_limit: AtomicU64::new(u64::MAX),
             interrupt: AtomicU64::new(0),
             largest_order: AtomicU64::new(0),
@@ -76,9 +76,9 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// [`AreaError`]; nothing has changed then.
-    pub fn map(&self, range: UserRange, area: Area) -> Result<(), AreaError> {
-        self.map_pages(self.whole_pages(range)?, area)
+    /// [`VmaError`]; nothing has changed then.
+    pub fn map(&self, range: UserRange, vma: Vma) -> Result<(), VmaError> {
+        self.map_pages(self.whole_pages(range)?, vma)
     }
 
     /// Maps pages that are these frames, in this order, all of which must be free; returns where the pages
@@ -91,11 +91,11 @@ impl Process {
     /// ```
     /// # use pinned_sgl::umem::{PinFlags, PinRequest, Umem, Unaccounted};
     /// # use pinned_sgl::{Pfn, UserAddr};
-    /// # use pinned_sgl_mock::{Area, Memory, Process};
+    /// # use pinned_sgl_mock::{Vma, Memory, Process};
     /// let memory = Memory::builder().zone(Default::default(), 0..0x100).build()?;
     /// let process = Process::new(&memory);
     /// let frames = [7, 8, 3].map(Pfn::new);
-    /// let range = process.map_frames(UserAddr::new(0x10_0000), &frames, Area::read_write())?;
+    /// let range = process.map_frames(UserAddr::new(0x10_0000), &frames, Vma::read_write())?;
     /// let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
     /// let umem = Umem::pin(Box::new(process), &Unaccounted, request)?;
     /// assert!(umem.whole()?.pages().eq(frames));
@@ -104,23 +104,22 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// [`AreaError`], with the first frame that is not free; nothing has changed then.
+    /// [`VmaError`], with the first frame that is not free; nothing has changed then.
     pub fn map_frames(
         &self,
         at: UserAddr,
         frames: &[Pfn],
-        area: Area,
-    ) -> Result<UserRange, AreaError> {
+        vma: Vma,
+    ) -> Result<UserRange, VmaError> {
         let inner = &self.memory.inner;
-        let len = (frames.len() as u64).checked_mul(inner.page.bytes());
-        let range =
-            len.and_then(|len| UserRange::new(at, len).ok()).ok_or(AreaError::Misaligned)?;
-        self.map_table(self.whole_pages(range)?, area, |table| {
+        let len = (frames.len() as u64).checked_mul(inner.page.bytes()).ok_or(RangeError::Wraps);
+        let range = len.and_then(|len| UserRange::new(at, len)).map_err(VmaError::Range)?;
+        self.map_table(self.whole_pages(range)?, vma, |table| {
             let mut state = lock(&inner.state);
             for (done, pfn) in frames.iter().enumerate() {
                 if inner.alloc_at(&mut state, pfn.get()).is_none() {
                     frames.iter().take(done).for_each(|pfn| inner.let_go(&mut state, pfn.get()));
-                    return Err(AreaError::NotFree(*pfn));
+                    return Err(VmaError::NotFree(*pfn));
                 }
             }
             for (index, pfn) in (0..).zip(frames.iter().map(|pfn| pfn.get())) {
@@ -132,31 +131,27 @@ impl Process {
         Ok(range)
     }
 
-    pub(in crate::memory) fn map_pages(
-        &self,
-        pages: Range<u64>,
-        area: Area,
-    ) -> Result<(), AreaError> {
-        self.map_table(pages, area, |_| Ok(()))
+    pub(in crate::memory) fn map_pages(&self, pages: Range<u64>, vma: Vma) -> Result<(), VmaError> {
+        self.map_table(pages, vma, |_| Ok(()))
     }
 
     /// Maps pages, which `fill` puts into frames, if they are to be in any.
     fn map_table(
         &self,
         pages: Range<u64>,
-        area: Area,
-        fill: impl FnOnce(&Arc<PageTable>) -> Result<(), AreaError>,
-    ) -> Result<(), AreaError> {
-        let mut areas = lock(&self.areas);
-        if let Some(taken) = areas.first_in(pages.start, pages.end) {
-            return Err(AreaError::Overlap(self.addr_of(taken)));
+        vma: Vma,
+        fill: impl FnOnce(&Arc<PageTable>) -> Result<(), VmaError>,
+    ) -> Result<(), VmaError> {
+        let mut vmas = lock(&self.vmas);
+        if let Some(taken) = vmas.first_in(pages.start, pages.end) {
+            return Err(VmaError::Overlap(self.addr_of(taken)));
         }
         let count = pages.end.saturating_sub(pages.start);
         let table = Arc::new(PageTable::new(count));
         fill(&table)?;
-        let slice = Slice { table, user: Arc::new(()), first: 0, pages: count, area };
-        areas.insert(pages.start, slice);
-        self.largest_order.fetch_max(area.order.into(), Ordering::Relaxed);
+        let slice = Slice { table, user: Arc::new(()), first: 0, pages: count, vma };
+        vmas.insert(pages.start, slice);
+        self.largest_order.fetch_max(vma.order.into(), Ordering::Relaxed);
         Ok(())
     }
 
@@ -165,8 +160,8 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// [`AreaError::Misaligned`]; nothing has changed then.
-    pub fn unmap(&self, range: UserRange) -> Result<(), AreaError> {
+    /// [`VmaError::Misaligned`]; nothing has changed then.
+    pub fn unmap(&self, range: UserRange) -> Result<(), VmaError> {
         let pages = self.whole_pages(range)?;
         self.unmap_pages(pages);
         Ok(())
@@ -178,11 +173,11 @@ impl Process {
     }
 
     fn unmap_pages(&self, pages: Range<u64>) {
-        let mut areas = lock(&self.areas);
-        let removed = areas.remove(pages.start, pages.end);
+        let mut vmas = lock(&self.vmas);
+        let removed = vmas.remove(pages.start, pages.end);
         let mut state = lock(&self.memory.inner.state);
         for slice in removed {
-            let (from, to) = match slice.area.backing {
+            let (from, to) = match slice.vma.backing {
                 Backing::Shared if Arc::strong_count(&slice.user) > 1 => continue,
                 // The last process that shares the pages lets go of all.
                 Backing::Shared => (0, slice.table.pages()),
@@ -200,11 +195,11 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// [`AreaError::Misaligned`]; nothing has changed then.
-    pub fn protect(&self, range: UserRange, writable: bool) -> Result<(), AreaError> {
+    /// [`VmaError::Misaligned`]; nothing has changed then.
+    pub fn protect(&self, range: UserRange, writable: bool) -> Result<(), VmaError> {
         let pages = self.whole_pages(range)?;
-        let mut areas = lock(&self.areas);
-        areas.carve(pages.start, pages.end).for_each(|slice| slice.area.writable = writable);
+        let mut vmas = lock(&self.vmas);
+        vmas.carve(pages.start, pages.end).for_each(|slice| slice.vma.writable = writable);
         Ok(())
     }
 
@@ -217,12 +212,12 @@ impl Process {
     /// [`PinFault::NoMemory`] if there is no frame for such a copy; there is no child then.
     pub fn fork(&self) -> Result<Self, PinFault> {
         let child = Self::new(&self.memory);
-        let (areas, mut state) = (lock(&self.areas), lock(&self.memory.inner.state));
+        let (vmas, mut state) = (lock(&self.vmas), lock(&self.memory.inner.state));
         let mut failed = None;
-        let mut copies = Areas::default();
-        for (start, slice) in areas.iter() {
+        let mut copies = Vmas::default();
+        for (start, slice) in vmas.iter() {
             let mut copy = slice.clone();
-            if slice.area.backing != Backing::Shared {
+            if slice.vma.backing != Backing::Shared {
                 copy.table = Arc::new(PageTable::new(slice.pages));
                 copy.user = Arc::new(());
                 copy.first = 0;
@@ -235,8 +230,8 @@ impl Process {
             }
         }
         // The child is dropped without these locks if it is not complete: it takes them itself.
-        drop((areas, state));
-        *lock(&child.areas) = copies;
+        drop((vmas, state));
+        *lock(&child.vmas) = copies;
         let order = self.largest_order.load(Ordering::Relaxed);
         child.largest_order.store(order, Ordering::Relaxed);
         match failed {
@@ -251,10 +246,10 @@ impl Process {
     ///
     /// [`PinFault`] for the first page that cannot be; those before it are there.
     pub fn touch(&self, range: UserRange, write: bool) -> Result<(), PinFault> {
-        let areas = lock(&self.areas);
+        let vmas = lock(&self.vmas);
         let mut state = lock(&self.memory.inner.state);
         for page in self.pages_of(range) {
-            self.ready(&areas, &mut state, page, Want::cpu(write))?;
+            self.ready(&vmas, &mut state, page, Want::cpu(write))?;
         }
         Ok(())
     }
@@ -265,11 +260,11 @@ impl Process {
     ///
     /// [`PinFault`] for the first page that cannot be read.
     pub fn read(&self, from: UserAddr, bytes: &mut [u8]) -> Result<(), PinFault> {
-        let areas = lock(&self.areas);
+        let vmas = lock(&self.vmas);
         let mut state = lock(&self.memory.inner.state);
         for part in parts(from.get(), bytes.len(), self.shift()) {
             let (page, offset, range) = part.ok_or(PinFault::NotMapped(from))?;
-            let entry = self.ready(&areas, &mut state, page, Want::cpu(false))?;
+            let entry = self.ready(&vmas, &mut state, page, Want::cpu(false))?;
             if let (Some(pfn), Some(bytes)) = (entry.pfn(), bytes.get_mut(range)) {
                 self.memory.inner.contents.read(pfn, offset, bytes);
             }
@@ -283,11 +278,11 @@ impl Process {
     ///
     /// [`PinFault`] for the first page that cannot be written; those before it have been.
     pub fn write(&self, to: UserAddr, bytes: &[u8]) -> Result<(), PinFault> {
-        let areas = lock(&self.areas);
+        let vmas = lock(&self.vmas);
         let mut state = lock(&self.memory.inner.state);
         for part in parts(to.get(), bytes.len(), self.shift()) {
             let (page, offset, range) = part.ok_or(PinFault::NotMapped(to))?;
-            let entry = self.ready(&areas, &mut state, page, Want::cpu(true))?;
+            let entry = self.ready(&vmas, &mut state, page, Want::cpu(true))?;
             if let (Some(pfn), Some(bytes)) = (entry.pfn(), bytes.get(range)) {
                 self.memory.inner.contents.write(pfn, offset, bytes);
             }
@@ -297,20 +292,20 @@ impl Process {
 
     fn ready(
         &self,
-        areas: &Areas,
+        vmas: &Vmas,
         state: &mut State,
         page: u64,
         want: Want,
     ) -> Result<Entry, PinFault> {
         let at = self.addr_of(page);
-        let found = areas.find(page).ok_or(PinFault::NotMapped(at))?;
+        let found = vmas.find(page).ok_or(PinFault::NotMapped(at))?;
         self.memory.inner.make_ready(state, &found, want, at)
     }
 
     /// The frame of the page at this address, if it is in one.
     #[must_use]
     pub fn frame_at(&self, at: UserAddr) -> Option<Pfn> {
-        let found = lock(&self.areas).find(self.page_number(at))?;
+        let found = lock(&self.vmas).find(self.page_number(at))?;
         let mut entry = found.table.load(found.index);
         if entry == Entry::MOVING {
             // It is hidden for a moment, under this lock: by what moves the page, or finds it pinned.
@@ -365,12 +360,12 @@ impl Process {
         first..first.saturating_add(range.page_count(self.memory.inner.page))
     }
 
-    fn whole_pages(&self, range: UserRange) -> Result<Range<u64>, AreaError> {
+    fn whole_pages(&self, range: UserRange) -> Result<Range<u64>, VmaError> {
         let page = self.memory.inner.page;
         if range.start().is_aligned(page) && range.len() & page.mask() == 0 {
             Ok(self.pages_of(range))
         } else {
-            Err(AreaError::Misaligned)
+            Err(VmaError::Misaligned)
         }
     }
 }
@@ -385,7 +380,7 @@ impl Drop for Process {
 
 impl fmt::Debug for Process {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let pages = lock(&self.areas).iter().fold(0u64, |sum, (_, s)| sum.saturating_add(s.pages));
+        let pages = lock(&self.vmas).iter().fold(0u64, |sum, (_, s)| sum.saturating_add(s.pages));
         f.debug_struct("Process").field("mapped_pages", &pages).finish_non_exhaustive()
     }
 }
@@ -407,7 +402,7 @@ impl Inner {
                 let head = self.head_of(pfn).unwrap_or(pfn);
                 if entry.is_exclusive() && self.frame(head).is_some_and(Frame::is_folio_pinned) {
                     slice.table.set(index, entry);
-                    let copied = self.alloc(state, slice.area.zone, 0);
+                    let copied = self.alloc(state, slice.vma.zone, 0);
                     let Some(copy) = copied.or_else(|| self.alloc(state, Zone::Normal, 0)) else {
                         return Some(to);
                     };

@@ -54,13 +54,13 @@ impl Process {
         range: UserRange,
         mut act: impl FnMut(&mut State, (&Arc<PageTable>, u64), u64, UserAddr) -> Result<u64, PinFault>,
     ) -> Result<u64, PinFault> {
-        let areas = lock(&self.areas);
+        let vmas = lock(&self.vmas);
         let mut state = lock(&self.memory.inner.state);
         let mut sum = 0u64;
         let mut pages = self.pages_of(range);
         while !pages.is_empty() {
             let at = self.addr_of(pages.start);
-            let found = areas.find(pages.start).ok_or(PinFault::NotMapped(at))?;
+            let found = vmas.find(pages.start).ok_or(PinFault::NotMapped(at))?;
             pages.start = found.page.saturating_add(found.left);
             let end =
                 found.index.saturating_add(found.left.min(pages.end.saturating_sub(found.page)));

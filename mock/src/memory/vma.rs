@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! [`Area`]: what a part of a process' address space is like, and [`Areas`]: which parts there are.
+//! [`Vma`]: what a part of a process' address space is like, and [`Vmas`]: which parts there are.
 #![forbid(unsafe_code)]
 
 use super::page_table::PageTable;
 use super::zone::Zone;
-use pinned_sgl::{Pfn, UserAddr};
+use pinned_sgl::{Pfn, RangeError, UserAddr};
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 /// What a part of a process' address space is like. Pages get their frames when they are first
 /// touched or pinned.
 ///
 /// ```
-/// use pinned_sgl_mock::{Area, Zone};
+/// use pinned_sgl_mock::{Vma, Zone};
 /// // Transparent huge pages of 2 MiB, in memory from which pages move before they are pinned.
-/// let area = Area::read_write().huge(9).zone(Zone::Movable);
-/// assert!(area.is_writable());
+/// let vma = Vma::read_write().huge(9).zone(Zone::Movable);
+/// assert!(vma.is_writable());
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Area {
+pub struct Vma {
     pub(super) writable: bool,
     pub(super) backing: Backing,
     pub(super) order: u32,
@@ -38,7 +38,7 @@ pub(super) enum Backing {
 /// The largest order of a folio: 2^20 pages.
 const MAX_ORDER: u32 = 20;
 
-impl Area {
+impl Vma {
     const fn new(writable: bool, backing: Backing) -> Self {
         Self { writable, backing, order: 0, zone: Zone::Normal }
     }
@@ -100,7 +100,7 @@ pub(super) struct Slice {
     /// The index of its first page in the table.
     pub(super) first: u64,
     pub(super) pages: u64,
-    pub(super) area: Area,
+    pub(super) vma: Vma,
 }
 
 /// A page, found in the address space.
@@ -115,23 +115,23 @@ pub(super) struct Found {
     pub(super) before: u64,
     /// Pages of the slice from this one on.
     pub(super) left: u64,
-    pub(super) area: Area,
+    pub(super) vma: Vma,
 }
 
 /// The address space: slices that do not overlap, by the number of their first page.
 #[derive(Debug, Default)]
-pub(super) struct Areas {
+pub(super) struct Vmas {
     slices: BTreeMap<u64, Slice>,
 }
 
-impl Areas {
+impl Vmas {
     pub(super) fn find(&self, page: u64) -> Option<Found> {
         let (start, slice) = self.slices.range(..=page).next_back()?;
         let before = page.checked_sub(*start)?;
         let left = slice.pages.checked_sub(before).filter(|left| *left != 0)?;
         let table = slice.table.clone();
         let index = slice.first.checked_add(before)?;
-        Some(Found { page, table, index, before, left, area: slice.area })
+        Some(Found { page, table, index, before, left, vma: slice.vma })
     }
 
     /// The first page of `from..to` that is mapped.
@@ -185,7 +185,9 @@ impl Areas {
 /// Why whole pages cannot be mapped, unmapped, or protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum AreaError {
+pub enum VmaError {
+    /// There are no frames, or more than there are addresses behind the first one.
+    Range(RangeError),
     /// The range does not begin or does not end at a page border.
     Misaligned,
     /// Something is mapped there already.
@@ -194,9 +196,10 @@ pub enum AreaError {
     NotFree(Pfn),
 }
 
-impl fmt::Display for AreaError {
+impl fmt::Display for VmaError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Range(error) => error.fmt(f),
             Self::Misaligned => f.write_str("a range that is not whole pages"),
             Self::Overlap(at) => write!(f, "something is mapped at {at} already"),
             Self::NotFree(pfn) => write!(f, "frame {pfn} is not free"),
@@ -204,4 +207,4 @@ impl fmt::Display for AreaError {
     }
 }
 
-impl std::error::Error for AreaError {}
+impl std::error::Error for VmaError {}
