@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`Table`]: a page table of several levels, for any set of page sizes.
 //!
-//! Each page size is a level of its own, where its pages are leaves. Where two sizes lie far apart,
-//! levels without leaves stand between them, so that no table has more than 512 entries:
+//! Each page size is a level of its own, whose entries lead to its pages. Where two sizes lie far apart,
+//! levels without pages stand between them, so that no table has more than 512 entries:
 //!
 //! ```text
 //!  {4K, 2M, 1G}, 48 bits        {64K, 512M}, 36 bits
 //!
-//!  bits 39..48  tables          bits 29..36  tables or 512M leaves
+//!  bits 39..48  tables          bits 29..36  tables or 512M pages
 //!  bits 30..39  tables or 1G    bits 25..29  tables
-//!  bits 21..30  tables or 2M    bits 16..25  64K leaves
-//!  bits 12..21  4K leaves
+//!  bits 21..30  tables or 2M    bits 16..25  64K pages
+//!  bits 12..21  4K pages
 //! ```
 //!
-//! A table is made when the first leaf below it is, and freed with the last. So every table but the
-//! root holds a leaf, and an address whose way down ends early has none.
+//! A table is made when the first page below it is mapped, and freed with the last. So every table but the
+//! root leads to a page, and an address whose way down ends early has none.
 #![forbid(unsafe_code)]
 
 use crate::memory::Block;
@@ -22,9 +22,9 @@ use pinned_sgl::iommu::{IovaRange, Prot};
 use pinned_sgl::{Iova, PageSize, PageSizes, PhysAddr};
 use std::ops::ControlFlow;
 
-/// What an entry takes in the memory of hardware.
+/// What a slot takes in the memory of hardware.
 const ENTRY_BYTES: u64 = 8;
-/// A table has at most `2^MAX_BITS` entries.
+/// A table has at most `2^MAX_BITS` slots.
 const MAX_BITS: u32 = if cfg!(miri) { 3 } else { 9 };
 
 pub(super) struct Table {
@@ -34,12 +34,12 @@ pub(super) struct Table {
     counts: Counts,
 }
 
-/// The entries of a level are `2^shift` bytes apart; a table of it has `2^bits` of them.
+/// The slots of a level are `2^shift` bytes apart; a table of it has `2^bits` of them.
 #[derive(Clone, Copy)]
 struct Level {
     shift: u32,
     bits: u32,
-    has_leaves: bool,
+    has_pages: bool,
 }
 
 #[derive(Default)]
@@ -51,35 +51,35 @@ struct Node {
 
 enum Slot {
     Empty,
-    Leaf(Leaf),
+    Pte(Pte),
     Table(Box<Node>),
 }
 
 /// A page table entry that leads to memory.
 #[derive(Clone, Copy)]
-pub(super) struct Leaf {
+pub(super) struct Pte {
     pub(super) phys: PhysAddr,
     pub(super) prot: Prot,
     /// Whether a device has written to it.
     pub(super) dirty: bool,
 }
 
-/// A leaf, and the addresses that it translates.
+/// An entry, and the addresses that it translates.
 pub(super) struct Found<'a> {
     pub(super) first: Iova,
     pub(super) size: PageSize,
-    pub(super) leaf: &'a mut Leaf,
+    pub(super) pte: &'a mut Pte,
 }
 
 impl Found<'_> {
-    /// What the leaf translates.
+    /// What the entry translates.
     pub(super) const fn block(&self) -> Block {
-        Block { size: self.size, iova: self.first, phys: self.leaf.phys }
+        Block { size: self.size, iova: self.first, phys: self.pte.phys }
     }
 
-    /// The addresses that the leaf translates.
+    /// The addresses that the entry translates.
     pub(super) fn range(&self) -> IovaRange {
-        // A leaf lies on a multiple of its size, so its last address does not wrap.
+        // A page lies on a multiple of its size, so its last address does not wrap.
         let last = Iova::new(self.first.get() | self.size.mask());
         IovaRange::inclusive(self.first, last).unwrap_or(IovaRange::ALL)
     }
@@ -87,19 +87,19 @@ impl Found<'_> {
 
 #[derive(Clone, Copy, Default)]
 struct Counts {
-    /// Slots of all tables; leaves in them.
+    /// Slots of all tables; entries in them.
     slots: u64,
-    leaves: u64,
-    /// The bytes that the leaves translate, which may be all 2^64.
+    entries: u64,
+    /// The bytes that the entries translate, which may be all 2^64.
     bytes: u128,
 }
 
 /// What has been unmapped, and what was in the way of the rest.
 #[derive(Default)]
 pub(super) struct Unmapped {
-    /// From the beginning of the range on: more than the range has if its end cut a leaf.
+    /// From the beginning of the range on: more than the range has if its end cut an entry.
     pub(super) bytes: u64,
-    pub(super) leaves: u64,
+    pub(super) entries: u64,
     pub(super) stop: Option<Stop>,
 }
 
@@ -107,7 +107,7 @@ pub(super) struct Unmapped {
 pub(super) enum Stop {
     /// Nothing is mapped here.
     Hole(Iova),
-    /// This edge of the range lies inside a leaf.
+    /// This edge of the range lies inside an entry.
     Cut(Iova),
 }
 
@@ -163,7 +163,7 @@ impl Node {
     }
 
     /// A table of the highest of `levels` that maps what `whole` did.
-    fn split(levels: &[Level], whole: Leaf, counts: &mut Counts) -> Self {
+    fn split(levels: &[Level], whole: Pte, counts: &mut Counts) -> Self {
         let Some((level, below)) = levels.split_last() else {
             return Self::default();
         };
@@ -171,10 +171,10 @@ impl Node {
         let mut slots = Vec::new();
         for index in 0..entries {
             let offset = u64::from(index) << level.shift;
-            let part = Leaf { phys: PhysAddr::new(whole.phys.get() + offset), ..whole };
-            slots.push(if level.has_leaves {
-                counts.leaves += 1;
-                Slot::Leaf(part)
+            let part = Pte { phys: PhysAddr::new(whole.phys.get() + offset), ..whole };
+            slots.push(if level.has_pages {
+                counts.entries += 1;
+                Slot::Pte(part)
             } else {
                 Slot::Table(Box::new(Self::split(below, part, counts)))
             });
@@ -202,8 +202,8 @@ impl Table {
         self.counts.slots * ENTRY_BYTES
     }
 
-    pub(super) const fn leaves(&self) -> u64 {
-        self.counts.leaves
+    pub(super) const fn entries(&self) -> u64 {
+        self.counts.entries
     }
 
     pub(super) const fn mapped_bytes(&self) -> u128 {
@@ -217,7 +217,7 @@ impl Table {
         iova: Iova,
         size: PageSize,
         count: u64,
-        first: Leaf,
+        first: Pte,
     ) -> (u64, Option<Iova>) {
         let Some(more) = (count << size.shift()).checked_sub(1) else {
             return (0, None);
@@ -234,9 +234,9 @@ impl Table {
         (job.pages, blocked.map(Iova::new))
     }
 
-    /// Unmaps a range of whole smallest pages. A leaf that the range cuts is split where `split`
+    /// Unmaps a range of whole smallest pages. An entry that the range cuts is split where `split`
     /// says so; otherwise it stays if the range begins in it, and goes if the range ends in it. Calls
-    /// `gone` for each leaf that goes.
+    /// `gone` for each entry that goes.
     pub(super) fn unmap(
         &mut self,
         range: IovaRange,
@@ -249,7 +249,7 @@ impl Table {
         job.done
     }
 
-    /// The leaf that translates `iova`.
+    /// The entry that translates `iova`.
     pub(super) fn find(&mut self, iova: Iova) -> Option<Found<'_>> {
         let mut levels = self.levels.as_slice();
         if iova.get() & !reach(levels) != 0 {
@@ -261,16 +261,16 @@ impl Table {
             let index = usize::try_from(level.index(iova.get())).ok()?;
             match node.slots.get_mut(index)? {
                 Slot::Empty => return None,
-                Slot::Leaf(leaf) => {
+                Slot::Pte(pte) => {
                     let size = PageSize::from_shift(level.shift)?;
-                    return Some(Found { first: iova.align_down(size), size, leaf });
+                    return Some(Found { first: iova.align_down(size), size, pte });
                 }
                 Slot::Table(table) => (node, levels) = (table, below),
             }
         }
     }
 
-    /// Shows the leaves that translate any address of `range`, in ascending order.
+    /// Shows the entries that translate any address of `range`, in ascending order.
     pub(super) fn visit(
         &mut self,
         range: IovaRange,
@@ -305,19 +305,19 @@ fn levels(sizes: PageSizes, last: Iova) -> Vec<Level> {
             .map_or(reach, PageSize::shift)
             .min(reach);
         let bits = (next - shift).min(MAX_BITS);
-        let has_leaves = PageSize::from_shift(shift).is_some_and(|size| sizes.has(size));
-        levels.push(Level { shift, bits, has_leaves });
+        let has_pages = PageSize::from_shift(shift).is_some_and(|size| sizes.has(size));
+        levels.push(Level { shift, bits, has_pages });
         shift += bits;
     }
     levels
 }
 
 struct Map<'a> {
-    /// The level of the leaves.
+    /// The level of the pages.
     shift: u32,
     /// From an IOVA to the memory that it shall lead to, modulo 2^64.
     distance: u64,
-    like: Leaf,
+    like: Pte,
     pages: u64,
     counts: &'a mut Counts,
 }
@@ -337,7 +337,7 @@ impl Map<'_> {
         for (piece, slot) in level.pieces(&mut node.slots, first, last) {
             let is_here = level.shift == self.shift;
             match slot {
-                Slot::Leaf(_) => return Err(piece.first),
+                Slot::Pte(_) => return Err(piece.first),
                 Slot::Table(table) if is_here => {
                     let mut in_the_way = piece.first;
                     let _ = visit(table, below, piece.first, piece.last, &mut |found| {
@@ -351,10 +351,10 @@ impl Map<'_> {
                     node.used += 1;
                     *slot = if is_here {
                         self.pages += 1;
-                        self.counts.leaves += 1;
+                        self.counts.entries += 1;
                         self.counts.bytes = self.counts.bytes.saturating_add(1 << level.shift);
                         let phys = PhysAddr::new(piece.first.wrapping_add(self.distance));
-                        Slot::Leaf(Leaf { phys, ..self.like })
+                        Slot::Pte(Pte { phys, ..self.like })
                     } else {
                         // Nothing can be in the way in a new table: it never stays empty.
                         let mut table = Box::new(Node::new(below, self.counts));
@@ -387,29 +387,29 @@ impl<F: FnMut(Block)> Unmap<'_, F> {
             return Ok(());
         };
         for (piece, slot) in level.pieces(&mut node.slots, first, last) {
-            if let Slot::Leaf(leaf) = *slot {
+            if let Slot::Pte(pte) = *slot {
                 let is_cut = piece.first != piece.slot || piece.last != piece.slot_last;
                 if is_cut && self.split && !below.is_empty() {
-                    self.counts.leaves -= 1;
-                    *slot = Slot::Table(Box::new(Node::split(below, leaf, self.counts)));
+                    self.counts.entries -= 1;
+                    *slot = Slot::Table(Box::new(Node::split(below, pte, self.counts)));
                 }
             }
             let stop = match slot {
                 Slot::Empty => return Err(Stop::Hole(Iova::new(piece.first))),
-                Slot::Leaf(_) if piece.first != piece.slot => {
+                Slot::Pte(_) if piece.first != piece.slot => {
                     return Err(Stop::Cut(Iova::new(piece.first)));
                 }
-                Slot::Leaf(leaf) => {
+                Slot::Pte(pte) => {
                     if let Some(size) = PageSize::from_shift(level.shift) {
-                        (self.gone)(Block { size, iova: Iova::new(piece.slot), phys: leaf.phys });
+                        (self.gone)(Block { size, iova: Iova::new(piece.slot), phys: pte.phys });
                     }
                     *slot = Slot::Empty;
                     let bytes = piece.slot_last - piece.slot + 1;
                     self.done.bytes = self.done.bytes.saturating_add(bytes);
-                    self.done.leaves += 1;
-                    self.counts.leaves -= 1;
+                    self.done.entries += 1;
+                    self.counts.entries -= 1;
                     self.counts.bytes = self.counts.bytes.saturating_sub(u128::from(bytes));
-                    // An unmap of the head of a leaf has unmapped its tail, too.
+                    // An unmap of the head of an entry has unmapped its tail, too.
                     if piece.last == piece.slot_last {
                         Ok(())
                     } else {
@@ -449,7 +449,7 @@ fn visit(
     };
     for (piece, slot) in level.pieces(&mut node.slots, first, last) {
         match slot {
-            Slot::Leaf(leaf) => f(Found { first: Iova::new(piece.slot), size, leaf })?,
+            Slot::Pte(pte) => f(Found { first: Iova::new(piece.slot), size, pte })?,
             Slot::Table(table) => visit(table, below, piece.first, piece.last, f)?,
             Slot::Empty => {}
         }
@@ -463,7 +463,7 @@ mod tests {
 
     fn shape(sizes: &str, last: u64) -> Vec<(u32, u32, bool)> {
         let levels = levels(sizes.parse().unwrap(), Iova::new(last));
-        levels.iter().map(|level| (level.shift, level.bits, level.has_leaves)).collect()
+        levels.iter().map(|level| (level.shift, level.bits, level.has_pages)).collect()
     }
 
     #[test]
@@ -484,8 +484,8 @@ mod tests {
                 at += bits;
             }
             assert_eq!(at, 64, "{sizes}");
-            let leaves = levels.iter().filter(|(_, _, has_leaves)| *has_leaves).count();
-            assert_eq!(leaves, sizes.parse::<PageSizes>().unwrap().sizes().count());
+            let entries = levels.iter().filter(|(_, _, has_pages)| *has_pages).count();
+            assert_eq!(entries, sizes.parse::<PageSizes>().unwrap().sizes().count());
         }
     }
 

@@ -2,7 +2,7 @@
 //! An [`Iommu`] as a [`Domain`]: what its calls do, what they refuse, and what they report as a violation.
 
 use super::super::lie::Liar;
-use super::super::table::{Leaf, Stop};
+use super::super::table::{Pte, Stop};
 use super::super::Lie;
 use super::walk::within;
 use super::{Iommu, MapFault, State};
@@ -98,7 +98,7 @@ impl Iommu {
                 reacher.unmap(block);
             }
         });
-        state.stats.pages_unmapped += done.leaves;
+        state.stats.pages_unmapped += done.entries;
         let lie = state.lie.take_if(|lie| lie.liar() == Liar::Unmap && done.bytes != 0);
         let seen = done.stop.map(|stop| {
             let (kind, at) = match stop {
@@ -197,8 +197,8 @@ unsafe impl Domain for Iommu {
         let failure = self.config.plan.step(Step::Map).err();
         let count = failure
             .map_or(tile.count, |failure| failure.after_pages.min(tile.count.saturating_sub(1)));
-        let leaf = Leaf { phys: tile.phys, prot, dirty: false };
-        let (mut pages, in_the_way) = state.table.map(tile.iova, tile.page_size, count, leaf);
+        let pte = Pte { phys: tile.phys, prot, dirty: false };
+        let (mut pages, in_the_way) = state.table.map(tile.iova, tile.page_size, count, pte);
         if self.config.cuts == Cuts::Never {
             let mapped = IovaRange::new(tile.iova, pages << tile.page_size.shift());
             match mapped {
@@ -292,7 +292,7 @@ unsafe impl Domain for Iommu {
     }
 }
 
-// SAFETY: it returns the leaf that a device without an IOTLB would find; what an IOTLB remembers
+// SAFETY: it returns the entry that a device without an IOTLB would find; what an IOTLB remembers
 // instead was unmapped and not flushed. Lies are as harmless as those of a `Domain`.
 unsafe impl ReadDomain for Iommu {
     fn read(&self, iova: Iova) -> Option<Entry> {
@@ -301,7 +301,7 @@ unsafe impl ReadDomain for Iommu {
         state.stats.reads += 1;
         let found = state.table.find(iova)?;
         let lie = state.lie.take_if(|lie| lie.liar() == Liar::Read);
-        let (phys, len) = within(found.leaf.phys, iova, found.size);
+        let (phys, len) = within(found.pte.phys, iova, found.size);
         match lie {
             Some(Lie::ReadsNothing) => None,
             Some(Lie::ReadsElsewhere) => {
@@ -316,8 +316,8 @@ unsafe impl ReadDomain for Iommu {
     }
 }
 
-// SAFETY: a write sets the dirty bit of its leaf unless the IOTLB remembers it as set; so it is, or
-// it was cleared, and the flush that must follow has not been made. Only whole leaves are cleared.
+// SAFETY: a write sets the dirty bit of its entry unless the IOTLB remembers it as set; so it is, or
+// it was cleared, and the flush that must follow has not been made. Only whole entries are cleared.
 unsafe impl DirtyDomain for Iommu {
     fn set_dirty_tracking(&self, on: bool) -> Result<(), MapFault> {
         self.config.plan.step(Step::Dirty).map_err(|_| MapFault::Injected)?;
@@ -339,7 +339,7 @@ unsafe impl DirtyDomain for Iommu {
         let mut dirty = Vec::new();
         let mut reported = 0u64;
         lock(&self.state).table.visit(range, |found| {
-            if found.leaf.dirty {
+            if found.pte.dirty {
                 if most == Some(reported) {
                     return ControlFlow::Break(());
                 }
@@ -347,7 +347,7 @@ unsafe impl DirtyDomain for Iommu {
                 dirty.push(found.range());
                 if clear && range.covers(&found.range()) {
                     gather.add(found.range());
-                    found.leaf.dirty = false;
+                    found.pte.dirty = false;
                 }
             }
             ControlFlow::Continue(())

@@ -15,7 +15,7 @@ mod walk;
 pub use domain::IommuStats;
 pub use error::MapFault;
 
-use super::table::{Leaf, Table};
+use super::table::{Pte, Table};
 use super::tlb::Tlb;
 use super::{DmaFault, IommuConfig, Lie};
 use crate::memory::Reacher;
@@ -226,7 +226,7 @@ impl Iommu {
     /// The page table entries that are mapped.
     #[must_use]
     pub fn mapped_pages(&self) -> u64 {
-        lock(&self.state).table.leaves()
+        lock(&self.state).table.entries()
     }
 
     /// The entries that the IOTLB remembers.
@@ -240,7 +240,7 @@ impl Iommu {
     pub fn lookup(&self, iova: Iova) -> Option<Mapped> {
         let mut state = lock(&self.state);
         let found = state.table.find(iova)?;
-        Some(Mapped::new(found.range(), *found.leaf))
+        Some(Mapped::new(found.range(), *found.pte))
     }
 
     /// All page table entries that translate an address of `range`, in ascending order.
@@ -248,7 +248,7 @@ impl Iommu {
     pub fn mapped(&self, range: IovaRange) -> Vec<Mapped> {
         let mut all = Vec::new();
         lock(&self.state).table.visit(range, |found| {
-            all.push(Mapped::new(found.range(), *found.leaf));
+            all.push(Mapped::new(found.range(), *found.pte));
             ControlFlow::Continue(())
         });
         all
@@ -307,8 +307,8 @@ impl Iommu {
 }
 
 impl Mapped {
-    const fn new(range: IovaRange, leaf: Leaf) -> Self {
-        Self { range, phys: leaf.phys, prot: leaf.prot, dirty: leaf.dirty }
+    const fn new(range: IovaRange, pte: Pte) -> Self {
+        Self { range, phys: pte.phys, prot: pte.prot, dirty: pte.dirty }
     }
 }
 
@@ -329,7 +329,7 @@ impl Drop for Iommu {
         if let Some(reacher) = self.reacher.as_ref().filter(|_| reaches) {
             reacher.forget_all();
         }
-        // What a failed test leaves behind is not reported.
+        // What a failed test entries behind is not reported.
         if std::thread::panicking() {
             return;
         }

@@ -2,7 +2,7 @@
 //! How an [`Iommu`](super::Iommu) translates for a device: by its IOTLB, else by its table.
 #![forbid(unsafe_code)]
 
-use super::super::table::Leaf;
+use super::super::table::Pte;
 use super::super::tlb::Cached;
 use super::super::DmaFault;
 use super::State;
@@ -28,19 +28,19 @@ impl State {
                 hit.cached.dirty = true;
                 // A stale entry may have no bit left to set; it is served all the same.
                 let found = self.table.find(iova).filter(|found| found.size == hit.size);
-                if let Some(found) = found.filter(|found| found.leaf.phys == hit.cached.phys) {
-                    found.leaf.dirty = true;
+                if let Some(found) = found.filter(|found| found.pte.phys == hit.cached.phys) {
+                    found.pte.dirty = true;
                 }
             }
             return Ok(within(hit.cached.phys, iova, hit.size));
         }
         self.stats.tlb_misses += 1;
         let found = self.table.find(iova).ok_or(DmaFault::NotMapped { iova })?;
-        if !found.leaf.prot.contains(needs) {
+        if !found.pte.prot.contains(needs) {
             return Err(denied);
         }
-        found.leaf.dirty |= notes;
-        let Leaf { phys, prot, dirty } = *found.leaf;
+        found.pte.dirty |= notes;
+        let Pte { phys, prot, dirty } = *found.pte;
         self.tlb.insert(found.first, found.size, Cached { phys, prot, dirty });
         Ok(within(phys, iova, found.size))
     }
