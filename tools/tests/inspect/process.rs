@@ -18,16 +18,19 @@ struct Memory {
 
 impl Memory {
     fn new(pages: usize) -> Self {
-        let (protection, flags) = (
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-        );
+        let memory = Self::map(pages, libc::MAP_NORESERVE);
+        let (start, len) = (memory.start.cast(), pages * PAGE);
+        // SAFETY: the addresses are those of the mapping that was just made.
+        assert_eq!(unsafe { libc::madvise(start, len, libc::MADV_NOHUGEPAGE) }, 0);
+        memory
+    }
+
+    fn map(pages: usize, flags: i32) -> Self {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | flags;
         // SAFETY: the kernel chooses addresses that are free.
         let start = unsafe { libc::mmap(ptr::null_mut(), pages * PAGE, protection, flags, -1, 0) };
         assert_ne!(start, libc::MAP_FAILED);
-        // SAFETY: the addresses are those of the mapping that was just made.
-        let advised = unsafe { libc::madvise(start, pages * PAGE, libc::MADV_NOHUGEPAGE) };
-        assert_eq!(advised, 0);
         Self { start: start.cast(), pages }
     }
 
@@ -159,6 +162,22 @@ fn memory_that_was_never_touched_is_absent() {
     let picture = inspect(&[&args[..], &["--svg", "-"]].concat());
     assert_eq!((picture.status, picture.stdout.as_str()), (1, ""));
     assert!(picture.stderr.contains("there is nothing to draw"), "{}", picture.stderr);
+}
+
+/// Two huge pages of a reserved pool, which are no part of the size that a process has elsewhere.
+#[test]
+fn reserved_huge_pages_are_whole_runs() {
+    const POOL: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
+    let before: usize = fs::read_to_string(POOL).unwrap().trim().parse().unwrap();
+    fs::write(POOL, (before + 2).to_string()).expect("this test reserves two huge pages");
+    let memory = Memory::map(1024, libc::MAP_HUGETLB | libc::MAP_HUGE_2MB);
+    [0, 512].into_iter().for_each(|page| memory.touch(page));
+    let (found, frames) = still(&memory);
+    assert_eq!(found["entries"], serde_json::json!([[2 << 20, 2]]), "{found}");
+    assert_eq!((&found["present_pages"], &found["swapped_pages"]), (&1024.into(), &0.into()));
+    assert_eq!(found["runs"], runs(&frames).len());
+    drop(memory);
+    fs::write(POOL, before.to_string()).unwrap();
 }
 
 /// A terabyte of reserved addresses, with one page: only what has memory is read.

@@ -452,3 +452,28 @@ impl Look {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    /// A page map that was made up: swapped pages and absent ones between those that are present.
+    #[test]
+    fn swapped_pages_are_neither_present_nor_absent() {
+        let frames = |start: u64, count| (0..count).map(move |page| PRESENT | (start + page));
+        let entries = frames(0x200, 512).chain([SWAPPED | 5; 3]).chain([0; 2]).chain(frames(7, 1));
+        let path = std::env::temp_dir().join(format!("inspect-map-{}", std::process::id()));
+        let map = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        let page = procfs::page_size();
+        let first = (2 << 20) / page;
+        let bytes: Vec<_> = entries.flat_map(u64::to_ne_bytes).collect();
+        map.write_all_at(&bytes, first * 8).unwrap();
+        let mut look = Look::new(1, map).unwrap();
+        let made = look.made(first * page..(first + 518) * page, true).unwrap();
+        assert_eq!((made.pages, made.present_pages, made.holes), (518, 513, 1));
+        assert_eq!((made.swapped_pages, made.absent_pages), (3, 2));
+        assert_eq!((made.runs, made.longest_run_pages), (2, 512));
+    }
+}
