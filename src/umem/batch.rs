@@ -1,14 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! [`PinBatch`] and [`PinnedBatch`]: pages that have just been pinned, and have no other owner yet.
-//!
-//! ```text
-//!  Pinner ──push──► PinBatch ┐
-//!    ▲       fill            PinnedBatch ──accept──► SglBuilder, or the tiles of a stream
-//!    └────── unpin ◄─ drop ──┘
-//! ```
+//! [`PinBatch`]: runs of pages that have just been pinned.
 
 use super::address_kind::AddressKind;
-use super::pinner::{PinFlags, Pinner};
+use super::flags::PinFlags;
 use super::range::UserRange;
 use crate::abridged::Abridged;
 use crate::addr::UserAddr;
@@ -35,10 +29,10 @@ pub(super) fn slots_on_the_heap() -> Option<alloc::vec::Vec<RunSlot>> {
     Some(slots)
 }
 
-/// Runs of pages that have just been pinned: what a [`Pinner`] fills.
+/// Runs of pages that have just been pinned: what a [`Pinner`](super::Pinner) fills.
 ///
-/// It is lent to [`Pinner::pin`] for the time of the call, by the [`PinnedBatch`] that unpins what was
-/// pushed: there is no other way to get one, so that no other pinner can fill it.
+/// It is lent to [`Pinner::pin`](super::Pinner::pin) for the time of the call, by the
+/// [`PinnedBatch`](super::PinnedBatch) that unpins what was pushed: there is no other way to get one, so that no other pinner can fill it.
 pub struct PinBatch<'a> {
     slots: &'a mut [RunSlot],
     page: PageSize,
@@ -57,7 +51,30 @@ pub struct PinBatch<'a> {
     left: u64,
 }
 
-impl PinBatch<'_> {
+impl<'a> PinBatch<'a> {
+    /// An empty batch for the pages of `range`, as [`PinnedBatch::new`](super::PinnedBatch::new) says.
+    pub(super) fn new(
+        kind: AddressKind,
+        page: PageSize,
+        range: UserRange,
+        flags: PinFlags,
+        slots: &'a mut [RunSlot],
+    ) -> Self {
+        Self {
+            slots,
+            page,
+            kind,
+            flags: flags & PinFlags::all(),
+            start: range.first_page(page),
+            taken: 0,
+            used: 0,
+            pages: 0,
+            mmio: 0,
+            // As many as have a number of bytes; where there is one more, another batch gets it.
+            left: range.page_count(page).min(u64::MAX.shifted_down(page.shift())),
+        }
+    }
+
     /// What the addresses of the runs are to be: those of the pinner that the batch is of. A pinner to which
     /// another one forwards refuses a batch whose addresses are not its own.
     #[inline]
@@ -123,7 +140,7 @@ impl PinBatch<'_> {
     ///
     /// # Safety
     ///
-    /// The run is what the contract of [`Pinner`] says: the frames of these user pages, of the kind
+    /// The run is what the contract of [`Pinner`](super::Pinner) says: the frames of these user pages, of the kind
     /// that they are, each with a pin that belongs to the batch from now on.
     #[inline]
     pub unsafe fn push(&mut self, run: PageRun) -> Result<(), Rejected> {
@@ -160,6 +177,38 @@ impl PinBatch<'_> {
         self.used = self.used.plus(1);
         Some(())
     }
+
+    /// The page at which the batch, or what is left of it, begins.
+    pub(super) const fn start(&self) -> UserAddr {
+        self.start
+    }
+
+    /// How many pages the batch holds that have a pin, and so count against a limit.
+    pub(crate) const fn pinned_pages(&self) -> u64 {
+        self.pages.saturating_sub(self.mmio)
+    }
+
+    /// The first run that the batch holds, and the user address of its first page.
+    pub(crate) fn first(&self) -> Option<(UserAddr, PageRun)> {
+        self.runs().next().map(|run| (self.start, run))
+    }
+
+    /// Takes the first run out.
+    pub(super) fn take_first(&mut self) -> Option<(UserAddr, PageRun)> {
+        let (at, run) = self.first()?;
+        self.taken = self.taken.plus(1);
+        self.pages = self.pages.minus(run.count());
+        if run.kind() == MemoryKind::Mmio {
+            self.mmio = self.mmio.minus(run.count());
+        }
+        self.start = behind(at, run.count(), self.page);
+        Some((at, run))
+    }
+
+    /// Takes all runs out.
+    pub(super) fn take_all(&mut self) {
+        self.taken = self.used;
+    }
 }
 
 impl fmt::Debug for PinBatch<'_> {
@@ -172,160 +221,6 @@ impl fmt::Debug for PinBatch<'_> {
             .field("runs", &Abridged(self.runs()))
             .finish_non_exhaustive()
     }
-}
-
-/// Pins that have no other owner yet: dropping it unpins them, through the pinner that made them.
-///
-/// [`fill`](Self::fill) pins pages; a caller that wants them takes them with [`accept`](Self::accept) or
-/// [`take_first`](Self::take_first). What the batch holds is read as of a [`PinBatch`].
-pub struct PinnedBatch<'a, P: Pinner + ?Sized> {
-    // Invariant: what `batch` holds was pushed by this pinner.
-    pinner: &'a P,
-    batch: PinBatch<'a>,
-}
-
-impl<'a, P: Pinner + ?Sized> PinnedBatch<'a, P> {
-    /// An empty batch for the pages of `range`, in the memory of `slots`.
-    ///
-    /// What `slots` held before is overwritten. A batch of no slots has room for nothing. Bits of
-    /// Unknown bits of `flags` are left out.
-    #[must_use]
-    pub fn new(pinner: &'a P, range: UserRange, flags: PinFlags, slots: &'a mut [RunSlot]) -> Self {
-        let page = pinner.page_size();
-        let batch = PinBatch {
-            slots,
-            page,
-            kind: pinner.address_kind(),
-            flags: flags & PinFlags::all(),
-            start: range.first_page(page),
-            taken: 0,
-            used: 0,
-            pages: 0,
-            mmio: 0,
-            // As many as have a number of bytes; where there is one more, another batch gets it.
-            left: range.page_count(page).min(u64::MAX.shifted_down(page.shift())),
-        };
-        Self { pinner, batch }
-    }
-
-    /// Lets the pinner pin pages, behind those that the batch holds, as [`Pinner::pin`] says.
-    ///
-    /// # Errors
-    ///
-    /// The pinner's own, for the page that is next then; what was pinned before it is in the batch.
-    pub fn fill(&mut self) -> Result<(), P::Error> {
-        self.pinner.pin(&mut self.batch)
-    }
-
-    /// Hands the pins over to `take`, which gets the runs. If it fails or unwinds, the batch unpins
-    /// them.
-    ///
-    /// # Errors
-    ///
-    /// That of `take`; nothing of the batch is pinned any more then.
-    pub fn accept<R, E>(
-        mut self,
-        take: impl FnOnce(&PinBatch<'a>) -> Result<R, E>,
-    ) -> Result<R, E> {
-        let taken = take(&self.batch)?;
-        self.batch.taken = self.batch.used;
-        Ok(taken)
-    }
-
-    /// The first run that the batch holds.
-    pub(crate) fn first(&self) -> Option<(UserAddr, PageRun)> {
-        self.runs().next().map(|run| (self.batch.start, run))
-    }
-
-    /// How many pages the batch holds that have a pin, and so count against a limit.
-    pub(crate) const fn pinned_pages(&self) -> u64 {
-        self.batch.pages.saturating_sub(self.batch.mmio)
-    }
-
-    /// Hands the pins of the first run over: the user address of its first page, and the run. O(1).
-    #[must_use = "the pins are the caller's now"]
-    pub fn take_first(&mut self) -> Option<(UserAddr, PageRun)> {
-        let (at, run) = self.first()?;
-        let batch = &mut self.batch;
-        batch.taken = batch.taken.plus(1);
-        batch.pages = batch.pages.minus(run.count());
-        if run.kind() == MemoryKind::Mmio {
-            batch.mmio = batch.mmio.minus(run.count());
-        }
-        batch.start = behind(at, run.count(), batch.page);
-        Some((at, run))
-    }
-}
-
-impl<'a, P: Pinner + ?Sized> core::ops::Deref for PinnedBatch<'a, P> {
-    type Target = PinBatch<'a>;
-
-    #[inline]
-    fn deref(&self) -> &PinBatch<'a> {
-        &self.batch
-    }
-}
-
-impl<P: Pinner + ?Sized> Drop for PinnedBatch<'_, P> {
-    fn drop(&mut self) {
-        // SAFETY:
-        // - "each page of the run was pushed to a batch by `pin`, for the user address that follows
-        //   from `at`, and its pin has not been taken back": by the invariants of both types;
-        // - "nothing relies on this pin any more": the runs were not taken, so no device was shown
-        //   them.
-        unsafe { unpin_runs(self.pinner, self.batch.start, self.batch.runs(), false) };
-    }
-}
-
-impl<P: Pinner + ?Sized> fmt::Debug for PinnedBatch<'_, P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.batch.fmt(f)
-    }
-}
-
-/// The address of the page that lies `pages` pages behind `at`; zero where 64 bits end, behind the
-/// last page that there is.
-pub(super) fn behind(at: UserAddr, pages: u64, page: PageSize) -> UserAddr {
-    UserAddr::new(at.get().wrapping_add(pages.shifted_up(page.shift())))
-}
-
-/// Unpins `runs`, which lie one behind the other from the page `start` on.
-///
-/// # Safety
-///
-/// That of [`Pinner::unpin`], for each of the runs.
-pub(super) unsafe fn unpin_runs<P: Pinner + ?Sized>(
-    pinner: &P,
-    start: UserAddr,
-    runs: impl Iterator<Item = PageRun>,
-    dirty: bool,
-) {
-    let page = pinner.page_size();
-    runs.fold(start, |at, run| {
-        if run.kind() != MemoryKind::Mmio {
-            // SAFETY: the caller promises all that `unpin` asks for, for this run at `at`, which
-            // advances by the pages of each run.
-            unsafe { pinner.unpin(at, run, dirty) };
-        }
-        behind(at, run.count(), page)
-    });
-}
-
-/// Calls [`Pinner::leaked`] for each of `runs`, which lie one behind the other from the page `start`
-/// on.
-#[cold]
-pub(super) fn report_leaked<P: Pinner + ?Sized>(
-    pinner: &P,
-    start: UserAddr,
-    runs: impl Iterator<Item = PageRun>,
-) {
-    let page = pinner.page_size();
-    runs.fold(start, |at, run| {
-        if run.kind() != MemoryKind::Mmio {
-            pinner.leaked(at, run);
-        }
-        behind(at, run.count(), page)
-    });
 }
 
 /// Why a batch does not take a run. The pins stay with the pinner.
@@ -351,3 +246,9 @@ impl fmt::Display for Rejected {
 }
 
 impl core::error::Error for Rejected {}
+
+/// The address of the page that lies `pages` pages behind `at`; zero where 64 bits end, behind the
+/// last page that there is.
+pub(super) fn behind(at: UserAddr, pages: u64, page: PageSize) -> UserAddr {
+    UserAddr::new(at.get().wrapping_add(pages.shifted_up(page.shift())))
+}

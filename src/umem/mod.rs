@@ -167,11 +167,13 @@ mod address_kind;
 mod batch;
 mod charge;
 mod error;
+mod flags;
 mod holder;
 #[cfg(feature = "std")]
 mod parallel;
 mod pin;
 mod pinned;
+mod pinned_batch;
 mod pinner;
 mod range;
 mod region;
@@ -179,17 +181,19 @@ mod shown;
 
 pub use access::{AccessError, AccessHolder, CpuRegion, CpuRegionHolder, Location, PageAccess};
 pub use address_kind::AddressKind;
-pub use batch::{PinBatch, PinnedBatch, Rejected, RunSlot};
+pub use batch::{PinBatch, Rejected, RunSlot};
 pub use charge::{
     Account, Accountant, AccountantHolder, AccountingMode, Accounts, Charge, ChargeError,
     Unaccounted,
 };
 pub use error::{PinError, PinErrorKind};
+pub use flags::PinFlags;
 pub use holder::{Holder, SharedHolder};
 pub(crate) use pin::in_batches;
 pub use pin::PinRequest;
 pub use pinned::{SplitError, Umem};
-pub use pinner::{PinFlags, Pinner, PinnerHolder};
+pub use pinned_batch::PinnedBatch;
+pub use pinner::{Pinner, PinnerHolder};
 pub use range::UserRange;
 pub use region::{AttachError, Attachment, Region, RegionExt, RegionHolder};
 pub(crate) use shown::Shown;

@@ -10,10 +10,10 @@
 use super::batch::slots_on_the_heap;
 use super::charge::AccountantHolder;
 use super::error::{PinError, PinErrorKind};
+use super::flags::PinFlags;
 use super::pin::{PinRequest, Pinned, Unfinished};
 use super::pinned::Umem;
-use super::pinner::PinnerHolder;
-use super::pinner::{PinFlags, Pinner};
+use super::pinner::{Pinner, PinnerHolder};
 use super::range::UserRange;
 use crate::addr::UserAddr;
 use crate::exact::Exact as _;

@@ -7,9 +7,11 @@
 //!                  └── drop ──────┴── drop ──► unpinned
 //! ```
 
-use super::batch::{behind, unpin_runs, PinnedBatch, RunSlot};
+use super::batch::{behind, RunSlot};
 use super::error::{PinError, PinErrorKind};
-use super::pinner::{PinFlags, Pinner};
+use super::flags::PinFlags;
+use super::pinned_batch::{unpin_runs, PinnedBatch};
+use super::pinner::Pinner;
 use super::range::UserRange;
 use crate::addr::UserAddr;
 use crate::exact::Exact as _;

@@ -10,34 +10,6 @@ use crate::page_size::PageSize;
 use crate::sgl::PageRun;
 use core::fmt;
 
-/// How pages are to be pinned: what callers of Linux's GUP choose (`FOLL_*`).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct PinFlags(u32);
-
-// As an `impl`: what the macro adds to a type of its own is a parser, which could panic.
-bitflags::bitflags! {
-    impl PinFlags: u32 {
-        /// The device will write: copies on write are broken now, read-only memory is refused.
-        const WRITE = 1 << 0;
-        /// For long, as a device does: pages move out of movable memory before they are pinned.
-        const LONGTERM = 1 << 1;
-        /// Also where the process itself may not write (a debugger's right).
-        const FORCE = 1 << 2;
-        /// Take what is there, fault nothing in.
-        const NOFAULT = 1 << 3;
-        /// Pages of a device's memory are welcome (peer to peer); never together with `LONGTERM`.
-        const PCI_P2PDMA = 1 << 4;
-    }
-}
-
-impl fmt::Debug for PinFlags {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PinFlags(")?;
-        bitflags::parser::to_writer(self, &mut *f)?;
-        f.write_str(")")
-    }
-}
-
 /// Pins the pages of a user process, in batches, and unpins runs of them.
 ///
 /// In Linux this is `pin_user_pages_fast()` and `unpin_user_page_range_dirty_lock()`.
@@ -52,8 +24,8 @@ impl fmt::Debug for PinFlags {
 ///   its pages carries one pin that now belongs to the batch;
 /// - a pinned page keeps its frame, and the frame is used for nothing else, until it is unpinned as
 ///   often as it was pinned; this holds also if the pinner itself is dropped or leaked before;
-/// - a page that was pinned with [`PinFlags::WRITE`] may be written by a device, one that was pinned
-///   with [`PinFlags::LONGTERM`] may stay pinned for ever;
+/// - a page that was pinned with [`PinFlags::WRITE`](super::PinFlags::WRITE) may be written by a device, one that was pinned
+///   with [`PinFlags::LONGTERM`](super::PinFlags::LONGTERM) may stay pinned for ever;
 /// - [`page_size`](Self::page_size) and [`address_kind`](Self::address_kind) never change. Where the latter
 ///   is [`AddressKind::User`], the frames are instead the user pages themselves, numbered by their
 ///   addresses: they have no pins, and stay mapped to the same memory until they are unpinned, for ever if

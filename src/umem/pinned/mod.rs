@@ -10,13 +10,14 @@ use crate::sgl::{Sgl, Window, WindowError};
 use crate::store::Storage;
 use crate::sync::{AtomicBool, AtomicUsize, Ordering};
 use crate::umem::access::{self, AccessError, AccessHolder};
-use crate::umem::batch::{report_leaked, unpin_runs, RunSlot};
+use crate::umem::batch::RunSlot;
 use crate::umem::charge::AccountantHolder;
 use crate::umem::charge::Charge;
 use crate::umem::error::{PinError, PinErrorKind};
+use crate::umem::flags::PinFlags;
 use crate::umem::pin::{PinRequest, Pinned, Unfinished};
-use crate::umem::pinner::PinnerHolder;
-use crate::umem::pinner::{PinFlags, Pinner as _};
+use crate::umem::pinned_batch::{report_leaked, unpin_runs};
+use crate::umem::pinner::{Pinner as _, PinnerHolder};
 use crate::umem::range::UserRange;
 use crate::umem::region::RegionExt;
 use core::{

@@ -9,7 +9,8 @@ use crate::sync::Ordering;
 use crate::umem::access::{AccessError, AccessHolder, CpuRegion};
 use crate::umem::address_kind::AddressKind;
 use crate::umem::charge::AccountantHolder;
-use crate::umem::pinner::{PinFlags, Pinner as _, PinnerHolder};
+use crate::umem::flags::PinFlags;
+use crate::umem::pinner::{Pinner as _, PinnerHolder};
 use crate::umem::region::{AttachError, Region};
 
 // SAFETY:

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! [`PinFlags`]: how pages are to be pinned.
+#![forbid(unsafe_code)]
+
+use core::fmt;
+
+/// How pages are to be pinned: what callers of Linux's GUP choose (`FOLL_*`).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct PinFlags(u32);
+
+// As an `impl`: what the macro adds to a type of its own is a parser, which could panic.
+bitflags::bitflags! {
+    impl PinFlags: u32 {
+        /// The device will write: copies on write are broken now, read-only memory is refused.
+        const WRITE = 1 << 0;
+        /// For long, as a device does: pages move out of movable memory before they are pinned.
+        const LONGTERM = 1 << 1;
+        /// Also where the process itself may not write (a debugger's right).
+        const FORCE = 1 << 2;
+        /// Take what is there, fault nothing in.
+        const NOFAULT = 1 << 3;
+        /// Pages of a device's memory are welcome (peer to peer); never together with `LONGTERM`.
+        const PCI_P2PDMA = 1 << 4;
+    }
+}
+
+impl fmt::Debug for PinFlags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PinFlags(")?;
+        bitflags::parser::to_writer(self, &mut *f)?;
+        f.write_str(")")
+    }
+}
