@@ -5,12 +5,13 @@ use super::domains::DomainId;
 use super::error::IoasError;
 use super::space::Ioas;
 use super::store::IoasStore;
+use super::tracking::Tracking;
 use super::written::Written;
 use crate::iommu::bitmap::DirtyBitmap;
 use crate::iommu::domain::{DirtyDomain, Domain, DomainHolder};
 use crate::iova_range::IovaRange;
 use crate::umem::RegionHolder;
-use core::{ops::Deref, pin::pin};
+use core::pin::pin;
 
 impl<U, D, S> Ioas<U, D, S>
 where
@@ -194,17 +195,6 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
         }
     }
 }
-
-/// How the domains of an address space are made to note what devices write, and asked for it: what is
-/// known of them once a session has started, and needed where any domain will do.
-pub(super) struct Tracking<D: DomainHolder> {
-    pub(super) start: fn(&D::Target) -> Result<(), D::Error>,
-    read: Read<D>,
-}
-
-/// Adds what a domain has noted in a range.
-type Read<D> =
-    fn(&<D as Deref>::Target, IovaRange, &mut Written) -> Result<(), <D as DomainHolder>::Error>;
 
 /// What of `part` lies before `inner`; all of it, if there is no inner part.
 fn before(part: IovaRange, inner: Option<IovaRange>) -> Option<IovaRange> {

@@ -170,10 +170,10 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
         allowed: &[IovaRange],
     ) -> Result<IovaRange, IoasError<D::Error>> {
         let none = IoasError::NoRoom { len };
-        let Some(aperture) = self.common_aperture() else {
+        let Some(aperture) = self.domains.common_aperture() else {
             return Err(none);
         };
-        let sizes = self.placement_sizes();
+        let sizes = self.domains.placement_sizes(self.granule);
         let mut alignment = Some(Alignment::best(runs, sizes));
         while let Some(this) = alignment {
             let room = allowed.iter().find_map(|allowed| {

@@ -14,20 +14,23 @@
 //! |---|---|
 //! | `area` | what lies at a range of addresses |
 //! | `tree` | areas by address, and the gaps between them |
+//! | `domains` | the domains, and what they can do together |
 //! | `store` | where areas and domains are kept |
-//! | `domains` | the domains: attach with replay, detach |
+//! | `tracking`, `written` | how domains note what devices write; what was written that none notes |
+//! | `space` | the address space of all these, and how to look into it |
+//! | `attach` | domains come with a replay, and go |
 //! | `placement` | where a mapping goes |
 //! | `map` | mapping, at an address or anywhere |
 //! | `install` | into the page tables of the domains, and out of them |
-//! | `unmap` | unmapping whole mappings, and parts of them |
+//! | `unmap` | unmapping whole mappings, parts of them, and all in the end |
 //! | `cut` | cutting a mapping in two, and where that can be done |
 //! | `reserve` | keeping mappings out of ranges |
 //! | `copy` | the same memory in another address space |
 //! | `cpu` | reading and writing memory by IOVA |
 //! | `dirty` | which pages were written: sessions, and what their bitmaps show |
-//! | `written` | what was written that no domain notes |
 
 mod area;
+mod attach;
 mod copy;
 mod cpu;
 mod cut;
@@ -40,6 +43,7 @@ mod placement;
 mod reserve;
 mod space;
 mod store;
+mod tracking;
 mod tree;
 mod unmap;
 mod written;
@@ -49,7 +53,7 @@ pub use domains::DomainId;
 pub use error::IoasError;
 pub use placement::Placement;
 pub use reserve::Reservation;
-pub use space::Ioas;
 #[cfg(feature = "alloc")]
-pub use store::HeapIoas;
-pub use store::{DomainSlot, IoasStore, MappingSlot, PoolIoas};
+pub use space::HeapIoas;
+pub use space::{Ioas, PoolIoas};
+pub use store::{DomainSlot, IoasStore, MappingSlot};

@@ -2,10 +2,10 @@
 //! [`Ioas`] itself: what it is made of, and how to look into it.
 
 use super::area::{Area, MappingRef};
-use super::dirty::Tracking;
 use super::domains::{DomainLink, Domains};
 use super::error::IoasError;
-use super::store::IoasStore;
+use super::store::{DomainSlot, IoasStore, MappingSlot};
+use super::tracking::Tracking;
 use super::tree::{InsertError, IovaTree, Node};
 use super::written::Written;
 use crate::abridged::Abridged;
@@ -13,7 +13,7 @@ use crate::addr::{Iova, PhysAddr};
 use crate::iommu::domain::DomainHolder;
 use crate::iova_range::IovaRange;
 use crate::page_size::PageSize;
-use crate::store::{Slabs, NONE};
+use crate::store::{Pool, PoolSlab, Slabs, NONE};
 use crate::umem::RegionHolder;
 use core::fmt;
 
@@ -23,7 +23,7 @@ use core::fmt;
 /// Every operation is all or nothing. Finding a mapping is O(log n), a million of them no problem.
 ///
 /// `U` holds the regions and `D` the domains, and in `S` it keeps both: on the heap that is a
-/// `HeapIoas<U, D>`, in memory lent by the caller a [`PoolIoas<U, D>`](super::PoolIoas).
+/// `HeapIoas<U, D>`, in memory lent by the caller a [`PoolIoas<U, D>`].
 ///
 /// Methods take `&mut self`: threads that share an address space put it behind a lock of their own.
 /// What they map may be shared freely.
@@ -225,7 +225,7 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn free_ranges(&self) -> impl Iterator<Item = IovaRange> + '_ {
-        self.common_aperture().into_iter().flat_map(|within| self.areas.gaps(within, 1))
+        self.domains.common_aperture().into_iter().flat_map(|within| self.areas.gaps(within, 1))
     }
 
     /// What places and lengths are multiples of: the largest of the smallest pages of the domains, or the
@@ -249,7 +249,7 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     /// ```
     #[must_use]
     pub fn alignment(&self) -> PageSize {
-        self.placement_sizes().smallest().unwrap_or(self.granule)
+        self.domains.placement_sizes(self.granule).smallest().unwrap_or(self.granule)
     }
 
     /// Where `iova` leads in memory. O(log n + log runs); no page table is read.
@@ -351,12 +351,6 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     }
 }
 
-impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Drop for Ioas<U, D, S> {
-    fn drop(&mut self) {
-        self.unmap_all();
-    }
-}
-
 impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> fmt::Debug for Ioas<U, D, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ioas")
@@ -364,5 +358,54 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> fmt::Debug for Ioas<U
             .field("domains", &self.domains.iter().count())
             .field("areas", &Abridged(self.areas.iter()))
             .finish_non_exhaustive()
+    }
+}
+
+/// An address space whose mappings and domains are kept on the heap.
+#[cfg(feature = "alloc")]
+pub type HeapIoas<U, D> = Ioas<U, D, crate::Heap>;
+
+#[cfg(feature = "alloc")]
+impl<U: RegionHolder, D: DomainHolder> HeapIoas<U, D> {
+    /// An empty address space on the heap.
+    ///
+    /// ```
+    /// use pinned_sgl::iommu::HeapIoas;
+    /// use pinned_sgl_mock::{Iommu, PinnedMemory};
+    /// let space = HeapIoas::<PinnedMemory, std::sync::Arc<Iommu>>::new();
+    /// assert!(space.is_empty());
+    /// ```
+    #[must_use]
+    pub fn new() -> Self {
+        Self::new_in(crate::store::HeapSlab::new(), crate::store::HeapSlab::new())
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl<U: RegionHolder, D: DomainHolder> Default for HeapIoas<U, D> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// An address space whose mappings and domains are kept in memory lent by the caller.
+pub type PoolIoas<'a, U, D> = Ioas<U, D, Pool<'a>>;
+
+impl<'a, U: RegionHolder + 'a, D: DomainHolder + 'a> PoolIoas<'a, U, D> {
+    /// An empty address space in the memory that is lent.
+    ///
+    /// ```
+    /// use pinned_sgl::iommu::{DomainSlot, MappingSlot, PoolIoas};
+    /// # use pinned_sgl::{umem::{Umem, Unaccounted}, Heap};
+    /// # use pinned_sgl_mock::{Iommu, Process};
+    /// # type Region<'a> = &'a Umem<&'a Process, &'a Unaccounted, Heap>;
+    /// let mut mappings = [const { MappingSlot::<Region<'_>>::new() }; 16];
+    /// let mut domains = [const { DomainSlot::<&Iommu>::new() }; 2];
+    /// let space = PoolIoas::new(&mut mappings, &mut domains);
+    /// assert!(space.is_empty());
+    /// ```
+    #[must_use]
+    pub fn new(mappings: &'a mut [MappingSlot<U>], domains: &'a mut [DomainSlot<D>]) -> Self {
+        Self::new_in(PoolSlab::new(mappings), PoolSlab::new(domains))
     }
 }

@@ -160,6 +160,12 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     }
 }
 
+impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Drop for Ioas<U, D, S> {
+    fn drop(&mut self) {
+        self.unmap_all();
+    }
+}
+
 /// Memory that is let go, one mapping after the other. What belongs to others is dropped last, and may
 /// unwind: the mappings behind it go all the same.
 struct Releasing<'a, U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> {
