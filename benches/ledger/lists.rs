@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Operations on lists: building, decoding, finding, breaking up.
+#![forbid(unsafe_code)]
+
+use super::{inputs, measured, Operation};
+use pinned_sgl::{
+    Heap, Iova, MemoryKind::Ram, PageSize, PageSizes, Pfn, SegmentLimits, Sgl, SglBuilder,
+};
+use std::hint::black_box;
+
+pub(crate) const OPERATIONS: &[Operation] = &[
+    ("build/one run", "page", || build(&inputs::together(PAGES))),
+    ("build/every page a run", "page", || build(&inputs::apart(PAGES))),
+    ("push/huge and small", "run", push_runs),
+    ("fold/huge and small", "run", fold_runs),
+    ("for/huge and small", "run", for_runs),
+    ("find byte/huge and small", "lookup", || find_byte(&huge_and_small())),
+    ("find byte/every page a run", "lookup", || find_byte(&every_page_a_run())),
+    ("find run/huge and small", "lookup", || find_run(&huge_and_small())),
+    ("find run/every page a run", "lookup", || find_run(&every_page_a_run())),
+    ("pages/huge and small", "page", pages),
+    ("segments/huge and small", "segment", segments),
+    ("tiles/huge and small", "tile", tiles),
+    ("blocks/every page a run", "block", || blocks(&every_page_a_run())),
+];
+
+const PAGES: u64 = 1 << 16;
+const LOOKUPS: u64 = 50_000;
+const K4: PageSize = PageSize::SIZE_4K;
+
+fn every_page_a_run() -> Sgl<Heap> {
+    let mut builder = SglBuilder::new(K4).expect("4 KiB is a page");
+    builder.push_pages(&inputs::apart(PAGES), Ram).expect("frames of memory");
+    builder.finish().expect("there is memory")
+}
+
+fn huge_and_small() -> Sgl<Heap> {
+    let mut builder = SglBuilder::new(K4).expect("4 KiB is a page");
+    builder.push_runs(inputs::huge_and_small()).expect("frames of memory");
+    builder.finish().expect("there is memory")
+}
+
+/// In batches, as they are pinned.
+fn build(pages: &[Pfn]) -> u64 {
+    measured(|| {
+        let mut builder = SglBuilder::<Heap>::new(K4).expect("4 KiB is a page");
+        for batch in pages.chunks(512) {
+            builder.push_pages(batch, Ram).expect("frames of memory");
+        }
+        builder.finish().expect("there is memory")
+    })
+    .page_count()
+}
+
+fn push_runs() -> u64 {
+    let runs = inputs::huge_and_small();
+    let list = measured(|| {
+        let mut builder = SglBuilder::<Heap>::new(K4).expect("4 KiB is a page");
+        for run in &runs {
+            builder.push_run(*run).expect("frames of memory");
+        }
+        builder.finish().expect("there is memory")
+    });
+    list.run_count()
+}
+
+fn fold_runs() -> u64 {
+    let list = huge_and_small();
+    measured(|| list.runs().fold(0, |all, run| all ^ run.start().get() ^ run.count()));
+    list.run_count()
+}
+
+fn for_runs() -> u64 {
+    let list = huge_and_small();
+    measured(|| {
+        let mut all = 0;
+        for run in list.runs() {
+            all ^= run.start().get() ^ run.count();
+        }
+        all
+    });
+    list.run_count()
+}
+
+/// The address of a byte, at places in no order.
+fn find_byte(list: &Sgl<Heap>) -> u64 {
+    let window = list.whole().expect("it has pages");
+    measured(|| {
+        for number in inputs::numbers(LOOKUPS) {
+            black_box(window.phys(number % window.len()).expect("inside of it"));
+        }
+    });
+    LOOKUPS
+}
+
+/// What is left of the run there.
+fn find_run(list: &Sgl<Heap>) -> u64 {
+    let window = list.whole().expect("it has pages");
+    measured(|| {
+        for number in inputs::numbers(LOOKUPS) {
+            black_box(window.iter_at(number % window.len()).next().expect("inside of it"));
+        }
+    });
+    LOOKUPS
+}
+
+fn pages() -> u64 {
+    let list = huge_and_small();
+    measured(|| list.whole().expect("it has pages").pages().fold(0, |all, page| all ^ page.get()));
+    list.page_count()
+}
+
+fn segments() -> u64 {
+    let list = huge_and_small();
+    let limits = SegmentLimits::NONE.max_len(1 << 16).expect("a length");
+    let (count, _) = measured(|| {
+        let segments =
+            list.whole().expect("it has pages").segments(&limits).expect("it can be cut so");
+        segments.fold((0, 0), |(count, all), segment| (count + 1, all ^ segment.phys.get()))
+    });
+    count
+}
+
+fn tiles() -> u64 {
+    let list = huge_and_small();
+    let sizes = PageSizes::SIZE_4K | PageSizes::SIZE_2M;
+    let (count, _) = measured(|| {
+        let tiles =
+            list.whole().expect("it has pages").tiles(sizes, Iova::new(0)).expect("whole pages");
+        tiles.fold((0, 0), |(count, all), tile| (count + 1, all ^ tile.phys.get() ^ tile.count))
+    });
+    count
+}
+
+fn blocks(list: &Sgl<Heap>) -> u64 {
+    let window = list.whole().expect("it has pages");
+    let size = window.best_page_size(PageSizes::SIZE_4K, Iova::new(0)).expect("whole pages");
+    let size = size.expect("4 KiB will do");
+    measured(|| size.blocks().fold(0, |all, block| all ^ block.get()));
+    size.block_count()
+}
