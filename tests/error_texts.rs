@@ -214,9 +214,10 @@ fn pins() {
     reads(Rejected::TooLong, &["the run has more pages than are wanted"]);
     reads(Rejected::AddressTooLarge, &["the byte address of the run needs more than 64 bits"]);
     reads(
-        ChargeError::new(1, 2, 2),
+        ChargeError::Limit { pages: 1, charged: 2, limit: 2 },
         &["1 pages more than the 2 charged exceed the limit of 2 pages"],
     );
+    reads(ChargeError::Killed, &["the calling thread is being killed"]);
     rig.assert_idle();
 }
 

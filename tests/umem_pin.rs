@@ -102,7 +102,7 @@ fn charged_before_pinned_and_until_unpinned() {
     // One page more than the limit: nothing is pinned, not even for a moment.
     rig.account.set_limit(8);
     let error = Umem::pin(&watched, &*rig.account, request).unwrap_err();
-    let limit = ChargeError::new(9, 0, 8);
+    let limit = ChargeError::Limit { pages: 9, charged: 0, limit: 8 };
     assert!(matches!(&error.error().kind, PinErrorKind::Charge(why) if *why == limit));
     assert_eq!((error.error().at, error.error().pinned), (UserAddr::new(BASE), 0));
     assert_eq!(watched.calls(), []);

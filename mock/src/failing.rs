@@ -88,7 +88,8 @@ impl<A: Accountant> FailingAccountant<A> {
 
 impl<A: Accountant> Accountant for FailingAccountant<A> {
     fn charge(&self, pages: u64) -> Result<(), ChargeError> {
-        self.plan.step(Step::Charge).map_err(|_| ChargeError::new(pages, 0, 0))?;
+        let refused = ChargeError::Limit { pages, charged: 0, limit: 0 };
+        self.plan.step(Step::Charge).map_err(|_| refused)?;
         self.inner.charge(pages)
     }
 

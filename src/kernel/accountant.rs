@@ -1,44 +1,84 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! [`MmAccountant`]: counts pages against `RLIMIT_MEMLOCK`, in one of the two counters of a process.
+//! [`MmAccountant`]: counts pages against `RLIMIT_MEMLOCK`, in one of the counters of a process or its user.
 
 use super::{ffi, kernel};
 use crate::sync::{AtomicUsize, Ordering};
 use crate::umem::{Accountant, ChargeError};
-use core::{fmt, ptr};
+use core::{
+    fmt,
+    ptr::{self, NonNull},
+};
 use kernel::{
-    bindings::PF_KTHREAD,
+    bindings::{self, PF_KTHREAD},
+    error::{code, to_result},
     mm::Mm,
     sync::aref::ARef,
     task::{CurrentTask, Task},
 };
 
-/// Which counter of an `mm_struct` is used.
+/// Which counter is used, of those against which Linux holds `RLIMIT_MEMLOCK`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
 pub enum Counter {
-    /// `pinned_vm`, as RDMA and iommufd have it: shown as `VmPin`.
+    /// `mm->pinned_vm`, as RDMA has it: shown as `VmPin`.
     Pinned,
-    /// `locked_vm`, as vfio has it: shown as `VmLck`, shared with `mlock()`.
+    /// `mm->locked_vm`, as vfio has it: shown as `VmLck`, shared with `mlock()`.
     Locked,
+    /// `user->locked_vm`, as `io_uring` and `AF_XDP` have it, and iommufd unless it stands in for vfio: all
+    /// processes of a user share it. As in iommufd, the limit also counts for processes with `CAP_IPC_LOCK`, and
+    /// `mm->pinned_vm` shows the pages.
+    User,
 }
 
-/// Counts pages in the `mm_struct` of a process, against the `RLIMIT_MEMLOCK` that this process has,
-/// whichever thread charges: a kernel thread, too, pins what the process may. If the process had
-/// `CAP_IPC_LOCK` when the accountant was made, pages are counted without a limit.
+/// A `user_struct`, with a reference.
 ///
-/// It holds the `mm_struct` (`mmgrab()`) and the `task_struct`, so that the pages can be given back
-/// after the process has exited. Charging and giving back may sleep where the counter is `locked_vm`.
+/// # Invariants
+///
+/// One of its references is ours.
+struct User(NonNull<bindings::user_struct>);
+
+// SAFETY: a `user_struct` is counted, and any thread may give its references back.
+unsafe impl Send for User {}
+// SAFETY: through a shared reference its counter is changed, which is atomic.
+unsafe impl Sync for User {}
+
+impl User {
+    /// That of the running thread.
+    fn current() -> Option<Self> {
+        // SAFETY: it may be called by any thread.
+        // INVARIANT: it returns the user with a reference.
+        NonNull::new(unsafe { ffi::pinned_sgl_current_user() }).map(Self)
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        // SAFETY: by the invariant there is a reference, and a value is dropped once.
+        unsafe { bindings::free_uid(self.0.as_ptr()) };
+    }
+}
+
+/// Counts pages for a process, against the `RLIMIT_MEMLOCK` that this process has, whichever thread charges:
+/// a kernel thread, too, pins what the process may. The process, its user and its privileges are those of the
+/// moment when the accountant is made: with `CAP_IPC_LOCK` pages are counted without a limit, except by
+/// [`Counter::User`].
+///
+/// It holds the `mm_struct` (`mmgrab()`), the `task_struct` and the `user_struct`, so that the pages can be given
+/// back after the process has exited. Where the counter is `mm->locked_vm`, charging and giving back may sleep;
+/// a thread that is killed while it waits to charge stops waiting.
 pub struct MmAccountant {
     mm: ARef<Mm>,
+    user: User,
     /// The process whose limit counts; none if it has no limit.
     limited: Option<ARef<Task>>,
     counter: Counter,
-    /// What was charged here: `mm` counts what others have charged, too, and that is not ours to give
+    /// What was charged here: the counter has what others have charged, too, and that is not ours to give
     /// back.
     charged: AtomicUsize,
 }
 
 impl MmAccountant {
-    /// Counts in the calling process: `MmAccountant::new(current!(), Counter::Pinned)`.
+    /// Counts for the calling process: `MmAccountant::new(current!(), Counter::Pinned)`.
     ///
     /// `None` for a kernel thread, also while it uses the memory of a process: its
     /// limits mean nothing.
@@ -51,24 +91,38 @@ impl MmAccountant {
         }
         let mm: &Mm = task.mm()?;
         // SAFETY: it asks for the capabilities of the running thread, and may be called by any.
-        let unlimited = unsafe { ffi::pinned_sgl_is_unlimited() };
-        let limited = (!unlimited).then(|| task.group_leader().into());
-        Some(Self { mm: mm.into(), limited, counter, charged: AtomicUsize::new(0) })
+        let unlimited = counter != Counter::User && unsafe { ffi::pinned_sgl_is_unlimited() };
+        Some(Self {
+            mm: mm.into(),
+            user: User::current()?,
+            limited: (!unlimited).then(|| task.group_leader().into()),
+            counter,
+            charged: AtomicUsize::new(0),
+        })
     }
 }
 
 impl Accountant for MmAccountant {
     fn charge(&self, pages: u64) -> Result<(), ChargeError> {
         let (mut charged, mut limit) = (0, 0);
-        let charge = match self.counter {
-            Counter::Pinned => ffi::pinned_sgl_charge_pinned,
-            Counter::Locked => ffi::pinned_sgl_charge_locked,
-        };
         let task = self.limited.as_ref().map_or(ptr::null_mut(), |task| task.as_ptr());
-        // SAFETY: `mm` and `task` are held by `self`, or `task` is null, which means no limit; the other
-        // pointers are to locals.
-        if !unsafe { charge(self.mm.as_raw(), task, pages, &mut charged, &mut limit) } {
-            return Err(ChargeError::new(pages, charged, limit));
+        // SAFETY: `mm`, `user` and `task` are held by `self`, or `task` is null, which means no limit; the
+        // other pointers are to locals.
+        let errno = unsafe {
+            ffi::pinned_sgl_charge(
+                self.counter as u32,
+                self.mm.as_raw(),
+                self.user.0.as_ptr(),
+                task,
+                pages,
+                &mut charged,
+                &mut limit,
+            )
+        };
+        match to_result(errno) {
+            Ok(()) => {}
+            Err(code::EINTR) => return Err(ChargeError::Killed),
+            Err(_) => return Err(ChargeError::Limit { pages, charged, limit }),
         }
         // A machine has not more pages than a word counts, and `mm` has counted them.
         let pages = usize::try_from(pages).unwrap_or(usize::MAX);
@@ -76,7 +130,8 @@ impl Accountant for MmAccountant {
         Ok(())
     }
 
-    /// Counts `pages` less, down to what others have charged; more than that is reported in the log.
+    /// Counts `pages` less, down to what others have charged; more than that is reported in the log, and so is
+    /// a counter that has less than was charged here, which becomes zero then.
     fn uncharge(&self, pages: u64) {
         let wanted = usize::try_from(pages).unwrap_or(usize::MAX);
         let less = |charged: usize| Some(charged.saturating_sub(wanted));
@@ -86,12 +141,9 @@ impl Accountant for MmAccountant {
             // SAFETY: a number.
             unsafe { ffi::pinned_sgl_not_charged(more) };
         }
-        let uncharge = match self.counter {
-            Counter::Pinned => ffi::pinned_sgl_uncharge_pinned,
-            Counter::Locked => ffi::pinned_sgl_uncharge_locked,
-        };
-        // SAFETY: `mm` is held by `self`.
-        unsafe { uncharge(self.mm.as_raw(), pages.min(charged)) };
+        let (mm, user) = (self.mm.as_raw(), self.user.0.as_ptr());
+        // SAFETY: `mm` and `user` are held by `self`.
+        unsafe { ffi::pinned_sgl_uncharge(self.counter as u32, mm, user, pages.min(charged)) };
     }
 }
 

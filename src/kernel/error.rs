@@ -9,7 +9,7 @@
 //! | the memory or the mapping does not allow it | `EPERM` |
 //! | addresses that are in use; no room for more; nothing there | `EEXIST`, `ENOSPC`, `ENOENT` |
 //! | too many attachments | `EBUSY` |
-//! | the progress function said to stop | `EINTR` |
+//! | the progress function said to stop; the thread was killed while it waited for a counter | `EINTR` |
 //! | a domain, or a pinner, broke its contract | `EIO` |
 //! | the kernel failed | what it answered |
 #![forbid(unsafe_code)]
@@ -37,13 +37,16 @@ macro_rules! errno {
 
 errno! {
     AllocError: _ => code::ENOMEM;
-    ChargeError: _ => code::ENOMEM;
     Breach: _ => code::EIO;
     WindowError: _ => code::EINVAL;
     SegmentError: _ => code::EINVAL;
     RangeError: error => match error {
         RangeError::Empty => code::EINVAL,
         RangeError::Wraps => code::EOVERFLOW,
+    };
+    ChargeError: error => match error {
+        ChargeError::Limit { .. } => code::ENOMEM,
+        ChargeError::Killed => code::EINTR,
     };
     BuildError: error => match error {
         BuildError::OutOfMemory { .. } => code::ENOMEM,

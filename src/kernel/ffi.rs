@@ -4,7 +4,7 @@
 use super::kernel;
 use kernel::bindings::{
     device, dma_data_direction, iommu_domain, iommu_iotlb_gather, mm_struct, page, scatterlist,
-    sg_table, task_struct,
+    sg_table, task_struct, user_struct,
 };
 use kernel::ffi::{c_int, c_long, c_ulong, c_void};
 
@@ -33,22 +33,22 @@ extern "C" {
     pub(super) fn pinned_sgl_leaked(user: u64, pfn: u64, count: u64);
 
     pub(super) fn pinned_sgl_is_unlimited() -> bool;
-    pub(super) fn pinned_sgl_charge_pinned(
+    pub(super) fn pinned_sgl_current_user() -> *mut user_struct;
+    pub(super) fn pinned_sgl_charge(
+        counter: u32,
         mm: *mut mm_struct,
+        user: *mut user_struct,
         task: *mut task_struct,
         pages: u64,
         charged: *mut u64,
         limit: *mut u64,
-    ) -> bool;
-    pub(super) fn pinned_sgl_charge_locked(
+    ) -> c_int;
+    pub(super) fn pinned_sgl_uncharge(
+        counter: u32,
         mm: *mut mm_struct,
-        task: *mut task_struct,
+        user: *mut user_struct,
         pages: u64,
-        charged: *mut u64,
-        limit: *mut u64,
-    ) -> bool;
-    pub(super) fn pinned_sgl_uncharge_pinned(mm: *mut mm_struct, pages: u64);
-    pub(super) fn pinned_sgl_uncharge_locked(mm: *mut mm_struct, pages: u64);
+    );
     pub(super) fn pinned_sgl_not_charged(pages: u64);
 
     pub(super) fn pinned_sgl_read_phys(phys: u64, to: *mut c_void, len: usize);

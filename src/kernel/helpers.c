@@ -18,6 +18,7 @@
 #include <linux/scatterlist.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
+#include <linux/sched/user.h>
 
 #include "helpers.h"
 
@@ -68,10 +69,12 @@ long pinned_sgl_pin(struct mm_struct *mm, unsigned long start, size_t count, u32
 	/* Another process: its address space must not go away in the middle. */
 	if (!mmget_not_zero(mm))
 		return -ESRCH;
-	mmap_read_lock(mm);
-	pinned = pin_user_pages_remote(mm, start, count, gup_flags(flags), pages, &locked);
-	if (locked)
-		mmap_read_unlock(mm);
+	pinned = mmap_read_lock_killable(mm);
+	if (!pinned) {
+		pinned = pin_user_pages_remote(mm, start, count, gup_flags(flags), pages, &locked);
+		if (locked)
+			mmap_read_unlock(mm);
+	}
 	mmput(mm);
 	return pinned;
 }
@@ -136,53 +139,129 @@ bool pinned_sgl_is_unlimited(void)
 	return capable(CAP_IPC_LOCK);
 }
 
-/* The pages that a task may lock. */
-static u64 locked_limit(const struct task_struct *task)
+struct user_struct *pinned_sgl_current_user(void)
 {
-	return task ? task_rlimit(task, RLIMIT_MEMLOCK) >> PAGE_SHIFT : U64_MAX;
+	return get_uid(current_user());
 }
 
-bool pinned_sgl_charge_pinned(struct mm_struct *mm, struct task_struct *task, u64 pages,
-			      u64 *charged, u64 *limit)
+/* The variants of `Counter`. */
+enum { COUNT_PINNED, COUNT_LOCKED, COUNT_USER };
+
+static bool fits(u64 counted, u64 pages, u64 limit, u64 *sum)
+{
+	return !check_add_overflow(counted, pages, sum) && *sum <= limit && *sum <= S64_MAX;
+}
+
+static int charge_pinned(struct mm_struct *mm, u64 pages, u64 limit, u64 *charged)
 {
 	s64 old = atomic64_read(&mm->pinned_vm);
 	u64 sum;
 
-	*limit = locked_limit(task);
 	do {
 		*charged = old;
-		if (check_add_overflow((u64)old, pages, &sum) || sum > *limit || sum > S64_MAX)
-			return false;
+		if (!fits(old, pages, limit, &sum))
+			return -ENOMEM;
 	} while (!atomic64_try_cmpxchg(&mm->pinned_vm, &old, sum));
-	return true;
+	return 0;
 }
 
-void pinned_sgl_uncharge_pinned(struct mm_struct *mm, u64 pages)
+static int charge_locked(struct mm_struct *mm, u64 pages, u64 limit, u64 *charged)
 {
-	atomic64_sub(pages, &mm->pinned_vm);
-}
+	int error = mmap_write_lock_killable(mm);
+	u64 sum;
 
-bool pinned_sgl_charge_locked(struct mm_struct *mm, struct task_struct *task, u64 pages,
-			      u64 *charged, u64 *limit)
-{
-	unsigned long sum;
-	bool fits;
-
-	*limit = locked_limit(task);
-	mmap_write_lock(mm);
+	if (error)
+		return error;
 	*charged = mm->locked_vm;
-	fits = !check_add_overflow(mm->locked_vm, pages, &sum) && sum <= *limit;
-	if (fits)
+	if (fits(mm->locked_vm, pages, limit, &sum))
 		mm->locked_vm = sum;
+	else
+		error = -ENOMEM;
 	mmap_write_unlock(mm);
-	return fits;
+	return error;
 }
 
-void pinned_sgl_uncharge_locked(struct mm_struct *mm, u64 pages)
+static int charge_user(struct user_struct *user, u64 pages, u64 limit, u64 *charged)
 {
+	long old = atomic_long_read(&user->locked_vm);
+	u64 sum;
+
+	do {
+		*charged = old;
+		if (!fits(old, pages, limit, &sum))
+			return -ENOMEM;
+	} while (!atomic_long_try_cmpxchg(&user->locked_vm, &old, sum));
+	return 0;
+}
+
+int pinned_sgl_charge(u32 counter, struct mm_struct *mm, struct user_struct *user,
+		      struct task_struct *task, u64 pages, u64 *charged, u64 *limit)
+{
+	int error;
+
+	*limit = task ? task_rlimit(task, RLIMIT_MEMLOCK) >> PAGE_SHIFT : U64_MAX;
+	switch (counter) {
+	case COUNT_PINNED:
+		return charge_pinned(mm, pages, *limit, charged);
+	case COUNT_LOCKED:
+		return charge_locked(mm, pages, *limit, charged);
+	}
+	error = charge_user(user, pages, *limit, charged);
+	/* Where it is shown, and not limited. */
+	if (!error)
+		atomic64_add(pages, &mm->pinned_vm);
+	return error;
+}
+
+/* What is left: nothing at the least. If less is counted than was charged, others have taken it. */
+static s64 less(s64 counted, u64 pages)
+{
+	return counted > (s64)pages ? counted - (s64)pages : min(counted, 0);
+}
+
+static void report_missing(const char *counter, s64 counted, u64 pages)
+{
+	if (counted < (s64)pages)
+		pr_warn_ratelimited("%llu pages were charged, and %s has only %lld\n", pages,
+				    counter, counted);
+}
+
+static void uncharge_pinned(struct mm_struct *mm, u64 pages)
+{
+	s64 old = atomic64_read(&mm->pinned_vm);
+
+	while (!atomic64_try_cmpxchg(&mm->pinned_vm, &old, less(old, pages)))
+		;
+	report_missing("pinned_vm", old, pages);
+}
+
+static void uncharge_locked(struct mm_struct *mm, u64 pages)
+{
+	/* Not killable: what was charged must go back. */
 	mmap_write_lock(mm);
-	mm->locked_vm -= pages;
+	report_missing("locked_vm", mm->locked_vm, pages);
+	mm->locked_vm = less(mm->locked_vm, pages);
 	mmap_write_unlock(mm);
+}
+
+static void uncharge_user(struct user_struct *user, u64 pages)
+{
+	long old = atomic_long_read(&user->locked_vm);
+
+	while (!atomic_long_try_cmpxchg(&user->locked_vm, &old, less(old, pages)))
+		;
+	report_missing("locked_vm of the user", old, pages);
+}
+
+void pinned_sgl_uncharge(u32 counter, struct mm_struct *mm, struct user_struct *user, u64 pages)
+{
+	if (counter == COUNT_LOCKED) {
+		uncharge_locked(mm, pages);
+		return;
+	}
+	if (counter == COUNT_USER)
+		uncharge_user(user, pages);
+	uncharge_pinned(mm, pages);
 }
 
 void pinned_sgl_not_charged(u64 pages)

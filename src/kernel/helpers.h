@@ -13,6 +13,7 @@ struct page;
 struct scatterlist;
 struct sg_table;
 struct task_struct;
+struct user_struct;
 
 /* Pins up to `count` pages (as many as an int counts) from `start` on: how many, or an errno. */
 long pinned_sgl_pin(struct mm_struct *mm, unsigned long start, size_t count, u32 flags,
@@ -34,16 +35,15 @@ void pinned_sgl_leaked(u64 user, u64 pfn, u64 count);
 
 /* Whether current may lock as much as it likes. */
 bool pinned_sgl_is_unlimited(void);
+/* The user of current, with a reference: for free_uid(). */
+struct user_struct *pinned_sgl_current_user(void);
 /*
- * Whether `pages` more fit in the limit of `task`, which is none without one; in any case what is
- * counted, and the limit.
+ * Charges `pages` in one of the counters of `Counter`, within the limit of `task`, which is none without one: ENOMEM
+ * beyond the limit, with what is counted, and the limit; EINTR if current is killed while it waits.
  */
-bool pinned_sgl_charge_pinned(struct mm_struct *mm, struct task_struct *task, u64 pages,
-			      u64 *charged, u64 *limit);
-bool pinned_sgl_charge_locked(struct mm_struct *mm, struct task_struct *task, u64 pages,
-			      u64 *charged, u64 *limit);
-void pinned_sgl_uncharge_pinned(struct mm_struct *mm, u64 pages);
-void pinned_sgl_uncharge_locked(struct mm_struct *mm, u64 pages);
+int pinned_sgl_charge(u32 counter, struct mm_struct *mm, struct user_struct *user,
+		      struct task_struct *task, u64 pages, u64 *charged, u64 *limit);
+void pinned_sgl_uncharge(u32 counter, struct mm_struct *mm, struct user_struct *user, u64 pages);
 
 /* Warns in the log of a caller that gives back what it does not have. */
 void pinned_sgl_not_charged(u64 pages);

@@ -6,7 +6,7 @@
 //!                │                      iommu_map(), iommu_unmap_fast(), one flush
 //!                ├──► SgTable ──► DmaList ──► device
 //!                │                      dma_map_sgtable()
-//!                ├── MmAccountant       pinned_vm or locked_vm
+//!                ├── MmAccountant       a counter of the process or its user
 //!                └── Kmalloc            kmalloc(), at most a page at once
 //! ```
 //!
@@ -16,7 +16,7 @@
 //! | [`pin`] | an `Umem`, with the usual memory for it | |
 //! | [`PinnedPages`] | what a pinner of your own gives to a batch | the pages of `pin_user_pages()` |
 //! | [`SglBuilder::push_page_structs`](crate::SglBuilder::push_page_structs) | takes pages | an array of `struct page *` |
-//! | [`MmAccountant`] | an `Accountant` | `mm->pinned_vm`, `mm->locked_vm` |
+//! | [`MmAccountant`] | an `Accountant` | `mm->pinned_vm`, `mm->locked_vm`, `user->locked_vm` |
 //! | [`PagingDomain`] | a `Domain` and a `ReadDomain` | `struct iommu_domain` |
 //! | [`PgTableDomain`] | a `Domain` and a `ReadDomain` | `kernel::iommu::pgtable`, the flush of its owner |
 //! | [`SgTable`], [`DmaList`] | a part of a region for the DMA API | `struct sg_table`, `dma_map_sgtable()` |

@@ -76,7 +76,7 @@ pub mod alloc {
 pub mod bindings {
     types!(PF_KTHREAD);
     types!(dma_data_direction);
-    structs!(device iommu_domain iommu_iotlb_gather mm_struct page scatterlist sg_table task_struct);
+    structs!(device iommu_domain iommu_iotlb_gather mm_struct page scatterlist sg_table task_struct user_struct);
 
     pub const PAGE_SIZE: usize = 4096;
 }

@@ -25,7 +25,7 @@ pub trait Accountant {
     ///
     /// # Errors
     ///
-    /// [`ChargeError`] if the limit would be exceeded; nothing has changed then.
+    /// [`ChargeError`], above all if the limit would be exceeded; nothing has changed then.
     fn charge(&self, pages: u64) -> Result<(), ChargeError>;
 
     /// Counts `pages` less, which a successful [`charge`](Self::charge) counted more: what one call
@@ -51,7 +51,7 @@ impl<A: AccountantHolder> Charge<A> {
     ///
     /// # Errors
     ///
-    /// [`ChargeError`] if the limit would be exceeded; nothing is charged then.
+    /// That of the accountant; nothing is charged then.
     pub fn new(accountant: A, pages: u64) -> Result<Self, ChargeError> {
         accountant.charge(pages)?;
         Ok(Self { accountant, pages })
@@ -186,7 +186,7 @@ impl Accountant for Account {
             let sum = usize::try_from(pages).ok().and_then(|pages| charged.checked_add(pages));
             let Some(sum) = sum.filter(|sum| *sum <= limit) else {
                 let (charged, limit) = (charged as u64, self.limit());
-                return Err(ChargeError { pages, charged, limit });
+                return Err(ChargeError::Limit { pages, charged, limit });
             };
             // A charge that gets uncharged pages comes after those were unpinned, so that what
             // is pinned in truth does not exceed the limit either.
@@ -276,30 +276,32 @@ impl<A: AccountantHolder> Accountant for Accounts<A> {
     }
 }
 
-/// The limit would be exceeded. Nothing was charged.
+/// Why nothing was charged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct ChargeError {
-    /// The pages that were to be charged.
-    pub pages: u64,
-    /// The pages that were charged already.
-    pub charged: u64,
-    /// The pages that may be charged.
-    pub limit: u64,
-}
-
-impl ChargeError {
-    /// An error for an [`Accountant`] to return.
-    #[must_use]
-    pub const fn new(pages: u64, charged: u64, limit: u64) -> Self {
-        Self { pages, charged, limit }
-    }
+pub enum ChargeError {
+    /// The limit would be exceeded.
+    Limit {
+        /// The pages that were to be charged.
+        pages: u64,
+        /// The pages that were charged already.
+        charged: u64,
+        /// The pages that may be charged.
+        limit: u64,
+    },
+    /// The calling thread is being killed, and has not waited for the counter.
+    Killed,
 }
 
 impl fmt::Display for ChargeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { pages, charged, limit } = self;
-        write!(f, "{pages} pages more than the {charged} charged exceed the limit of {limit} pages")
+        match self {
+            Self::Limit { pages, charged, limit } => write!(
+                f,
+                "{pages} pages more than the {charged} charged exceed the limit of {limit} pages"
+            ),
+            Self::Killed => f.write_str("the calling thread is being killed"),
+        }
     }
 }
 
@@ -313,8 +315,10 @@ mod tests {
     fn a_limit_is_exact() {
         let account = Account::new(10);
         let seven = Charge::new(&account, 7).unwrap();
-        assert_eq!(Charge::new(&account, 4).unwrap_err(), ChargeError::new(4, 7, 10));
-        assert_eq!(Charge::new(&account, u64::MAX).unwrap_err().charged, 7);
+        for pages in [4, u64::MAX] {
+            let refused = ChargeError::Limit { pages, charged: 7, limit: 10 };
+            assert_eq!(Charge::new(&account, pages).unwrap_err(), refused);
+        }
         let three = Charge::new(&account, 3).unwrap();
         assert_eq!((account.charged(), seven.pages(), three.pages()), (10, 7, 3));
         account.set_limit(5);

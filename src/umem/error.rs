@@ -47,7 +47,7 @@ impl<E: Error + 'static> Error for PinError<E> {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum PinErrorKind<E> {
-    /// It would exceed the limit of the accountant. Nothing was pinned.
+    /// The accountant refused, most often because of its limit. Nothing was pinned.
     Charge(ChargeError),
     /// The pinner failed.
     Pinner(E),

@@ -27,7 +27,8 @@ struct Counter {
 
 impl Counter {
     const fn why_not(&self, pages: usize, charged: usize) -> ChargeError {
-        ChargeError::new(pages as u64, charged as u64, self.limit as u64)
+        let (pages, charged, limit) = (pages as u64, charged as u64, self.limit as u64);
+        ChargeError::Limit { pages, charged, limit }
     }
 }
 

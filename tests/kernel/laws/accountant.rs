@@ -12,12 +12,12 @@ extern "C" {
 /// Not even while it uses the memory of a process.
 pub(crate) fn none_in_a_kernel_thread() -> Result {
     let none = || {
-        [Counter::Pinned, Counter::Locked]
+        [Counter::Pinned, Counter::Locked, Counter::User]
             .map(|counter| MmAccountant::new(current!(), counter).is_none())
     };
-    check!(current!().mm().is_none() && none() == [true; 2]);
+    check!(current!().mm().is_none() && none() == [true; 3]);
     // SAFETY: this is the thread of a test.
     kernel::error::to_result(unsafe { kunit_attach_mm() })?;
-    check!(current!().mm().is_some() && none() == [true; 2]);
+    check!(current!().mm().is_some() && none() == [true; 3]);
     Ok(())
 }

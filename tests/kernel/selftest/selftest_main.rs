@@ -46,7 +46,7 @@ struct Command {
     /// A user address, or an offset in the region that is held.
     at: u64,
     len: u64,
-    /// `PinFlags`; bit 16 counts in `locked_vm` and not in `pinned_vm`.
+    /// `PinFlags`; bit 16 counts in `mm->locked_vm`, bit 17 in that of the user, neither in `pinned_vm`.
     flags: u64,
     /// Memory of the program for the answer, or for bytes.
     answer: u64,
@@ -68,12 +68,14 @@ const CHARGE: u64 = 9;
 const UNCHARGE: u64 = 10;
 const RACES: u64 = 11;
 const FORGET: u64 = 12;
+const BELOW: u64 = 13;
+const WAIT: u64 = 14;
 
 fn counter(flags: u64) -> Counter {
-    if flags >> 16 & 1 == 1 {
-        Counter::Locked
-    } else {
-        Counter::Pinned
+    match flags >> 16 & 3 {
+        0 => Counter::Pinned,
+        1 => Counter::Locked,
+        _ => Counter::User,
     }
 }
 
@@ -105,6 +107,9 @@ fn report_runs(held: &Held, command: &Command) -> Result {
 /// What it calls is not inlined: together, the tests would need more than the stack of a kernel thread.
 fn command(tester: &Tester, reader: &mut UserSliceReader) -> Result {
     let command = reader.read::<Command>()?;
+    if command.what == WAIT {
+        return accountant::waits_for_the_lock(counter(command.flags));
+    }
     let mut held = tester.held.lock();
     if command.what == PIN {
         if held.is_some() {
@@ -127,6 +132,7 @@ fn command(tester: &Tester, reader: &mut UserSliceReader) -> Result {
             return accountant::charge_in_a_kernel_thread(command.len, counter(command.flags))
         }
         UNCHARGE => return accountant::gives_back_what_it_has(counter(command.flags)),
+        BELOW => return accountant::never_below_zero(counter(command.flags)),
         RACES => return tester.races(),
         FORGET => return tester.forget(),
         _ => {}

@@ -17,10 +17,14 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { PIN = 1, RUNS, UNPIN, READ, WRITE, DOMAIN, DMA, PGTABLE, CHARGE, UNCHARGE, RACES, FORGET };
-enum { F_WRITE = 1, F_LONGTERM = 2, F_LOCKED = 1 << 16 };
+enum {
+	PIN = 1, RUNS, UNPIN, READ, WRITE, DOMAIN, DMA, PGTABLE, CHARGE, UNCHARGE, RACES, FORGET, BELOW,
+	WAIT,
+};
+enum { F_WRITE = 1, F_LONGTERM = 2, F_LOCKED = 1 << 16, F_USER = 1 << 17 };
 
 struct command {
 	uint64_t what, at, len, flags, answer, answer_len;
@@ -260,15 +264,48 @@ static void test_limit(uint64_t counter)
 		check(!unpin());
 		check(charge(17, counter) == ENOMEM);
 		check(!charge(16, counter));
+		/* What another process of the same user has charged counts here where the user is counted. */
+		if (!fork()) {
+			check(!pin(at, 16 * page, F_LONGTERM | counter));
+			_exit(0);
+		}
+		check(wait(&status) > 0 && status == 0);
+		check(charge(1, counter) == (counter == F_USER ? ENOMEM : 0));
+		check(!unpin());
+		check(!charge(16, counter));
 		exit(0);
 	}
 	check(wait(&status) > 0 && status == 0);
 	nothing_left();
 	check(!ask((struct command){ UNCHARGE, 0, 0, counter, 0, 0 }));
-	check(!charge(1 << 30, counter));
+	check(!ask((struct command){ BELOW, 0, 0, counter, 0, 0 }));
+	/* No limit with CAP_IPC_LOCK; that of a user holds for all its processes. */
+	check(charge(1 << 30, counter) == (counter == F_USER ? ENOMEM : 0));
 	nothing_left();
 	printf("test: selftest: the limit of %s is exact, whichever thread charges\n",
-	       counter ? "locked_vm" : "pinned_vm");
+	       counter == F_USER ? "the user" : counter ? "locked_vm" : "pinned_vm");
+}
+
+/* Killed while it waits for the lock of its address space, to charge: it does not wait any longer. */
+static void test_kill_charge(void)
+{
+	struct timespec before, after;
+	pid_t child;
+	int status;
+
+	test = "kill charge";
+	child = fork();
+	if (!child)
+		_exit(ask((struct command){ WAIT, 0, 0, F_LOCKED, 0, 0 }));
+	usleep(1000000);
+	check(waitpid(child, &status, WNOHANG) == 0);
+	clock_gettime(CLOCK_MONOTONIC, &before);
+	kill(child, SIGKILL);
+	check(waitpid(child, &status, 0) == child && WIFSIGNALED(status));
+	clock_gettime(CLOCK_MONOTONIC, &after);
+	check(after.tv_sec - before.tv_sec < 4);
+	nothing_left();
+	puts("test: selftest: killed while waiting to charge, at once");
 }
 
 /* The process is gone, its memory is not, and its mm_struct takes the charge back. */
@@ -552,14 +589,18 @@ int main(int argc, char **argv)
 	test_kind("4k", 4 * mib, F_WRITE | F_LOCKED);
 	test_kind("thp", 16 * mib, F_LONGTERM | F_WRITE);
 	test_kind("mixed", 8 * mib, F_LONGTERM | F_WRITE | F_LOCKED);
+	test_kind("4k", 4 * mib, F_LONGTERM | F_USER);
 	test_kind("hugetlb", 8 * mib, F_LONGTERM | F_WRITE);
 	test_kind("memfd", 4 * mib, F_LONGTERM | F_WRITE);
 	test_partial_pages();
 	test_bad_input();
 	test_limit(0);
 	test_limit(F_LOCKED);
+	test_limit(F_USER);
+	test_kill_charge();
 	test_exit(0);
 	test_exit(F_LOCKED);
+	test_exit(F_USER);
 	test_movable();
 	test_cma();
 	test_kill();
