@@ -3,7 +3,7 @@
 //! error of the kernel inside, which has none.
 #![forbid(unsafe_code)]
 
-use super::{kernel, sg_table::DmaAddr};
+use super::kernel;
 use crate::addr::RangeError;
 use crate::granule::{SegmentError, TileError};
 use crate::iommu::{Breach, IovaRange};
@@ -22,6 +22,6 @@ macro_rules! display {
     )*};
 }
 
-display!(DmaAddr Iova IovaRange PageSize Pfn PhysAddr UserAddr UserRange);
+display!(Iova IovaRange PageSize Pfn PhysAddr UserAddr UserRange);
 display!(AllocError AttachError Breach BuildError ChargeError RangeError SegmentError TileError);
 display!(WindowError);

@@ -13,13 +13,15 @@
 //! | here | is | over |
 //! |---|---|---|
 //! | [`MmPinner`] | a `Pinner` and a `PageAccess` | `pin_user_pages_fast()`, `kmap_local_page()` |
-//! | [`pin`] | an `Umem`, with the usual memory for it | |
+//! | [`pin_current`], [`UserMem`] | an `Umem`, as most drivers have it | all of these |
+//! | [`pin`] | an `Umem`, with a pinner of your own | |
 //! | [`PinnedPages`] | what a pinner of your own gives to a batch | the pages of `pin_user_pages()` |
 //! | [`SglBuilder::push_page_structs`](crate::SglBuilder::push_page_structs) | takes pages | an array of `struct page *` |
 //! | [`MmAccountant`] | an `Accountant` | `mm->pinned_vm`, `mm->locked_vm`, `user->locked_vm` |
 //! | [`PagingDomain`] | a `Domain` and a `ReadDomain` | `struct iommu_domain` |
 //! | [`PgTableDomain`] | a `Domain` and a `ReadDomain` | `kernel::iommu::pgtable`, the flush of its owner |
 //! | [`SgTable`], [`DmaList`] | a part of a region for the DMA API | `struct sg_table`, `dma_map_sgtable()` |
+//! | [`DevresDmaList`], [`DevresMapping`] | the same, mapped until it is dropped or the driver unbound | `DevresLt` |
 //! | [`Kmalloc`], [`KmallocSlab`], [`KmallocIoas`] | a `Storage`, a `Slab`, an `Ioas` | `kmalloc()` with flags |
 //! | `Arc`, `ARef`, `KBox` | holders | |
 //! | `Error` | all errors of the crate | errno |
@@ -75,6 +77,7 @@
 //! that none may be used where memory is reclaimed.
 
 mod accountant;
+mod bound;
 mod display;
 mod domain;
 mod error;
@@ -89,6 +92,7 @@ mod pgtable;
 mod pin;
 mod pinned_pages;
 mod pinner;
+mod raw;
 mod sg_table;
 
 #[cfg(pinned_sgl_kbuild)]
@@ -96,11 +100,12 @@ use ::kernel;
 
 pub use self::{
     accountant::{Counter, MmAccountant},
+    bound::{ArcDomain, DevresDmaList, DevresDomain, DevresMapping, DomainMapping},
     domain::{Gather, PagingDomain, RawDomain},
     kmalloc::{Gfp, Kmalloc, KmallocIoas, KmallocSlab},
     pgtable::{PgTableDomain, TlbFlush},
-    pin::pin,
+    pin::{pin, pin_current, UserMem},
     pinned_pages::PinnedPages,
     pinner::MmPinner,
-    sg_table::{DmaAddr, DmaList, DmaSegment, DmaSegments, SgTable},
+    sg_table::{DmaList, SgTable},
 };

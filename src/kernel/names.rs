@@ -75,7 +75,7 @@ pub mod alloc {
 
 pub mod bindings {
     types!(PF_KTHREAD);
-    types!(dma_data_direction);
+    types!(dma_data_direction gfp_t);
     structs!(device iommu_domain iommu_iotlb_gather mm_struct page scatterlist sg_table task_struct user_struct);
 
     pub const PAGE_SIZE: usize = 4096;
@@ -86,8 +86,16 @@ pub mod device {
     types!(Bound);
 }
 
+pub mod devres {
+    pub struct DevresLt<F>(super::No<F>);
+}
+
 pub mod dma {
-    types!(DataDirection);
+    types!(Attrs DataDirection);
+
+    pub mod attrs {
+        types!(DMA_ATTR_MMIO);
+    }
 }
 
 pub mod error {
@@ -97,7 +105,7 @@ pub mod error {
 }
 
 pub mod ffi {
-    types!(c_int c_long c_ulong c_void);
+    types!(c_int c_long c_uint c_ulong c_void);
 }
 
 pub mod fmt {
@@ -137,6 +145,10 @@ pub mod prelude {
     pub(crate) use pin_init;
 }
 
+pub mod scatterlist {
+    types!(SGTable);
+}
+
 pub mod sync {
     pub use super::Pinned as Mutex;
     pointers!(Arc<T: Sized> to T;);
@@ -154,6 +166,12 @@ pub mod task {
 
 pub mod types {
     pub type Opaque<T> = super::Pinned<core::cell::UnsafeCell<T>>;
+
+    pub trait ForLt {
+        type Of<'a>: 'a;
+    }
+
+    pub unsafe trait CovariantForLt: ForLt {}
 }
 
 macro_rules! new_mutex {

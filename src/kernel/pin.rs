@@ -1,14 +1,45 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! [`pin`]: what most drivers do with the parts of this module.
+//! [`pin`], [`pin_current`]: what most drivers do with the parts of this module.
 #![forbid(unsafe_code)]
 
-use super::{kernel, kmalloc::Kmalloc};
-use crate::umem::{AccountantHolder, PinRequest, PinnerHolder, RunSlot, Umem};
+use super::{
+    accountant::{Counter, MmAccountant},
+    kernel,
+    kmalloc::Kmalloc,
+    pinner::MmPinner,
+};
+use crate::umem::{AccountantHolder, PinFlags, PinRequest, PinnerHolder, RunSlot, Umem, UserRange};
 use core::ops::ControlFlow;
 use kernel::{
-    alloc::{Flags, KVec},
-    error::{Error, Result},
+    alloc::{Flags, KBox, KVec},
+    error::{code, Error, Result},
+    sync::Arc,
+    task::CurrentTask,
 };
+
+/// Pinned memory of a process, as most drivers have it: charged to the process, and listed in memory from
+/// `kmalloc()`. It outlives the process.
+pub type UserMem = Umem<Arc<MmPinner>, Arc<MmAccountant>, Kmalloc>;
+
+/// Pins memory of the calling process: `pin_current(current!(), range, PinFlags::LONGTERM, Counter::Pinned,
+/// GFP_KERNEL_ACCOUNT)`. May sleep.
+///
+/// # Errors
+///
+/// `ESRCH` for a kernel thread; those of [`pin`].
+pub fn pin_current(
+    task: &CurrentTask,
+    range: UserRange,
+    pin_flags: PinFlags,
+    counter: Counter,
+    flags: Flags,
+) -> Result<KBox<UserMem>> {
+    let pinner = MmPinner::new(task.mm().ok_or(code::ESRCH)?);
+    let accountant = MmAccountant::new(task, counter).ok_or(code::ESRCH)?;
+    let (pinner, accountant) = (Arc::new(pinner, flags)?, Arc::new(accountant, flags)?);
+    let mem = pin(pinner, accountant, flags, PinRequest::new(range, pin_flags))?;
+    Ok(KBox::new(mem, flags)?)
+}
 
 /// Runs of a batch: a page of memory.
 const SLOTS: usize = 128;

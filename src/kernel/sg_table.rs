@@ -2,66 +2,26 @@
 //! [`SgTable`]: a part of a region as a C `struct sg_table`, and [`DmaList`], the same mapped for a
 //! device by the DMA API.
 
-use super::domain::raw_device;
-use super::{ffi, kernel};
+use super::{domain::raw_device, ffi, kernel, pin::UserMem, raw::Raw as _};
 use crate::failed::Failed;
 use crate::granule::SegmentLimits;
 use crate::sgl::MemoryKind;
 use crate::umem::{Attachment, Region, RegionExt as _, RegionHolder};
-use core::{fmt, iter::FusedIterator, marker::PhantomData, mem::ManuallyDrop, ops::Range};
+use core::{
+    fmt,
+    mem::ManuallyDrop,
+    ops::{Deref, Range},
+};
 use kernel::{
+    alloc::{Flags, KBox},
     bindings,
     device::{Bound, Device},
-    dma::DataDirection,
+    dma::{attrs::DMA_ATTR_MMIO, Attrs, DataDirection},
     error::{code, to_result, Error, Result},
+    ffi::c_ulong,
+    scatterlist::SGTable,
     types::Opaque,
 };
-
-/// An address that a device uses for memory which the DMA API has mapped for it: neither the
-/// physical address nor an IOVA of a domain that a driver fills by itself.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(transparent)]
-pub struct DmaAddr(u64);
-
-impl DmaAddr {
-    /// The number, as the device has it.
-    #[inline]
-    #[must_use]
-    pub const fn get(self) -> u64 {
-        self.0
-    }
-
-    /// The address `bytes` further up, or `None` where 64 bits end.
-    #[inline]
-    #[must_use]
-    pub const fn checked_add(self, bytes: u64) -> Option<Self> {
-        match self.0.checked_add(bytes) {
-            Some(sum) => Some(Self(sum)),
-            None => None,
-        }
-    }
-}
-
-impl fmt::Debug for DmaAddr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "DmaAddr({:#x})", self.0)
-    }
-}
-
-impl fmt::Display for DmaAddr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#x}", self.0)
-    }
-}
-
-/// Bytes that are contiguous for the device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DmaSegment {
-    /// The first byte, for the device.
-    pub addr: DmaAddr,
-    /// How many bytes: never zero.
-    pub len: u32,
-}
 
 /// A table of C, which is freed when it is dropped.
 ///
@@ -82,15 +42,14 @@ impl Table {
         device: &Device<Bound>,
         region: &(impl Region + ?Sized),
         range: Range<u64>,
+        flags: Flags,
     ) -> Result<Self> {
         let (window, limits) = (region.window(range)?, limits(device)?);
         let segments = window.segments(&limits)?;
         let count = window.segment_count(&limits).try_into().map_err(|_| code::EOVERFLOW)?;
         let raw = Opaque::zeroed();
         // SAFETY: there is room for it, and zeros are a table of nothing.
-        to_result(unsafe {
-            bindings::sg_alloc_table(raw.get(), count, bindings::GFP_KERNEL_ACCOUNT)
-        })?;
+        to_result(unsafe { bindings::sg_alloc_table(raw.get(), count, flags.raw()) })?;
         // INVARIANT: it has been made; from here on it is freed by dropping it.
         let this = Self(raw);
         // SAFETY: by the invariant the table is valid.
@@ -169,7 +128,7 @@ impl<U: RegionHolder> Drop for Hold<U> {
 ///
 /// A table has 32 bytes for each segment (24 where the kernel does not keep DMA lengths apart),
 /// which is what `dma_map_sgtable()` demands: it is made for a transfer, and not kept beside the list.
-pub struct SgTable<'a, U: RegionHolder> {
+pub struct SgTable<'a, U: RegionHolder = KBox<UserMem>> {
     // Dropped in this order: the table, then the hold.
     table: Table,
     hold: Hold<U>,
@@ -178,8 +137,8 @@ pub struct SgTable<'a, U: RegionHolder> {
 }
 
 impl<'a, U: RegionHolder> SgTable<'a, U> {
-    /// The bytes `range` of `region`, for `device`. May sleep; the table is charged to the memory
-    /// cgroup of the caller (`GFP_KERNEL_ACCOUNT`).
+    /// The bytes `range` of `region`, for `device`; the table is allocated with `flags`: `GFP_KERNEL_ACCOUNT` where
+    /// user space decides how much. May sleep.
     ///
     /// A region that the device writes (`FromDevice`, `Bidirectional`) counts as written from here on.
     ///
@@ -196,6 +155,7 @@ impl<'a, U: RegionHolder> SgTable<'a, U> {
         region: U,
         range: Range<u64>,
         direction: DataDirection,
+        flags: Flags,
     ) -> Result<Self, Failed<Error, U>> {
         let writable = match direction {
             DataDirection::ToDevice => false,
@@ -207,7 +167,7 @@ impl<'a, U: RegionHolder> SgTable<'a, U> {
         // INVARIANT: nothing is mapped for a device before `map`, whose caller promises that it has
         // finished when the list is unmapped or dropped, after which this is released.
         let hold = Hold(ManuallyDrop::new(attachment));
-        match Table::new(device, &**hold.0.region(), range) {
+        match Table::new(device, &**hold.0.region(), range, flags) {
             Ok(table) => Ok(Self { table, hold, device, direction }),
             Err(error) => Err(Failed::new(error, hold.release())),
         }
@@ -251,7 +211,22 @@ impl<'a, U: RegionHolder> SgTable<'a, U> {
         hold.release()
     }
 
-    /// Maps it for the device: `dma_map_sgtable()`.
+    /// Maps it for the device: [`map_with_attrs`](Self::map_with_attrs) with none.
+    ///
+    /// # Safety
+    ///
+    /// That of `map_with_attrs`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `map_with_attrs`.
+    pub unsafe fn map(self) -> Result<DmaList<'a, U>, Failed<Error, Self>> {
+        // SAFETY: as the caller promises.
+        unsafe { self.map_raw(0) }
+    }
+
+    /// Maps it for the device: `dma_map_sgtable()`. With `DMA_ATTR_SKIP_CPU_SYNC`,
+    /// the driver calls [`DmaList::sync_for_device`] before the device comes, and [`DmaList::sync_for_cpu`] after it.
     ///
     /// # Safety
     ///
@@ -265,15 +240,30 @@ impl<'a, U: RegionHolder> SgTable<'a, U> {
     ///
     /// What `dma_map_sgtable()` answers, with the table, whose region stays attached as long as the error
     /// [holds](Failed) it: `ENOMEM`; `EIO` if the device does not reach
-    /// the memory; `EREMOTEIO` for memory of another device that it does not reach; `EINVAL`.
-    pub unsafe fn map(self) -> Result<DmaList<'a, U>, Failed<Error, Self>> {
+    /// the memory; `EREMOTEIO` for memory of another device that it does not reach; `EINVAL`, also for
+    /// `DMA_ATTR_MMIO`, which this memory is not.
+    pub unsafe fn map_with_attrs(
+        self,
+        attrs: Attrs,
+    ) -> Result<DmaList<'a, U>, Failed<Error, Self>> {
+        if attrs.contains(DMA_ATTR_MMIO) {
+            return Err(Failed::new(code::EINVAL, self));
+        }
+        // SAFETY: as the caller promises.
+        unsafe { self.map_raw(attrs.raw()) }
+    }
+
+    /// # Safety
+    ///
+    /// That of `map_with_attrs`.
+    unsafe fn map_raw(self, attrs: c_ulong) -> Result<DmaList<'a, U>, Failed<Error, Self>> {
         let (device, direction) = (raw_device(self.device), self.direction.into());
         // SAFETY: a bound device is there as long as it is borrowed; the table is valid, and its
         // pages stay pinned, because `self` holds the region.
-        let errno = unsafe { bindings::dma_map_sgtable(device, self.as_raw(), direction, 0) };
+        let errno = unsafe { bindings::dma_map_sgtable(device, self.as_raw(), direction, attrs) };
         match to_result(errno) {
             // INVARIANT: it is mapped.
-            Ok(()) => Ok(DmaList { table: ManuallyDrop::new(self) }),
+            Ok(()) => Ok(DmaList { table: ManuallyDrop::new(self), attrs }),
             Err(error) => Err(Failed::new(error, self)),
         }
     }
@@ -291,14 +281,25 @@ impl<U: RegionHolder> fmt::Debug for SgTable<'_, U> {
 /// The DMA-mapped twin of a list: addresses of a device for a part of a region, which stays attached
 /// as long as they are mapped. Made by [`SgTable::map`].
 ///
-/// It borrows the bound device, so it is gone before the driver is unbound. Dropping it unmaps it,
-/// and lets go of the region then; one that is leaked stays mapped, and its region pinned.
+/// It leads to the table of the kernel, whose entries are the segments as the device sees them: at most as many as
+/// [`SgTable::entries`], because an IOMMU may make one of several. Their lengths add up to the range that was mapped.
+///
+/// ```ignore
+/// for entry in list.iter() {
+///     descriptors.push(entry.dma_address(), entry.dma_len())?;
+/// }
+/// ```
+///
+/// It borrows the bound device, so it is gone before the driver is unbound; [`into_devres`](Self::into_devres) makes
+/// one that is unmapped then at the latest. Dropping it unmaps it, and lets go of the region then; one that is leaked
+/// stays mapped, and its region pinned.
 ///
 /// # Invariants
 ///
-/// `table` is mapped for its device, in its direction, with no attributes.
-pub struct DmaList<'a, U: RegionHolder> {
+/// `table` is mapped for its device, in its direction, with `attrs`.
+pub struct DmaList<'a, U: RegionHolder = KBox<UserMem>> {
     table: ManuallyDrop<SgTable<'a, U>>,
+    attrs: c_ulong,
 }
 
 impl<'a, U: RegionHolder> DmaList<'a, U> {
@@ -308,23 +309,20 @@ impl<'a, U: RegionHolder> DmaList<'a, U> {
         self.table.region()
     }
 
+    /// The device.
+    #[must_use]
+    pub fn device(&self) -> &'a Device<Bound> {
+        self.table.device
+    }
+
     /// Which way the bytes go.
     #[must_use]
     pub fn direction(&self) -> DataDirection {
         self.table.direction
     }
 
-    /// The segments as the device sees them: at most as many as the table has, because an IOMMU may
-    /// make one of several. Their lengths add up to the range that was mapped.
-    pub fn iter(&self) -> DmaSegments<'_> {
-        // SAFETY: by its invariant it is a table, and by that of `self` it is mapped.
-        // INVARIANT: the first `nents` entries of a mapped table are mapped.
-        let (next, left) = unsafe { ((*self.table.as_raw()).sgl, (*self.table.as_raw()).nents) };
-        DmaSegments { next, left, list: PhantomData }
-    }
-
-    /// Lets the CPU see what the device has written, between two transfers:
-    /// `dma_sync_sgtable_for_cpu()`. Unmapping does it, too.
+    /// Lets the CPU see what the device has written, between two transfers, where their caches are not coherent, or
+    /// the DMA API copies: `dma_sync_sgtable_for_cpu()`. Unmapping does it, too, without `DMA_ATTR_SKIP_CPU_SYNC`.
     pub fn sync_for_cpu(&self) {
         // SAFETY: by the invariant it is mapped for the device in this direction.
         unsafe {
@@ -337,7 +335,7 @@ impl<'a, U: RegionHolder> DmaList<'a, U> {
     }
 
     /// Lets the device see what the CPU has written, between two transfers:
-    /// `dma_sync_sgtable_for_device()`. Mapping does it, too.
+    /// `dma_sync_sgtable_for_device()`. Mapping does it, too, without `DMA_ATTR_SKIP_CPU_SYNC`.
     pub fn sync_for_device(&self) {
         // SAFETY: by the invariant it is mapped for the device in this direction.
         unsafe {
@@ -363,14 +361,14 @@ impl<'a, U: RegionHolder> DmaList<'a, U> {
     ///
     /// Called once; the list is not used as one any more.
     unsafe fn unmap_raw(&mut self) {
-        // SAFETY: by the invariant it is mapped, for this device and in this direction; and once, as the
+        // SAFETY: by the invariant it is mapped, for this device and in this direction, with these attributes; and once, as the
         // caller promises.
         unsafe {
             bindings::dma_unmap_sgtable(
                 raw_device(self.table.device),
                 self.table.as_raw(),
                 self.table.direction.into(),
-                0,
+                self.attrs,
             );
         }
     }
@@ -387,64 +385,21 @@ impl<U: RegionHolder> Drop for DmaList<'_, U> {
     }
 }
 
-impl<'b, U: RegionHolder> IntoIterator for &'b DmaList<'_, U> {
-    type Item = DmaSegment;
-    type IntoIter = DmaSegments<'b>;
+impl<U: RegionHolder> Deref for DmaList<'_, U> {
+    type Target = SGTable;
 
-    fn into_iter(self) -> DmaSegments<'b> {
-        self.iter()
+    fn deref(&self) -> &SGTable {
+        // SAFETY: "valid for the entire lifetime": by the invariant it is a table, which `self` owns; "not modified
+        // concurrently": what is mapped changes when it is unmapped, by value.
+        unsafe { SGTable::from_raw(self.table.as_raw()) }
     }
 }
 
 impl<U: RegionHolder> fmt::Debug for DmaList<'_, U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DmaList")
-            .field("segments", &self.iter().len())
+            .field("segments", &self.iter().count())
             .field("direction", &self.direction())
             .finish_non_exhaustive()
-    }
-}
-
-/// The segments of a [`DmaList`]; made by [`DmaList::iter`].
-///
-/// # Invariants
-///
-/// `next` is an entry of a table of which `left` are mapped from there on; the table stays mapped as long
-/// as it is borrowed.
-#[derive(Clone)]
-#[must_use = "iterators do nothing unless they are walked"]
-pub struct DmaSegments<'b> {
-    next: *mut bindings::scatterlist,
-    left: u32,
-    list: PhantomData<&'b Table>,
-}
-
-impl Iterator for DmaSegments<'_> {
-    type Item = DmaSegment;
-
-    fn next(&mut self) -> Option<DmaSegment> {
-        self.left = self.left.checked_sub(1)?;
-        // SAFETY: by the invariant it is a mapped entry.
-        let (addr, len) =
-            unsafe { (bindings::sg_dma_address(self.next), bindings::sg_dma_len(self.next)) };
-        // SAFETY: by the invariant it is an entry of a table.
-        // INVARIANT: it is followed by the others that are mapped. Behind the last entry of all there is
-        // null, which is not read, as none is left.
-        self.next = unsafe { bindings::sg_next(self.next) };
-        Some(DmaSegment { addr: DmaAddr(addr), len })
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.left as usize, Some(self.left as usize))
-    }
-}
-
-impl ExactSizeIterator for DmaSegments<'_> {}
-
-impl FusedIterator for DmaSegments<'_> {}
-
-impl fmt::Debug for DmaSegments<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DmaSegments").field("left", &self.left).finish_non_exhaustive()
     }
 }

@@ -58,6 +58,7 @@ insmod /edu.ko
 ! rmmod pinned_sgl 2>/dev/null || fail "the crate was unloaded below its drivers"
 edu
 [ "$(pinned)" = 0 ] || fail "$(pinned) pages are pinned after the copies"
+grep 'MSI.* edu$' /proc/interrupts | sed 's/^/test: edu: interrupts: /' | grep . || fail "the device does not interrupt"
 # What the DMA API knows of the device that is still mapped. It warns of that, too, when the driver goes.
 [ "$(cat /sys/kernel/debug/dma-api/disabled)" = N ] || fail "the DMA API is not checked"
 ! grep '^edu ' /sys/kernel/debug/dma-api/dump || fail "something is still mapped"

@@ -3,7 +3,8 @@
 //! buffer of its own, by DMA.
 //!
 //! The driver lets a program copy its own memory with it. What the program gives it is pinned,
-//! charged, mapped for the device, copied, and unmapped and unpinned again, in one of two ways. A
+//! charged, and mapped for the device, in one of two ways; the device copies, and interrupts; the thread of the
+//! interrupt unmaps, unpins and gives back, whatever has become of the program. A
 //! program writes a [`Request`] to the file of its choice in `/sys/kernel/debug/edu/`:
 //!
 //! | file | what chooses the addresses of the device | |
@@ -12,26 +13,31 @@
 //! | `copy` | the driver, in an IOMMU domain of its own | `paging.rs` |
 //!
 //! A device is in one domain at a time: this one is in that of the DMA API, and is taken out of it
-//! as long as a call of `copy` lasts. So neither way has to know of the other; they take turns.
+//! as long as a job of `copy` lasts. So neither way has to know of the other; they take turns (`job.rs`).
 
 mod dma_api;
 mod engine;
+mod job;
 mod paging;
 
+use core::{mem, ops::Range, ptr};
 use engine::Engine;
+use job::{Interrupt, Job, Jobs};
 use kernel::{
+    bindings,
     debugfs::{Scope, ScopedDir},
     device::{self, Bound, Core},
     dma::{Device as _, DmaMask},
-    new_mutex, pci,
+    irq::{self, IrqRequest, ThreadedRegistration},
+    pci::{self, IrqType, IrqTypes, IrqVectorRegistration},
     prelude::*,
-    sync::{aref::ARef, Mutex},
+    sync::{aref::ARef, Arc},
     transmute::FromBytes,
     uaccess::UserSliceReader,
 };
 use pinned_sgl::{
-    kernel::{Counter, MmAccountant, MmPinner},
-    umem::{PinFlags, PinRequest, UserRange},
+    kernel::{pin_current, Counter, UserMem},
+    umem::{PinFlags, UserRange},
     UserAddr,
 };
 
@@ -49,65 +55,59 @@ struct Request {
 // SAFETY: numbers, any of which will do.
 unsafe impl FromBytes for Request {}
 
-/// What chooses the addresses.
-enum Way {
-    DmaApi,
-    Paging,
-}
+/// What maps the memory that was pinned.
+type Way = fn(&device::Device<Bound>, KBox<UserMem>, KBox<UserMem>, Range<u64>) -> Result<Job>;
 
-#[pin_data]
-struct Edu {
+/// What the files need.
+struct Files {
     device: ARef<pci::Device>,
-    /// There is one engine, and one domain at a time.
+    jobs: Arc<Jobs>,
+}
+
+impl Files {
+    fn write(&self, way: Way, reader: &mut UserSliceReader) -> Result {
+        let request = reader.read::<Request>()?;
+        let end = request.offset.checked_add(request.count).ok_or(EINVAL)?;
+        if request.count == 0 || end > request.len {
+            return Err(EINVAL);
+        }
+        let device: &device::Device = (*self.device).as_ref();
+        // SAFETY: the file is removed before the driver is unbound, which waits for this call.
+        let device = unsafe { device.as_bound() };
+        // Pin: the pages of the calling process, counted in its `pinned_vm`, against its limit, listed in a few bytes
+        // each.
+        let pin = |start, flags| {
+            let range = UserRange::new(UserAddr::new(start), request.len)?;
+            let flags = flags | PinFlags::LONGTERM;
+            pin_current(current!(), range, flags, Counter::Pinned, GFP_KERNEL_ACCOUNT)
+        };
+        self.jobs.run(|| {
+            let from = pin(request.from, PinFlags::empty())?;
+            let to = pin(request.to, PinFlags::WRITE)?;
+            pr_info!("from {:?} to {:?}\n", from, to);
+            way(device, from, to, request.offset..end)
+        })
+    }
+
+    fn make<'data, 'dir>(&'data self, dir: &'dir ScopedDir<'data, 'dir>) {
+        dir.write_only_callback_file(c"copy_dma", self, &|files: &Files, reader: &mut _| {
+            files.write(dma_api::job, reader)
+        });
+        dir.write_only_callback_file(c"copy", self, &|files: &Files, reader: &mut _| {
+            files.write(paging::job, reader)
+        });
+    }
+}
+
+/// What is there as long as the driver is bound. It is dropped in this order.
+#[pin_data]
+struct Edu<'bound> {
     #[pin]
-    turn: Mutex<()>,
-}
-
-fn run(device: &device::Device<Bound>, way: Way, request: &Request) -> Result {
-    let end = request.offset.checked_add(request.count).ok_or(EINVAL)?;
-    if request.count == 0 || end > request.len {
-        return Err(EINVAL);
-    }
-    let engine = Engine::new(device.try_into()?)?;
-
-    // Pin: the pages of the calling process, counted in its `pinned_vm`, against its limit, listed in a few bytes each.
-    let task = current!();
-    let mm = task.mm().ok_or(ESRCH)?;
-    let pinner = MmPinner::new(mm);
-    let accountant = MmAccountant::new(task, Counter::Pinned).ok_or(ESRCH)?;
-    let pin = |start, flags| {
-        let range = UserRange::new(UserAddr::new(start), request.len)?;
-        let request = PinRequest::new(range, flags | PinFlags::LONGTERM);
-        pinned_sgl::kernel::pin(&pinner, &accountant, GFP_KERNEL_ACCOUNT, request)
-    };
-    let from = pin(request.from, PinFlags::empty())?;
-    let to = pin(request.to, PinFlags::WRITE)?;
-    pr_info!("from {:?} to {:?}\n", from, to);
-
-    let range = request.offset..end;
-    match way {
-        Way::DmaApi => dma_api::copy(device, &engine, &from, &to, range),
-        Way::Paging => paging::copy(device, &engine, &from, &to, range),
-    }
-    // Both regions are unpinned here: no device is attached to them any more.
-}
-
-fn write(edu: &Edu, way: Way, reader: &mut UserSliceReader) -> Result {
-    let request = reader.read::<Request>()?;
-    let _turn = edu.turn.lock();
-    let device: &device::Device = edu.device.as_ref();
-    // SAFETY: the file is removed before the driver is unbound, which waits for this call.
-    let device = unsafe { device.as_bound() };
-    run(device, way, &request)
-}
-
-fn files<'data, 'dir>(edu: &'data Edu, dir: &'dir ScopedDir<'data, 'dir>) {
-    dir.write_only_callback_file(c"copy_dma", edu, &|edu: &Edu, reader: &mut UserSliceReader| {
-        write(edu, Way::DmaApi, reader)
-    });
-    dir.write_only_callback_file(c"copy", edu, &|edu: &Edu, reader: &mut UserSliceReader| {
-        write(edu, Way::Paging, reader)
-    });
+    files: Scope<Files>,
+    #[pin]
+    irq: ThreadedRegistration<'bound, Interrupt>,
+    vectors: IrqVectorRegistration<'bound>,
+    jobs: Arc<Jobs>,
 }
 
 struct Driver;
@@ -121,7 +121,7 @@ kernel::pci_device_table!(
 
 impl pci::Driver for Driver {
     type IdInfo = ();
-    type Data<'bound> = Scope<Edu>;
+    type Data<'bound> = Edu<'bound>;
 
     const ID_TABLE: pci::IdTable<Self::IdInfo> = &TABLE;
 
@@ -141,9 +141,36 @@ impl pci::Driver for Driver {
             // SAFETY: as above.
             unsafe { pdev.dma_set_max_seg_size(engine::BUFFER_LEN) };
             pdev.set_master();
-            let edu = try_pin_init!(Edu { device: pdev.into(), turn <- new_mutex!(()) });
-            Ok(Scope::dir(edu, c"edu", files))
+
+            let jobs = Arc::pin_init(Jobs::new(Engine::new(pdev)?), GFP_KERNEL)?;
+            let vectors = pdev.alloc_irq_vectors(1, 1, IrqTypes::default().with(IrqType::Msi))?;
+            let request = vectors.index(0)?.into();
+            // SAFETY: what is borrowed is the device, which is bound as long. The vectors stay as long as the
+            // registration, which is dropped before them.
+            let request = unsafe { mem::transmute::<IrqRequest<'_>, IrqRequest<'bound>>(request) };
+            let (interrupt, files) =
+                (Interrupt(jobs.clone()), Files { device: pdev.into(), jobs: jobs.clone() });
+            Ok(try_pin_init!(Edu {
+                jobs,
+                vectors,
+                // SAFETY: the registration is part of the driver's data, which are dropped.
+                irq <- unsafe {
+                    ThreadedRegistration::new(request, irq::Flags::TRIGGER_NONE, c"edu", Ok(interrupt))
+                },
+                files <- Scope::dir(files, c"edu", Files::make),
+            }))
         })
+    }
+
+    fn unbind<'bound>(pdev: &'bound pci::Device<Core<'_>>, edu: Pin<&Edu<'bound>>) {
+        let has_ended = edu.jobs.stop();
+        // Whatever the device still does, it reaches no memory from here on.
+        // SAFETY: a device is a transparent wrapper of this structure, and its driver is bound.
+        unsafe { bindings::pci_clear_master(ptr::from_ref(pdev).cast_mut().cast()) };
+        if !has_ended {
+            dev_warn!(pdev, "a transfer has not ended\n");
+            edu.jobs.abandon();
+        }
     }
 }
 

@@ -4,10 +4,10 @@
 use core::ops::Range;
 use kernel::{
     device::Bound,
-    io::{poll::read_poll_timeout, Io},
-    pci,
+    dma::DmaAddress,
+    io::Io,
+    pci::{self, DevresBar},
     prelude::*,
-    time::Delta,
 };
 
 /// How many bits an address has that the device can reach.
@@ -18,6 +18,8 @@ pub(crate) const BUFFER_LEN: u32 = 4096;
 const BUFFER: u32 = 0x4_0000;
 
 mod regs {
+    pub(super) const STATUS: usize = 0x24;
+    pub(super) const ACKNOWLEDGE: usize = 0x64;
     pub(super) const SOURCE: usize = 0x80;
     pub(super) const DESTINATION: usize = 0x88;
     pub(super) const COUNT: usize = 0x90;
@@ -28,86 +30,90 @@ mod regs {
     pub(super) const START: u32 = 1;
     /// From the buffer to memory, and not the other way.
     pub(super) const TO_MEMORY: u32 = 2;
+    /// Interrupts at the end.
+    pub(super) const INTERRUPT: u32 = 4;
+
+    /// Why it interrupts.
+    pub(super) const TRANSFER_ENDED: u32 = 0x100;
 }
 
-/// The engine, which was idle when this was made. There is one at a time, because it claims the
-/// registers: only what is called here starts the device.
-pub(crate) struct Engine<'a> {
-    bar: pci::Bar<'a, { regs::END }>,
+/// Part of a copy: bytes that go from memory to the buffer, or from there to memory.
+#[derive(Clone, Copy)]
+pub(crate) struct Transfer {
+    addr: u32,
+    count: u32,
+    to_memory: bool,
 }
 
-impl<'a> Engine<'a> {
-    pub(crate) fn new(device: &'a pci::Device<Bound>) -> Result<Self> {
-        let engine = Self { bar: device.iomap_region_sized(0, c"edu")? };
-        // A transfer whose caller did not wait any longer.
-        if engine.is_busy() {
-            return Err(EBUSY);
-        }
-        Ok(engine)
-    }
-
-    /// Whether the device may still reach the memory of the last transfer.
-    pub(crate) fn is_busy(&self) -> bool {
-        self.bar.read32(regs::COMMAND) & regs::START != 0
-    }
-
-    /// Fills the buffer from `addr`.
-    pub(crate) fn read(&self, addr: u64, count: u64) -> Result {
-        self.transfer(addr, count, 0)
-    }
-
-    /// Empties the buffer to `addr`.
-    pub(crate) fn write(&self, addr: u64, count: u64) -> Result {
-        self.transfer(addr, count, regs::TO_MEMORY)
-    }
-
-    /// One transfer, to the end, which is polled for: a `Completion` has no timeout.
-    fn transfer(&self, addr: u64, count: u64, direction: u32) -> Result {
+impl Transfer {
+    pub(crate) fn new(addr: DmaAddress, count: u64, to_memory: bool) -> Result<Self> {
         // The device would drop the upper bits, and reach something else.
         if addr.checked_add(count).ok_or(EFAULT)? > 1 << ADDRESS_BITS {
             return Err(EFAULT);
         }
-        let (addr, count) = (u32::try_from(addr)?, u32::try_from(count)?);
-        let (source, destination) =
-            if direction == regs::TO_MEMORY { (BUFFER, addr) } else { (addr, BUFFER) };
-        self.bar.write32(source, regs::SOURCE);
-        self.bar.write32(destination, regs::DESTINATION);
-        self.bar.write32(count, regs::COUNT);
-        self.bar.write32(regs::START | direction, regs::COMMAND);
-        read_poll_timeout(
-            || Ok(self.is_busy()),
-            |busy| !busy,
-            Delta::from_millis(5),
-            Delta::from_secs(5),
-        )?;
+        Ok(Self { addr: addr.try_into()?, count: count.try_into()?, to_memory })
+    }
+}
+
+/// The transfers that copy what the device sees at the addresses `from` to the addresses `to`, which are as many.
+/// Each is a list of parts, and their borders need not be the same.
+pub(crate) fn transfers(
+    mut from: impl Iterator<Item = Range<u64>>,
+    mut to: impl Iterator<Item = Range<u64>>,
+) -> Result<KVec<Transfer>> {
+    let (mut source, mut destination) = (0..0, 0..0);
+    let mut transfers = KVec::new();
+    loop {
+        if source.is_empty() {
+            source = match from.next() {
+                Some(part) => part,
+                None => return Ok(transfers),
+            };
+        }
+        if destination.is_empty() {
+            destination = to.next().ok_or(EINVAL)?;
+        }
+        let count = (source.end - source.start)
+            .min(destination.end - destination.start)
+            .min(BUFFER_LEN.into());
+        transfers.push(Transfer::new(source.start, count, false)?, GFP_KERNEL_ACCOUNT)?;
+        transfers.push(Transfer::new(destination.start, count, true)?, GFP_KERNEL_ACCOUNT)?;
+        source.start += count;
+        destination.start += count;
+    }
+}
+
+/// The engine. Its registers can be reached as long as the driver is bound.
+pub(crate) struct Engine {
+    bar: DevresBar<{ regs::END }>,
+}
+
+impl Engine {
+    pub(crate) fn new(device: &pci::Device<Bound>) -> Result<Self> {
+        Ok(Self { bar: device.iomap_region_sized(0, c"edu")?.into_devres()? })
+    }
+
+    /// Starts a transfer. Its end is an interrupt.
+    pub(crate) fn start(&self, transfer: Transfer) -> Result {
+        let bar = self.bar.try_access().ok_or(ENODEV)?;
+        let (source, destination, direction) = match transfer.to_memory {
+            true => (BUFFER, transfer.addr, regs::TO_MEMORY),
+            false => (transfer.addr, BUFFER, 0),
+        };
+        bar.write32(source, regs::SOURCE);
+        bar.write32(destination, regs::DESTINATION);
+        bar.write32(transfer.count, regs::COUNT);
+        bar.write32(regs::START | regs::INTERRUPT | direction, regs::COMMAND);
         Ok(())
     }
 
-    /// Copies what the device sees at the addresses `from` to the addresses `to`, which are as many.
-    /// Each is a list of parts, and their borders need not be the same.
-    pub(crate) fn copy(
-        &self,
-        mut from: impl Iterator<Item = Range<u64>>,
-        mut to: impl Iterator<Item = Range<u64>>,
-    ) -> Result {
-        let (mut source, mut destination) = (0..0, 0..0);
-        loop {
-            if source.is_empty() {
-                source = match from.next() {
-                    Some(part) => part,
-                    None => return Ok(()),
-                };
-            }
-            if destination.is_empty() {
-                destination = to.next().ok_or(EINVAL)?;
-            }
-            let count = (source.end - source.start)
-                .min(destination.end - destination.start)
-                .min(BUFFER_LEN.into());
-            self.read(source.start, count)?;
-            self.write(destination.start, count)?;
-            source.start += count;
-            destination.start += count;
-        }
+    /// Whether a transfer has ended since this was asked the last time.
+    pub(crate) fn has_ended(&self) -> bool {
+        let Some(bar) = self.bar.try_access() else {
+            return false;
+        };
+        let status = bar.read32(regs::STATUS);
+        bar.write32(status, regs::ACKNOWLEDGE);
+        status & regs::TRANSFER_ENDED != 0
     }
 }

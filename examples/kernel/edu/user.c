@@ -2,17 +2,22 @@
 /*
  * Copies memory of this program with the `edu` device, in both ways of its driver: small pages in no
  * order, transparent huge pages, and huge pages of hugetlbfs. The bytes must arrive, nothing around
- * them may change, and nothing stays pinned. (Where the driver chooses the addresses, it tries again
- * after it has unmapped, at the beginning of the region.)
+ * them may change, and nothing stays pinned, also where the program is killed meanwhile, or the driver
+ * unbound. (Where the driver chooses the addresses, it tries again after it has unmapped, at the
+ * beginning of the region.)
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 struct request {
@@ -126,6 +131,94 @@ static void bad_requests(const char *way)
 	printf("test: edu: %s: bad requests are refused\n", way);
 }
 
+/* Pages that are pinned, in the whole machine. */
+static long pinned(void)
+{
+	long acquired = 0, released = 0;
+	char line[128];
+	int refresh = open("/proc/sys/vm/stat_refresh", O_WRONLY);
+	FILE *stat;
+
+	/* The counters are kept per CPU until they are read. */
+	if (write(refresh, "1", 1) < 0)
+		die("stat_refresh");
+	close(refresh);
+	stat = fopen("/proc/vmstat", "r");
+	while (stat && fgets(line, sizeof(line), stat)) {
+		sscanf(line, "nr_foll_pin_acquired %ld", &acquired);
+		sscanf(line, "nr_foll_pin_released %ld", &released);
+	}
+	fclose(stat);
+	return acquired - released;
+}
+
+static double now(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return time.tv_sec + time.tv_nsec / 1e9;
+}
+
+static void bind(const char *what, const char *name)
+{
+	char path[64];
+	int file;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/drivers/edu/%s", what);
+	file = open(path, O_WRONLY);
+	if (file < 0 || write(file, name, strlen(name)) < 0)
+		die(path);
+	close(file);
+}
+
+/*
+ * Killed while the device copies: the process is gone at once, and its memory stays pinned until the device has
+ * finished; or until the driver is unbound, which waits for one transfer, and not for all of them.
+ */
+static void killed(const char *way, const char *device)
+{
+	const uint64_t len = 32 * 4096;
+	unsigned char *at = memory("4k", 2 * len);
+	struct request request = { (uintptr_t)at, (uintptr_t)at + len, len, 0, len };
+	pid_t child = fork();
+	double start, gone, left;
+	long pins;
+
+	if (!child) {
+		edu(way, &request);
+		_exit(0);
+	}
+	while (!pinned())
+		usleep(1000);
+	usleep(300000);
+	start = now();
+	kill(child, SIGKILL);
+	waitpid(child, NULL, 0);
+	gone = now() - start;
+	pins = pinned();
+	if (device) {
+		bind("unbind", device);
+		if (pinned()) {
+			printf("test: edu: FAILED: %s: unbound, and pinned\n", way);
+			exit(1);
+		}
+		bind("bind", device);
+	}
+	while (pinned())
+		usleep(10000);
+	left = now() - start;
+	/* 64 transfers take a tenth of a second each. */
+	if (pins != 64 || gone > 1 || (device ? left > 2 : left < 3)) {
+		printf("test: edu: FAILED: %s: %ld pages pinned after %f s, let go after %f s\n", way,
+		       pins, gone, left);
+		exit(1);
+	}
+	printf("test: edu: %s: killed, and %s: %ld pages let go\n", way,
+	       device ? "unbound at once" : "the device has finished", pins);
+	munmap(at, 2 * len);
+}
+
 int main(void)
 {
 	static const char *const ways[] = { "copy_dma", "copy" };
@@ -150,5 +243,15 @@ int main(void)
 	uint64_t at = (uintptr_t)memory("4k", 8192);
 
 	refused("copy", (struct request){ at + 1, at, 4096, 0, 1 }, EINVAL, "not a page");
+
+	glob_t devices;
+
+	if (glob("/sys/bus/pci/drivers/edu/0000:*", 0, NULL, &devices) || devices.gl_pathc != 1)
+		die("the device");
+	for (int i = 0; i < 4; i++)
+		killed(ways[i % 2], i < 2 ? NULL : strrchr(devices.gl_pathv[0], '/') + 1);
+	/* And all is as before. */
+	for (int i = 0; i < 2; i++)
+		round_trip(ways[i], "4k", "4k", 64 * 4096, 5 * 4096 + 0x800, 4096);
 	return 0;
 }

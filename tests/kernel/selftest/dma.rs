@@ -6,7 +6,10 @@ use crate::{device::Tester, Held};
 use kernel::{
     bindings,
     device::{self, Bound},
-    dma::DataDirection,
+    dma::{
+        attrs::{DMA_ATTR_MMIO, DMA_ATTR_NO_WARN, DMA_ATTR_SKIP_CPU_SYNC},
+        DataDirection,
+    },
     prelude::*,
 };
 use pinned_sgl::{
@@ -44,9 +47,9 @@ fn is_mapped(
     (max_len, mask): (u32, u64),
 ) -> Result {
     let mut at = 0;
-    for segment in list {
-        let (first, len) = (segment.addr.get(), u64::from(segment.len));
-        check!(len > 0 && segment.len <= max_len);
+    for entry in list.iter() {
+        let (first, len) = (entry.dma_address(), entry.dma_len());
+        check!(len > 0 && len <= max_len.into());
         check!((first ^ (first + len - 1)) & !mask == 0);
         // Every page of it, from its first byte to its last.
         let mut inside = 0;
@@ -75,7 +78,7 @@ fn map_and_unmap(
     let own = SegmentLimits::NONE.max_len(limits.0.into())?;
     let own = own.boundary((limits.1 as u64).checked_add(1).ok_or(EINVAL)?)?;
 
-    let table = SgTable::new(device, region, range, direction)?;
+    let table = SgTable::new(device, region, range, direction, GFP_KERNEL_ACCOUNT)?;
     check!(u64::from(table.entries()) == window.segment_count(&own));
     check!(region.attachments() == 1);
     // SAFETY: the device does no DMA.
@@ -84,18 +87,24 @@ fn map_and_unmap(
     list.sync_for_cpu();
     list.sync_for_device();
     let (first, last) = (list.iter().next().ok_or(EIO)?, list.iter().last().ok_or(EIO)?);
-    check!(list.iter().len() == list.iter().count() && list.iter().len() <= window.len() as usize);
+    let (first, last) = (first.dma_address(), last.dma_address());
 
     // The region is held until the end, and nothing is mapped from then on.
     let table = list.unmap();
     check!(region.attachments() == 1);
-    check!(phys(device, first.addr.get()) == 0 && phys(device, last.addr.get()) == 0);
+    check!(phys(device, first) == 0 && phys(device, last) == 0);
     // SAFETY: as above.
-    let list = unsafe { table.map() }?;
+    let refused = unsafe { table.map_with_attrs(DMA_ATTR_MMIO) };
+    let (error, table) = refused.err().ok_or(EIO)?.into_parts();
+    check!(error == EINVAL);
+    // SAFETY: as above.
+    let list = unsafe { table.map_with_attrs(DMA_ATTR_SKIP_CPU_SYNC | DMA_ATTR_NO_WARN) }?;
+    list.sync_for_device();
     is_mapped(device, &list, window, (limits.0, limits.1 as u64))?;
-    let first = list.iter().next().ok_or(EIO)?;
+    let first = list.iter().next().ok_or(EIO)?.dma_address();
+    list.sync_for_cpu();
     drop(list);
-    check!(phys(device, first.addr.get()) == 0);
+    check!(phys(device, first) == 0);
     check!(region.attachments() == 0);
     Ok(())
 }
@@ -182,7 +191,7 @@ impl Tester {
 
         // Memory without page structures, whatever number its frames have.
         let mmio = Mmio::new(&region)?;
-        let refused = SgTable::new(device, &mmio, 0..len, DataDirection::ToDevice);
+        let refused = SgTable::new(device, &mmio, 0..len, DataDirection::ToDevice, GFP_KERNEL);
         match refused.err().ok_or(EIO)?.into_error() {
             EINVAL => {}
             error => return Err(error),
@@ -197,7 +206,7 @@ impl Tester {
             (0..len, DataDirection::None),
         ] {
             let held = KBox::new(region, GFP_KERNEL)?;
-            let refused = SgTable::new(device, held, range, direction);
+            let refused = SgTable::new(device, held, range, direction, GFP_KERNEL);
             let (error, back) = refused.err().ok_or(EIO)?.into_parts();
             check!(error == EINVAL);
             region = KBox::into_inner(back);
@@ -205,11 +214,19 @@ impl Tester {
         }
         // By value, and back.
         let held = KBox::new(region, GFP_KERNEL)?;
-        let table = SgTable::new(device, held, 0..len, DataDirection::ToDevice)?;
+        let table = SgTable::new(device, held, 0..len, DataDirection::ToDevice, GFP_KERNEL)?;
         // SAFETY: the device does no DMA.
         let list = unsafe { table.map() }?;
         let held = list.unmap().into_region();
         check!(held.attachments() == 0);
+        // Longer than any borrow.
+        let table = SgTable::new(device, held, 0..len, DataDirection::ToDevice, GFP_KERNEL)?;
+        // SAFETY: the device does no DMA.
+        let list = unsafe { table.map() }?.into_devres()?;
+        let first = list.access(device)?.iter().next().ok_or(EIO)?.dma_address();
+        check!(phys(device, first) != 0);
+        drop(list);
+        check!(phys(device, first) == 0);
         Ok(())
     }
 }
