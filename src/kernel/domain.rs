@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`PagingDomain`]: an address space of the IOMMU that a driver fills by itself.
 
-use super::{ffi, kernel};
+use super::{ffi, kernel, raw::Raw as _};
 use crate::addr::{Iova, PhysAddr};
 use crate::exact::Exact as _;
 use crate::granule::Tile;
@@ -13,7 +13,7 @@ use core::{
     ptr::{self, NonNull},
 };
 use kernel::{
-    alloc::{flags::GFP_KERNEL, KBox, KVec},
+    alloc::{Flags, KBox, KVec},
     bindings,
     device::{Bound, Device},
     error::{code, from_err_ptr, to_result, Error, Result},
@@ -42,6 +42,7 @@ use kernel::{
 pub struct RawDomain {
     raw: NonNull<bindings::iommu_domain>,
     lock: Pin<KBox<Mutex<()>>>,
+    flags: Flags,
 }
 
 // SAFETY: the pointer is used for calls that any thread may make, and the lock may be sent.
@@ -51,7 +52,8 @@ unsafe impl Send for RawDomain {}
 unsafe impl Sync for RawDomain {}
 
 impl RawDomain {
-    /// The domain at `raw`.
+    /// The domain at `raw`. Its lock and its page tables are allocated with `flags`: `GFP_KERNEL_ACCOUNT` where
+    /// user space decides how much is mapped, charged to the memory cgroup of the thread that maps.
     ///
     /// # Errors
     ///
@@ -62,13 +64,13 @@ impl RawDomain {
     /// - It is a paging domain, and is freed when this is used no more: to drop this does not touch it;
     /// - before this is dropped, no device is in it any more;
     /// - until then, nothing else maps or unmaps in it, or reads its page table.
-    pub unsafe fn new(raw: NonNull<bindings::iommu_domain>) -> Result<Self> {
+    pub unsafe fn new(raw: NonNull<bindings::iommu_domain>, flags: Flags) -> Result<Self> {
         // INVARIANT: as the caller promises.
-        Ok(Self { raw, lock: Self::new_lock()? })
+        Ok(Self { raw, lock: Self::new_lock(flags)?, flags })
     }
 
-    fn new_lock() -> Result<Pin<KBox<Mutex<()>>>> {
-        KBox::pin_init(new_mutex!((), "pinned_sgl::RawDomain"), GFP_KERNEL)
+    fn new_lock(flags: Flags) -> Result<Pin<KBox<Mutex<()>>>> {
+        KBox::pin_init(new_mutex!((), "pinned_sgl::RawDomain"), flags)
     }
 
     /// The domain of the kernel: to attach devices to it. Only this value maps in it or unmaps.
@@ -83,12 +85,17 @@ impl RawDomain {
 /// on, so that a device which has not stopped, as far as its driver knows, is better left here for good
 /// (`mem::forget`).
 ///
+/// The device is its driver's alone: for a driver that manages DMA by itself (`driver_managed_dma`), it is claimed, as
+/// vfio and iommufd do; for all others the DMA API owns it as long as the driver is bound. Either way nothing else
+/// moves it, and no second device joins its group. Where the platform maps message-signalled interrupts by software,
+/// they are mapped in the domain, too.
+///
 /// It borrows the bound device, so it is gone before the driver is unbound. One that is forgotten
 /// keeps the device until then: no other domain takes it, and what is mapped stays mapped and pinned.
-/// When the driver is unbound, a PCI device is stopped (its bus mastering is switched off), is blocked
+/// When the driver is unbound, a PCI device is stopped (its bus mastering is switched off). Then the device is blocked
 /// by the IOMMU, and stays so until it is removed from its bus: no driver is bound to it any more, nor
-/// does vfio take it. A device on another bus stays in the domain, which the log says; its next driver
-/// finds it there.
+/// does vfio take it. (A device on another bus cannot be stopped like that: on its way to be blocked it passes
+/// through the domain of the DMA API, where nothing is mapped for it any more.)
 ///
 /// All accesses are coherent with the caches of the CPU: [`Prot::CACHE`] is added to what is mapped,
 /// and an IOMMU that cannot do that is refused. (A PCI device may still ask for accesses that are not,
@@ -110,24 +117,26 @@ pub(super) fn raw_device(device: &Device<Bound>) -> *mut bindings::device {
 }
 
 impl<'a> PagingDomain<'a> {
-    /// Makes a domain for `device` and moves it there. Its page tables are charged to the
-    /// memory cgroup of the thread that maps (`GFP_KERNEL_ACCOUNT`).
+    /// Makes a domain for `device` and moves it there. Its page tables are allocated with `flags`:
+    /// `GFP_KERNEL_ACCOUNT` where user space decides how much is mapped, charged to the memory cgroup of the thread
+    /// that maps.
     ///
     /// The device must not use the DMA API while it is in it: what it maps leads nowhere.
     ///
     /// # Errors
     ///
     /// `ENODEV` if there is no IOMMU before the device, `EOPNOTSUPP` if the device's accesses through
-    /// it are not coherent (`IOMMU_CAP_CACHE_COHERENCY`), `EINVAL` if it shares a group with others,
-    /// `EBUSY` if it is in a domain of another owner, `ENOMEM`.
-    pub fn attach(device: &'a Device<Bound>) -> Result<Self> {
-        let lock = RawDomain::new_lock()?;
+    /// it are not coherent (`IOMMU_CAP_CACHE_COHERENCY`), or if it is not on the PCI bus and reaches all memory
+    /// outside of the domain (`iommu=pt`); `EINVAL` if it shares a group with others,
+    /// `EBUSY` if it is another owner's, or in another domain already; `ENOMEM`.
+    pub fn attach(device: &'a Device<Bound>, flags: Flags) -> Result<Self> {
+        let (lock, gfp) = (RawDomain::new_lock(flags)?, flags.raw());
         // SAFETY: a bound device is there as long as it is borrowed, and its driver is bound.
-        let raw = from_err_ptr(unsafe { ffi::pinned_sgl_domain_attach(raw_device(device)) })?;
+        let raw = from_err_ptr(unsafe { ffi::pinned_sgl_domain_attach(raw_device(device), gfp) })?;
         let raw = NonNull::new(raw).ok_or(code::ENODEV)?;
         // INVARIANT: it was made for `device`; and it is a paging domain that nothing else knows, which
         // is freed when this is dropped.
-        Ok(Self { domain: RawDomain { raw, lock }, device })
+        Ok(Self { domain: RawDomain { raw, lock, flags }, device })
     }
 
     /// The device.
@@ -143,7 +152,7 @@ impl<'a> PagingDomain<'a> {
     /// # Errors
     ///
     /// `ENOMEM`; `E2BIG` if there are more than 16 of them.
-    pub fn reserved(&self) -> Result<KVec<IovaRange>> {
+    pub fn reserved(&self, flags: Flags) -> Result<KVec<IovaRange>> {
         let mut ranges = [[0; 2]; 16];
         // SAFETY: a bound device is there as long as it is borrowed, and there is room for so many
         // ranges.
@@ -151,10 +160,10 @@ impl<'a> PagingDomain<'a> {
             ffi::pinned_sgl_reserved(raw_device(self.device), ranges.as_mut_ptr(), ranges.len())
         };
         let ranges = ranges.get(..count).ok_or(code::E2BIG)?;
-        let mut reserved = KVec::with_capacity(count, GFP_KERNEL)?;
+        let mut reserved = KVec::with_capacity(count, flags)?;
         for [first, last] in ranges {
             let range = IovaRange::inclusive(Iova::new(*first), Iova::new(*last))?;
-            reserved.push(range, GFP_KERNEL)?;
+            reserved.push(range, flags)?;
         }
         Ok(reserved)
     }
@@ -282,7 +291,8 @@ unsafe impl Domain for RawDomain {
                 // stays what it is, and may be accessed as `prot` says, until the bytes that were reported
                 // have been unmapped and flushed": as the caller promises for all of the tiles.
                 let errno = unsafe {
-                    ffi::pinned_sgl_map(self.raw.as_ptr(), iova, tile.phys.get(), len, prot.bits())
+                    let (raw, phys, gfp) = (self.raw.as_ptr(), tile.phys.get(), self.flags.raw());
+                    ffi::pinned_sgl_map(raw, iova, phys, len, prot.bits(), gfp)
                 };
                 // Where it fails, what was mapped of the tile was unmapped again.
                 if let Err(error) = to_result(errno) {

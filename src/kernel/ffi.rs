@@ -3,8 +3,8 @@
 
 use super::kernel;
 use kernel::bindings::{
-    device, dma_data_direction, iommu_domain, iommu_iotlb_gather, mm_struct, page, scatterlist,
-    sg_table, task_struct, user_struct,
+    device, dma_data_direction, gfp_t, iommu_domain, iommu_iotlb_gather, mm_struct, page,
+    scatterlist, sg_table, task_struct, user_struct,
 };
 use kernel::ffi::{c_int, c_long, c_ulong, c_void};
 
@@ -54,7 +54,7 @@ extern "C" {
     pub(super) fn pinned_sgl_read_phys(phys: u64, to: *mut c_void, len: usize);
     pub(super) fn pinned_sgl_write_phys(phys: u64, from: *const c_void, len: usize);
 
-    pub(super) fn pinned_sgl_domain_attach(device: *mut device) -> *mut iommu_domain;
+    pub(super) fn pinned_sgl_domain_attach(device: *mut device, gfp: gfp_t) -> *mut iommu_domain;
     pub(super) fn pinned_sgl_domain_detach(domain: *mut iommu_domain, device: *mut device);
     pub(super) fn pinned_sgl_reserved(
         device: *mut device,
@@ -67,6 +67,7 @@ extern "C" {
         phys: u64,
         len: usize,
         prot: u32,
+        gfp: gfp_t,
     ) -> c_int;
     pub(super) fn pinned_sgl_gather_init(gather: *mut iommu_iotlb_gather);
     pub(super) fn pinned_sgl_iotlb_sync(domain: *mut iommu_domain, gather: *mut iommu_iotlb_gather);

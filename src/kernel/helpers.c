@@ -293,6 +293,13 @@ void pinned_sgl_write_phys(u64 phys, const void *from, size_t len)
 	}
 }
 
+/* A domain that was made for a device, as a resource of its driver. */
+struct attached {
+	struct iommu_domain *domain;
+	/* Otherwise the DMA API owns the device, for the driver, as long as that is bound. */
+	bool claimed;
+};
+
 /*
  * The driver is gone and has left the device in a domain of its own, which it has forgotten. Nothing
  * counts the device as in use any more, so that the next driver would find it there: its DMA would
@@ -301,30 +308,70 @@ void pinned_sgl_write_phys(u64 phys, const void *from, size_t len)
  */
 static void left_behind(struct device *device, void *data)
 {
-	struct iommu_domain *domain = *(struct iommu_domain **)data;
+	struct attached *attached = data;
 
-	if (!dev_is_pci(device)) {
-		/* It cannot be stopped here, and the way leads through the domain of the DMA API. */
-		dev_warn(device, "its driver has left it in an IOMMU domain, where it stays\n");
-		return;
-	}
-	pci_clear_master(to_pci_dev(device));
-	iommu_detach_device(domain, device);
-	if (iommu_device_claim_dma_owner(device, device))
-		dev_warn(device, "its driver has left it in an IOMMU domain; it is stopped\n");
+	/* What cannot be stopped finds nothing mapped on its way: see pinned_sgl_domain_attach(). */
+	if (dev_is_pci(device))
+		pci_clear_master(to_pci_dev(device));
+	iommu_detach_device(attached->domain, device);
+	if (!attached->claimed && iommu_device_claim_dma_owner(device, device))
+		dev_warn(device, "its driver has left it in an IOMMU domain; it is not blocked\n");
 	else
 		dev_warn(device, "its driver has left it in an IOMMU domain; it is blocked\n");
-	iommu_domain_free(domain);
+	iommu_domain_free(attached->domain);
 }
 
 static int is_left(struct device *device, void *data, void *domain)
 {
-	return *(struct iommu_domain **)data == domain;
+	return ((struct attached *)data)->domain == domain;
 }
 
-struct iommu_domain *pinned_sgl_domain_attach(struct device *device)
+/* Makes the device its driver's alone. */
+static int claim(struct device *device, struct attached *attached)
 {
-	struct iommu_domain *domain = iommu_paging_domain_alloc(device), **left;
+	int error = iommu_device_claim_dma_owner(device, attached);
+	const struct iommu_domain *now;
+
+	attached->claimed = !error;
+	if (error != -EPERM)
+		return error;
+	/* Either the DMA API owns it, for this driver, or something else does. */
+	now = iommu_get_domain_for_dev(device);
+	if (now->type != IOMMU_DOMAIN_IDENTITY && !(now->type & __IOMMU_DOMAIN_DMA_API))
+		return -EBUSY;
+	/* Where it would go if it is left behind: with iommu=pt to all memory, so that it must be stopped first. */
+	if (now->type == IOMMU_DOMAIN_IDENTITY && !dev_is_pci(device))
+		return -EOPNOTSUPP;
+	return 0;
+}
+
+/* Where the platform has no window for message-signalled interrupts, Linux maps them in each domain. */
+static int map_interrupts(struct iommu_domain *domain, struct device *device)
+{
+	struct iommu_resv_region *region, *window = NULL;
+	LIST_HEAD(regions);
+	int error = 0;
+
+	iommu_get_resv_regions(device, &regions);
+	list_for_each_entry(region, &regions, list) {
+		/* A window of the hardware comes first, if there are both. */
+		if (region->type == IOMMU_RESV_MSI) {
+			window = NULL;
+			break;
+		}
+		if (region->type == IOMMU_RESV_SW_MSI)
+			window = region;
+	}
+	if (window)
+		error = iommu_get_msi_cookie(domain, window->start);
+	iommu_put_resv_regions(device, &regions);
+	return error;
+}
+
+struct iommu_domain *pinned_sgl_domain_attach(struct device *device, gfp_t gfp)
+{
+	struct iommu_domain *domain = iommu_paging_domain_alloc(device);
+	struct attached *attached;
 	int error;
 
 	if (IS_ERR(domain))
@@ -332,30 +379,45 @@ struct iommu_domain *pinned_sgl_domain_attach(struct device *device)
 	/* As vfio and iommufd have it: the CPU's caches are not flushed for the device. */
 	error = -EOPNOTSUPP;
 	if (!device_iommu_capable(device, IOMMU_CAP_CACHE_COHERENCY))
-		goto free;
+		goto free_domain;
+	error = map_interrupts(domain, device);
+	if (error)
+		goto free_domain;
 	error = -ENOMEM;
-	left = devres_alloc(left_behind, sizeof(*left), GFP_KERNEL);
-	if (!left)
-		goto free;
-	*left = domain;
+	attached = devres_alloc(left_behind, sizeof(*attached), gfp);
+	if (!attached)
+		goto free_domain;
+	attached->domain = domain;
+	error = claim(device, attached);
+	if (error)
+		goto free_attached;
 	error = iommu_attach_device(domain, device);
-	if (!error) {
-		devres_add(device, left);
-		return domain;
-	}
-	devres_free(left);
-free:
+	if (error)
+		goto release;
+	devres_add(device, attached);
+	return domain;
+release:
+	if (attached->claimed)
+		iommu_device_release_dma_owner(device);
+free_attached:
+	devres_free(attached);
+free_domain:
 	iommu_domain_free(domain);
 	return ERR_PTR(error);
 }
 
 void pinned_sgl_domain_detach(struct iommu_domain *domain, struct device *device)
 {
+	struct attached *attached = devres_remove(device, left_behind, is_left, domain);
+
 	/* Once it was left behind, it is not this driver's any more. */
-	if (devres_destroy(device, left_behind, is_left, domain))
+	if (!attached)
 		return;
 	iommu_detach_device(domain, device);
 	iommu_domain_free(domain);
+	if (attached->claimed)
+		iommu_device_release_dma_owner(device);
+	devres_free(attached);
 }
 
 size_t pinned_sgl_reserved(struct device *device, u64 (*ranges)[2], size_t most)
@@ -389,12 +451,13 @@ static bool in_use(struct iommu_domain *domain, unsigned long iova, size_t len)
 	return false;
 }
 
-int pinned_sgl_map(struct iommu_domain *domain, unsigned long iova, u64 phys, size_t len, u32 prot)
+int pinned_sgl_map(struct iommu_domain *domain, unsigned long iova, u64 phys, size_t len, u32 prot,
+		   gfp_t gfp)
 {
 	/* Linux's common page tables refuse what is in use; a driver with its own may replace it. */
 	if (!domain->is_iommupt && in_use(domain, iova, len))
 		return -EADDRINUSE;
-	return iommu_map(domain, iova, phys, len, prot, GFP_KERNEL_ACCOUNT);
+	return iommu_map(domain, iova, phys, len, prot, gfp);
 }
 
 void pinned_sgl_gather_init(struct iommu_iotlb_gather *gather)

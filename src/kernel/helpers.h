@@ -52,13 +52,14 @@ void pinned_sgl_read_phys(u64 phys, void *to, size_t len);
 void pinned_sgl_write_phys(u64 phys, const void *from, size_t len);
 
 /* A new domain with the device in it; an errno as a pointer, where that cannot be. */
-struct iommu_domain *pinned_sgl_domain_attach(struct device *device);
+struct iommu_domain *pinned_sgl_domain_attach(struct device *device, gfp_t gfp);
 /* Takes the device out and frees the domain. */
 void pinned_sgl_domain_detach(struct iommu_domain *domain, struct device *device);
 /* The addresses that a device cannot use: first and last of at most `most`; how many there are. */
 size_t pinned_sgl_reserved(struct device *device, u64 (*ranges)[2], size_t most);
 /* Maps all of it or nothing: EADDRINUSE and others where there is something already. */
-int pinned_sgl_map(struct iommu_domain *domain, unsigned long iova, u64 phys, size_t len, u32 prot);
+int pinned_sgl_map(struct iommu_domain *domain, unsigned long iova, u64 phys, size_t len, u32 prot,
+		   gfp_t gfp);
 void pinned_sgl_gather_init(struct iommu_iotlb_gather *gather);
 void pinned_sgl_iotlb_sync(struct iommu_domain *domain, struct iommu_iotlb_gather *gather);
 

@@ -62,10 +62,6 @@ pub mod alloc {
         KVec<T> to [T];
     }
 
-    pub mod flags {
-        types!(GFP_KERNEL GFP_KERNEL_ACCOUNT);
-    }
-
     impl<T> Default for KVec<T> {
         fn default() -> Self {
             panic!("no code is made of this")

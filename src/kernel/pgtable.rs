@@ -9,7 +9,7 @@ use crate::iommu::{Domain, Entry, IovaRange, Prot, RangeGather, ReadDomain};
 use crate::page_size::{PageSize, PageSizes};
 use core::{fmt, ops::Range, pin::Pin};
 use kernel::{
-    alloc::flags::GFP_KERNEL_ACCOUNT,
+    alloc::Flags,
     bindings,
     error::{code, Error, Result},
     io::PhysAddr,
@@ -63,7 +63,7 @@ unsafe impl<T: TlbFlush + ?Sized> TlbFlush for &T {
 /// that reclaim memory: tables are allocated under the lock, and charged to the memory cgroup of the
 /// thread that maps.
 #[cfg(not(pinned_sgl_kbuild))]
-pub struct PgTableDomain<'a, T>(IoPageTable<'a, ARM64LPAES1>, T, Mutex<()>);
+pub struct PgTableDomain<'a, T>(IoPageTable<'a, ARM64LPAES1>, T, Flags, Mutex<()>);
 
 /// The domain as a kernel has it: outside of one, its attributes are not known.
 #[cfg(pinned_sgl_kbuild)]
@@ -71,6 +71,7 @@ pub struct PgTableDomain<'a, T>(IoPageTable<'a, ARM64LPAES1>, T, Mutex<()>);
 pub struct PgTableDomain<'a, T> {
     table: IoPageTable<'a, ARM64LPAES1>,
     tlb: T,
+    flags: Flags,
     /// Held while the table is changed or walked.
     #[pin]
     lock: Mutex<()>,
@@ -79,8 +80,10 @@ pub struct PgTableDomain<'a, T> {
 impl<'a, T: TlbFlush> PgTableDomain<'a, T> {
     /// A domain of `table`. What is mapped there already stays. (To map and unmap by the table's own
     /// methods is unsafe: a caller that does so promises that nothing else uses these addresses.)
-    pub fn new(table: IoPageTable<'a, ARM64LPAES1>, tlb: T) -> impl PinInit<Self> {
-        pin_init!(Self { table, tlb, lock <- new_mutex!((), "pinned_sgl::PgTableDomain") })
+    ///
+    /// Tables below it are allocated with `flags`: `GFP_KERNEL_ACCOUNT` where user space decides how much is mapped.
+    pub fn new(table: IoPageTable<'a, ARM64LPAES1>, tlb: T, flags: Flags) -> impl PinInit<Self> {
+        pin_init!(Self { table, tlb, flags, lock <- new_mutex!((), "pinned_sgl::PgTableDomain") })
     }
 }
 
@@ -205,7 +208,7 @@ impl<'a, T> PgTableDomain<'a, T> {
             //   mapped": as the caller promises.
             let (bytes, outcome) = unsafe {
                 let phys = phys.get() as PhysAddr;
-                self.table.map_pages(iova, phys, size, count, prot.bits(), GFP_KERNEL_ACCOUNT)
+                self.table.map_pages(iova, phys, size, count, prot.bits(), self.flags)
             };
             done = done.saturating_add(bytes as u64);
             match outcome {

@@ -34,7 +34,7 @@ pub fn pin_current(
     counter: Counter,
     flags: Flags,
 ) -> Result<KBox<UserMem>> {
-    let pinner = MmPinner::new(task.mm().ok_or(code::ESRCH)?);
+    let pinner = MmPinner::new(task.mm().ok_or(code::ESRCH)?, flags);
     let accountant = MmAccountant::new(task, counter).ok_or(code::ESRCH)?;
     let (pinner, accountant) = (Arc::new(pinner, flags)?, Arc::new(accountant, flags)?);
     let mem = pin(pinner, accountant, flags, PinRequest::new(range, pin_flags))?;

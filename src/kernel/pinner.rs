@@ -9,7 +9,7 @@ use crate::sgl::{MemoryKind, PageRun};
 use crate::umem::{Location, PageAccess, PinBatch, PinFlags, Pinner};
 use core::fmt;
 use kernel::{
-    alloc::{flags::GFP_KERNEL, KVec},
+    alloc::{Flags, KVec},
     bindings,
     error::{code, Error},
     mm::{Mm, MmWithUser},
@@ -28,15 +28,16 @@ const POINTERS: usize = 512;
 /// Unpinning may sleep.
 pub struct MmPinner {
     mm: ARef<Mm>,
+    flags: Flags,
 }
 
 impl MmPinner {
     /// Pins pages of the process whose address space this is: for the current one,
-    /// `current!().mm()`.
+    /// `current!().mm()`. What it needs while it pins, a page, is allocated with `flags`.
     #[must_use]
-    pub fn new(mm: &MmWithUser) -> Self {
+    pub fn new(mm: &MmWithUser, flags: Flags) -> Self {
         let mm: &Mm = mm;
-        Self { mm: mm.into() }
+        Self { mm: mm.into(), flags }
     }
 
     /// The address space.
@@ -102,7 +103,7 @@ unsafe impl Pinner for MmPinner {
         if flags.contains(PinFlags::PCI_P2PDMA) {
             return Err(code::EOPNOTSUPP);
         }
-        let mut pointers = KVec::from_elem(core::ptr::null_mut(), POINTERS, GFP_KERNEL)?;
+        let mut pointers = KVec::from_elem(core::ptr::null_mut(), POINTERS, self.flags)?;
         // Whether the last pages came in long runs, so that more of them than slots will fit.
         let mut smooth = false;
         while batch.left() > 0 && batch.room() > 0 {

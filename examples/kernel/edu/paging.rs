@@ -36,7 +36,7 @@ pub(crate) fn job(
     }
     // The device is in this domain until the end of the job, and in that of the DMA API else:
     // it can be in one only, and what the DMA API maps meanwhile would lead nowhere.
-    let domain = Arc::new(PagingDomain::attach(device)?, GFP_KERNEL_ACCOUNT)?;
+    let domain = Arc::new(PagingDomain::attach(device, GFP_KERNEL_ACCOUNT)?, GFP_KERNEL_ACCOUNT)?;
 
     // Map: the device may read the one and write the other, and nothing else.
     let source = Mapping::map(from, domain.clone(), FROM, Prot::READ)?;

@@ -43,7 +43,7 @@ impl GroupDomain {
         let raw = NonNull::new(raw).ok_or(ENODEV)?;
         // SAFETY: it is a paging domain that nothing else knows, and it is freed when this is dropped; the
         // container has detached all groups by then.
-        match unsafe { RawDomain::new(raw) } {
+        match unsafe { RawDomain::new(raw, GFP_KERNEL_ACCOUNT) } {
             Ok(raw) => Ok(Self { raw, coherent: false }),
             Err(error) => {
                 // SAFETY: it is ours, and no device is in it.

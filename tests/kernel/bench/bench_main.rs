@@ -162,7 +162,7 @@ fn compare_calls() -> Result {
     };
     // SAFETY: it is a paging domain without devices, and is freed below; what uses it beside the
     // `RawDomain` does so in this thread, in turn.
-    let domain = unsafe { RawDomain::new(raw) };
+    let domain = unsafe { RawDomain::new(raw, GFP_KERNEL) };
     let done = domain.and_then(|domain| {
         let (mut ours, mut theirs) = ([u64::MAX; 3], [u64::MAX; 3]);
         for _ in 0..ROUNDS {

@@ -33,7 +33,7 @@ impl Slow {
         // SAFETY: it takes any.
         let raw = NonNull::new(unsafe { laws_domain_new(refuses) }).ok_or(ENOMEM)?;
         // SAFETY: it is a paging domain that nothing else knows, with no devices; `drop` frees it last.
-        Ok(Self(unsafe { RawDomain::new(raw) }?))
+        Ok(Self(unsafe { RawDomain::new(raw, GFP_KERNEL) }?))
     }
 
     fn faults(&self) -> u64 {

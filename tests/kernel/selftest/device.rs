@@ -4,7 +4,10 @@
 
 use crate::{races, Held};
 use kernel::{
+    bindings,
     device::{self, Bound},
+    error::to_result,
+    ffi::c_int,
     new_mutex,
     prelude::*,
     sync::{
@@ -68,6 +71,27 @@ fn without_faults(act: impl FnOnce()) {
     unsafe { nth.write(left) };
 }
 
+/// Nothing else claims the device while its driver is bound, whose domain it is in.
+fn is_ours(device: &device::Device<Bound>) -> Result {
+    let mut other = 0;
+    let device = core::ptr::from_ref(device).cast_mut().cast();
+    // SAFETY: the device is there, and its driver bound; a pointer is but a number here.
+    let claimed =
+        unsafe { bindings::iommu_device_claim_dma_owner(device, (&raw mut other).cast()) };
+    check!(to_result(claimed) == Err(EPERM));
+    Ok(())
+}
+
+/// The same for a driver that manages DMA by itself: see `managed.c`.
+#[inline(never)]
+pub(crate) fn managed_by_its_driver() -> Result {
+    extern "C" {
+        fn selftest_managed() -> c_int;
+    }
+    // SAFETY: it may be called by any thread; it registers a driver of its own, and takes it back.
+    to_result(unsafe { selftest_managed() })
+}
+
 impl Tester {
     pub(crate) fn new(device: ARef<device::Device>) -> impl PinInit<Self, Error> {
         try_pin_init!(Self { device, held <- new_mutex!(None) })
@@ -77,8 +101,8 @@ impl Tester {
     pub(crate) fn domain(&self, region: &Held) -> Result {
         // SAFETY: the file is removed before the driver is unbound, which waits for this call.
         let device: &device::Device<Bound> = unsafe { self.device.as_bound() };
-        let domain = PagingDomain::attach(device)?;
-        let result = Self::check_domain(region, &domain);
+        let domain = PagingDomain::attach(device, GFP_KERNEL_ACCOUNT)?;
+        let result = is_ours(device).and_then(|()| Self::check_domain(region, &domain));
         without_faults(|| drop(domain));
         result
     }
@@ -88,9 +112,9 @@ impl Tester {
     pub(crate) fn forget(&self) -> Result {
         // SAFETY: the file is removed before the driver is unbound, which waits for this call.
         let device: &device::Device<Bound> = unsafe { self.device.as_bound() };
-        let domain = KBox::new(PagingDomain::attach(device)?, GFP_KERNEL)?;
+        let domain = KBox::new(PagingDomain::attach(device, GFP_KERNEL_ACCOUNT)?, GFP_KERNEL)?;
         FORGOTTEN.store(KBox::into_raw(domain) as usize, Relaxed);
-        check!(PagingDomain::attach(device).err() == Some(EBUSY));
+        check!(PagingDomain::attach(device, GFP_KERNEL_ACCOUNT).err() == Some(EBUSY));
         Ok(())
     }
 
@@ -163,7 +187,7 @@ impl Tester {
         let mut ioas = KmallocIoas::new(GFP_KERNEL_ACCOUNT);
         let (len, window) = (region.len(), region.whole()?);
         // Where the device cannot go, nothing is mapped.
-        for range in domain.reserved()? {
+        for range in domain.reserved(GFP_KERNEL)? {
             kernel::pr_info_once!("reserved: {}\n", range);
             ioas.reserve(range)?;
             let there = Placement::At(range.first());

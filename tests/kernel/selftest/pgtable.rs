@@ -184,7 +184,10 @@ impl Tester {
                     coherent_walk: true,
                 },
             )?;
-            let domain = KBox::pin_init(PgTableDomain::new(table, Flushes::default()), GFP_KERNEL)?;
+            let domain = KBox::pin_init(
+                PgTableDomain::new(table, Flushes::default(), GFP_KERNEL_ACCOUNT),
+                GFP_KERNEL,
+            )?;
             check!(domain.aperture().len() == Some(1 << ias));
             check!(domain
                 .page_sizes()

@@ -30,7 +30,7 @@ impl Table {
         let raw = from_err_ptr(unsafe { bindings::iommu_paging_domain_alloc_flags(device, 0) })?;
         let raw = NonNull::new(raw).ok_or(ENODEV)?;
         // SAFETY: it is a paging domain that nothing else knows, with no devices; `drop` frees it last.
-        Ok(Self(unsafe { RawDomain::new(raw) }?))
+        Ok(Self(unsafe { RawDomain::new(raw, GFP_KERNEL) }?))
     }
 
     /// Maps a tile, and unmaps it; whether the addresses were free.

@@ -70,6 +70,7 @@ const RACES: u64 = 11;
 const FORGET: u64 = 12;
 const BELOW: u64 = 13;
 const WAIT: u64 = 14;
+const MANAGED: u64 = 15;
 
 fn counter(flags: u64) -> Counter {
     match flags >> 16 & 3 {
@@ -83,7 +84,7 @@ fn counter(flags: u64) -> Counter {
 fn pin(at: u64, len: u64, flags: u64) -> Result<Held> {
     let task = current!();
     let mm = task.mm().ok_or(ESRCH)?;
-    let pinner = Arc::new(MmPinner::new(mm), GFP_KERNEL)?;
+    let pinner = Arc::new(MmPinner::new(mm, GFP_KERNEL_ACCOUNT), GFP_KERNEL)?;
     let accountant = MmAccountant::new(task, counter(flags)).ok_or(ESRCH)?;
     let accountant = Arc::new(accountant, GFP_KERNEL)?;
     let mut slots = KVec::from_elem(RunSlot::None, 16, GFP_KERNEL)?;
@@ -134,6 +135,7 @@ fn command(tester: &Tester, reader: &mut UserSliceReader) -> Result {
         UNCHARGE => return accountant::gives_back_what_it_has(counter(command.flags)),
         BELOW => return accountant::never_below_zero(counter(command.flags)),
         RACES => return tester.races(),
+        MANAGED => return device::managed_by_its_driver(),
         FORGET => return tester.forget(),
         _ => {}
     }

@@ -22,7 +22,7 @@
 
 enum {
 	PIN = 1, RUNS, UNPIN, READ, WRITE, DOMAIN, DMA, PGTABLE, CHARGE, UNCHARGE, RACES, FORGET, BELOW,
-	WAIT,
+	WAIT, MANAGED,
 };
 enum { F_WRITE = 1, F_LONGTERM = 2, F_LOCKED = 1 << 16, F_USER = 1 << 17 };
 
@@ -546,6 +546,14 @@ static void test_races(void)
 	puts("test: selftest: threads that map and read the same addresses take turns");
 }
 
+static void test_managed(void)
+{
+	test = "managed";
+	errno = ask((struct command){ MANAGED, 0, 0, 0, 0, 0 });
+	check(!errno);
+	puts("test: selftest: a device whose driver manages DMA is claimed, and not taken from others");
+}
+
 /* A driver that forgets the domain in which its device is: no driver is bound to the device after it. */
 static void test_forget(void)
 {
@@ -606,6 +614,7 @@ int main(int argc, char **argv)
 	test_kill();
 
 	test_races();
+	test_managed();
 	test_mapping("a domain", domain);
 	test_mapping("what the DMA API maps", dma);
 	test_mapping("a page table of a driver", page_table);
