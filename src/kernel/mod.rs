@@ -72,9 +72,26 @@
 //!
 //! # Where it may be called
 //!
-//! In process context only: pinning, mapping, unpinning, charges and dropping a domain may sleep, and so
-//! does reading a page table, which waits for those that change it. Domains allocate under their lock, so
-//! that none may be used where memory is reclaimed.
+//! | | in a hard interrupt, under a spinlock | in a thread of an interrupt, in a work item | with a mutex held | where memory is reclaimed |
+//! |---|---|---|---|---|
+//! | to look at a list, a region, or a [`DmaList`]; to copy by the CPU | yes | yes | yes | yes |
+//! | to add to a list | with `GFP_ATOMIC` | yes | yes | with flags that reclaim nothing |
+//! | to pin | no | of another process: [`MmPinner`] | not the `mmap_lock` | no |
+//! | to unpin: to drop a region | no | yes | not the lock of a page | no |
+//! | to charge and give back, by [`Counter::Pinned`] and [`Counter::User`] | yes | yes | yes | yes |
+//! | by [`Counter::Locked`] | no | yes | not the `mmap_lock` | no |
+//! | to make an [`SgTable`] | no | yes | yes | no |
+//! | to map it, to sync a [`DmaList`], to unmap it into its table | yes | yes | yes | yes |
+//! | to map, unmap and read in a domain | no | yes | yes | no |
+//! | to make a [`PagingDomain`], and to drop it | no | yes | yes | no |
+//!
+//! Dropping is what it lets go of: a [`DmaList`] that owns its region unpins it, and its table does so, too. An interrupt
+//! that must unmap at once calls [`DmaList::unmap`], and leaves the table to its thread. A region that is dropped by an
+//! accountant with [`Counter::Locked`] waits for the `mmap_lock`.
+//!
+//! Domains, and what is built on them ([`Mapping`](crate::iommu::Mapping), an [`Ioas`](crate::iommu::Ioas)), allocate
+//! under their lock. So none may be used in a shrinker or an MMU notifier, which memory that is allocated may wait for.
+//! A mutex under which domains are used is taken before theirs, and not where memory is reclaimed either.
 
 mod accountant;
 mod bound;

@@ -2,7 +2,7 @@
 //! Tests of `SgTable` and `DmaList`: what the DMA API has mapped is read back out of the page table
 //! of the IOMMU, which is that of the domain of the DMA API here.
 
-use crate::{device::Tester, Held};
+use crate::{contexts, device::Tester, Held};
 use kernel::{
     bindings,
     device::{self, Bound},
@@ -161,6 +161,7 @@ impl Tester {
     pub(crate) fn dma(&self, region: Held) -> Result {
         // SAFETY: the file is removed before the driver is unbound, which waits for this call.
         let device: &device::Device<Bound> = unsafe { self.device.as_bound() };
+        contexts::without_sleeping(device, &region)?;
         let len = region.len();
         // As PCI has it; a page; more than most runs; no multiple of anything; a low boundary.
         let all = [

@@ -15,6 +15,7 @@ macro_rules! check {
 }
 
 mod accountant;
+mod contexts;
 mod device;
 mod dma;
 mod pgtable;
