@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`MmAccountant`]: counts pages against `RLIMIT_MEMLOCK`, in one of the counters of a process or its user.
+//!
+//! C headers: [`include/linux/mm_types.h`](srctree/include/linux/mm_types.h),
+//! [`include/linux/sched/user.h`](srctree/include/linux/sched/user.h)
 
 use super::{ffi, kernel};
 use crate::sync::{AtomicUsize, Ordering};

@@ -4,6 +4,8 @@
 //!
 //! Dropping it unmaps. What is left when the driver is unbound is unmapped then, after the driver's own data were
 //! dropped: where the DMA API has mapped it, the driver has stopped the device in its `unbind`.
+//!
+//! C header: [`include/linux/device/devres.h`](srctree/include/linux/device/devres.h)
 
 use super::{domain::PagingDomain, kernel, pin::UserMem, sg_table::DmaList};
 use crate::iommu::Mapping;

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`PagingDomain`]: an address space of the IOMMU that a driver fills by itself.
+//!
+//! C header: [`include/linux/iommu.h`](srctree/include/linux/iommu.h)
 
 use super::{ffi, kernel, raw::Raw as _};
 use crate::addr::{Iova, PhysAddr};

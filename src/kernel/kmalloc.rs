@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`Kmalloc`], [`KmallocSlab`], [`KmallocIoas`]: lists and mappings in pieces from the kernel's
 //! allocator.
+//!
+//! C header: [`include/linux/slab.h`](srctree/include/linux/slab.h)
 #![forbid(unsafe_code)]
 
 use super::kernel;

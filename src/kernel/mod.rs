@@ -12,15 +12,15 @@
 //!
 //! | here | is | over |
 //! |---|---|---|
-//! | [`MmPinner`] | a `Pinner` and a `PageAccess` | `pin_user_pages_fast()`, `kmap_local_page()` |
+//! | [`MmPinner`] | a `Pinner` and a `PageAccess` | [`pin_user_pages_fast()`](srctree/mm/gup.c), [`kmap_local_page()`](srctree/include/linux/highmem.h) |
 //! | [`pin_current`], [`UserMem`] | an `Umem`, as most drivers have it | all of these |
 //! | [`pin`] | an `Umem`, with a pinner of your own | |
 //! | [`PinnedPages`] | what a pinner of your own gives to a batch | the pages of `pin_user_pages()` |
 //! | [`SglBuilder::push_page_structs`](crate::SglBuilder::push_page_structs) | takes pages | an array of `struct page *` |
 //! | [`MmAccountant`] | an `Accountant` | `mm->pinned_vm`, `mm->locked_vm`, `user->locked_vm` |
-//! | [`PagingDomain`] | a `Domain` and a `ReadDomain` | `struct iommu_domain` |
-//! | [`PgTableDomain`] | a `Domain` and a `ReadDomain` | `kernel::iommu::pgtable`, the flush of its owner |
-//! | [`SgTable`], [`DmaList`] | a part of a region for the DMA API | `struct sg_table`, `dma_map_sgtable()` |
+//! | [`PagingDomain`] | a `Domain` and a `ReadDomain` | [`struct iommu_domain`](srctree/drivers/iommu/iommu.c) |
+//! | [`PgTableDomain`] | a `Domain` and a `ReadDomain` | [`kernel::iommu::pgtable`](srctree/rust/kernel/iommu/pgtable.rs), the flush of its owner |
+//! | [`SgTable`], [`DmaList`] | a part of a region for the DMA API | `struct sg_table`, [`dma_map_sgtable()`](srctree/kernel/dma/mapping.c) |
 //! | [`DevresDmaList`], [`DevresMapping`] | the same, mapped until it is dropped or the driver unbound | `DevresLt` |
 //! | [`Kmalloc`], [`KmallocSlab`], [`KmallocIoas`] | a `Storage`, a `Slab`, an `Ioas` | `kmalloc()` with flags |
 //! | `Arc`, `ARef`, `KBox` | holders | |

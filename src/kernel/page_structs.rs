@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A builder takes an array of page pointers, which is what the kernel's functions fill.
+//!
+//! C header: [`include/linux/mm_types.h`](srctree/include/linux/mm_types.h)
 
 use super::{ffi, kernel};
 use crate::exact::Exact as _;

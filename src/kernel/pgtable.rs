@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`PgTableDomain`]: a page table that a driver keeps for hardware of its own, as GPUs have it.
+//!
+//! C header: [`include/linux/io-pgtable.h`](srctree/include/linux/io-pgtable.h)
 
 use super::kernel;
 use crate::addr::Iova;

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`PinnedPages`]: pages that `pin_user_pages()` has pinned, on their way to a batch.
+//!
+//! C header: [`include/linux/mm.h`](srctree/include/linux/mm.h)
 
 use super::{ffi, kernel, page_structs::first_run};
 use crate::exact::Exact as _;

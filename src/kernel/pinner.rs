@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`MmPinner`]: pins pages of a process through `pin_user_pages_fast()`, and copies to and from
 //! them.
+//!
+//! C headers: [`include/linux/mm.h`](srctree/include/linux/mm.h),
+//! [`include/linux/highmem.h`](srctree/include/linux/highmem.h)
 
 use super::{ffi, kernel, page_structs::PAGE, pinned_pages::PinnedPages};
 use crate::addr::UserAddr;

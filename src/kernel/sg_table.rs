@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`SgTable`]: a part of a region as a C `struct sg_table`, and [`DmaList`], the same mapped for a
 //! device by the DMA API.
+//!
+//! C headers: [`include/linux/scatterlist.h`](srctree/include/linux/scatterlist.h),
+//! [`include/linux/dma-mapping.h`](srctree/include/linux/dma-mapping.h)
 
 use super::{domain::raw_device, ffi, kernel, pin::UserMem, raw::Raw as _};
 use crate::failed::Failed;
@@ -225,7 +228,7 @@ impl<'a, U: RegionHolder> SgTable<'a, U> {
         unsafe { self.map_raw(0) }
     }
 
-    /// Maps it for the device: `dma_map_sgtable()`. With `DMA_ATTR_SKIP_CPU_SYNC`,
+    /// Maps it for the device: [`dma_map_sgtable()`](srctree/kernel/dma/mapping.c). With `DMA_ATTR_SKIP_CPU_SYNC`,
     /// the driver calls [`DmaList::sync_for_device`] before the device comes, and [`DmaList::sync_for_cpu`] after it.
     ///
     /// # Safety
@@ -233,6 +236,8 @@ impl<'a, U: RegionHolder> SgTable<'a, U> {
     /// When the list is unmapped or dropped, the device has finished with its addresses. The DMA API
     /// does not stop a device: without an IOMMU nothing does, and where an IOMMU is flushed lazily,
     /// an address that is unmapped may lead to the memory for a while.
+    ///
+    /// A list that is kept by [`DmaList::into_devres`] is dropped at the latest when the driver is unbound.
     ///
     /// The device is not in a domain that its driver fills by itself.
     ///
