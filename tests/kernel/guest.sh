@@ -18,6 +18,13 @@ pinned() {
 # What all other modules here use.
 insmod /pinned_sgl.ko
 
+# What the CPU and a device each see, where that is not the same.
+if grep -q 'selftest=bounce' /proc/cmdline; then
+    insmod /selftest.ko
+    selftest bounce
+    exit 0
+fi
+
 # KUnit runs when the module is loaded, and reports in the log.
 if [ -e /laws.ko ]; then
     insmod /laws.ko

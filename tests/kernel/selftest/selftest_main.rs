@@ -15,6 +15,7 @@ macro_rules! check {
 }
 
 mod accountant;
+mod bounce;
 mod contexts;
 mod device;
 mod dma;
@@ -72,6 +73,7 @@ const FORGET: u64 = 12;
 const BELOW: u64 = 13;
 const WAIT: u64 = 14;
 const MANAGED: u64 = 15;
+const BOUNCE: u64 = 16;
 
 fn counter(flags: u64) -> Counter {
     match flags >> 16 & 3 {
@@ -125,6 +127,9 @@ fn command(tester: &Tester, reader: &mut UserSliceReader) -> Result {
     }
     if command.what == DMA {
         return tester.dma(pin(command.at, command.len, command.flags)?);
+    }
+    if command.what == BOUNCE {
+        return tester.bounce(&pin(command.at, command.len, command.flags)?);
     }
     if command.what == PGTABLE {
         return tester.page_table(&pin(command.at, command.len, command.flags)?);

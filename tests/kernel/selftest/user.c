@@ -22,7 +22,7 @@
 
 enum {
 	PIN = 1, RUNS, UNPIN, READ, WRITE, DOMAIN, DMA, PGTABLE, CHARGE, UNCHARGE, RACES, FORGET, BELOW,
-	WAIT, MANAGED,
+	WAIT, MANAGED, BOUNCE,
 };
 enum { F_WRITE = 1, F_LONGTERM = 2, F_LOCKED = 1 << 16, F_USER = 1 << 17 };
 
@@ -581,6 +581,11 @@ static void test_forget(void)
 	puts("test: selftest: a device that was left in a domain takes no driver");
 }
 
+static int bounce(void *at, uint64_t len, uint64_t flags)
+{
+	return ask((struct command){ BOUNCE, (uintptr_t)at, len, flags, 0, 0 });
+}
+
 int main(int argc, char **argv)
 {
 	setvbuf(stdout, NULL, _IOLBF, 0);
@@ -589,6 +594,10 @@ int main(int argc, char **argv)
 	nothing_left();
 	if (argc > 1 && !strcmp(argv[1], "forget")) {
 		test_forget();
+		return 0;
+	}
+	if (argc > 1 && !strcmp(argv[1], "bounce")) {
+		test_mapping("what is synced", bounce);
 		return 0;
 	}
 
