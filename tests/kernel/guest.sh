@@ -66,6 +66,7 @@ insmod /edu.ko
 edu
 [ "$(pinned)" = 0 ] || fail "$(pinned) pages are pinned after the copies"
 grep 'MSI.* edu$' /proc/interrupts | sed 's/^/test: edu: interrupts: /' | grep . || fail "the device does not interrupt"
+[ "$(dmesg | grep -c 'edu .*a transfer has not ended')" = 2 ] || fail "the device does not hang"
 # What the DMA API knows of the device that is still mapped. It warns of that, too, when the driver goes.
 [ "$(cat /sys/kernel/debug/dma-api/disabled)" = N ] || fail "the DMA API is not checked"
 ! grep '^edu ' /sys/kernel/debug/dma-api/dump || fail "something is still mapped"

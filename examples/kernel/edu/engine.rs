@@ -90,7 +90,12 @@ pub(crate) struct Engine {
 
 impl Engine {
     pub(crate) fn new(device: &pci::Device<Bound>) -> Result<Self> {
-        Ok(Self { bar: device.iomap_region_sized(0, c"edu")?.into_devres()? })
+        let bar = device.iomap_region_sized(0, c"edu")?;
+        // A transfer for whose end another driver has not waited.
+        if bar.read32(regs::COMMAND) & regs::START != 0 {
+            return Err(EBUSY);
+        }
+        Ok(Self { bar: bar.into_devres()? })
     }
 
     /// Starts a transfer. Its end is an interrupt.

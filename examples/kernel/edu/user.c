@@ -219,6 +219,54 @@ static void killed(const char *way, const char *device)
 	munmap(at, 2 * len);
 }
 
+/* Keeps the device off the bus, until its driver is bound again: no interrupt arrives, so that no transfer ever ends. */
+static void keep_off_the_bus(const char *device)
+{
+	uint16_t command;
+	char path[64];
+	int config;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/config", device);
+	config = open(path, O_RDWR);
+	if (config < 0 || pread(config, &command, 2, 4) != 2)
+		die(path);
+	command &= ~4;
+	if (pwrite(config, &command, 2, 4) != 2)
+		die(path);
+	close(config);
+}
+
+/* The device does not end: its memory stays pinned, until the driver is unbound and has lost patience. */
+static void hung(const char *way, const char *device)
+{
+	unsigned char *at = memory("4k", 8192);
+	struct request request = { (uintptr_t)at, (uintptr_t)at + 4096, 4096, 0, 4096 };
+	double start;
+	pid_t child;
+
+	keep_off_the_bus(device);
+	child = fork();
+	if (!child) {
+		edu(way, &request);
+		_exit(0);
+	}
+	sleep(2);
+	kill(child, SIGKILL);
+	waitpid(child, NULL, 0);
+	if (pinned() != 2) {
+		printf("test: edu: FAILED: %s: %ld pages are pinned for a device that hangs\n", way, pinned());
+		exit(1);
+	}
+	start = now();
+	bind("unbind", device);
+	if (pinned() || now() - start > 8) {
+		printf("test: edu: FAILED: %s: %ld pages are pinned %f s after\n", way, pinned(), now() - start);
+		exit(1);
+	}
+	bind("bind", device);
+	printf("test: edu: %s: the device hangs, and is stopped\n", way);
+}
+
 int main(void)
 {
 	static const char *const ways[] = { "copy_dma", "copy" };
@@ -248,8 +296,12 @@ int main(void)
 
 	if (glob("/sys/bus/pci/drivers/edu/0000:*", 0, NULL, &devices) || devices.gl_pathc != 1)
 		die("the device");
+	const char *device = strrchr(devices.gl_pathv[0], '/') + 1;
+
 	for (int i = 0; i < 4; i++)
-		killed(ways[i % 2], i < 2 ? NULL : strrchr(devices.gl_pathv[0], '/') + 1);
+		killed(ways[i % 2], i < 2 ? NULL : device);
+	for (int i = 0; i < 2; i++)
+		hung(ways[i], device);
 	/* And all is as before. */
 	for (int i = 0; i < 2; i++)
 		round_trip(ways[i], "4k", "4k", 64 * 4096, 5 * 4096 + 0x800, 4096);
