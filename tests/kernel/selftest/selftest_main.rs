@@ -16,6 +16,7 @@ macro_rules! check {
 
 mod accountant;
 mod bounce;
+mod bound;
 mod contexts;
 mod device;
 mod dma;
@@ -33,13 +34,10 @@ use kernel::{
     uaccess::{UserPtr, UserSlice, UserSliceReader},
 };
 use pinned_sgl::{
-    kernel::{Counter, Kmalloc, MmAccountant, MmPinner},
+    kernel::{Counter, Kmalloc, MmAccountant, MmPinner, UserMem as Held},
     umem::{PinFlags, PinRequest, RunSlot, Umem, UserRange},
     UserAddr,
 };
-
-/// A region that outlives the call that has pinned it, and the process.
-type Held = Umem<Arc<MmPinner>, Arc<MmAccountant>, Kmalloc>;
 
 /// What a program asks for. What the arguments mean depends on `what`.
 #[repr(C)]
@@ -74,6 +72,8 @@ const BELOW: u64 = 13;
 const WAIT: u64 = 14;
 const MANAGED: u64 = 15;
 const BOUNCE: u64 = 16;
+const KEEP: u64 = 17;
+const LET_GO: u64 = 18;
 
 fn counter(flags: u64) -> Counter {
     match flags >> 16 & 3 {
@@ -143,6 +143,8 @@ fn command(tester: &Tester, reader: &mut UserSliceReader) -> Result {
         RACES => return tester.races(),
         MANAGED => return device::managed_by_its_driver(),
         FORGET => return tester.forget(),
+        KEEP => return tester.keep(command.at, command.len),
+        LET_GO => return bound::let_go(),
         _ => {}
     }
     let region = held.as_ref().ok_or(ENOENT)?;

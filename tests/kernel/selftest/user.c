@@ -22,7 +22,7 @@
 
 enum {
 	PIN = 1, RUNS, UNPIN, READ, WRITE, DOMAIN, DMA, PGTABLE, CHARGE, UNCHARGE, RACES, FORGET, BELOW,
-	WAIT, MANAGED, BOUNCE,
+	WAIT, MANAGED, BOUNCE, KEEP, LET_GO,
 };
 enum { F_WRITE = 1, F_LONGTERM = 2, F_LOCKED = 1 << 16, F_USER = 1 << 17 };
 
@@ -567,10 +567,14 @@ static void test_forget(void)
 	check(!glob(path, 0, NULL, &devices) && devices.gl_pathc == 1);
 	name = strrchr(devices.gl_pathv[0], '/') + 1;
 	/* It can be bound as often as one likes, until the domain is forgotten. */
+	check(!ask((struct command){ KEEP, (uintptr_t)memory("4k", 4 * page), 4 * page, 0, 0, 0 }));
+	check(pinned() == 4);
 	close(file);
 	put("/sys/bus/pci/drivers/selftest/unbind", name);
+	check(pinned() == 0);
 	put("/sys/bus/pci/drivers/selftest/bind", name);
 	file = open("/sys/kernel/debug/pinned-sgl/command", O_WRONLY);
+	check(!ask((struct command){ LET_GO, 0, 0, 0, 0, 0 }));
 	check(!ask((struct command){ FORGET, 0, 0, 0, 0, 0 }));
 	close(file);
 	put("/sys/bus/pci/drivers/selftest/unbind", name);
