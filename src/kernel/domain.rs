@@ -107,11 +107,17 @@ impl RawDomain {
 ///
 /// # Invariants
 ///
-/// The domain was made by `pinned_sgl_domain_attach()` for `device`.
+/// `attached` was made by `pinned_sgl_domain_attach()` for `device`, and `domain` is its domain.
 pub struct PagingDomain<'a> {
     domain: RawDomain,
+    attached: NonNull<ffi::Attached>,
     device: &'a Device<Bound>,
 }
+
+// SAFETY: the device may be taken out by any thread, and `attached` is touched by nothing else.
+unsafe impl Send for PagingDomain<'_> {}
+// SAFETY: as above: through a shared reference `attached` is not used.
+unsafe impl Sync for PagingDomain<'_> {}
 
 pub(super) fn raw_device(device: &Device<Bound>) -> *mut bindings::device {
     // `Device` is a transparent wrapper of it.
@@ -133,12 +139,17 @@ impl<'a> PagingDomain<'a> {
     /// `EBUSY` if it is another owner's, or in another domain already; `ENOMEM`.
     pub fn attach(device: &'a Device<Bound>, flags: Flags) -> Result<Self> {
         let (lock, gfp) = (RawDomain::new_lock(flags)?, flags.raw());
-        // SAFETY: a bound device is there as long as it is borrowed, and its driver is bound.
-        let raw = from_err_ptr(unsafe { ffi::pinned_sgl_domain_attach(raw_device(device), gfp) })?;
-        let raw = NonNull::new(raw).ok_or(code::ENODEV)?;
+        let mut made = ptr::null_mut();
+        // SAFETY: a bound device is there as long as it is borrowed, and its driver is bound; the other pointer
+        // is to a local.
+        let attached = from_err_ptr(unsafe {
+            ffi::pinned_sgl_domain_attach(raw_device(device), gfp, &mut made)
+        })?;
+        let attached = NonNull::new(attached).ok_or(code::ENODEV)?;
+        let raw = NonNull::new(made).ok_or(code::ENODEV)?;
         // INVARIANT: it was made for `device`; and it is a paging domain that nothing else knows, which
         // is freed when this is dropped.
-        Ok(Self { domain: RawDomain { raw, lock, flags }, device })
+        Ok(Self { domain: RawDomain { raw, lock, flags }, attached, device })
     }
 
     /// The device.
@@ -173,11 +184,12 @@ impl<'a> PagingDomain<'a> {
 
 impl Drop for PagingDomain<'_> {
     fn drop(&mut self) {
-        // SAFETY: by the invariant the domain was made for this device; a bound device is there as
-        // long as it is borrowed; and a value is dropped once. Nothing reaches the domain when it is
-        // freed: `self.domain` does nothing when it is dropped, but free its lock.
+        // SAFETY: by the invariant it was made for this device; "before the driver is unbound, or as a resource that
+        // is younger": the device is borrowed until then, and what `DevresLt` keeps longer was made after it; and a
+        // value is dropped once. Nothing reaches the domain when it is freed: `self.domain` does nothing when it is
+        // dropped, but free its lock.
         unsafe {
-            ffi::pinned_sgl_domain_detach(self.domain.as_ptr(), raw_device(self.device));
+            ffi::pinned_sgl_domain_detach(self.attached.as_ptr(), raw_device(self.device));
         }
     }
 }

@@ -8,6 +8,10 @@ use kernel::bindings::{
 };
 use kernel::ffi::{c_int, c_long, c_ulong, c_void};
 
+/// `struct pinned_sgl_attached`, which C alone looks into.
+#[repr(C)]
+pub(super) struct Attached([u8; 0]);
+
 #[allow(improper_ctypes, reason = "C structs as bindgen sees them, which have members of no size")]
 extern "C" {
     pub(super) fn pinned_sgl_pin(
@@ -54,8 +58,12 @@ extern "C" {
     pub(super) fn pinned_sgl_read_phys(phys: u64, to: *mut c_void, len: usize);
     pub(super) fn pinned_sgl_write_phys(phys: u64, from: *const c_void, len: usize);
 
-    pub(super) fn pinned_sgl_domain_attach(device: *mut device, gfp: gfp_t) -> *mut iommu_domain;
-    pub(super) fn pinned_sgl_domain_detach(domain: *mut iommu_domain, device: *mut device);
+    pub(super) fn pinned_sgl_domain_attach(
+        device: *mut device,
+        gfp: gfp_t,
+        made: *mut *mut iommu_domain,
+    ) -> *mut Attached;
+    pub(super) fn pinned_sgl_domain_detach(attached: *mut Attached, device: *mut device);
     pub(super) fn pinned_sgl_reserved(
         device: *mut device,
         ranges: *mut [u64; 2],

@@ -219,11 +219,10 @@ static s64 less(s64 counted, u64 pages)
 	return counted > (s64)pages ? counted - (s64)pages : min(counted, 0);
 }
 
-static void report_missing(const char *counter, s64 counted, u64 pages)
+static void report_missing(const char *of, s64 counted, u64 pages)
 {
 	if (counted < (s64)pages)
-		pr_warn_ratelimited("%llu pages were charged, and %s has only %lld\n", pages,
-				    counter, counted);
+		pr_warn_ratelimited("%llu pages were charged, and %s has only %lld\n", pages, of, counted);
 }
 
 static void uncharge_pinned(struct mm_struct *mm, u64 pages)
@@ -233,15 +232,6 @@ static void uncharge_pinned(struct mm_struct *mm, u64 pages)
 	while (!atomic64_try_cmpxchg(&mm->pinned_vm, &old, less(old, pages)))
 		;
 	report_missing("pinned_vm", old, pages);
-}
-
-static void uncharge_locked(struct mm_struct *mm, u64 pages)
-{
-	/* Not killable: what was charged must go back. */
-	mmap_write_lock(mm);
-	report_missing("locked_vm", mm->locked_vm, pages);
-	mm->locked_vm = less(mm->locked_vm, pages);
-	mmap_write_unlock(mm);
 }
 
 static void uncharge_user(struct user_struct *user, u64 pages)
@@ -256,7 +246,11 @@ static void uncharge_user(struct user_struct *user, u64 pages)
 void pinned_sgl_uncharge(u32 counter, struct mm_struct *mm, struct user_struct *user, u64 pages)
 {
 	if (counter == COUNT_LOCKED) {
-		uncharge_locked(mm, pages);
+		/* Not killable: what was charged must go back. */
+		mmap_write_lock(mm);
+		report_missing("locked_vm", mm->locked_vm, pages);
+		mm->locked_vm = less(mm->locked_vm, pages);
+		mmap_write_unlock(mm);
 		return;
 	}
 	if (counter == COUNT_USER)
@@ -294,7 +288,8 @@ void pinned_sgl_write_phys(u64 phys, const void *from, size_t len)
 }
 
 /* A domain that was made for a device, as a resource of its driver. */
-struct attached {
+struct pinned_sgl_attached {
+	/* None any more once the device was taken out. */
 	struct iommu_domain *domain;
 	/* Otherwise the DMA API owns the device, for the driver, as long as that is bound. */
 	bool claimed;
@@ -308,26 +303,26 @@ struct attached {
  */
 static void left_behind(struct device *device, void *data)
 {
-	struct attached *attached = data;
+	struct pinned_sgl_attached *attached = data;
 
+	if (!attached->domain)
+		return;
 	/* What cannot be stopped finds nothing mapped on its way: see pinned_sgl_domain_attach(). */
 	if (dev_is_pci(device))
 		pci_clear_master(to_pci_dev(device));
 	iommu_detach_device(attached->domain, device);
-	if (!attached->claimed && iommu_device_claim_dma_owner(device, device))
-		dev_warn(device, "its driver has left it in an IOMMU domain; it is not blocked\n");
-	else
-		dev_warn(device, "its driver has left it in an IOMMU domain; it is blocked\n");
+	dev_warn(device, "its driver has left it in an IOMMU domain; it is %sblocked\n",
+		 !attached->claimed && iommu_device_claim_dma_owner(device, device) ? "not " : "");
 	iommu_domain_free(attached->domain);
 }
 
-static int is_left(struct device *device, void *data, void *domain)
+static int is_same(struct device *device, void *data, void *attached)
 {
-	return ((struct attached *)data)->domain == domain;
+	return data == attached;
 }
 
 /* Makes the device its driver's alone. */
-static int claim(struct device *device, struct attached *attached)
+static int claim(struct device *device, struct pinned_sgl_attached *attached)
 {
 	int error = iommu_device_claim_dma_owner(device, attached);
 	const struct iommu_domain *now;
@@ -368,14 +363,15 @@ static int map_interrupts(struct iommu_domain *domain, struct device *device)
 	return error;
 }
 
-struct iommu_domain *pinned_sgl_domain_attach(struct device *device, gfp_t gfp)
+struct pinned_sgl_attached *pinned_sgl_domain_attach(struct device *device, gfp_t gfp,
+						     struct iommu_domain **made)
 {
 	struct iommu_domain *domain = iommu_paging_domain_alloc(device);
-	struct attached *attached;
+	struct pinned_sgl_attached *attached;
 	int error;
 
 	if (IS_ERR(domain))
-		return domain;
+		return ERR_CAST(domain);
 	/* As vfio and iommufd have it: the CPU's caches are not flushed for the device. */
 	error = -EOPNOTSUPP;
 	if (!device_iommu_capable(device, IOMMU_CAP_CACHE_COHERENCY))
@@ -395,7 +391,8 @@ struct iommu_domain *pinned_sgl_domain_attach(struct device *device, gfp_t gfp)
 	if (error)
 		goto release;
 	devres_add(device, attached);
-	return domain;
+	*made = domain;
+	return attached;
 release:
 	if (attached->claimed)
 		iommu_device_release_dma_owner(device);
@@ -406,18 +403,16 @@ free_domain:
 	return ERR_PTR(error);
 }
 
-void pinned_sgl_domain_detach(struct iommu_domain *domain, struct device *device)
+void pinned_sgl_domain_detach(struct pinned_sgl_attached *attached, struct device *device)
 {
-	struct attached *attached = devres_remove(device, left_behind, is_left, domain);
-
-	/* Once it was left behind, it is not this driver's any more. */
-	if (!attached)
-		return;
-	iommu_detach_device(domain, device);
-	iommu_domain_free(domain);
+	iommu_detach_device(attached->domain, device);
+	iommu_domain_free(attached->domain);
+	attached->domain = NULL;
 	if (attached->claimed)
 		iommu_device_release_dma_owner(device);
-	devres_free(attached);
+	/* While the driver is being unbound its resources are in no list: this one comes after what has called here. */
+	if (devres_remove(device, left_behind, is_same, attached))
+		devres_free(attached);
 }
 
 size_t pinned_sgl_reserved(struct device *device, u64 (*ranges)[2], size_t most)

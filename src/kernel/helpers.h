@@ -10,6 +10,7 @@ struct iommu_domain;
 struct iommu_iotlb_gather;
 struct mm_struct;
 struct page;
+struct pinned_sgl_attached;
 struct scatterlist;
 struct sg_table;
 struct task_struct;
@@ -51,10 +52,11 @@ void pinned_sgl_not_charged(u64 pages);
 void pinned_sgl_read_phys(u64 phys, void *to, size_t len);
 void pinned_sgl_write_phys(u64 phys, const void *from, size_t len);
 
-/* A new domain with the device in it; an errno as a pointer, where that cannot be. */
-struct iommu_domain *pinned_sgl_domain_attach(struct device *device, gfp_t gfp);
-/* Takes the device out and frees the domain. */
-void pinned_sgl_domain_detach(struct iommu_domain *domain, struct device *device);
+/* Makes a domain with the device in it; an errno as a pointer, where that cannot be. */
+struct pinned_sgl_attached *pinned_sgl_domain_attach(struct device *device, gfp_t gfp,
+						     struct iommu_domain **made);
+/* Takes the device out and frees the domain: before the driver is unbound, or as a resource that is younger. */
+void pinned_sgl_domain_detach(struct pinned_sgl_attached *attached, struct device *device);
 /* The addresses that a device cannot use: first and last of at most `most`; how many there are. */
 size_t pinned_sgl_reserved(struct device *device, u64 (*ranges)[2], size_t most);
 /* Maps all of it or nothing: EADDRINUSE and others where there is something already. */

@@ -16,24 +16,24 @@ static int result;
 
 static int attach_and_detach(struct device *device)
 {
-	struct iommu_domain *before = iommu_get_domain_for_dev(device), *domain;
+	struct iommu_domain *before = iommu_get_domain_for_dev(device), *domain, *none;
+	struct pinned_sgl_attached *attached = pinned_sgl_domain_attach(device, GFP_KERNEL, &domain);
 	int other;
 
-	domain = pinned_sgl_domain_attach(device, GFP_KERNEL);
-	check(!IS_ERR(domain));
+	check(!IS_ERR(attached));
 	check(iommu_get_domain_for_dev(device) == domain);
 	/* It is nobody else's: neither another subsystem claims it, nor is there a second domain. */
 	check(iommu_group_dma_owner_claimed(device->iommu_group));
 	check(iommu_device_claim_dma_owner(device, &other) == -EPERM);
-	check(PTR_ERR(pinned_sgl_domain_attach(device, GFP_KERNEL)) == -EBUSY);
+	check(PTR_ERR(pinned_sgl_domain_attach(device, GFP_KERNEL, &none)) == -EBUSY);
 	check(iommu_get_domain_for_dev(device) == domain);
-	pinned_sgl_domain_detach(domain, device);
+	pinned_sgl_domain_detach(attached, device);
 	check(iommu_get_domain_for_dev(device) == before);
 	check(!iommu_group_dma_owner_claimed(device->iommu_group));
 
 	/* What another has claimed is not taken from it, although it has no domain there yet. */
 	check(!iommu_device_claim_dma_owner(device, &other));
-	check(PTR_ERR(pinned_sgl_domain_attach(device, GFP_KERNEL)) == -EBUSY);
+	check(PTR_ERR(pinned_sgl_domain_attach(device, GFP_KERNEL, &none)) == -EBUSY);
 	iommu_device_release_dma_owner(device);
 	check(iommu_get_domain_for_dev(device) == before);
 	return 0;

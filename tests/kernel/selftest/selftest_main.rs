@@ -143,7 +143,7 @@ fn command(tester: &Tester, reader: &mut UserSliceReader) -> Result {
         RACES => return tester.races(),
         MANAGED => return device::managed_by_its_driver(),
         FORGET => return tester.forget(),
-        KEEP => return tester.keep(command.at, command.len),
+        KEEP => return tester.keep(command.at, command.len, command.flags == 1),
         LET_GO => return bound::let_go(),
         _ => {}
     }

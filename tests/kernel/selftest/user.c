@@ -100,12 +100,17 @@ static long pinned(void)
 	       number("/proc/vmstat", "nr_foll_pin_released");
 }
 
-static void nothing_left(void)
+static void nothing_is_pinned(void)
 {
-	check(unpin() == ENOENT);
 	check(pinned() == 0);
 	check(number("/proc/self/status", "VmPin:") == 0);
 	check(number("/proc/self/status", "VmLck:") == 0);
+}
+
+static void nothing_left(void)
+{
+	check(unpin() == ENOENT);
+	nothing_is_pinned();
 }
 
 static uint64_t frame(const void *at)
@@ -567,14 +572,18 @@ static void test_forget(void)
 	check(!glob(path, 0, NULL, &devices) && devices.gl_pathc == 1);
 	name = strrchr(devices.gl_pathv[0], '/') + 1;
 	/* It can be bound as often as one likes, until the domain is forgotten. */
-	check(!ask((struct command){ KEEP, (uintptr_t)memory("4k", 4 * page), 4 * page, 0, 0, 0 }));
-	check(pinned() == 4);
-	close(file);
-	put("/sys/bus/pci/drivers/selftest/unbind", name);
-	check(pinned() == 0);
-	put("/sys/bus/pci/drivers/selftest/bind", name);
-	file = open("/sys/kernel/debug/pinned-sgl/command", O_WRONLY);
-	check(!ask((struct command){ LET_GO, 0, 0, 0, 0, 0 }));
+	for (int in_a_domain = 0; in_a_domain < 2; in_a_domain++) {
+		unsigned char *at = memory("4k", 4 * page);
+
+		check(!ask((struct command){ KEEP, (uintptr_t)at, 4 * page, in_a_domain, 0, 0 }));
+		check(pinned() == 4);
+		close(file);
+		put("/sys/bus/pci/drivers/selftest/unbind", name);
+		nothing_is_pinned();
+		put("/sys/bus/pci/drivers/selftest/bind", name);
+		file = open("/sys/kernel/debug/pinned-sgl/command", O_WRONLY);
+		check(!ask((struct command){ LET_GO, 0, 0, 0, 0, 0 }));
+	}
 	check(!ask((struct command){ FORGET, 0, 0, 0, 0, 0 }));
 	close(file);
 	put("/sys/bus/pci/drivers/selftest/unbind", name);
