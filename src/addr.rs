@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Addresses that are never mixed up: [`Pfn`], [`PhysAddr`], [`Iova`], [`UserAddr`].
+//! Addresses that are never mixed up: [`Pfn`], [`PhysAddr`], [`Iova`], [`DmaAddr`], [`UserAddr`].
 //!
 //! Each is a `u64` underneath. There is no arithmetic between them and none that can wrap: a sum
 //! that leaves 64 bits is `None`. A frame number becomes a byte address only with a page size,
@@ -160,7 +160,14 @@ address! {
     UserAddr
 }
 
+address! {
+    /// A byte address that a kernel's DMA API has given a device for memory: neither a physical address nor one
+    /// that a driver has chosen.
+    DmaAddr
+}
+
 byte_address!(PhysAddr);
+byte_address!(DmaAddr);
 byte_address!(Iova);
 byte_address!(UserAddr);
 

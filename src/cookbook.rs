@@ -3,7 +3,7 @@
 //!
 //! | recipe | in short |
 //! |---|---|
-//! | [PRPs for NVMe](#prps-for-nvme) | `window.segments(&SegmentLimits::NONE.boundary(4096)?)` |
+//! | [PRPs for NVMe](#prps-for-nvme) | [`Prp`](crate::descriptor::Prp) |
 //! | [Blocks for an RDMA NIC](#blocks-for-an-rdma-nic) | [`Window::best_page_size`], [`MemoryRegion`] |
 //! | [Regions of several types](#regions-of-several-types) | `Arc<dyn Region<Storage = Heap> + Send + Sync>` |
 //! | [Guest memory](#guest-memory) | `linux::Buffer::from_raw_parts`, [`Placement::At`] |
@@ -14,24 +14,30 @@
 //!
 //! # PRPs for NVMe
 //!
-//! An NVMe command has one entry for each page of its buffer: the first one has the offset in its page, the others
-//! begin a page. These are the segments that cross no page boundary, whatever the runs are.
+//! An NVMe command points to the first page of its buffer, and to a list of the others. How many list pages that takes
+//! is known before, and so is whether PRPs can express the buffer at all.
 //!
 //! ```
-//! use pinned_sgl::{PageRun, PageSize, Pfn, SegmentLimits, Sgl};
+//! use pinned_sgl::descriptor::{ListMemory, Prp, TransferLimits};
+//! use pinned_sgl::{PageRun, PageSize, Pfn, PhysAddr, Sgl};
 //!
 //! let runs = [PageRun::ram(Pfn::new(0x80), 2)?, PageRun::ram(Pfn::new(0x13), 1)?];
 //! let sgl = Sgl::from_runs(PageSize::SIZE_4K, runs)?;
-//! let limits = SegmentLimits::NONE.boundary(4096)?;
 //! let buffer = sgl.window(0x200, 0x2800)?;
-//! let segments = buffer.segments(&limits)?;
-//! let entries: Vec<u64> = segments.map(|segment| segment.phys.get()).collect();
-//! assert_eq!(entries, [0x8_0200, 0x8_1000, 0x1_3000]);
+//!
+//! let prp = Prp::new(PageSize::SIZE_4K, TransferLimits::NONE.sector(512)?)?;
+//! let plan = prp.plan(buffer.iter())?;
+//! assert_eq!(plan.list_pages(), 1);
+//! let mut page = [[0; 8]; 512]; // the controller has it at 0xf000
+//! let [prp1, prp2] = plan.write(&mut [ListMemory::new(PhysAddr::new(0xf000), &mut page)])?;
+//! assert_eq!((prp1, prp2), (0x8_0200, 0xf000));
+//! assert_eq!(page[..2], [0x8_1000_u64, 0x1_3000].map(u64::to_le_bytes));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! With the addresses of an IOMMU instead of physical ones, a buffer is contiguous: its entries follow from the
-//! [`IovaRange`] at which it is mapped.
+//! Behind an IOMMU a buffer is contiguous: it is one [`Extent`](crate::descriptor::Extent), of an
+//! [`Iova`](crate::Iova), and so is the list page; what the DMA API has mapped are extents of
+//! [`DmaAddr`](crate::DmaAddr)s.
 //!
 //! # Blocks for an RDMA NIC
 //!

@@ -41,10 +41,11 @@
 //! | module | holds |
 //! |---|---|
 //! | `exact`, `abridged`, `sync`, `failed` | private, and used by most: arithmetic that fits, short `Debug`, the atomics, [`Failed`] |
-//! | this one | addresses ([`Pfn`], [`PhysAddr`], [`Iova`], [`UserAddr`]) and sizes ([`PageSize`], [`PageSizes`]) |
+//! | this one | addresses ([`Pfn`], [`PhysAddr`], [`Iova`], [`DmaAddr`], [`UserAddr`]) and sizes ([`PageSize`], [`PageSizes`]) |
 //! | [`store`] | the memory of lists and address spaces: [`Storage`], [`Slab`](store::Slab) |
 //! | [`sgl`] | the list: [`SglBuilder`], [`Sgl`], [`Window`] |
 //! | [`granule`] | breaking a window up: [`Window::pages`], [`Window::segments`], [`Window::best_page_size`], [`Window::tiles`] |
+//! | [`descriptor`] | what a device reads of all these: PRPs, scatter-gather lists, page arrays, pairs |
 //! | [`umem`] | pinned regions: [`Pinner`](umem::Pinner), [`Umem`](umem::Umem), [`Charge`](umem::Charge) |
 //! | [`iommu`] | showing them to devices: [`Domain`](iommu::Domain), [`Mapping`](iommu::Mapping), [`Stream`](iommu::Stream), [`Ioas`](iommu::Ioas) |
 //! | [`rdma`] | showing them to network cards: [`BlockTable`](rdma::BlockTable), [`MemoryRegion`](rdma::MemoryRegion) |
@@ -138,6 +139,7 @@ mod arbitrary;
 pub mod contracts;
 #[cfg(doc)]
 pub mod cookbook;
+pub mod descriptor;
 mod exact;
 mod failed;
 pub mod granule;
@@ -155,7 +157,7 @@ pub mod store;
 mod sync;
 pub mod umem;
 
-pub use addr::{Iova, Pfn, PhysAddr, RangeError, UserAddr};
+pub use addr::{DmaAddr, Iova, Pfn, PhysAddr, RangeError, UserAddr};
 pub use failed::Failed;
 pub use granule::{BlockSize, SegmentLimits, Tile};
 pub use page_size::{PageSize, PageSizes, ParsePageSizeError};

@@ -4,10 +4,11 @@
 
 mod rig;
 
+use pinned_sgl::descriptor::{DescriptorError, ListMemory, Prp, TransferLimits};
 use pinned_sgl::granule::{SegmentError, SegmentLimits};
 use pinned_sgl::iommu::{HeapIoas, IoasError, Placement};
 use pinned_sgl::umem::AccessError;
-use pinned_sgl::{Heap, PageRun, PageSize, Pfn, Sgl, SglBuilder, Storage, Window};
+use pinned_sgl::{Heap, PageRun, PageSize, Pfn, PhysAddr, Sgl, SglBuilder, Storage, Window};
 use pinned_sgl_mock::{Fragmentation, Iommu, Vma};
 use rig::{bytes, iova, iovas, Pinned, Rig, P, RO, RW};
 use std::sync::Arc;
@@ -19,54 +20,21 @@ const LISTS: u64 = 0x9000_0000;
 /// The entries of a list page.
 const SLOTS: usize = 512;
 
-/// What a command says of its buffer.
-#[derive(Debug, PartialEq)]
-struct Prp {
-    first: u64,
-    second: Second,
-}
+/// PRP1, PRP2, and the pages of the list, each with what was written to it.
+type Command = ([u64; 2], Vec<Vec<u64>>);
 
-#[derive(Debug, PartialEq)]
-enum Second {
-    None,
-    Page(u64),
-    /// List pages, each of which but the last ends with the address of the next one.
-    Lists(Vec<Vec<u64>>),
-}
-
-/// An element that is neither the first nor at the beginning of a page.
-#[derive(Debug, PartialEq)]
-struct Misaligned(u64);
-
-fn prp<S: Storage>(window: Window<'_, S>) -> Result<Prp, Misaligned> {
-    let limits = SegmentLimits::NONE.boundary(P).unwrap();
-    let pieces: Vec<_> = window.segments(&limits).unwrap().collect();
-    let pages: Vec<u64> = pieces.iter().map(|piece| piece.phys.get()).collect();
-    // Each piece but the first begins a page, and each but the last ends one.
-    let begins = pages.iter().skip(1).find(|page| *page % P != 0);
-    let all_but_last = pieces.split_last().map_or(&[][..], |(_, rest)| rest);
-    let ends =
-        all_but_last.iter().map(|piece| piece.phys.get() + piece.len).find(|end| end % P != 0);
-    if let Some(at) = begins.copied().or(ends) {
-        return Err(Misaligned(at));
-    }
-    let (first, rest) = pages.split_first().unwrap();
-    let second = match rest {
-        [] => Second::None,
-        [page] => Second::Page(*page),
-        _ => {
-            let (mut lists, mut rest) = (vec![], rest);
-            while rest.len() > SLOTS {
-                let (here, behind) = rest.split_at(SLOTS - 1);
-                let link = LISTS + (lists.len() as u64 + 1) * P;
-                lists.push(here.iter().copied().chain([link]).collect());
-                rest = behind;
-            }
-            lists.push(rest.to_vec());
-            Second::Lists(lists)
-        }
+fn prp<S: Storage>(window: Window<'_, S>) -> Result<Command, DescriptorError> {
+    let plan = Prp::new(PageSize::SIZE_4K, TransferLimits::NONE)?.plan(window.iter())?;
+    let mut pages = vec![[[0; 8]; SLOTS]; plan.list_pages() as usize];
+    let mut lists: Vec<_> = (0..)
+        .zip(&mut pages)
+        .map(|(index, page)| ListMemory::new(PhysAddr::new(LISTS + index * P), page))
+        .collect();
+    let command = plan.write(&mut lists)?;
+    let written = |page: &[[u8; 8]; SLOTS]| {
+        page.iter().map(|slot| u64::from_le_bytes(*slot)).take_while(|entry| *entry != 0).collect()
     };
-    Ok(Prp { first: *first, second })
+    Ok((command, pages.iter().map(written).collect()))
 }
 
 fn list(page: u64, runs: &[(u64, u64)]) -> Sgl<Heap> {
@@ -95,16 +63,12 @@ fn nvme_prp() {
         (4, 0x2000, 2),
         (4, 0x3000, 3),
     ] {
-        let second = match further {
-            0 => Second::None,
-            1 => Second::Page(BUFFER + P),
-            _ => Second::Lists(vec![pages(further)]),
+        let (second, lists) = match further {
+            0 => (0, vec![]),
+            1 => (BUFFER + P, vec![]),
+            _ => (LISTS, vec![pages(further)]),
         };
-        assert_eq!(
-            made(offset, len),
-            Prp { first: BUFFER + offset, second },
-            "+{offset:#x} {len:#x}"
-        );
+        assert_eq!(made(offset, len), ([BUFFER + offset, second], lists), "+{offset:#x} {len:#x}");
     }
 }
 
@@ -113,12 +77,13 @@ fn nvme_prp() {
 fn nvme_prp_misaligned() {
     let all = [(BUFFER, 0x1000), (2 * BUFFER + 0x400, 0xc00), (3 * BUFFER, 0x1000)];
     let sgl = list(0x400, &all);
-    assert_eq!(prp(sgl.whole().unwrap()), Err(Misaligned(2 * BUFFER + 0x400)));
+    let start = DescriptorError::Start { offset: P, addr: 2 * BUFFER + 0x400, align: P };
+    assert_eq!(prp(sgl.whole().unwrap()), Err(start));
     let fine = sgl.whole().unwrap().window(0x1000, 0x1800).unwrap();
-    let second = Second::Page(3 * BUFFER);
-    assert_eq!(prp(fine), Ok(Prp { first: 2 * BUFFER + 0x400, second }));
+    assert_eq!(prp(fine), Ok(([2 * BUFFER + 0x400, 3 * BUFFER], vec![])));
     let sgl = list(0x400, &[(BUFFER, 0x800), (2 * BUFFER, 0x1000)]);
-    assert_eq!(prp(sgl.whole().unwrap()), Err(Misaligned(BUFFER + 0x800)));
+    let end = DescriptorError::End { offset: 0x800, align: P };
+    assert_eq!(prp(sgl.whole().unwrap()), Err(end));
 }
 
 /// A list page that is exactly full has no link; with one entry more its last slot is one.
@@ -132,9 +97,8 @@ fn nvme_prp_chains() {
         (1024, vec![512, 512, 2]),
     ] {
         let sgl = list(P, &[(BUFFER, (entries + 1) * P)]);
-        let Second::Lists(lists) = prp(sgl.whole().unwrap()).unwrap().second else {
-            panic!("{entries} entries need a list");
-        };
+        let (command, lists) = prp(sgl.whole().unwrap()).unwrap();
+        assert_eq!(command, [BUFFER, LISTS]);
         assert_eq!(lists.iter().map(Vec::len).collect::<Vec<_>>(), chain);
         let (last, linked) = lists.split_last().unwrap();
         let mut walked: Vec<u64> = vec![];

@@ -4,6 +4,7 @@
 
 mod rig;
 
+use pinned_sgl::descriptor::DescriptorError;
 use pinned_sgl::granule::{SegmentError, SegmentLimits};
 use pinned_sgl::iommu::{
     Cuts, DirtyBitmap, HeapIoas, IoasError, IovaRange, MapError, Mapping, Placement, Prot, Stream,
@@ -113,6 +114,46 @@ fn lists() {
     builder.push_pages(pages, MemoryKind::Ram).unwrap();
     reads(builder.finish().unwrap_err(), &[out_of_memory]);
     reads(AllocError, &[out_of_memory]);
+}
+
+#[test]
+fn descriptors() {
+    use DescriptorError::*;
+    for (error, text) in [
+        (Empty, "there are no bytes"),
+        (Format, "no controller has such a format"),
+        (
+            Start { offset: 0x400, addr: 0x1002, align: 4 },
+            "byte 0x400 lies at 0x1002, and must lie at a multiple of 0x4",
+        ),
+        (
+            End { offset: 0x400, align: 4096 },
+            "contiguous bytes end before byte 0x400, and must end at a multiple of 0x1000",
+        ),
+        (
+            Unreachable { offset: 1, addr: 1 << 32, last: (1 << 32) - 1 },
+            "byte 0x1 lies at 0x100000000, and the device reaches no further than 0xffffffff",
+        ),
+        (
+            Length { len: 700, max: 4096, sector: 512 },
+            "0x2bc bytes, of a device that takes multiples of 0x200 up to 0x1000",
+        ),
+        (Room { needed: 7, given: 6 }, "there are 6 slots for descriptors, and 7 are needed"),
+        (
+            List { index: 1, addr: 8, align: 16, slots: 0 },
+            "list 1 lies at 0x8, and must lie at a multiple of 0x10",
+        ),
+        (
+            List { index: 1, addr: 0, align: 16, slots: 2 },
+            "list 1 lies at 0x0, and must lie at a multiple of 0x10 and have 2 slots",
+        ),
+        (
+            ListUnreachable { index: 0, addr: 0x20, last: 0xf },
+            "list 0 lies at 0x20, and the device reaches no further than 0xf",
+        ),
+    ] {
+        reads(error, &[text]);
+    }
 }
 
 #[test]

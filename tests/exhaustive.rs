@@ -38,3 +38,13 @@ fn every_window_in_segments() {
 fn every_window_in_blocks_and_tiles() {
     exhaustive::every_window_in_blocks_and_tiles(LONGEST);
 }
+
+#[test]
+fn every_window_in_descriptors() {
+    laws::descriptor_law::every_window(LONGEST.min(4) as u32);
+}
+
+#[test]
+fn descriptors_at_their_borders() {
+    laws::descriptor_law::borders();
+}

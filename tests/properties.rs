@@ -38,6 +38,7 @@ laws! {
     block_law: 6000,
     tile_law: 6000,
     segment_law: 6000,
+    descriptor_law: 3000,
     ioas_ops: 400,
     umem_ops: 400,
     outsider_ops: 800,

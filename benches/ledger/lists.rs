@@ -3,8 +3,9 @@
 #![forbid(unsafe_code)]
 
 use super::{inputs, measured, Operation};
+use pinned_sgl::descriptor::{ListMemory, NvmeSgl, Prp, TransferLimits};
 use pinned_sgl::{
-    Heap, Iova, MemoryKind::Ram, PageSize, PageSizes, Pfn, SegmentLimits, Sgl, SglBuilder,
+    Heap, Iova, MemoryKind::Ram, PageSize, PageSizes, Pfn, PhysAddr, SegmentLimits, Sgl, SglBuilder,
 };
 use std::hint::black_box;
 
@@ -20,6 +21,9 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     ("find run/every page a run", "lookup", || find_run(&every_page_a_run())),
     ("pages/huge and small", "page", pages),
     ("segments/huge and small", "segment", segments),
+    ("segments of a page/every page a run", "segment", || page_segments(&every_page_a_run())),
+    ("prp/every page a run", "entry", || prp(&every_page_a_run())),
+    ("nvme sgl/every page a run", "block", || nvme_sgl(&every_page_a_run())),
     ("tiles/huge and small", "tile", tiles),
     ("blocks/every page a run", "block", || blocks(&every_page_a_run())),
 ];
@@ -119,6 +123,36 @@ fn segments() -> u64 {
         segments.fold((0, 0), |(count, all), segment| (count + 1, all ^ segment.phys.get()))
     });
     count
+}
+
+/// What PRPs are made of.
+fn page_segments(list: &Sgl<Heap>) -> u64 {
+    let limits = SegmentLimits::NONE.boundary(K4.bytes()).expect("a power of two");
+    let segments = list.whole().expect("it has pages").segments(&limits).expect("it can be cut so");
+    measured(|| segments.fold(0, |all, segment| all ^ segment.phys.get()));
+    PAGES
+}
+
+fn prp(list: &Sgl<Heap>) -> u64 {
+    let window = list.whole().expect("it has pages");
+    let format = Prp::new(K4, TransferLimits::NONE).expect("4 KiB is a page");
+    let plan = format.plan(window.iter()).expect("whole pages");
+    let mut pages = vec![[[0; 8]; 512]; plan.list_pages() as usize];
+    let places = (0..).map(|index| PhysAddr::new(index << 12));
+    let mut lists: Vec<_> =
+        places.zip(&mut pages).map(|(at, page)| ListMemory::new(at, page)).collect();
+    measured(|| plan.write(&mut lists)).expect("as many lists as are needed");
+    plan.entries()
+}
+
+fn nvme_sgl(list: &Sgl<Heap>) -> u64 {
+    let window = list.whole().expect("it has pages");
+    let format = NvmeSgl::new(1, TransferLimits::NONE).expect("at any byte");
+    let plan = format.plan(window.iter()).expect("whole pages");
+    let mut slots = vec![[0; 16]; plan.blocks() as usize];
+    let mut list = [ListMemory::new(PhysAddr::new(0), &mut slots)];
+    measured(|| plan.write(&mut list)).expect("as many slots as are needed");
+    plan.blocks()
 }
 
 fn tiles() -> u64 {

@@ -20,6 +20,7 @@ extern crate alloc;
 
 pub mod block_law;
 pub mod borders;
+pub mod descriptor_law;
 pub mod exhaustive;
 pub mod input;
 #[cfg(not(pinned_sgl_kbuild))]
@@ -53,6 +54,7 @@ pub const LAWS: &[(&str, Law)] = &[
     ("block_law", block_law::from_bytes),
     ("tile_law", tile_law::from_bytes),
     ("segment_law", segment_law::from_bytes),
+    ("descriptor_law", descriptor_law::from_bytes),
     #[cfg(not(pinned_sgl_kbuild))]
     ("ioas_ops", ioas_ops::from_bytes),
     #[cfg(not(pinned_sgl_kbuild))]

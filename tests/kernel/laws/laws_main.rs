@@ -97,6 +97,16 @@ mod tests {
     }
 
     #[test]
+    fn descriptor_law() -> Result {
+        hold(laws::descriptor_law::from_bytes)
+    }
+
+    #[test]
+    fn every_window_in_descriptors() {
+        laws::descriptor_law::every_window(2);
+    }
+
+    #[test]
     fn every_sequence_merges_the_same_way_however_it_arrives() {
         exhaustive::every_sequence_merges_the_same_way_however_it_arrives(LONGEST);
     }

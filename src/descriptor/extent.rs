@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! [`Extent`]: bytes that are contiguous for a device, at an address that it uses.
+#![forbid(unsafe_code)]
+
+use crate::addr::{DmaAddr, Iova, PhysAddr, RangeError, UserAddr};
+use crate::exact::Exact as _;
+use crate::sgl::Segment;
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// An address that a device uses: a physical one, an IOVA of a domain that a driver fills by itself, what the DMA
+/// API of a kernel gives, or, for what is no hardware, that of a process. A descriptor list has addresses of one of
+/// these types. There is nothing to implement.
+pub trait DeviceAddr: Copy + sealed::Sealed {
+    /// The number, as the device has it.
+    fn number(self) -> u64;
+}
+
+macro_rules! device_addr {
+    ($($address:ty),*) => {$(
+        impl sealed::Sealed for $address {}
+
+        impl DeviceAddr for $address {
+            #[inline]
+            fn number(self) -> u64 {
+                self.get()
+            }
+        }
+    )*};
+}
+
+device_addr!(PhysAddr, Iova, DmaAddr, UserAddr);
+
+/// Bytes that are contiguous for a device. The last one has an address; the one behind it may have none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Extent<A> {
+    addr: A,
+    /// Invariant: not zero, and `addr + (len - 1)` fits.
+    len: u64,
+}
+
+impl<A: DeviceAddr> Extent<A> {
+    /// `len` bytes from `addr` on.
+    ///
+    /// ```
+    /// use pinned_sgl::{descriptor::Extent, Iova};
+    /// assert_eq!(Extent::new(Iova::new(0x1000), 0x800)?.len(), 0x800);
+    /// assert!(Extent::new(Iova::new(0x1000), 0).is_err());
+    /// # Ok::<(), pinned_sgl::RangeError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`RangeError`] if there are no bytes, or if the last one has no address.
+    pub fn new(addr: A, len: u64) -> Result<Self, RangeError> {
+        let beyond_first = len.checked_sub(1).ok_or(RangeError::Empty)?;
+        addr.number().checked_add(beyond_first).ok_or(RangeError::Wraps)?;
+        Ok(Self { addr, len })
+    }
+
+    /// The address of the first byte.
+    #[inline]
+    #[must_use]
+    pub const fn addr(&self) -> A {
+        self.addr
+    }
+
+    /// How many bytes: never zero.
+    #[inline]
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "an extent is never empty")]
+    pub const fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// The number of the first address.
+    #[inline]
+    pub(super) fn first(&self) -> u64 {
+        self.addr.number()
+    }
+
+    /// The number of the last address.
+    #[inline]
+    pub(super) fn last(&self) -> u64 {
+        self.first().plus(self.len.minus(1))
+    }
+
+    /// Both as one, where they touch; but all addresses together are a byte more than 64 bits count.
+    #[inline]
+    fn joined(&self, next: Self) -> Option<Self> {
+        let touches = self.last().checked_add(1) == Some(next.first());
+        let len = self.len.checked_add(next.len).filter(|_| touches)?;
+        Some(Self { addr: self.addr, len })
+    }
+
+    /// Addresses and lengths of parts of at most `2^shift` bytes.
+    #[inline]
+    pub(super) fn for_each_part(&self, shift: u32, mut f: impl FnMut(u64, u64)) {
+        let (mut addr, mut left, most) = (self.first(), self.len, 1u64.shifted_up(shift));
+        while left > most {
+            f(addr, most);
+            (addr, left) = (addr.plus(most), left.minus(most));
+        }
+        f(addr, left);
+    }
+
+    /// How many parts there are.
+    pub(super) fn part_count(&self, shift: u32) -> u64 {
+        self.len.minus(1).shifted_down(shift).plus(1)
+    }
+}
+
+/// What a window has is addressed physically.
+impl From<Segment> for Extent<PhysAddr> {
+    #[inline]
+    fn from(segment: Segment) -> Self {
+        // A caller may have changed the fields; what is left are bytes that have addresses.
+        let most = u64::MAX.minus(segment.phys.get()).saturating_add(1);
+        Self { addr: segment.phys, len: segment.len.clamp(1, most) }
+    }
+}
+
+/// Extents, of which those that touch are one.
+#[derive(Clone, Debug)]
+pub(super) struct Joined<I, A> {
+    extents: I,
+    ahead: Option<Extent<A>>,
+}
+
+impl<I, A> Joined<I, A> {
+    pub(super) fn new(extents: I) -> Self {
+        Self { extents, ahead: None }
+    }
+}
+
+impl<A: DeviceAddr, I: Iterator<Item: Into<Extent<A>>>> Iterator for Joined<I, A> {
+    type Item = Extent<A>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Extent<A>> {
+        let mut extent = self.ahead.take().or_else(|| self.extents.next().map(Into::into))?;
+        for next in self.extents.by_ref() {
+            let next = next.into();
+            match extent.joined(next) {
+                Some(longer) => extent = longer,
+                None => {
+                    self.ahead = Some(next);
+                    break;
+                }
+            }
+        }
+        Some(extent)
+    }
+
+    #[inline]
+    fn fold<B, F: FnMut(B, Extent<A>) -> B>(self, init: B, mut f: F) -> B {
+        let (acc, last) = self.extents.fold((init, self.ahead), |(acc, open), next| {
+            let next = next.into();
+            match open.map(|open: Extent<A>| open.joined(next).ok_or(open)) {
+                None => (acc, Some(next)),
+                Some(Ok(longer)) => (acc, Some(longer)),
+                Some(Err(whole)) => (f(acc, whole), Some(next)),
+            }
+        });
+        match last {
+            Some(last) => f(acc, last),
+            None => acc,
+        }
+    }
+}
