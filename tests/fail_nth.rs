@@ -48,7 +48,11 @@ fn pin<'a>(rig: &'a Rig, account: &'a Accounts) -> Result<Pinned<'a>, ()> {
 
 fn space<'a>(rig: &Rig) -> Space<'a> {
     let plan = &rig.plan;
-    Space::new_in(FailingSlab::new(HeapSlab::new(), plan), FailingSlab::new(HeapSlab::new(), plan))
+    Space::new_in(
+        FailingSlab::new(HeapSlab::new(), plan),
+        FailingSlab::new(HeapSlab::new(), plan),
+        FailingSlab::new(HeapSlab::new(), plan),
+    )
 }
 
 /// Lets each call fail in turn, until all of them have; how many there are. A call that fails is

@@ -149,7 +149,9 @@ fn a_copy_that_cannot_be_undone_is_a_breach() {
 fn a_space_at_its_limit_can_shrink() {
     let (rig, umem) = setup();
     let (mut slots, mut domains) = ([const { SlabSlot::new() }; 2], [const { SlabSlot::new() }; 1]);
-    let mut space: PoolIoas<'_, Arc<Pinned>, Arc<Iommu>> = PoolIoas::new(&mut slots, &mut domains);
+    let mut nodes = [const { SlabSlot::new() }; 1];
+    let mut space: PoolIoas<'_, Arc<Pinned>, Arc<Iommu>> =
+        PoolIoas::new(&mut slots, &mut nodes, &mut domains);
     let iommu = rig.iommu("4K");
     space.attach(iommu.clone()).unwrap();
     let place = space.map(Placement::At(iova(AT)), umem.clone(), RW).unwrap();
@@ -367,9 +369,10 @@ fn without_a_domain_the_granule_decides() {
 fn reservations_leave_no_pieces() {
     for (places, fits) in [(4, false), (5, true)] {
         let mut slots: Vec<_> = (0..places).map(|_| SlabSlot::new()).collect();
+        let mut nodes = [const { SlabSlot::new() }; 1];
         let mut domains = [const { SlabSlot::new() }; 1];
         let mut space: PoolIoas<'_, Arc<Pinned>, Arc<Iommu>> =
-            PoolIoas::new(&mut slots, &mut domains);
+            PoolIoas::new(&mut slots, &mut nodes, &mut domains);
         let all = space.reserve(IovaRange::ALL).unwrap();
         for at in 1..100 {
             match space.reserve(iovas(at * P, P)) {

@@ -95,10 +95,25 @@ impl<'a, S: Storage> Window<'a, S> {
     /// [`TileError`] if there are no sizes to choose from, if the window wraps at `iova`, or if
     /// something is not a multiple of the smallest size.
     pub fn tiles(&self, sizes: PageSizes, iova: Iova) -> Result<Tiles<'a, S>, TileError> {
+        let runs = self.iter();
+        let smallest = self.check_tiles(sizes, iova, runs.clone())?;
+        let first = Segment::new(PhysAddr::new(0), 0, MemoryKind::Ram);
+        let step = Step::of(sizes, smallest);
+        Ok(Tiles { runs, rest: first, iova: iova.get(), sizes, step })
+    }
+
+    /// The smallest size, or why there are no [`tiles`](Self::tiles) of the runs of this window.
+    #[inline]
+    pub(crate) fn check_tiles(
+        &self,
+        sizes: PageSizes,
+        iova: Iova,
+        runs: Iter<'_, S>,
+    ) -> Result<PageSize, TileError> {
         let len = self.len();
         let smallest = check_iova(sizes, iova, len)?;
         let mut offset = 0u64;
-        for run in self.iter() {
+        for run in runs {
             check_segment(offset, &run, smallest)?;
             offset = offset.plus(run.len);
             if smallest <= self.page_size() {
@@ -109,9 +124,7 @@ impl<'a, S: Storage> Window<'a, S> {
                 break;
             }
         }
-        let first = Segment::new(PhysAddr::new(0), 0, MemoryKind::Ram);
-        let step = Step::of(sizes, smallest);
-        Ok(Tiles { runs: self.iter(), rest: first, iova: iova.get(), sizes, step })
+        Ok(smallest)
     }
 
     /// How many tiles the window has: the calls that map it. O(tiles), and nothing is built.

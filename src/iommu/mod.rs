@@ -224,8 +224,8 @@ pub use error::{Breach, CutError, MapError};
 #[cfg(feature = "alloc")]
 pub use ioas::HeapIoas;
 pub use ioas::{
-    DomainId, DomainSlot, Ioas, IoasError, IoasStore, MappingRef, MappingSlot, Placement, PoolIoas,
-    Reservation,
+    DomainId, DomainSlot, Ioas, IoasError, IoasStore, MappingRef, MappingSlot, NodeSlot, Placement,
+    PoolIoas, Reservation,
 };
 pub use mapping::{Mapping, Remains};
 pub use prot::Prot;

@@ -36,7 +36,7 @@ impl<U: RegionHolder, D: DomainHolder> KmallocIoas<U, D> {
     /// An empty address space, which will allocate with `flags`.
     #[must_use]
     pub fn new(flags: Flags) -> Self {
-        Self::new_in(KmallocSlab::new(flags), KmallocSlab::new(flags))
+        Self::new_in(KmallocSlab::new(flags), KmallocSlab::new(flags), KmallocSlab::new(flags))
     }
 }
 

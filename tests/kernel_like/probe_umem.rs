@@ -7,7 +7,7 @@
 
 use core::{ops::ControlFlow, pin::Pin};
 use pinned_sgl::iommu::{
-    DirtyBitmap, DirtyDomain, Domain, DomainSlot, Entry, IovaRange, Mapping, MappingSlot,
+    DirtyBitmap, DirtyDomain, Domain, DomainSlot, Entry, IovaRange, Mapping, MappingSlot, NodeSlot,
     Placement, PoolIoas, Prot, RangeGather, ReadDomain, Stream,
 };
 use pinned_sgl::rdma::{Access, BlockLayout, BlockTable, MemoryRegion};
@@ -196,9 +196,10 @@ pub fn probe_stream<'a>(
 #[no_mangle]
 pub fn probe_space<'a>(
     mappings: &'a mut [MappingSlot<&'a Memory<'a>>],
+    nodes: &'a mut [NodeSlot],
     domains: &'a mut [DomainSlot<&'a Unit>],
 ) -> Space<'a> {
-    Space::new(mappings, domains)
+    Space::new(mappings, nodes, domains)
 }
 
 #[no_mangle]

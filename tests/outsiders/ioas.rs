@@ -6,8 +6,8 @@ use super::regions::Forwarding;
 use super::rig::{bytes, iova, iovas, Pinned, Rig, P, RW};
 use super::{assert_held, AT};
 use pinned_sgl::iommu::{
-    Cuts, Domain, DomainSlot, HeapIoas, IovaRange, Mapping, MappingSlot, Placement, PoolIoas, Prot,
-    RangeGather,
+    Cuts, Domain, DomainSlot, HeapIoas, IovaRange, Mapping, MappingSlot, NodeSlot, Placement,
+    PoolIoas, Prot, RangeGather,
 };
 use pinned_sgl::umem::AccessError;
 use pinned_sgl::{Iova, PageSizes, Tile};
@@ -162,11 +162,12 @@ fn a_stale_domain_whose_place_is_taken() {
     let (old, new) = (rig.iommu("4K"), rig.iommu("4K"));
     let mut memory = vec![DomainSlot::<Arc<Fatal>>::new()];
     let mut mappings = [const { MappingSlot::<Arc<Pinned>>::new() }; 1];
-    let mut lost = PoolIoas::new(&mut mappings, &mut memory);
+    let mut nodes = [NodeSlot::new()];
+    let mut lost = PoolIoas::new(&mut mappings, &mut nodes, &mut memory);
     lost.attach(Arc::new(Fatal(old, AtomicBool::new(true)))).unwrap();
     mem::forget(lost);
 
-    let mut space = PoolIoas::new(&mut mappings, &mut memory);
+    let mut space = PoolIoas::new(&mut mappings, &mut nodes, &mut memory);
     space.map(Placement::At(iova(AT)), umem.clone(), RW).unwrap();
     let domain = Arc::new(Fatal(new.clone(), AtomicBool::new(false)));
     let attached = catch_unwind(AssertUnwindSafe(|| space.attach(domain.clone()).is_ok()));

@@ -3,7 +3,7 @@
 
 use super::rig::{bytes, iova, Pinned, Rig, P, RW, WRITE_LONG};
 use super::{assert_held, built, scattered, stale, AT};
-use pinned_sgl::iommu::{DomainSlot, Mapping, MappingSlot, Placement, PoolIoas};
+use pinned_sgl::iommu::{DomainSlot, Mapping, MappingSlot, NodeSlot, Placement, PoolIoas};
 use pinned_sgl::umem::{PinErrorKind, PinRequest, Umem};
 use pinned_sgl::{AllocError, BuildError, Heap, PageRun, PageSize, Pfn, Pool, SglBuilder, Storage};
 use pinned_sgl_mock::Iommu;
@@ -138,14 +138,15 @@ fn a_slab_in_memory_of_a_forgotten_address_space() {
     let mut areas: Vec<_> = (0..4).map(|_| MappingSlot::<Arc<Pinned>>::new()).collect();
     let mut links: Vec<_> = (0..2).map(|_| DomainSlot::<Arc<Iommu>>::new()).collect();
     let umem = rig.pin(bytes(0, 4 * P));
-    let mut lost = PoolIoas::new(&mut areas, &mut links);
+    let mut nodes = [NodeSlot::new()];
+    let mut lost = PoolIoas::new(&mut areas, &mut nodes, &mut links);
     let stale_id = lost.attach(one.clone()).unwrap();
     lost.map(Placement::At(iova(AT)), umem.clone(), RW).unwrap();
     mem::forget(lost);
     areas.swap(0, 3);
     links.swap(0, 1);
 
-    let mut space = PoolIoas::new(&mut areas, &mut links);
+    let mut space = PoolIoas::new(&mut areas, &mut nodes, &mut links);
     assert!(space.is_empty() && space.domains().next().is_none());
     assert_eq!(space.unmap_all(), 0);
     assert!(space.detach(stale_id).is_err());

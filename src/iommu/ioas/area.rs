@@ -20,7 +20,7 @@ pub(super) enum AreaKind<U: RegionHolder> {
     /// Not to be used: a part of one reservation or of several.
     Reserved,
     /// A reservation, and the next one; kept beside the tree, where its parts are.
-    Reservation { next: u32 },
+    Reservation { range: IovaRange, next: u32 },
     /// It is not known what a device reaches here: memory is being mapped, or a domain broke its
     /// contract or did not come back from a call.
     Poisoned,
@@ -46,8 +46,8 @@ impl<U: RegionHolder> Area<U> {
         Self { kind: AreaKind::Reserved }
     }
 
-    pub(super) const fn reservation(next: u32) -> Self {
-        Self { kind: AreaKind::Reservation { next } }
+    pub(super) const fn reservation(range: IovaRange, next: u32) -> Self {
+        Self { kind: AreaKind::Reservation { range, next } }
     }
 
     /// The memory, if there is any.

@@ -134,18 +134,18 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
         let attachment = Attachment::hold(region, D::Target::ADDRESS_KIND, writable)
             .map_err(|refused| IoasError::Map(MapError::Attach(refused.into_error())))?;
         let area = Area::mapped(Mapped { attachment, offset, prot });
-        let key = self.areas.key_of(iova).zip(iova.checked_sub(1));
-        let key = key.and_then(|(key, last)| self.areas.set_last(key, last).then_some(key));
-        let failure = match (key, IovaRange::inclusive(iova, range.last())) {
-            (Some(_), Ok(tail)) => self.place(tail, area).err(),
-            (None, _) | (_, Err(_)) => Some((IoasError::NotMapped { iova }, area)),
+        let last = iova.checked_sub(1);
+        let shrunk = last.is_some_and(|last| self.areas.set_last(&self.areas.near(iova), last));
+        let failure = match IovaRange::inclusive(iova, range.last()) {
+            Ok(tail) if shrunk => self.place(tail, area).err(),
+            _ => Some((IoasError::NotMapped { iova }, area)),
         };
         let Some((error, area)) = failure else {
             self.mappings = self.mappings.plus(1);
             return Ok(());
         };
-        if let Some(key) = key {
-            self.areas.set_last(key, range.last());
+        if shrunk {
+            self.areas.set_last(&self.areas.near(iova), range.last());
         }
         if let AreaKind::Mapped(mapped) = area.kind {
             // SAFETY: "the device cannot reach the memory any more": through nothing that this attachment

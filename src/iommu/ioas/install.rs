@@ -5,13 +5,12 @@
 use super::area::{Area, Mapped};
 use super::space::Ioas;
 use super::store::IoasStore;
-use super::tree::{IovaTree, Node};
+use super::tree::{IovaTree, TreeStore};
 use crate::iommu::domain::{Domain, DomainHolder};
 use crate::iommu::entries;
 use crate::iommu::error::{Breach, MapError};
 use crate::iommu::prot::Prot;
 use crate::iova_range::IovaRange;
-use crate::store::Slabs;
 use crate::umem::{Region as _, RegionExt as _, RegionHolder};
 use core::pin::pin;
 
@@ -25,8 +24,8 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     ) -> Result<(), MapError<D::Error>> {
         if self.domains.is_empty() {
             let window = mapped.window(range).ok_or(MapError::Breach(Breach::new(range)))?;
-            let tiles = window.tiles(self.granule.into(), range.first());
-            tiles.map(drop).map_err(MapError::Tiles)?;
+            let checked = window.check_tiles(self.granule.into(), range.first(), window.iter());
+            checked.map_err(MapError::Tiles)?;
         }
         // SAFETY: "the memory is attached, for writing if it is mapped for that, until it was uninstalled and
         // flushed; for ever after a breach, or if this unwinds": the caller lets go of the attachment
@@ -112,7 +111,7 @@ pub(super) unsafe fn uninstall<U, D, S>(
 where
     U: RegionHolder,
     D: Domain + ?Sized,
-    S: Slabs<Node<Area<U>>>,
+    S: TreeStore<Area<U>>,
 {
     let guard = PoisonOnUnwind { areas, range };
     let mut first = Ok(());
@@ -145,18 +144,18 @@ where
 
 /// Poisons all areas that overlap `range` when it is dropped: where a domain did not come back from a
 /// call, it is unknown which of them devices reach.
-pub(super) struct PoisonOnUnwind<'a, U: RegionHolder, S: Slabs<Node<Area<U>>>> {
+pub(super) struct PoisonOnUnwind<'a, U: RegionHolder, S: TreeStore<Area<U>>> {
     pub(super) areas: &'a mut IovaTree<Area<U>, S>,
     pub(super) range: IovaRange,
 }
 
-impl<U: RegionHolder, S: Slabs<Node<Area<U>>>> PoisonOnUnwind<'_, U, S> {
+impl<U: RegionHolder, S: TreeStore<Area<U>>> PoisonOnUnwind<'_, U, S> {
     pub(super) fn defuse(self) {
         core::mem::forget(self);
     }
 }
 
-impl<U: RegionHolder, S: Slabs<Node<Area<U>>>> Drop for PoisonOnUnwind<'_, U, S> {
+impl<U: RegionHolder, S: TreeStore<Area<U>>> Drop for PoisonOnUnwind<'_, U, S> {
     fn drop(&mut self) {
         self.areas.for_each_mut(self.range, |_, area| {
             if area.memory().is_some() {

@@ -101,8 +101,8 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
         let mapped = Mapped { attachment, offset: range.start, prot };
         // If this unwinds, the place stays poisoned, and the attachment is leaked.
         let error = match self.install_everywhere(place, &mapped) {
-            Ok(()) => match self.areas.find_mut(place.first()) {
-                Some((_, area)) => {
+            Ok(()) => match self.areas.get_mut(key) {
+                Some(area) => {
                     area.kind = AreaKind::Mapped(mapped);
                     return Ok(place);
                 }
@@ -114,7 +114,7 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
         let region = if error.is_breach() {
             mapped.attachment.leak()
         } else {
-            self.areas.remove_key(key);
+            self.areas.remove(place.first());
             self.mappings = self.mappings.minus(1);
             // SAFETY: "the device cannot reach the memory any more, through no cache of translations
             // either": what was mapped in any domain has been unmapped and flushed.
@@ -178,7 +178,7 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
         while let Some(this) = alignment {
             let room = allowed.iter().find_map(|allowed| {
                 let within = allowed.intersection(&aperture)?;
-                self.areas.fit(within, len, |gap| this.first_in(gap, len))
+                self.areas.gaps(within, len).find_map(|gap| this.first_in(gap, len))
             });
             if let Some(place) = room.and_then(|iova| IovaRange::new(iova, len).ok()) {
                 return Ok(place);

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  Ioas   0x0 ──────┬─────────┬──────────┬──────────┬─────────┬────────────────► IOVA
-//!                   │ mapping │          │ reserved │ mapping │      an ordered tree: O(log n)
+//!                   │ mapping │          │ reserved │ mapping │      a B+-tree: O(log n)
 //!                   └────┬────┘          └──────────┘────┬────┘
 //!                    region, offset, prot            region, offset, prot
 //!         │
@@ -56,4 +56,4 @@ pub use reserve::Reservation;
 #[cfg(feature = "alloc")]
 pub use space::HeapIoas;
 pub use space::{Ioas, PoolIoas};
-pub use store::{DomainSlot, IoasStore, MappingSlot};
+pub use store::{DomainSlot, IoasStore, MappingSlot, NodeSlot};

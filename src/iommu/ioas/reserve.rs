@@ -93,7 +93,7 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
             self.areas.insert(gap, Area::reserved()).ok()?;
             from = gap.last().checked_add(1);
         }
-        self.areas.keep(range, Area::reservation(self.reservations)).ok()
+        self.areas.keep(Area::reservation(range, self.reservations)).ok()
     }
 
     /// Lets a part begin at `iova`, if one lies across.
@@ -102,12 +102,11 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
         let Some((part, _)) = across.filter(|(part, _)| part.first() < iova) else {
             return Some(());
         };
-        let key = self.areas.key_of(iova)?;
         let tail = IovaRange::inclusive(iova, part.last()).ok()?;
-        self.areas.set_last(key, iova.checked_sub(1)?);
+        self.areas.set_last(&self.areas.near(iova), iova.checked_sub(1)?);
         let cut = self.areas.insert(tail, Area::reserved()).ok();
         if cut.is_none() {
-            self.areas.set_last(key, part.last());
+            self.areas.set_last(&self.areas.near(iova), part.last());
         }
         cut.map(drop)
     }
@@ -115,12 +114,7 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     /// The first unused addresses from `from` up to `last`.
     fn gap(&self, from: Iova, last: Iova) -> Option<IovaRange> {
         let within = IovaRange::inclusive(from, last).ok()?;
-        let mut found = None;
-        self.areas.fit(within, 1, |gap| {
-            found = Some(gap);
-            Some(gap.first())
-        });
-        found
+        self.areas.gaps(within, 1).next()
     }
 
     /// Takes a reservation back. What is not reserved otherwise can be used then. O(reservations) for each
@@ -151,14 +145,14 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
         let Some((before, ..)) = found else {
             return Err(reservation);
         };
-        let Some(AreaKind::Reservation { next }) =
+        let Some(AreaKind::Reservation { next, .. }) =
             self.areas.remove_kept(key).map(|area| area.kind)
         else {
             return Err(reservation);
         };
-        match self.areas.get_mut(before) {
-            Some(before) => *before = Area::reservation(next),
-            None => self.reservations = next,
+        match self.areas.get_mut(before).map(|area| &mut area.kind) {
+            Some(AreaKind::Reservation { next: behind, .. }) => *behind = next,
+            _ => self.reservations = next,
         }
         self.tidy(range);
         Ok(())
@@ -168,8 +162,7 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     fn reservations(&self) -> impl Iterator<Item = (u32, u32, IovaRange)> + '_ {
         let (mut before, mut next) = (NONE, self.reservations);
         core::iter::from_fn(move || {
-            let (range, area) = self.areas.get(next)?;
-            let AreaKind::Reservation { next: behind } = area.kind else {
+            let AreaKind::Reservation { range, next: behind } = self.areas.get(next)?.kind else {
                 return None;
             };
             let this = (before, next, range);
@@ -201,9 +194,7 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
             let ends = |it: IovaRange| it.first() == part.first() || it.last() == before;
             if touches && !self.reservations().any(|(.., it)| ends(it)) {
                 self.areas.remove(part.first());
-                if let Some(key) = self.areas.key_of(before) {
-                    self.areas.set_last(key, part.last());
-                }
+                self.areas.set_last(&self.areas.near(before), part.last());
             }
         }
     }
@@ -228,13 +219,16 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     /// ```
     pub fn reserved(&self) -> impl Iterator<Item = IovaRange> + '_ {
         let parts = self.areas.iter().filter(|(_, area)| area.is_reserved());
-        let mut parts = parts.map(|(part, _)| part).peekable();
+        let mut parts = parts.map(|(part, _)| part);
+        let mut next = parts.next();
         core::iter::from_fn(move || {
-            let mut whole = parts.next()?;
-            let touches =
-                |last: Iova| move |next: &IovaRange| last.checked_add(1) == Some(next.first());
-            while let Some(next) = parts.next_if(touches(whole.last())) {
-                whole = IovaRange::inclusive(whole.first(), next.last()).unwrap_or(next);
+            let mut whole = next.take()?;
+            next = parts.next();
+            while let Some(part) =
+                next.filter(|part| whole.last().checked_add(1) == Some(part.first()))
+            {
+                whole = IovaRange::inclusive(whole.first(), part.last()).unwrap_or(part);
+                next = parts.next();
             }
             Some(whole)
         })

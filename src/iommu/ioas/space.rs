@@ -4,7 +4,7 @@
 use super::area::{Area, MappingRef};
 use super::domains::{DomainLink, Domains};
 use super::error::IoasError;
-use super::store::{DomainSlot, IoasStore, MappingSlot};
+use super::store::{DomainSlot, IoasStore, MappingSlot, NodeSlot};
 use super::tracking::Tracking;
 use super::tree::{InsertError, IovaTree, Node};
 use super::written::Written;
@@ -91,23 +91,26 @@ pub struct Ioas<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> {
 }
 
 impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
-    /// An empty address space, whose mappings will be in `mappings` and whose domains in `domains`.
+    /// An empty address space, whose mappings will be in `mappings`, the nodes of their tree in `nodes`, and
+    /// whose domains in `domains`.
     ///
     /// ```
     /// use pinned_sgl::iommu::Ioas;
     /// use pinned_sgl::{store::HeapSlab, Heap};
     /// use pinned_sgl_mock::{Iommu, PinnedMemory};
     /// use std::sync::Arc;
-    /// let space = Ioas::<PinnedMemory, Arc<Iommu>, Heap>::new_in(HeapSlab::new(), HeapSlab::new());
+    /// let (mappings, nodes, domains) = (HeapSlab::new(), HeapSlab::new(), HeapSlab::new());
+    /// let space = Ioas::<PinnedMemory, Arc<Iommu>, Heap>::new_in(mappings, nodes, domains);
     /// assert!(space.is_empty());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn new_in(
-        mappings: <S as Slabs<Node<Area<U>>>>::Slab,
+        mappings: <S as Slabs<Area<U>>>::Slab,
+        nodes: <S as Slabs<Node>>::Slab,
         domains: <S as Slabs<DomainLink<D>>>::Slab,
     ) -> Self {
         Self {
-            areas: IovaTree::new_in(mappings),
+            areas: IovaTree::new_in(mappings, nodes),
             domains: Domains::new_in(domains),
             mappings: 0,
             mapping_limit: usize::MAX,
@@ -377,7 +380,8 @@ impl<U: RegionHolder, D: DomainHolder> HeapIoas<U, D> {
     /// ```
     #[must_use]
     pub fn new() -> Self {
-        Self::new_in(crate::store::HeapSlab::new(), crate::store::HeapSlab::new())
+        use crate::store::HeapSlab;
+        Self::new_in(HeapSlab::new(), HeapSlab::new(), HeapSlab::new())
     }
 }
 
@@ -395,17 +399,22 @@ impl<'a, U: RegionHolder + 'a, D: DomainHolder + 'a> PoolIoas<'a, U, D> {
     /// An empty address space in the memory that is lent.
     ///
     /// ```
-    /// use pinned_sgl::iommu::{DomainSlot, MappingSlot, PoolIoas};
+    /// use pinned_sgl::iommu::{DomainSlot, MappingSlot, NodeSlot, PoolIoas};
     /// # use pinned_sgl::{umem::{Umem, Unaccounted}, Heap};
     /// # use pinned_sgl_mock::{Iommu, Process};
     /// # type Region<'a> = &'a Umem<&'a Process, &'a Unaccounted, Heap>;
     /// let mut mappings = [const { MappingSlot::<Region<'_>>::new() }; 16];
+    /// let mut nodes = [const { NodeSlot::new() }; NodeSlot::needed_for(16)];
     /// let mut domains = [const { DomainSlot::<&Iommu>::new() }; 2];
-    /// let space = PoolIoas::new(&mut mappings, &mut domains);
+    /// let space = PoolIoas::new(&mut mappings, &mut nodes, &mut domains);
     /// assert!(space.is_empty());
     /// ```
     #[must_use]
-    pub fn new(mappings: &'a mut [MappingSlot<U>], domains: &'a mut [DomainSlot<D>]) -> Self {
-        Self::new_in(PoolSlab::new(mappings), PoolSlab::new(domains))
+    pub fn new(
+        mappings: &'a mut [MappingSlot<U>],
+        nodes: &'a mut [NodeSlot],
+        domains: &'a mut [DomainSlot<D>],
+    ) -> Self {
+        Self::new_in(PoolSlab::new(mappings), PoolSlab::new(nodes), PoolSlab::new(domains))
     }
 }

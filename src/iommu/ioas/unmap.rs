@@ -179,11 +179,11 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Releasing<'_, U, D, S
     fn next_mapping(&mut self) -> Option<u64> {
         let areas = &mut self.space.areas;
         loop {
-            let key = areas.key_from(self.next?)?;
-            let whole = areas.range_of(key)?;
+            let spot = areas.spot_from(self.next?)?;
+            let whole = areas.range_at(&spot)?;
             let part = whole.intersection(&self.range)?;
-            self.next = whole.last().checked_add(1);
-            let Some(AreaKind::Mapped(mapped)) = areas.get_mut(key).map(|area| &mut area.kind)
+            self.next = whole.last().checked_add(1).filter(|next| *next <= self.range.last());
+            let Some(AreaKind::Mapped(mapped)) = areas.value_at(&spot).map(|area| &mut area.kind)
             else {
                 continue;
             };
@@ -191,20 +191,20 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Releasing<'_, U, D, S
             if part != whole {
                 // What is left goes on under the same attachment.
                 let shrunk = if part.last() == whole.last() {
-                    part.first().checked_sub(1).is_some_and(|last| areas.set_last(key, last))
+                    part.first().checked_sub(1).is_some_and(|last| areas.set_last(&spot, last))
                 } else {
                     mapped.offset = mapped.offset.plus(bytes);
                     let behind =
                         part.last().checked_add(1).filter(|_| part.first() == whole.first());
-                    behind.is_some_and(|behind| areas.set_first(key, behind))
+                    behind.is_some_and(|behind| areas.set_first(&spot, behind))
                 };
-                if let Some(area) = areas.get_mut(key).filter(|_| !shrunk) {
+                if let Some(area) = areas.value_at(&spot).filter(|_| !shrunk) {
                     // It lies across both edges, which it does not.
                     drop(area.poison());
                 }
                 return Some(bytes);
             }
-            let (_, Area { kind: AreaKind::Mapped(mapped) }) = areas.remove_key(key)? else {
+            let (_, Area { kind: AreaKind::Mapped(mapped) }) = areas.remove_at(&spot)? else {
                 continue;
             };
             self.space.mappings = self.space.mappings.minus(1);

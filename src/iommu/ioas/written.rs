@@ -23,7 +23,7 @@ impl Written {
 
     /// The ranges, in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = IovaRange> + '_ {
-        self.ranges.iter().copied().flatten()
+        self.ranges.iter().map_while(|range| *range)
     }
 
     /// Adds the addresses of `range`.
@@ -44,6 +44,9 @@ impl Written {
     /// Removes the addresses of `range`; some may stay if that makes one range two, and there is no place
     /// for it.
     pub(super) fn remove(&mut self, range: IovaRange) {
+        if self.iter().all(|known| known.intersection(&range).is_none()) {
+            return;
+        }
         let mut behind = None;
         for place in &mut self.ranges {
             let Some(known) = place.filter(|known| known.intersection(&range).is_some()) else {

@@ -120,6 +120,7 @@ impl World {
         let mut space = Real::new_in(
             FailingSlab::new(HeapSlab::new(), &self.plan),
             FailingSlab::new(HeapSlab::new(), &self.plan),
+            FailingSlab::new(HeapSlab::new(), &self.plan),
         );
         if granule != PageSize::SIZE_4K {
             space.set_granule(granule);

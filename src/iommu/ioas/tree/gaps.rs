@@ -1,115 +1,81 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! [`Gaps`]: a walk from gap to gap, past all subtrees that have none of the size that is wanted.
-//!
-//! ```text
-//!           Into ──► node ──► Out ──► Rest
-//!                    │  ▲ │
-//!        Into ◄──────┘  │ └──────► Into ..
-//!         ..   Out ──► At
-//! ```
-//!
-//! The gap in front of a range is crossed `At` its node, the one after all ranges last.
+//! [`Gaps`]: from gap to gap, past all that has none of the size that is wanted.
 #![forbid(unsafe_code)]
 
-use super::{IovaTree, Node, NONE};
-use crate::exact::Exact as _;
-use crate::{
-    addr::Iova,
-    iova_range::IovaRange,
-    store::{Slab, Slabs},
-};
+use super::{IovaTree, Spot, TreeStore};
+use crate::addr::Iova;
+use crate::iova_range::IovaRange;
 
-/// Where the walk stands.
-#[derive(Clone, Copy)]
-enum Step {
-    /// Before the ranges at and below a node, and the gaps in front of them.
-    Into(u32),
-    /// Before the range of a node itself, and the gap in front of it.
-    At(u32),
-    /// After the ranges at and below a node.
-    Out(u32),
-    /// After all ranges.
-    Rest,
-    Done,
-}
-
-/// The gaps of at least `len` bytes, in order, cut down to `within`.
-pub(in crate::iommu::ioas) struct Gaps<'a, T, S: Slabs<Node<T>>> {
+/// The gaps of at least `len` addresses, in order, cut down to `within`.
+pub(in crate::iommu::ioas) struct Gaps<'a, T, S: TreeStore<T>> {
     tree: &'a IovaTree<T, S>,
     within: IovaRange,
     len: u64,
-    step: Step,
+    next: Next,
 }
 
-impl<'a, T, S: Slabs<Node<T>>> Gaps<'a, T, S> {
-    /// The first step is found in O(log n).
+/// Which gap comes next.
+enum Next {
+    /// What is within, and lies before all of this range.
+    Before(Spot),
+    /// One behind this range.
+    Behind(Spot),
+    /// All that is within.
+    All,
+    None,
+}
+
+impl<'a, T, S: TreeStore<T>> Gaps<'a, T, S> {
     pub(super) fn new(tree: &'a IovaTree<T, S>, within: IovaRange, len: u64) -> Self {
-        // The gap in front of any earlier range ends before `within` begins.
-        let step = tree.key_from(within.first()).map_or(Step::Rest, Step::At);
+        let from = within.first();
+        let next = tree.spot_from(from).map_or(Next::All, |spot| {
+            let before = tree.range_at(&spot).is_some_and(|range| range.first() > from);
+            if before {
+                Next::Before(spot)
+            } else {
+                Next::Behind(spot)
+            }
+        });
         // Neighbours that touch have no gap between them.
-        Self { tree, within, len: len.max(1), step }
+        Self { tree, within, len: len.max(1), next }
     }
 
-    /// The addresses from `first` to `last` that are within, if they are as many as wanted.
-    fn wanted(&self, first: Iova, last: Iova) -> Option<IovaRange> {
-        let gap = IovaRange::inclusive(first, last).ok()?.intersection(&self.within)?;
-        gap.len().is_none_or(|bytes| bytes >= self.len).then_some(gap)
-    }
-
-    /// The gap after all ranges.
-    fn rest(&self) -> Option<IovaRange> {
-        let last = self.tree.last_up_to(Iova::new(u64::MAX));
-        let first = last.map_or(Some(Iova::new(0)), |(range, _)| range.last().checked_add(1))?;
-        self.wanted(first, Iova::new(u64::MAX))
+    /// The next gap, from its first address to its last one, perhaps more than is within.
+    fn advance(&mut self) -> Option<(Iova, Iova)> {
+        match core::mem::replace(&mut self.next, Next::None) {
+            Next::Before(spot) => {
+                self.next = Next::Behind(spot);
+                let last = self.tree.range_at(&spot)?.first().checked_sub(1)?;
+                Some((self.within.first(), last))
+            }
+            Next::Behind(mut spot) => {
+                let Some(gap) = self.tree.go_to_gap(&mut spot, self.len) else {
+                    return Some((self.tree.last()?.checked_add(1)?, Iova::new(u64::MAX)));
+                };
+                self.next = Next::Behind(spot);
+                Some(gap)
+            }
+            Next::All => Some((self.within.first(), self.within.last())),
+            Next::None => None,
+        }
     }
 }
 
-impl<T, S: Slabs<Node<T>>> Iterator for Gaps<'_, T, S> {
+impl<T, S: TreeStore<T>> Iterator for Gaps<'_, T, S> {
     type Item = IovaRange;
 
     fn next(&mut self) -> Option<IovaRange> {
-        let slab = &self.tree.slab;
         loop {
-            match self.step {
-                Step::Into(key) => {
-                    let node = slab.get(key)?;
-                    self.step = if node.gap < self.len {
-                        Step::Out(key)
-                    } else if node.link.left == NONE {
-                        Step::At(key)
-                    } else {
-                        Step::Into(node.link.left)
-                    };
-                }
-                Step::At(key) => {
-                    let node = slab.get(key)?;
-                    let after = node.link.range.first();
-                    self.step = if node.link.range.last() >= self.within.last() {
-                        Step::Done
-                    } else if node.link.right == NONE {
-                        Step::Out(key)
-                    } else {
-                        Step::Into(node.link.right)
-                    };
-                    let first = Iova::new(after.get().minus(node.before));
-                    let gap = after.checked_sub(1).and_then(|last| self.wanted(first, last));
-                    if gap.is_some() {
-                        return gap;
-                    }
-                }
-                Step::Out(key) => {
-                    let parent = slab.get(key)?.link.parent;
-                    self.step = match slab.get(parent) {
-                        None => Step::Rest,
-                        Some(above) if above.link.left == key => Step::At(parent),
-                        Some(_) => Step::Out(parent),
-                    };
-                }
-                Step::Rest => {
-                    self.step = Step::Done;
-                    return self.rest();
-                }
-                Step::Done => return None,
+            let (first, last) = self.advance()?;
+            if first > self.within.last() {
+                self.next = Next::None;
+                return None;
+            }
+            let gap = IovaRange::inclusive(first, last)
+                .ok()
+                .and_then(|gap| gap.intersection(&self.within));
+            if let Some(gap) = gap.filter(|gap| gap.len().is_none_or(|len| len >= self.len)) {
+                return Some(gap);
             }
         }
     }

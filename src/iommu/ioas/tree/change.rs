@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Ranges come and go, and begin or end elsewhere.
+#![forbid(unsafe_code)]
+
+use super::node::{Entry, InsertError, Node, LEAST, LEVELS, MOST};
+use super::spot::Step;
+use super::{IovaTree, Spot, TreeStore};
+use crate::addr::Iova;
+use crate::exact::Exact as _;
+use crate::iova_range::IovaRange;
+use crate::store::{Slab as _, NONE};
+
+/// What a node knows of its gaps where entries came, went or moved to another node: nothing.
+const UNKNOWN: u64 = u64::MAX;
+
+impl<T, S: TreeStore<T>> IovaTree<T, S> {
+    /// Adds a range, in O(log n), and returns the key of its value.
+    ///
+    /// # Errors
+    ///
+    /// [`InsertError`] if it overlaps a range that is there, or if there is no memory; nothing has
+    /// changed then.
+    pub(crate) fn insert(&mut self, range: IovaRange, value: T) -> Result<u32, InsertError<T>> {
+        let spot = match self.room_for(range) {
+            Ok(spot) => spot,
+            Err(existing) => return Err(InsertError::Overlap { existing, value }),
+        };
+        let Some(mut spare) = self.take_nodes(&spot) else {
+            return Err(InsertError::OutOfMemory { value });
+        };
+        match self.values.insert(value) {
+            Ok(link) => {
+                self.link(&spot, Entry { range, gap: 0, link }, &mut spare);
+                Ok(link)
+            }
+            Err(value) => {
+                self.give_back(spare);
+                Err(InsertError::OutOfMemory { value })
+            }
+        }
+    }
+
+    /// Where a range is to be put in a leaf, or the first one that it overlaps.
+    fn room_for(&self, range: IovaRange) -> Result<Spot, IovaRange> {
+        let mut spot = self.near(range.first());
+        let Some(here) = self.range_at(&spot) else {
+            return Ok(spot);
+        };
+        let next = if here.first() > range.first() {
+            Some(here)
+        } else if here.last() >= range.first() {
+            return Err(here);
+        } else {
+            let mut next = spot;
+            let behind = self.go_on(&mut next).and_then(|()| self.range_at(&next));
+            let [leaf, ..] = &mut spot.steps;
+            *leaf = Step::new(leaf.node, leaf.index().plus(1));
+            behind
+        };
+        match next.filter(|next| next.first() <= range.last()) {
+            Some(existing) => Err(existing),
+            None => Ok(spot),
+        }
+    }
+
+    /// As many empty nodes as it takes to put an entry in at a spot; none if there is no memory for all.
+    fn take_nodes(&mut self, spot: &Spot) -> Option<Spare> {
+        let full = |step: &&Step| self.node(step.node).is_some_and(|node| node.len() >= MOST);
+        let full = spot.steps.iter().take(self.levels).take_while(full).count();
+        // A new root if the one that is there is full; the first one if there is none.
+        let grows = full == self.levels;
+        if grows && self.levels >= LEVELS {
+            return None;
+        }
+        let mut spare = Spare { keys: [NONE; LEVELS], len: 0 };
+        for place in spare.keys.iter_mut().take(full.plus(usize::from(grows))) {
+            let Ok(key) = self.nodes.insert(Node::EMPTY) else {
+                self.give_back(spare);
+                return None;
+            };
+            *place = key;
+            spare.len = spare.len.plus(1);
+        }
+        Some(spare)
+    }
+
+    fn give_back(&mut self, mut spare: Spare) {
+        while let Some(key) = spare.next() {
+            self.nodes.remove(key);
+        }
+    }
+
+    /// Puts an entry in at a spot, with the nodes that this takes.
+    fn link(&mut self, spot: &Spot, entry: Entry, spare: &mut Spare) -> Option<()> {
+        self.len = self.len.plus(1);
+        if self.levels == 0 {
+            self.root = spare.next()?;
+            self.levels = 1;
+            self.nodes.get_mut(self.root)?.insert(0, entry);
+            return Some(());
+        }
+        let (mut level, mut index, mut entry) = (0, spot.leaf().index(), entry);
+        loop {
+            let Step { node: key, .. } = spot.step(level);
+            let node = self.nodes.get_mut(key)?;
+            let end = node.insert(index, entry);
+            let above = level.plus(1);
+            let Some(end) = end else {
+                return self.settle(spot, level, index, false);
+            };
+            let end_key = spare.next()?;
+            entry = end.sum(end_key, UNKNOWN, 0)?;
+            let begin = node.sum(key, UNKNOWN, 0)?;
+            *self.nodes.get_mut(end_key)? = end;
+            if above == self.levels {
+                let root = spare.next()?;
+                let node = self.nodes.get_mut(root)?;
+                node.insert(0, begin);
+                node.insert(1, entry);
+                (self.root, self.levels) = (root, above.plus(1));
+                return Some(());
+            }
+            let step = spot.step(above);
+            self.nodes.get_mut(step.node)?.set(step.index(), begin);
+            (level, index) = (above, step.index().plus(1));
+        }
+    }
+
+    /// Writes down above a node what has changed in it: no gap has grown but around `index`, or any one
+    /// may have if entries have `moved`. Stops where nothing is seen of it.
+    fn settle(
+        &mut self,
+        spot: &Spot,
+        level: usize,
+        mut index: usize,
+        mut moved: bool,
+    ) -> Option<()> {
+        for level in level..self.levels.minus(1) {
+            let (key, above) = (spot.step(level).node, spot.step(level.plus(1)));
+            let old = self.node(above.node)?.entry(above.index())?;
+            let known = if moved { UNKNOWN } else { old.gap };
+            moved = false;
+            let new = self.node(key)?.sum(key, known, index)?;
+            if new == old {
+                break;
+            }
+            self.nodes.get_mut(above.node)?.set(above.index(), new);
+            index = above.index();
+        }
+        Some(())
+    }
+
+    /// Takes the range that begins at `first` out, in O(log n).
+    pub(crate) fn remove(&mut self, first: Iova) -> Option<(IovaRange, T)> {
+        let spot = self.near(first);
+        if self.range_at(&spot)?.first() != first {
+            return None;
+        }
+        self.remove_at(&spot)
+    }
+
+    /// Takes the range at a spot out, in O(log n).
+    pub(crate) fn remove_at(&mut self, spot: &Spot) -> Option<(IovaRange, T)> {
+        let (leaf, index) = (spot.leaf(), spot.leaf().index());
+        let entry = self.nodes.get_mut(leaf.node)?.remove(index)?;
+        self.len = self.len.minus(1);
+        let mut level = 0;
+        while level.plus(1) < self.levels && self.node(spot.step(level).node)?.len() < LEAST {
+            level = level.plus(1);
+            let above = spot.step(level);
+            self.fill(above.node, above.index().saturating_sub(1))?;
+        }
+        self.settle(spot, level, index, level != 0)?;
+        while self.levels > 1 && self.node(self.root)?.len() == 1 {
+            let root = self.root;
+            self.root = self.node(root)?.link(0)?;
+            self.levels = self.levels.minus(1);
+            self.nodes.remove(root);
+        }
+        Some((entry.range, self.values.remove(entry.link)?))
+    }
+
+    /// Fills one of two nodes, under the entries of a node at `index` and behind it, from the other, or
+    /// makes both one.
+    fn fill(&mut self, above: u32, index: usize) -> Option<()> {
+        let node = self.node(above)?;
+        let (left, right) = (node.link(index)?, node.link(index.plus(1))?);
+        let [few, more] = [left, right].map(|key| self.node(key).map_or(0, Node::len));
+        let all = few.plus(more);
+        let mut end = if all <= MOST.minus(LEAST) {
+            self.nodes.get_mut(above)?.remove(index.plus(1))?;
+            self.nodes.remove(right)?
+        } else {
+            core::mem::replace(self.nodes.get_mut(right)?, Node::EMPTY)
+        };
+        let node = self.nodes.get_mut(left)?;
+        let half = all >> 1;
+        if all <= MOST.minus(LEAST) {
+            node.append_from(&end, 0);
+        } else {
+            if few > half {
+                let mut moved = node.split_off(half);
+                moved.append_from(&end, 0);
+                end = moved;
+            } else {
+                let rest = end.split_off(half.minus(few));
+                node.append_from(&end, 0);
+                end = rest;
+            }
+            let entry = end.sum(right, UNKNOWN, 0)?;
+            *self.nodes.get_mut(right)? = end;
+            self.nodes.get_mut(above)?.set(index.plus(1), entry);
+        }
+        let entry = self.node(left)?.sum(left, UNKNOWN, 0)?;
+        self.nodes.get_mut(above)?.set(index, entry);
+        Some(())
+    }
+
+    /// Lets the range at a spot end at `last`, in O(log n): not before it begins, and not behind
+    /// where the next one begins. Returns whether that was possible; nothing has changed if not.
+    pub(crate) fn set_last(&mut self, spot: &Spot, last: Iova) -> bool {
+        let mut next = *spot;
+        let limit = self.go_on(&mut next).and_then(|()| self.range_at(&next));
+        let range = self.range_at(spot).filter(|_| limit.is_none_or(|next| last < next.first()));
+        let range = range.and_then(|range| IovaRange::inclusive(range.first(), last).ok());
+        range.and_then(|range| self.set_range(spot, range)).is_some()
+    }
+
+    /// Lets the range at a spot begin at `first`, which is one of its addresses, in O(log n). Returns
+    /// whether it is; nothing has changed if not.
+    pub(crate) fn set_first(&mut self, spot: &Spot, first: Iova) -> bool {
+        let range = self.range_at(spot).filter(|range| range.contains(first));
+        let range = range.and_then(|range| IovaRange::inclusive(first, range.last()).ok());
+        range.and_then(|range| self.set_range(spot, range)).is_some()
+    }
+
+    fn set_range(&mut self, spot: &Spot, range: IovaRange) -> Option<()> {
+        let leaf = spot.leaf();
+        let entry = self.entry(spot)?;
+        self.nodes.get_mut(leaf.node)?.set(leaf.index(), Entry { range, ..entry });
+        self.settle(spot, 0, leaf.index(), false)
+    }
+}
+
+/// Empty nodes, to be used one after the other.
+struct Spare {
+    keys: [u32; LEVELS],
+    len: usize,
+}
+
+impl Spare {
+    fn next(&mut self) -> Option<u32> {
+        self.len = self.len.checked_sub(1)?;
+        self.keys.get(self.len).copied()
+    }
+}
