@@ -8,7 +8,10 @@ use super::{
     kmalloc::Kmalloc,
     pinner::MmPinner,
 };
-use crate::umem::{AccountantHolder, PinFlags, PinRequest, PinnerHolder, RunSlot, Umem, UserRange};
+use crate::umem::{
+    AccountantHolder, PinFlags, PinRequest, Pinner as _, PinnerHolder, RunSlot, Umem, UserRange,
+    FEW,
+};
 use core::ops::ControlFlow;
 use kernel::{
     alloc::{Flags, KBox, KVec},
@@ -61,6 +64,11 @@ where
     A: AccountantHolder,
     F: FnMut(u64) -> ControlFlow<()>,
 {
+    let list = Kmalloc::new(flags);
+    if request.range.page_count(pinner.page_size()) <= FEW.into() {
+        let mut slots = [RunSlot::None; FEW as usize];
+        return Ok(Umem::pin_in(pinner, accountant, list, &mut slots, request)?);
+    }
     let mut slots = KVec::from_elem(RunSlot::None, SLOTS, flags)?;
-    Ok(Umem::pin_in(pinner, accountant, Kmalloc::new(flags), &mut slots, request)?)
+    Ok(Umem::pin_in(pinner, accountant, list, &mut slots, request)?)
 }

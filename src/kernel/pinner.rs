@@ -9,7 +9,7 @@ use super::{ffi, kernel, page_structs::PAGE, pinned_pages::PinnedPages};
 use crate::addr::UserAddr;
 use crate::page_size::PageSize;
 use crate::sgl::{MemoryKind, PageRun};
-use crate::umem::{Location, PageAccess, PinBatch, PinFlags, Pinner};
+use crate::umem::{Location, PageAccess, PinBatch, PinFlags, Pinner, FEW};
 use core::fmt;
 use kernel::{
     alloc::{Flags, KVec},
@@ -106,7 +106,15 @@ unsafe impl Pinner for MmPinner {
         if flags.contains(PinFlags::PCI_P2PDMA) {
             return Err(code::EOPNOTSUPP);
         }
-        let mut pointers = KVec::from_elem(core::ptr::null_mut(), POINTERS, self.flags)?;
+        let mut few;
+        let mut many;
+        let pointers = if batch.left() <= FEW.into() {
+            few = [core::ptr::null_mut(); FEW as usize];
+            &mut few[..]
+        } else {
+            many = KVec::from_elem(core::ptr::null_mut(), POINTERS, self.flags)?;
+            &mut many[..]
+        };
         // Whether the last pages came in long runs, so that more of them than slots will fit.
         let mut smooth = false;
         while batch.left() > 0 && batch.room() > 0 {

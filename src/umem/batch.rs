@@ -18,6 +18,10 @@ pub type RunSlot = Option<PageRun>;
 // The kind, and behind its padding a provider, a start and a count.
 const_assert!(size_of::<RunSlot>() == size_of::<(u8, [u64; 3])>());
 
+/// How many slots are on the stack where a region has no more pages: nothing is allocated for them.
+#[cfg(any(feature = "alloc", pinned_sgl_kbuild))]
+pub(crate) const FEW: u8 = 8;
+
 /// The memory of a batch, from the heap: a page of 4 KiB; `None` if there is none.
 #[cfg(feature = "alloc")]
 pub(super) fn slots_on_the_heap() -> Option<alloc::vec::Vec<RunSlot>> {

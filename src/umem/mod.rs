@@ -181,6 +181,8 @@ mod shown;
 
 pub use access::{AccessError, AccessHolder, CpuRegion, CpuRegionHolder, Location, PageAccess};
 pub use address_kind::AddressKind;
+#[cfg(pinned_sgl_kbuild)]
+pub(crate) use batch::FEW;
 pub use batch::{PinBatch, Rejected, RunSlot};
 pub use charge::{
     Account, Accountant, AccountantHolder, AccountingMode, Accounts, Charge, ChargeError,

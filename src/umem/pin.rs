@@ -35,7 +35,7 @@ use core::{fmt, mem::ManuallyDrop, ops::ControlFlow};
 /// ```
 #[derive(Clone, Copy)]
 pub struct PinRequest<F = fn(u64) -> ControlFlow<()>> {
-    pub(super) range: UserRange,
+    pub(crate) range: UserRange,
     pub(super) flags: PinFlags,
     pub(super) progress: F,
 }

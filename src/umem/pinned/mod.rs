@@ -453,11 +453,16 @@ where
     where
         F: FnMut(u64) -> ControlFlow<()>,
     {
-        let Some(mut slots) = crate::umem::batch::slots_on_the_heap() else {
+        use crate::{store::Heap, umem::batch};
+        if request.range.page_count(pinner.page_size()) <= batch::FEW.into() {
+            let mut slots = [None; batch::FEW as usize];
+            return Self::pin_in(pinner, accountant, Heap::new(), &mut slots, request);
+        }
+        let Some(mut slots) = batch::slots_on_the_heap() else {
             let at = request.range.first_page(pinner.page_size());
             return Err(Failed::new(PinError::new(PinErrorKind::OutOfMemory, at), pinner));
         };
-        Self::pin_in(pinner, accountant, crate::store::Heap::new(), &mut slots, request)
+        Self::pin_in(pinner, accountant, Heap::new(), &mut slots, request)
     }
 }
 
