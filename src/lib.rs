@@ -40,7 +40,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `exact`, `abridged`, `sync`, `failed` | private, and used by most: arithmetic that fits, short `Debug`, the atomics, [`Failed`] |
+//! | `exact`, `abridged`, `sync`, `flags`, `asserts`, `failed` | private, and used by most: arithmetic that fits, short `Debug`, atomics, sets of flags, assertions, [`Failed`] |
 //! | this one | addresses ([`Pfn`], [`PhysAddr`], [`Iova`], [`DmaAddr`], [`UserAddr`]) and sizes ([`PageSize`], [`PageSizes`]) |
 //! | [`store`] | the memory of lists and address spaces: [`Storage`], [`Slab`](store::Slab) |
 //! | [`sgl`] | the list: [`SglBuilder`], [`Sgl`], [`Window`] |
@@ -135,6 +135,7 @@ mod abridged;
 mod addr;
 #[cfg(feature = "arbitrary")]
 mod arbitrary;
+mod asserts;
 #[cfg(doc)]
 pub mod contracts;
 #[cfg(doc)]
@@ -142,6 +143,7 @@ pub mod cookbook;
 pub mod descriptor;
 mod exact;
 mod failed;
+mod flags;
 pub mod granule;
 pub mod iommu;
 mod iova_range;

@@ -17,11 +17,11 @@ use crate::store::Storage;
 use core::pin::{pin, Pin};
 
 /// Whether `prot` says what a device may do, in bits that are known.
-pub(super) const fn check_prot<E>(prot: Prot) -> Result<(), MapError<E>> {
-    if !Prot::all().contains(prot) {
+pub(super) fn check_prot<E>(prot: Prot) -> Result<(), MapError<E>> {
+    if !Prot::all().contains_all(prot) {
         return Err(MapError::UnknownProt { bits: prot.bits() });
     }
-    if !prot.intersects(Prot::READ.union(Prot::WRITE)) {
+    if !prot.contains_any(Prot::READ | Prot::WRITE) {
         return Err(MapError::NoAccess);
     }
     Ok(())

@@ -2,15 +2,13 @@
 //! [`Prot`]: what a device may do with the memory of a mapping.
 #![forbid(unsafe_code)]
 
+use crate::flags::{self, flags};
 use core::fmt;
 
-/// What a device may do with memory, and how: Linux's `IOMMU_READ` and its siblings.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Prot(u32);
-
-// As an `impl`: what the macro adds to a type of its own is a parser, which could panic.
-bitflags::bitflags! {
-    impl Prot: u32 {
+flags! {
+    /// What a device may do with memory, and how: Linux's `IOMMU_READ` and its siblings.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+    pub struct Prot(u32) {
         /// The device may read.
         const READ = 1 << 0;
         /// The device may write; the region must have been pinned for that.
@@ -28,8 +26,6 @@ bitflags::bitflags! {
 
 impl fmt::Debug for Prot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Prot(")?;
-        bitflags::parser::to_writer(self, &mut *f)?;
-        f.write_str(")")
+        flags::write("Prot", self, f)
     }
 }

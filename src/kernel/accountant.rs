@@ -5,7 +5,7 @@
 //! [`include/linux/sched/user.h`](srctree/include/linux/sched/user.h)
 
 use super::{ffi, kernel};
-use crate::sync::{AtomicUsize, Ordering};
+use crate::sync::{update, AtomicUsize, Relaxed};
 use crate::umem::{Accountant, ChargeError};
 use core::{
     fmt,
@@ -129,7 +129,7 @@ impl Accountant for MmAccountant {
         }
         // A machine has not more pages than a word counts, and `mm` has counted them.
         let pages = usize::try_from(pages).unwrap_or(usize::MAX);
-        self.charged.fetch_add(pages, Ordering::Relaxed);
+        self.charged.fetch_add(pages, Relaxed);
         Ok(())
     }
 
@@ -138,7 +138,7 @@ impl Accountant for MmAccountant {
     fn uncharge(&self, pages: u64) {
         let wanted = usize::try_from(pages).unwrap_or(usize::MAX);
         let less = |charged: usize| Some(charged.saturating_sub(wanted));
-        let charged = self.charged.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        let charged = update(&self.charged, less);
         let charged = charged.unwrap_or_else(|charged| charged) as u64;
         if let Some(more @ 1..) = pages.checked_sub(charged) {
             // SAFETY: a number.

@@ -265,7 +265,7 @@ unsafe impl Domain for RawDomain {
 
     fn page_sizes(&self) -> PageSizes {
         // SAFETY: by the invariant the domain is there, and nothing writes to the field.
-        PageSizes::from_bits_truncate(unsafe { (*self.raw.as_ptr()).pgsize_bitmap } as u64)
+        PageSizes::from_bits_retain(unsafe { (*self.raw.as_ptr()).pgsize_bitmap } as u64)
     }
 
     fn aperture(&self) -> IovaRange {
@@ -287,7 +287,7 @@ unsafe impl Domain for RawDomain {
         mut tiles: impl Iterator<Item = Tile>,
         prot: Prot,
     ) -> (u64, Result<()>) {
-        if !Prot::all().contains(prot) {
+        if !Prot::all().contains_all(prot) {
             return (0, Err(code::EINVAL));
         }
         let mut done = 0u64;

@@ -106,7 +106,7 @@ impl<'a, T> PgTableDomain<'a, T> {
         let (bits, ias, ..) = self.config();
         // A page as large as all that the table translates has no level to lie in.
         let smaller = 1u64.checked_shl(ias).map_or(u64::MAX, |end| end.minus(1));
-        PageSizes::from_bits_truncate(bits as u64 & smaller)
+        PageSizes::from_bits_retain(bits as u64 & smaller)
     }
 
     fn reach(&self) -> IovaRange {
@@ -280,7 +280,7 @@ unsafe impl<T: TlbFlush> Domain for PgTableDomain<'_, T> {
         if !self.fits(&tile) {
             return (0, Err(code::ERANGE));
         }
-        if !Prot::all().contains(prot) {
+        if !Prot::all().contains_all(prot) {
             return (0, Err(code::EINVAL));
         }
         let guard = self.lock.lock();

@@ -103,7 +103,7 @@ unsafe impl Pinner for MmPinner {
 
     fn pin(&self, batch: &mut PinBatch<'_>) -> Result<(), Error> {
         let flags = batch.flags();
-        if flags.contains(PinFlags::PCI_P2PDMA) {
+        if flags.contains_all(PinFlags::PCI_P2PDMA) {
             return Err(code::EOPNOTSUPP);
         }
         let mut few;

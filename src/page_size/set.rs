@@ -4,12 +4,13 @@
 
 use super::parse::{hex, size_at, trimmed, ParsePageSizeError};
 use super::PageSize;
+use crate::flags::flags;
 use core::{fmt, str::FromStr};
 
 /// How the empty set is written.
 const NONE: &str = "none";
 
-bitflags::bitflags! {
+flags! {
     /// A set of page sizes: bit `n` stands for pages of `2^n` bytes.
     ///
     /// This is the `pgsize_bitmap` of an IOMMU driver, so every bit is meaningful, named or not.
@@ -24,7 +25,7 @@ bitflags::bitflags! {
     /// # Ok::<(), pinned_sgl::ParsePageSizeError>(())
     /// ```
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
-    pub struct PageSizes: u64 {
+    pub struct PageSizes(u64) {
         /// 4 KiB.
         const SIZE_4K = 1 << 12;
         /// 16 KiB.
@@ -83,7 +84,7 @@ impl PageSizes {
         let mut left = self;
         core::iter::from_fn(move || {
             let size = left.smallest()?;
-            left.remove(size.into());
+            left &= !Self::from(size);
             Some(size)
         })
     }
@@ -97,7 +98,7 @@ impl From<PageSize> for PageSizes {
 
 impl FromIterator<PageSize> for PageSizes {
     fn from_iter<I: IntoIterator<Item = PageSize>>(sizes: I) -> Self {
-        sizes.into_iter().fold(Self::empty(), |set, size| set | size.into())
+        sizes.into_iter().fold(Self::empty(), |set, size| set | Self::from(size))
     }
 }
 
@@ -144,12 +145,12 @@ impl FromStr for PageSizes {
         let mut sizes = Self::empty();
         let (mut at, mut rest) = (at, text);
         while let Some((size, more)) = rest.split_once(['|', ',']) {
-            sizes |= size_at(size, at)?.into();
+            sizes |= Self::from(size_at(size, at)?);
             // Behind the separator.
             at = at.saturating_add(size.len()).saturating_add(1);
             rest = more;
         }
-        Ok(sizes | size_at(rest, at)?.into())
+        Ok(sizes | Self::from(size_at(rest, at)?))
     }
 }
 

@@ -142,7 +142,7 @@ where
         iova: Iova,
         access: Access,
     ) -> Result<Self, Failed<RegisterError<N::Error>, (U, N)>> {
-        if !Access::all().contains(access) {
+        if !Access::all().contains_all(access) {
             let error = RegisterError::UnknownAccess { bits: access.bits() };
             return Err(Failed::new(error, (region, nic)));
         }

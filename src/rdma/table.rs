@@ -4,20 +4,18 @@
 
 use crate::addr::{Iova, PhysAddr};
 use crate::exact::Exact as _;
+use crate::flags::{self, flags};
 use crate::iova_range::IovaRange;
 use crate::page_size::{PageSize, PageSizes};
 use crate::umem::Holder;
 use core::fmt;
 
-/// What may be done with the memory of a region, and how: Linux's `IB_ACCESS_*`.
-///
-/// The card itself may always read, for its own host: that needs no flag.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Access(u32);
-
-// As an `impl`: what the macro adds to a type of its own is a parser, which could panic.
-bitflags::bitflags! {
-    impl Access: u32 {
+flags! {
+    /// What may be done with the memory of a region, and how: Linux's `IB_ACCESS_*`.
+    ///
+    /// The card itself may always read, for its own host: that needs no flag.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+    pub struct Access(u32) {
         /// The card may write on behalf of its own host: what it receives, for example. Most cards
         /// want this flag wherever they are given one of the other two that write.
         const LOCAL_WRITE = 1 << 0;
@@ -39,16 +37,14 @@ impl Access {
     /// `ib_access_writable()`.
     #[must_use]
     pub const fn is_writable(self) -> bool {
-        let local_or_remote = Self::LOCAL_WRITE.union(Self::REMOTE_WRITE);
-        self.intersects(local_or_remote.union(Self::REMOTE_ATOMIC).union(Self::MW_BIND))
+        let local_or_remote = Self::LOCAL_WRITE.bits() | Self::REMOTE_WRITE.bits();
+        self.bits() & (local_or_remote | Self::REMOTE_ATOMIC.bits() | Self::MW_BIND.bits()) != 0
     }
 }
 
 impl fmt::Debug for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Access(")?;
-        bitflags::parser::to_writer(self, &mut *f)?;
-        f.write_str(")")
+        flags::write("Access", self, f)
     }
 }
 

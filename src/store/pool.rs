@@ -2,9 +2,9 @@
 //! [`Pool`]: a list in memory lent by the caller, with no allocator at all.
 
 use super::storage::{is_piece_size, AllocError, Storage};
+use crate::asserts::static_assert;
 use crate::exact::Exact as _;
 use core::mem::size_of;
-use static_assertions::const_assert;
 
 /// Pieces out of a fixed array that the caller lends.
 ///
@@ -29,7 +29,7 @@ pub struct Pool<'a, const N: usize = 4096> {
     used: usize,
 }
 
-const_assert!(size_of::<Pool<'static>>() == size_of::<[usize; 3]>());
+static_assert!(size_of::<Pool<'static>>() == size_of::<[usize; 3]>());
 
 impl<'a, const N: usize> Pool<'a, N> {
     const PIECE_IS_VALID: () = assert!(N.is_power_of_two() && N >= 512 && N <= 4096);

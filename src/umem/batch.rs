@@ -6,17 +6,17 @@ use super::flags::PinFlags;
 use super::range::UserRange;
 use crate::abridged::Abridged;
 use crate::addr::UserAddr;
+use crate::asserts::static_assert;
 use crate::exact::Exact as _;
 use crate::page_size::PageSize;
 use crate::sgl::{MemoryKind, PageRun};
 use core::{fmt, mem::size_of};
-use static_assertions::const_assert;
 
 /// A place for a run in the memory of a batch: at most 32 bytes, so that a page of 4 KiB has 128.
 pub type RunSlot = Option<PageRun>;
 
 // The kind, and behind its padding a provider, a start and a count.
-const_assert!(size_of::<RunSlot>() == size_of::<(u8, [u64; 3])>());
+static_assert!(size_of::<RunSlot>() == size_of::<(u8, [u64; 3])>());
 
 /// How many slots are on the stack where a region has no more pages: nothing is allocated for them.
 #[cfg(any(feature = "alloc", pinned_sgl_kbuild))]
@@ -26,7 +26,7 @@ pub(crate) const FEW: u8 = 8;
 #[cfg(feature = "alloc")]
 pub(super) fn slots_on_the_heap() -> Option<alloc::vec::Vec<RunSlot>> {
     const SLOTS: usize = 128;
-    const_assert!(size_of::<[RunSlot; SLOTS]>() <= 4096);
+    static_assert!(size_of::<[RunSlot; SLOTS]>() <= 4096);
     let mut slots = alloc::vec::Vec::new();
     slots.try_reserve_exact(SLOTS).ok()?;
     slots.resize(SLOTS, None);

@@ -9,7 +9,7 @@
 
 use super::holder::Holder;
 use crate::exact::Exact as _;
-use crate::sync::{AtomicUsize, Ordering};
+use crate::sync::{update, AtomicUsize, Relaxed};
 use core::{fmt, mem};
 
 /// Counts pages against a limit, for a process, a user, or nothing.
@@ -156,13 +156,13 @@ impl Account {
     /// How many pages are charged.
     #[must_use]
     pub fn charged(&self) -> u64 {
-        self.charged.load(Ordering::Relaxed) as u64
+        self.charged.load(Relaxed) as u64
     }
 
     /// How many pages may be charged.
     #[must_use]
     pub fn limit(&self) -> u64 {
-        match self.limit.load(Ordering::Relaxed) {
+        match self.limit.load(Relaxed) {
             usize::MAX => u64::MAX,
             limit => limit as u64,
         }
@@ -170,7 +170,7 @@ impl Account {
 
     /// Allows `limit` pages from now on. What is charged stays charged, even if it is more.
     pub fn set_limit(&self, limit: u64) {
-        self.limit.store(saturate(limit), Ordering::Relaxed);
+        self.limit.store(saturate(limit), Relaxed);
     }
 }
 
@@ -180,32 +180,21 @@ fn saturate(pages: u64) -> usize {
 
 impl Accountant for Account {
     fn charge(&self, pages: u64) -> Result<(), ChargeError> {
-        let mut charged = self.charged.load(Ordering::Relaxed);
-        loop {
-            let limit = self.limit.load(Ordering::Relaxed);
-            let sum = usize::try_from(pages).ok().and_then(|pages| charged.checked_add(pages));
-            let Some(sum) = sum.filter(|sum| *sum <= limit) else {
-                let (charged, limit) = (charged as u64, self.limit());
-                return Err(ChargeError::Limit { pages, charged, limit });
-            };
-            // A charge that gets uncharged pages comes after those were unpinned, so that what
-            // is pinned in truth does not exceed the limit either.
-            match self.charged.compare_exchange_weak(
-                charged,
-                sum,
-                Ordering::Acquire,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => return Ok(()),
-                Err(other) => charged = other,
-            }
-        }
+        // A charge that gets uncharged pages comes after those were unpinned, so that what
+        // is pinned in truth does not exceed the limit either.
+        let more = |charged: usize| {
+            let sum = charged.checked_add(usize::try_from(pages).ok()?);
+            sum.filter(|sum| *sum <= self.limit.load(Relaxed))
+        };
+        let refused =
+            |charged| ChargeError::Limit { pages, charged: charged as u64, limit: self.limit() };
+        update(&self.charged, more).map(|_| ()).map_err(refused)
     }
 
     /// Counts `pages` less, down to zero: more than was charged cannot be given back.
     fn uncharge(&self, pages: u64) {
         let less = |charged: usize| Some(charged.saturating_sub(saturate(pages)));
-        let _ = self.charged.fetch_update(Ordering::Release, Ordering::Relaxed, less);
+        let _ = update(&self.charged, less);
     }
 }
 

@@ -2,15 +2,13 @@
 //! [`PinFlags`]: how pages are to be pinned.
 #![forbid(unsafe_code)]
 
+use crate::flags::{self, flags};
 use core::fmt;
 
-/// How pages are to be pinned: what callers of Linux's GUP choose (`FOLL_*`).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct PinFlags(u32);
-
-// As an `impl`: what the macro adds to a type of its own is a parser, which could panic.
-bitflags::bitflags! {
-    impl PinFlags: u32 {
+flags! {
+    /// How pages are to be pinned: what callers of Linux's GUP choose (`FOLL_*`).
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+    pub struct PinFlags(u32) {
         /// The device will write: copies on write are broken now, read-only memory is refused.
         const WRITE = 1 << 0;
         /// For long, as a device does: pages move out of movable memory before they are pinned.
@@ -26,8 +24,6 @@ bitflags::bitflags! {
 
 impl fmt::Debug for PinFlags {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PinFlags(")?;
-        bitflags::parser::to_writer(self, &mut *f)?;
-        f.write_str(")")
+        flags::write("PinFlags", self, f)
     }
 }

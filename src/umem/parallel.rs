@@ -20,7 +20,7 @@ use crate::exact::Exact as _;
 use crate::failed::Failed;
 use crate::page_size::PageSize;
 use crate::store::Heap;
-use crate::sync::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::{AtomicBool, AtomicUsize, Relaxed};
 use core::{num::NonZeroUsize, ops::ControlFlow};
 use std::{panic, thread, vec::Vec};
 
@@ -75,7 +75,7 @@ where
                 Some([whole]) => job.join(&[*whole], [job.part(*whole)]),
                 Some(parts) => job.run(parts),
             };
-            let total = pinned.load(Ordering::Relaxed) as u64;
+            let total = pinned.load(Relaxed) as u64;
             done.map_err(|error| PinError { pinned: total.max(error.pinned), ..error })
         })
     }
@@ -128,7 +128,7 @@ struct StopOnPanic<'a>(&'a AtomicBool);
 impl Drop for StopOnPanic<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.0.store(true, Ordering::Relaxed);
+            self.0.store(true, Relaxed);
         }
     }
 }
@@ -153,13 +153,13 @@ where
             let start = |part: &UserRange| {
                 let part = *part;
                 // Where a thread was not started, none is started for the parts behind it.
-                let started = match self.stop.load(Ordering::Relaxed) {
+                let started = match self.stop.load(Relaxed) {
                     true => Ok(None),
                     false => thread::Builder::new()
                         .spawn_scoped(scope, move || self.part(part))
                         .map(Some),
                 };
-                (part, started.inspect_err(|_| self.stop.store(true, Ordering::Relaxed)))
+                (part, started.inspect_err(|_| self.stop.store(true, Relaxed)))
             };
             let started: Vec<_> = parts.iter().map(start).collect();
             let join = |(part, thread): (UserRange, _)| match thread {
@@ -212,9 +212,9 @@ where
         let progress = |pinned: u64| {
             let bytes = usize::try_from(pinned.minus(before)).unwrap_or(usize::MAX);
             before = pinned;
-            let total = self.pinned.fetch_add(bytes, Ordering::Relaxed);
+            let total = self.pinned.fetch_add(bytes, Relaxed);
             let total = total.saturating_add(bytes);
-            if self.stop.load(Ordering::Relaxed) {
+            if self.stop.load(Relaxed) {
                 by_other = true;
                 return ControlFlow::Break(());
             }
@@ -227,7 +227,7 @@ where
             None => Err(PinError::new(PinErrorKind::OutOfMemory, part.start())),
         };
         done.map_err(|error| {
-            self.stop.store(true, Ordering::Relaxed);
+            self.stop.store(true, Relaxed);
             if by_other {
                 Missing::ByOther
             } else {

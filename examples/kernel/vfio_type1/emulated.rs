@@ -109,7 +109,7 @@ impl State {
         while len > 0 {
             let dma = self.at(iova).ok_or(EINVAL)?;
             // As vfio has it: what a device may not read, it does not write either.
-            if !dma.prot.contains(Prot::READ) || write && !dma.prot.contains(Prot::WRITE) {
+            if !dma.prot.contains_all(Prot::READ) || write && !dma.prot.contains_all(Prot::WRITE) {
                 return Err(EPERM);
             }
             let (first, offset) = (dma.first(), iova.checked_sub(dma.first()).ok_or(EINVAL)?);

@@ -108,9 +108,13 @@ impl State {
             return Err(EINVAL);
         }
         let mut prot = Prot::CACHE;
-        prot.set(Prot::READ, flags & abi::map::READ != 0);
-        prot.set(Prot::WRITE, flags & abi::map::WRITE != 0);
-        let memory = Memory::new(vaddr, prot.contains(Prot::WRITE))?;
+        if flags & abi::map::READ != 0 {
+            prot |= Prot::READ;
+        }
+        if flags & abi::map::WRITE != 0 {
+            prot |= Prot::WRITE;
+        }
+        let memory = Memory::new(vaddr, prot.contains_all(Prot::WRITE))?;
         let mut dma = Dma { range, prot, moving: false, memory, dirty: None };
         let node = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
         if self.is_paged() {

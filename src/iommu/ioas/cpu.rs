@@ -111,7 +111,7 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
         while let Some(at) = next.filter(|at| *at <= range.last()) {
             let there = self.mapping_at(at);
             let mapping = there.ok_or(AccessError::NotMapped { at })?;
-            if !mapping.prot().contains(prot) {
+            if !mapping.prot().contains_all(prot) {
                 return Err(AccessError::NotPermitted { at });
             }
             next = mapping.range.last().checked_add(1);

@@ -130,7 +130,7 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
             return Err(IoasError::MappingLimit { limit: self.mapping_limit });
         }
         let offset = mapping.offset().plus(iova.get().minus(range.first().get()));
-        let (region, writable) = (mapping.region().clone(), prot.contains(Prot::WRITE));
+        let (region, writable) = (mapping.region().clone(), prot.contains_all(Prot::WRITE));
         let attachment = Attachment::hold(region, D::Target::ADDRESS_KIND, writable)
             .map_err(|refused| IoasError::Map(MapError::Attach(refused.into_error())))?;
         let area = Area::mapped(Mapped { attachment, offset, prot });

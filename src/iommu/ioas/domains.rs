@@ -93,7 +93,7 @@ impl<D: DomainHolder, S: Slabs<DomainLink<D>>> Domains<D, S> {
             }
             None => {
                 let likely = PageSizes::all().at_least(granule).up_to(PageSize::SIZE_1G);
-                likely | granule.into()
+                likely | PageSizes::from(granule)
             }
         }
     }

@@ -90,7 +90,7 @@ where
     // caller promises.
     let installed = unsafe { entries::install(domain, window, range.first(), mapped.prot) };
     let reached = installed.as_ref().map_or_else(MapError::was_reached, |()| true);
-    if reached && mapped.prot.contains(Prot::WRITE) {
+    if reached && mapped.prot.contains_all(Prot::WRITE) {
         region.mark_dirty();
     }
     installed

@@ -87,9 +87,10 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
             return Err(Failed::new(error, region));
         }
         let attachment =
-            Attachment::hold(region, D::Target::ADDRESS_KIND, prot.contains(Prot::WRITE)).map_err(
-                |refused| refused.map_error(|error| IoasError::Map(MapError::Attach(error))),
-            )?;
+            Attachment::hold(region, D::Target::ADDRESS_KIND, prot.contains_all(Prot::WRITE))
+                .map_err(|refused| {
+                    refused.map_error(|error| IoasError::Map(MapError::Attach(error)))
+                })?;
         let claimed = self.find_place(&**attachment.region(), range.clone(), placement);
         let claimed = claimed.and_then(|place| Ok((place, self.claim(place)?)));
         let (place, key) = match claimed {

@@ -42,7 +42,7 @@ where
         let error = match self.cut_fault(offset) {
             Some(error) => error,
             None => {
-                let writable = self.prot.contains(Prot::WRITE);
+                let writable = self.prot.contains_all(Prot::WRITE);
                 match Attachment::hold(self.region().clone(), D::Target::ADDRESS_KIND, writable) {
                     Ok(attachment) => return Ok(self.split_off(offset, attachment)),
                     Err(refused) => CutError::Attach(refused.into_error()),

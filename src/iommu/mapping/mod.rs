@@ -142,7 +142,7 @@ where
         iova: Iova,
         prot: Prot,
     ) -> Result<Self, Failed<MapError<D::Error>, (U, D)>> {
-        let writable = prot.contains(Prot::WRITE);
+        let writable = prot.contains_all(Prot::WRITE);
         let attachment = match Attachment::hold(region, D::Target::ADDRESS_KIND, writable) {
             Ok(attachment) => attachment,
             Err(refused) => {

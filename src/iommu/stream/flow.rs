@@ -177,7 +177,7 @@ impl Flow {
         P: Pinner + ?Sized,
         D: ReadDomain + ?Sized,
     {
-        let writable = self.prot.contains(Prot::WRITE);
+        let writable = self.prot.contains_all(Prot::WRITE);
         let mut outcome = Ok(());
         match self.carry.take() {
             Some(Carry { at, run, state: Reach::Unknown }) => {

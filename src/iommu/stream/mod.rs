@@ -128,11 +128,11 @@ where
     {
         let range = request.range();
         let page = pinner.page_size();
-        let writable = request.flags().contains(PinFlags::WRITE);
+        let writable = request.flags().contains_all(PinFlags::WRITE);
         let flags = request.flags();
         let pages = range.page_count(page);
         let at = range.first_page(page);
-        let checked = if !PinFlags::all().contains(flags) {
+        let checked = if !PinFlags::all().contains_all(flags) {
             let unknown = PinErrorKind::UnknownFlags { bits: flags.bits() };
             Err(StreamError::Pin(PinError::new(unknown, at)))
         } else if pages > u64::MAX.shifted_down(page.shift()) {
@@ -142,7 +142,7 @@ where
         } else if pinner.address_kind() != D::Target::ADDRESS_KIND {
             let (list, device) = (pinner.address_kind(), D::Target::ADDRESS_KIND);
             Err(StreamError::Map(MapError::Attach(AttachError::AddressKind { list, device })))
-        } else if prot.contains(Prot::WRITE) && !writable {
+        } else if prot.contains_all(Prot::WRITE) && !writable {
             Err(StreamError::Map(MapError::Attach(AttachError::ReadOnly)))
         } else {
             let checked = entries::check(&*domain, range.len(), iova, prot);

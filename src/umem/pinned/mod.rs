@@ -8,7 +8,7 @@ use crate::addr::UserAddr;
 use crate::failed::Failed;
 use crate::sgl::{Sgl, Window, WindowError};
 use crate::store::Storage;
-use crate::sync::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::{Acquire, AtomicBool, AtomicUsize, Relaxed};
 use crate::umem::access::{self, AccessError, AccessHolder};
 use crate::umem::batch::RunSlot;
 use crate::umem::charge::AccountantHolder;
@@ -141,7 +141,7 @@ where
         pin: impl FnOnce(&P::Target) -> Pinned<'_, P::Target, S>,
     ) -> Result<Self, Failed<PinError<P::Error>, P>> {
         let at = range.first_page(pinner.page_size());
-        if !PinFlags::all().contains(flags) {
+        if !PinFlags::all().contains_all(flags) {
             let unknown = PinErrorKind::UnknownFlags { bits: flags.bits() };
             return Err(Failed::new(PinError::new(unknown, at), pinner));
         }
@@ -275,7 +275,7 @@ where
     /// ```
     #[must_use]
     pub fn attachments(&self) -> usize {
-        self.attachments.load(Ordering::Acquire)
+        self.attachments.load(Acquire)
     }
 
     /// Counts the memory as written for ever: see [`Region::mark_dirty`](crate::umem::Region::mark_dirty).
@@ -294,13 +294,13 @@ where
     /// ```
     pub fn mark_dirty(&self) {
         // Read when the region is dropped, which the dropping thread has ordered after this.
-        self.dirty.store(true, Ordering::Relaxed);
+        self.dirty.store(true, Relaxed);
     }
 
     /// Whether the pages will be marked dirty when they are unpinned.
     #[must_use]
     pub fn is_dirty(&self) -> bool {
-        self.dirty.load(Ordering::Relaxed)
+        self.dirty.load(Relaxed)
     }
 
     /// Unpins the region now, and gives the holder of its pinner back.

@@ -5,7 +5,7 @@ use super::Umem;
 use crate::addr::UserAddr;
 use crate::sgl::Sgl;
 use crate::store::Storage;
-use crate::sync::Ordering;
+use crate::sync::{update, Release};
 use crate::umem::access::{AccessError, AccessHolder, CpuRegion};
 use crate::umem::address_kind::AddressKind;
 use crate::umem::charge::AccountantHolder;
@@ -51,7 +51,7 @@ where
 
     #[inline]
     fn is_writable(&self) -> bool {
-        self.flags.contains(PinFlags::WRITE)
+        self.flags.contains_all(PinFlags::WRITE)
     }
 
     #[inline]
@@ -68,13 +68,13 @@ where
             return Err(AttachError::ReadOnly);
         }
         let add = |count: usize| count.checked_add(1);
-        let counted = self.attachments.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+        let counted = update(&self.attachments, add);
         counted.map(|_| ()).map_err(|_| AttachError::TooMany)
     }
 
     unsafe fn detach(&self) {
         // What the device did comes before the count is seen to be zero.
-        self.attachments.fetch_sub(1, Ordering::Release);
+        self.attachments.fetch_sub(1, Release);
     }
 }
 

@@ -146,7 +146,7 @@ fn check_table<'m>(region: &'m Held, domain: &'m Table<'m>) -> Result {
         if region.is_writable() || prot == Prot::READ {
             let mapping = map(region, domain, base, prot)?;
             let read_only = entry(domain, base)? >> 7 & 1 == 1;
-            check!(read_only != prot.contains(Prot::WRITE));
+            check!(read_only != prot.contains_all(Prot::WRITE));
             drop(mapping);
             domain.tlb().0.take();
         }
