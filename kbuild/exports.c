@@ -1,7 +1,8 @@
-// SPDX-License-Identifier: MIT OR Apache-2.0
+// SPDX-License-Identifier: GPL-2.0
 /*
  * The symbols of the module, for the modules of drivers. Their types are in the metadata of the crate; here each
- * is a name. As for Linux's own crates, only modules under the GPL may use them.
+ * is a name. As for Linux's own crates, whose rust/exports.c this follows, only modules under the GPL may use
+ * them.
  */
 #include <linux/export.h>
 #include <linux/module.h>
@@ -11,4 +12,4 @@
 #include "exports_generated.h"
 
 MODULE_DESCRIPTION("Pinned memory: packed scatterlists, and pin, charge, map, unmap, unpin");
-MODULE_LICENSE("Dual MIT/GPL");
+MODULE_LICENSE("GPL");

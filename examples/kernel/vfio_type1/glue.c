@@ -1,8 +1,9 @@
-// SPDX-License-Identifier: MIT OR Apache-2.0
+// SPDX-License-Identifier: GPL-2.0
 /*
  * What the backend needs from C: the table of its functions, which is in a header that bindgen does
  * not see; parameters that can be changed while the module is loaded; inline functions. `ffi.rs`
- * declares each function of this file for Rust. Nothing is decided here.
+ * declares each function of this file for Rust. Nothing is decided here. How memory of devices is found
+ * follows Linux's own vfio_iommu_type1.c.
  */
 #include <linux/capability.h>
 #include <linux/iommu.h>

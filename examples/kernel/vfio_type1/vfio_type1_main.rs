@@ -41,7 +41,7 @@ module! {
     name: "vfio_type1_sgl",
     authors: ["The pinned-sgl project"],
     description: "vfio's type1 IOMMU backend on scatterlists",
-    license: "Dual MIT/GPL",
+    license: "GPL",
 }
 
 struct Backend;
