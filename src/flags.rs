@@ -53,6 +53,7 @@ pub(crate) fn write<F: bitflags::Flags<Bits = u32>>(
     f.write_str(")")
 }
 
+/// Declares a set of flags; `const _` are bits that mean something, too, and have no name.
 #[cfg(pinned_sgl_kbuild)]
 macro_rules! flags {
     (
@@ -67,7 +68,12 @@ macro_rules! flags {
             pub struct $set($bits);
 
             /// One flag of the set.
-            #[allow(dead_code, unreachable_pub, non_camel_case_types, reason = "named as the set's constants are")]
+            #[allow(
+                dead_code,
+                unreachable_pub,
+                non_camel_case_types,
+                reason = "named as the constants of the set are"
+            )]
             #[derive(Clone, Copy, Debug)]
             pub enum Flag {
                 $($(#[$doc $($text)*])* $flag = $value,)+
@@ -118,6 +124,7 @@ pub(crate) trait Named<Bits: 'static>: Copy + Into<Bits> {
     const NAMES: &'static [(&'static str, Bits)];
 }
 
+/// Writes a set of flags for `Debug`: `Name(ONE | OTHER | 0x80)`.
 #[cfg(pinned_sgl_kbuild)]
 pub(crate) fn write<F: Named<u32>>(name: &str, set: &F, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let (mut left, mut between): (u32, _) = ((*set).into(), "");

@@ -147,7 +147,6 @@ mod flags;
 pub mod granule;
 pub mod iommu;
 mod iova_range;
-// Outside of a kernel there are signatures, to be read: see `kernel/names.rs`.
 #[cfg(all(feature = "kernel", any(pinned_sgl_kbuild, doc)))]
 pub mod kernel;
 #[cfg(all(feature = "linux", target_os = "linux"))]

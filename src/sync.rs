@@ -13,6 +13,9 @@ mod atomics {
     pub(crate) type AtomicBool = Atomic<bool>;
     pub(crate) type AtomicUsize = Atomic<usize>;
 
+    /// Replaces a value by what `new` makes of it, and returns the old one; `Err` with the value for which
+    /// `new` is `None`, where nothing has changed. An update comes after all that stands before it, and
+    /// before all that follows.
     pub(crate) fn update(
         atomic: &AtomicUsize,
         mut new: impl FnMut(usize) -> Option<usize>,
@@ -35,9 +38,7 @@ mod atomics {
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     pub(crate) use Ordering::{Acquire, Relaxed, Release};
 
-    /// Replaces a value by what `new` makes of it, and returns the old one; `Err` with the value for which
-    /// `new` is `None`, where nothing has changed. An update comes after all that stands before it, and
-    /// before all that follows.
+    /// As above.
     pub(crate) fn update(
         atomic: &AtomicUsize,
         new: impl FnMut(usize) -> Option<usize>,

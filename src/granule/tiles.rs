@@ -444,8 +444,8 @@ impl fmt::Display for TileError {
             }
             Self::MisalignedMemory { offset, phys, smallest } => write!(
                 f,
-                "memory at {phys}, byte {offset:#x} of the window, is not a multiple of {smallest}, \
-                 the smallest page size"
+                "memory at {phys}, byte {offset:#x} of the window, is not a multiple of \
+                 {smallest}, the smallest page size"
             ),
             Self::MisalignedEnd { offset, smallest } => write!(
                 f,

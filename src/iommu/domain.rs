@@ -46,7 +46,8 @@ use core::{fmt, pin::Pin};
 /// `Ioas` keep them.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not implement `Domain`",
-    note = "a domain is passed by its holder: an `Arc`, a `Box` or a reference of it; not a reference of an `Arc`"
+    note = "a domain is passed by its holder: an `Arc`, a `Box` or a reference of it; \
+            not a reference of an `Arc`"
 )]
 pub unsafe trait Domain {
     /// Why a tile could not be mapped: in a kernel, the errno.

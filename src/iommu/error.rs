@@ -116,8 +116,8 @@ impl fmt::Display for Breach {
         let Self { range, reported } = self;
         write!(
             f,
-            "the domain broke its contract: it reported {reported:#x} bytes for {range}; the memory \
-             stays pinned for ever"
+            "the domain broke its contract: it reported {reported:#x} bytes for {range}; the \
+             memory stays pinned for ever"
         )
     }
 }

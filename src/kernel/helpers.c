@@ -26,7 +26,7 @@
 static_assert(IOMMU_READ == 1 && IOMMU_WRITE == 2 && IOMMU_CACHE == 4 && IOMMU_NOEXEC == 8 &&
 	      IOMMU_MMIO == 16 && IOMMU_PRIV == 32);
 /* As pgtable.rs has it. */
-static_assert(IO_PGTABLE_QUIRK_ARM_TTBR1 == BIT(5));
+static_assert(IO_PGTABLE_QUIRK_ARM_TTBR1 == 1 << 5);
 
 /* So many page structures lie side by side: those of a section of memory, or of all of it. */
 #if defined(CONFIG_SPARSEMEM) && !defined(CONFIG_SPARSEMEM_VMEMMAP)
@@ -104,7 +104,8 @@ size_t pinned_sgl_singles(struct page *const *pages, size_t count, u64 *pfns)
 
 		if (pfn == before + 1 || is_zone_device_page(page))
 			break;
-		pfns[found] = before = pfn;
+		before = pfn;
+		pfns[found] = pfn;
 	}
 	return found;
 }
@@ -415,7 +416,7 @@ void pinned_sgl_domain_detach(struct pinned_sgl_attached *attached, struct devic
 		devres_free(attached);
 }
 
-size_t pinned_sgl_reserved(struct device *device, u64 (*ranges)[2], size_t most)
+size_t pinned_sgl_reserved(struct device *device, u64 ranges[][2], size_t most)
 {
 	struct iommu_resv_region *region;
 	LIST_HEAD(regions);

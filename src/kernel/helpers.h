@@ -58,7 +58,7 @@ struct pinned_sgl_attached *pinned_sgl_domain_attach(struct device *device, gfp_
 /* Takes the device out and frees the domain: before the driver is unbound, or as a resource that is younger. */
 void pinned_sgl_domain_detach(struct pinned_sgl_attached *attached, struct device *device);
 /* The addresses that a device cannot use: first and last of at most `most`; how many there are. */
-size_t pinned_sgl_reserved(struct device *device, u64 (*ranges)[2], size_t most);
+size_t pinned_sgl_reserved(struct device *device, u64 ranges[][2], size_t most);
 /* Maps all of it or nothing: EADDRINUSE and others where there is something already. */
 int pinned_sgl_map(struct iommu_domain *domain, unsigned long iova, u64 phys, size_t len, u32 prot,
 		   gfp_t gfp);

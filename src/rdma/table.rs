@@ -136,7 +136,8 @@ impl BlockLayout {
 /// `register` and `invalidate` have contracts; a [`MemoryRegion`](super::MemoryRegion) keeps them.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not implement `BlockTable`",
-    note = "a table is passed by its holder: an `Arc`, a `Box` or a reference of it; not a reference of an `Arc`"
+    note = "a table is passed by its holder: an `Arc`, a `Box` or a reference of it; \
+            not a reference of an `Arc`"
 )]
 pub unsafe trait BlockTable {
     /// Names a registered region: in RDMA, a pair of an lkey and an rkey.
@@ -181,7 +182,8 @@ pub unsafe trait BlockTable {
 
 /// A [`Holder`] of a table. There is nothing to implement.
 pub trait TableHolder:
-    Holder<Target: BlockTable<Key = <Self as TableHolder>::Key, Error = <Self as TableHolder>::Error>>
+    Holder<Target: BlockTable<Key = <Self as TableHolder>::Key>>
+    + Holder<Target: BlockTable<Error = <Self as TableHolder>::Error>>
 {
     /// The key of a region in the table.
     type Key: Copy + fmt::Debug;

@@ -466,7 +466,8 @@ impl fmt::Display for WindowError {
             }
             Self::Beyond { offset, len, available } => write!(
                 f,
-                "{len:#x} bytes from offset {offset:#x} reach beyond the {available:#x} bytes that are there"
+                "{len:#x} bytes from offset {offset:#x} reach beyond the {available:#x} bytes that \
+                 are there"
             ),
         }
     }

@@ -18,7 +18,8 @@ use core::{fmt, mem};
 /// then pages may stay counted for ever, but what is pinned, mapped and unpinned stays in order.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not implement `Accountant`",
-    note = "an accountant is passed by its holder: an `Arc`, a `Box` or a reference of it; where no limit is needed, `&Unaccounted`"
+    note = "an accountant is passed by its holder: an `Arc`, a `Box` or a reference of \
+            it; where no limit is needed, `&Unaccounted`"
 )]
 pub trait Accountant {
     /// Counts `pages` more.

@@ -23,7 +23,8 @@ use core::ops::Deref;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is passed by value, and must be passed by a pointer",
     label = "pass `&value`, `Box::new(value)` or `Arc::new(value)`",
-    note = "what it is used for holds it alive, through a reference, a `Box`, an `Rc` or an `Arc`: see `Holder`"
+    note = "what it is used for holds it alive, through a reference, a `Box`, an `Rc` \
+            or an `Arc`: see `Holder`"
 )]
 pub unsafe trait Holder: Deref {}
 

@@ -4,7 +4,7 @@
 //! ```text
 //!  range   ├────────── part 0 ───────────┼────────── part 1 ──────────┤   one thread each
 //!          cut where no huge page lies across
-//!  lists   [ run ][ run ][ run           ][ run        ][ run ][ run  ]   joined, merged at the seam
+//!  lists   [ run ][ run ][ run           ][ run        ][ run ][ run  ]   merged at the seam
 //! ```
 
 use super::batch::slots_on_the_heap;

@@ -41,7 +41,8 @@ use core::fmt;
 /// `page_size`, `pin` and `leaked` are safe to call. [`unpin`](Self::unpin) has a contract.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not implement `Pinner`",
-    note = "a pinner is passed by its holder: an `Arc`, a `Box` or a reference of it; not a reference of an `Arc`"
+    note = "a pinner is passed by its holder: an `Arc`, a `Box` or a reference of it; \
+            not a reference of an `Arc`"
 )]
 pub unsafe trait Pinner {
     /// Why pages could not be pinned: in a kernel, the errno.

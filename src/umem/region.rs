@@ -64,7 +64,8 @@ use core::{fmt, ops::Range};
 /// All but [`detach`](Self::detach) is safe to call.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not implement `Region`",
-    note = "a region is passed by its holder: an `Arc<Umem<..>>` itself, or `&umem` of an `Umem`; not `&arc`"
+    note = "a region is passed by its holder: an `Arc<Umem<..>>` itself, or `&umem` of \
+            an `Umem`; not `&arc`"
 )]
 #[expect(clippy::len_without_is_empty, reason = "a region is never empty")]
 pub unsafe trait Region {

@@ -33,7 +33,8 @@ static_assert(VFIO_DMA_MAP_FLAG_READ == 1 && VFIO_DMA_MAP_FLAG_WRITE == 2 &&
 static_assert(VFIO_IOMMU_DIRTY_PAGES_FLAG_START == 1 && VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP == 2 &&
 	      VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP == 4);
 static_assert(VFIO_IOMMU_INFO_PGSIZES == 1 && VFIO_IOMMU_INFO_CAPS == 2 &&
-	      VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE == 1 && VFIO_IOMMU_TYPE1_INFO_CAP_MIGRATION == 2 &&
+	      VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE == 1 &&
+	      VFIO_IOMMU_TYPE1_INFO_CAP_MIGRATION == 2 &&
 	      VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL == 3);
 static_assert(sizeof(struct vfio_iommu_type1_info) == 24 &&
 	      offsetof(struct vfio_iommu_type1_info, cap_offset) == 16);
@@ -152,7 +153,8 @@ static long follow_entry(struct mm_struct *mm, unsigned long start, unsigned lon
 		if (!ret)
 			break;
 		ret = fixup_user_fault(mm, args.address,
-				       FAULT_FLAG_REMOTE | (write ? FAULT_FLAG_WRITE : 0), &unlocked);
+				       FAULT_FLAG_REMOTE | (write ? FAULT_FLAG_WRITE : 0),
+				       &unlocked);
 		/* Where the lock was given up, the area may be another one now, unless we are killed. */
 		if (unlocked && !ret)
 			continue;
@@ -182,14 +184,15 @@ static long follow_entry(struct mm_struct *mm, unsigned long start, unsigned lon
 #define ENTRIES 512
 
 /* Frames of a device that follow each other, in as many entries as they have. */
-static long follow_device(struct mm_struct *mm, unsigned long start, unsigned long count, bool write,
-			  u64 *pfn)
+static long follow_device(struct mm_struct *mm, unsigned long start, unsigned long count,
+			  bool write, u64 *pfn)
 {
 	long done = follow_entry(mm, start, count, write, pfn);
 
 	for (int i = 1; done > 0 && done < count && i < ENTRIES; i++) {
 		u64 next;
-		long some = follow_entry(mm, start + (done << PAGE_SHIFT), count - done, write, &next);
+		long some = follow_entry(mm, start + (done << PAGE_SHIFT), count - done, write,
+					 &next);
 
 		/* What is wrong there is found again when it is the first. */
 		if (some <= 0 || next != *pfn + done)
@@ -232,7 +235,8 @@ static long of_one_kind(struct page **pages, long count, bool *reserved)
 	return some;
 }
 
-long vfio_type1_pin(struct mm_struct *mm, unsigned long start, struct vfio_type1_pages *pages, bool write)
+long vfio_type1_pin(struct mm_struct *mm, unsigned long start, struct vfio_type1_pages *pages,
+		    bool write)
 {
 	unsigned int flags = FOLL_LONGTERM | (write ? FOLL_WRITE : 0);
 	bool mine = mm == current->mm;
@@ -248,7 +252,8 @@ long vfio_type1_pin(struct mm_struct *mm, unsigned long start, struct vfio_type1
 		 * What is there is found without a lock. A range that wraps, or has addresses of the kernel, is
 		 * judged page by page below.
 		 */
-		pinned = pin_user_pages_fast(start, pages->room, flags | FOLL_NOFAULT, pages->pages);
+		pinned = pin_user_pages_fast(start, pages->room, flags | FOLL_NOFAULT,
+					     pages->pages);
 		if (pinned > 0)
 			return of_one_kind(pages->pages, pinned, &pages->reserved);
 	} else if (!mmget_not_zero(mm)) {
@@ -387,4 +392,3 @@ int vfio_type1_reserved(struct iommu_group *group, struct vfio_type1_reserved *o
 	}
 	return ret ? ret : count;
 }
-

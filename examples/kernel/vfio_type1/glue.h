@@ -18,8 +18,8 @@ void vfio_type1_release(void *data);
 long vfio_type1_ioctl(void *data, unsigned int command, unsigned long argument);
 int vfio_type1_attach(void *data, struct iommu_group *group, bool emulated);
 void vfio_type1_detach(void *data, struct iommu_group *group);
-int vfio_type1_pin_pages(void *data, struct iommu_group *group, dma_addr_t iova, int count, int prot,
-			 struct page **pages);
+int vfio_type1_pin_pages(void *data, struct iommu_group *group, dma_addr_t iova, int count,
+			 int prot, struct page **pages);
 void vfio_type1_unpin_pages(void *data, dma_addr_t iova, int count);
 void vfio_type1_register_device(void *data, struct vfio_device *device);
 void vfio_type1_unregister_device(void *data, struct vfio_device *device);
@@ -52,7 +52,8 @@ struct vfio_type1_pages {
 };
 
 /* Pins some pages, or finds frames of a device, and returns how many: never 0. */
-long vfio_type1_pin(struct mm_struct *mm, unsigned long start, struct vfio_type1_pages *pages, bool write);
+long vfio_type1_pin(struct mm_struct *mm, unsigned long start, struct vfio_type1_pages *pages,
+		    bool write);
 struct page *vfio_type1_page(u64 pfn);
 
 bool vfio_type1_may_lock(void);

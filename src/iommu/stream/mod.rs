@@ -2,7 +2,7 @@
 //! [`Stream`]: pages flow from a pinner into a domain, a batch at a time, and nothing is stored.
 //!
 //! ```text
-//!  map:     Pinner ──► batch ──► carry ──► tiles ──► Domain     the last run waits until it is whole
+//!  map:     Pinner ──► batch ──► carry ──► tiles ──► Domain   the last run waits until it is whole
 //!  unmap:   Domain ──► runs  ──► batch ──► unmap, flush ──► unpin
 //! ```
 //!

@@ -66,12 +66,13 @@ static int map_pages(struct iommu_domain *domain, unsigned long iova, phys_addr_
 	size_t first = iova / size;
 
 	if (!table) {
-		table = kzalloc(sizeof(*table), gfp);
+		table = kzalloc_obj(*table, gfp);
 		if (!table)
 			return -ENOMEM;
 		spin_lock(&this->lock);
 		table->next = this->all;
-		this->all = this->table = table;
+		this->all = table;
+		this->table = table;
 		spin_unlock(&this->lock);
 	}
 	for (size_t i = 0; this->refuses && i < count; i++)
@@ -88,8 +89,8 @@ static int map_pages(struct iommu_domain *domain, unsigned long iova, phys_addr_
 	return 0;
 }
 
-static size_t unmap_pages(struct iommu_domain *domain, unsigned long iova, size_t size, size_t count,
-			  struct iommu_iotlb_gather *gather)
+static size_t unmap_pages(struct iommu_domain *domain, unsigned long iova, size_t size,
+			  size_t count, struct iommu_iotlb_gather *gather)
 {
 	struct laws_domain *this = of(domain);
 	struct table *table = linked(this);
@@ -135,7 +136,7 @@ static const struct iommu_domain_ops ops = {
 
 struct iommu_domain *laws_domain_new(bool refuses)
 {
-	struct laws_domain *this = kzalloc(sizeof(*this), GFP_KERNEL);
+	struct laws_domain *this = kzalloc_obj(*this);
 
 	if (!this)
 		return NULL;

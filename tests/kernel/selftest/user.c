@@ -124,7 +124,7 @@ static uint64_t frame(const void *at)
 		pagemap = open("/proc/self/pagemap", O_RDONLY);
 	}
 	if (pread(pagemap, &entry, 8, (uintptr_t)at / page * 8) != 8 || !(entry >> 63))
-		fail("no frame at %p", at);
+		fail("nothing is mapped at %p", at);
 	return entry & ((1ull << 55) - 1);
 }
 
@@ -190,7 +190,8 @@ static void test_kind(const char *kind, uint64_t len, uint64_t flags)
 	for (size_t i = 0; i < sizeof(bytes); i++)
 		bytes[i] = i * 13 + 5;
 	if (flags & F_WRITE) {
-		check(!ask((struct command){ WRITE, page - 100, sizeof(bytes), 0, (uintptr_t)bytes, 0 }));
+		check(!ask((struct command){
+			WRITE, page - 100, sizeof(bytes), 0, (uintptr_t)bytes, 0 }));
 		check(!memcmp(at + page - 100, bytes, sizeof(bytes)));
 	} else {
 		check(ask((struct command){ WRITE, 0, 1, 0, (uintptr_t)bytes, 0 }) == EPERM);
@@ -395,7 +396,7 @@ static void test_movable(void)
 		char *spanned = strstr(line, "spanned"), *start = strstr(line, "start_pfn:");
 
 		if (strstr(line, "Node"))
-			movable = strstr(line, "Movable") != NULL;
+			movable = !!strstr(line, "Movable");
 		if (movable && spanned)
 			last = strtoul(spanned + 7, NULL, 0);
 		if (movable && start)
@@ -463,21 +464,24 @@ static void test_mapping(const char *what, int (*act)(void *, uint64_t, uint64_t
 		{ "thp", 8 << 20, F_LONGTERM | F_WRITE },
 		{ "mixed", 8 << 20, F_LONGTERM },
 		{ "hugetlb", 8 << 20, F_LONGTERM | F_WRITE },
+		{ NULL }
 	};
 
 	test = what;
-	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+	for (size_t i = 0; cases[i].kind; i++) {
 		unsigned char *at = memory(cases[i].kind, cases[i].len);
+		const char *to = "";
 		long before = tables();
 
+		if (cases[i].flags & F_WRITE)
+			to = ", to write";
 		errno = act(at, cases[i].len, cases[i].flags);
 		check(!errno);
 		/* The DMA API keeps what tables it has. */
 		check(act == dma || tables() == before);
 		munmap(at, cases[i].len);
 		nothing_left();
-		printf("test: selftest: %s is what was pinned: %s, %s\n", what, cases[i].kind,
-		       cases[i].flags & F_WRITE ? "to write" : "to read");
+		printf("test: selftest: %s is what was pinned: %s%s\n", what, cases[i].kind, to);
 	}
 }
 
@@ -514,7 +518,8 @@ static void test_memory(const char *what, int (*act)(void *, uint64_t, uint64_t)
 	check(failed);
 	munmap(at, len);
 	nothing_left();
-	printf("test: selftest: %s: %d of %d allocations fail, nothing left\n", what, failed, nth - 2);
+	printf("test: selftest: %s: %d of %d allocations fail, nothing left\n", what, failed,
+	       nth - 2);
 }
 
 /*
