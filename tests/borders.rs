@@ -11,8 +11,8 @@ fn undone_at_every_piece() {
 }
 
 #[test]
-fn many_shelves() {
-    borders::many_shelves(300_000);
+fn many_leaves() {
+    borders::many_leaves(300_000);
 }
 
 #[test]

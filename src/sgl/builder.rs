@@ -228,14 +228,21 @@ impl<S: Storage> SglBuilder<S> {
     /// for it stays so: see [`runs`](Self::runs).
     #[expect(clippy::result_large_err, reason = "a box would need the very memory that is missing")]
     pub fn finish(mut self) -> Result<Sgl<S>, Failed<AllocError, Self>> {
-        let (page, runs, pages) = (self.page, self.run_count(), self.pages);
-        if self.flush().is_err() {
-            return Err(Failed::new(AllocError, self));
+        match self.pack() {
+            Ok(()) => Ok(self.into_packed()),
+            Err(error) => Err(Failed::new(error, self)),
         }
-        Ok(Sgl { leaves: self.leaves, page, runs, pages })
     }
 
-    /// The list of what is packed: of everything, behind a [`flush`](Self::flush).
+    /// Packs all that is left, and adds the directory: nothing is pushed any more.
+    ///
+    /// If this fails or unwinds, the list is the same.
+    pub(crate) fn pack(&mut self) -> Result<(), AllocError> {
+        self.flush()?;
+        self.leaves.add_directory(self.packed_pages)
+    }
+
+    /// The list of what is packed: of everything, behind [`pack`](Self::pack).
     pub(crate) fn into_packed(self) -> Sgl<S> {
         debug_assert_eq!(self.open, 0, "some runs are not packed");
         Sgl {
@@ -340,7 +347,7 @@ impl<S: Storage> SglBuilder<S> {
     ///
     /// If this fails or unwinds half-way, the list is the same, and its last run is still open: runs
     /// are packed from the front.
-    pub(crate) fn flush(&mut self) -> Result<(), AllocError> {
+    fn flush(&mut self) -> Result<(), AllocError> {
         while self.open > 0 {
             self.pack_some()?;
         }
@@ -351,7 +358,7 @@ impl<S: Storage> SglBuilder<S> {
     fn pack_some(&mut self) -> Result<(), AllocError> {
         let mut packed = self.append();
         if packed == 0 {
-            self.leaves.add(self.packed_pages, self.packed_runs)?;
+            self.leaves.add(self.packed_pages)?;
             packed = self.append();
         }
         // An empty leaf takes a run; without this line, one that does not would loop for ever.
@@ -422,7 +429,7 @@ impl<S: Storage> SglBuilder<S> {
         if let Some(last) = then.open.checked_sub(1).and_then(|last| self.counts.get_mut(last)) {
             *last = then.last_count;
         }
-        self.leaves.truncate(then.packed_runs, self.packed_runs);
+        self.leaves.truncate(then.packed_pages);
         self.packed_runs = then.packed_runs;
         self.packed_pages = then.packed_pages;
         self.pages = then.pages;

@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The leaves of a list, and the directory that finds the leaf of a page.
+//! The leaves of a list, and how the group of a page is found.
 //!
-//! Leaf 0 lives in the list itself, so that a few runs need no memory. The others are pieces of
-//! the storage. The directory knows the first page of each leaf; its first entries live in the
-//! list too, the rest in *shelves*, pieces that double until they have the size of a page. Leaf and
-//! shelf numbers follow from each other, so they need not be stored:
+//! Leaf 0 lives in the list itself, so that a few runs need no memory. The others are pieces of the
+//! storage, the first of which are small. While a list is built, leaves are searched by the pages at
+//! which they begin; when it is finished, the [`Directory`] comes behind them:
 //!
 //! ```text
-//! leaf       0        1  2  3  4  │        5 .. 20 │        21 .. 52 │
-//! piece   (inline)    0  1  2  3  │ 4 │    5 .. 20 │ 21 │   22 .. 53 │ ..
-//! entry      -        0  1  2  3  │        4 .. 19 │        20 .. 51 │
-//!                     (inline)    │ ▲ shelf 0 (16) │ ▲  shelf 1 (32) │
+//! leaf       0        1    2    3    4 .. n │
+//! piece   (inline)    0    1    2    3 ..   │ n ..  directory
+//! bytes      64      512  1K   2K   4K ..   │
 //! ```
 #![forbid(unsafe_code)]
 
+use super::directory::{Directory, Place};
 use super::packed;
 use super::search::last_at_most;
 use crate::exact::{usize as exact, Exact as _};
@@ -21,71 +20,42 @@ use crate::store::{AllocError, Storage};
 
 /// Bytes of the leaf that lives in the list.
 const INLINE_LEAF: usize = 64;
-/// Directory entries that live in the list.
-const NEAR: usize = 4;
-/// Shelves whose first entry lives in the list, too.
-const TOPS: usize = 8;
-/// Entries of the first shelf.
-const FIRST_SHELF_LOG2: u32 = 4;
-const FIRST_SHELF: usize = 1 << FIRST_SHELF_LOG2;
 /// The first leaf in the storage; each of the next is twice as large, up to a piece.
 const FIRST_LEAF: usize = 512;
-const ENTRY: usize = 8;
+/// A search in so few leaves is as good as a directory.
+const FEW_LEAVES: usize = 4;
 
 /// The packed runs of a list.
 #[derive(Debug)]
 pub(super) struct Leaves<S> {
     storage: S,
     inline: [u8; INLINE_LEAF],
-    near: [u64; NEAR],
-    /// The first entries of the first shelves, so that a search need not visit them; or the last
-    /// page number there can be.
-    tops: [u64; TOPS],
     /// How many leaves there are beside the inline one.
     outer: usize,
+    directory: Directory,
 }
 
-/// A directory entry: `slot` of shelf `shelf`.
-struct ShelfSlot {
-    shelf: usize,
-    slot: usize,
-}
-
-impl ShelfSlot {
-    /// The slot of the entry that has `index` entries before it on the shelves, where the
-    /// largest shelf has `2^largest` times the entries of the first.
-    #[inline]
-    const fn of(index: usize, largest: u32) -> Self {
-        let doubling = before_doubled(largest);
-        if index < doubling {
-            let shelf = exact::plus(index >> FIRST_SHELF_LOG2, 1).ilog2();
-            let slot = exact::minus(index, before_doubled(shelf));
-            return Self { shelf: shelf as usize, slot };
-        }
-        let beyond = exact::minus(index, doubling);
-        let log2 = crate::exact::u32::plus(largest, FIRST_SHELF_LOG2);
-        Self {
-            shelf: exact::plus(largest as usize, exact::shifted_down(beyond, log2)),
-            slot: beyond & exact::minus(exact::shifted_up(1, log2), 1),
-        }
-    }
+/// Where a page is found.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found<'a> {
+    pub(super) leaf: &'a [u8],
+    pub(super) leaf_index: usize,
+    /// The group in that leaf.
+    pub(super) group: usize,
 }
 
 impl<S: Storage> Leaves<S> {
-    /// The largest shelf is a piece.
-    const LARGEST: u32 = Self::FULL_SHELF - FIRST_SHELF_LOG2;
-    const DOUBLING: usize = before_doubled(Self::LARGEST);
     const PIECES_ARE_VALID: () = assert!(
         S::PIECE_BYTES.is_power_of_two() && S::PIECE_BYTES >= 512 && S::PIECE_BYTES <= 4096
     );
-    const FULL_SHELF: u32 = S::PIECE_BYTES.ilog2() - ENTRY.ilog2();
+    const PIECE_LOG2: u32 = S::PIECE_BYTES.ilog2();
 
     /// No leaf but the inline one; `storage` has no pieces.
     pub(super) fn new(storage: S) -> Self {
         let () = Self::PIECES_ARE_VALID;
         let mut inline = [0; INLINE_LEAF];
         packed::clear(&mut inline, 0);
-        Self { storage, inline, near: [u64::MAX; NEAR], tops: [u64::MAX; TOPS], outer: 0 }
+        Self { storage, inline, outer: 0, directory: Directory::NONE }
     }
 
     pub(super) fn storage(&self) -> &S {
@@ -98,39 +68,12 @@ impl<S: Storage> Leaves<S> {
         self.outer.plus(1)
     }
 
-    /// How many entries stand on the shelves before shelf `shelf`.
-    #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "below `LARGEST` where it is cast")]
-    const fn before_shelf(shelf: usize) -> usize {
-        match shelf.checked_sub(Self::LARGEST as usize) {
-            None => before_doubled(shelf as u32),
-            Some(full) => exact::plus(Self::DOUBLING, exact::shifted_up(full, Self::FULL_SHELF)),
-        }
-    }
-
-    /// The piece of shelf `shelf`: behind the near leaves, and the leaves and shelves before it.
-    #[inline]
-    const fn shelf_piece(shelf: usize) -> usize {
-        exact::plus(exact::plus(NEAR, Self::before_shelf(shelf)), shelf)
-    }
-
-    /// The piece of a leaf beside the inline one.
-    #[inline]
-    const fn leaf_piece(outer: usize) -> usize {
-        match outer.checked_sub(NEAR) {
-            None => outer,
-            Some(index) => {
-                exact::plus(exact::plus(outer, ShelfSlot::of(index, Self::LARGEST).shelf), 1)
-            }
-        }
-    }
-
     /// Leaf `index`; empty if there is none.
     #[inline]
     pub(super) fn leaf(&self, index: usize) -> &[u8] {
         match index.checked_sub(1) {
             None => &self.inline,
-            Some(outer) => self.storage.piece(Self::leaf_piece(outer)),
+            Some(outer) => self.storage.piece(outer),
         }
     }
 
@@ -138,7 +81,7 @@ impl<S: Storage> Leaves<S> {
     fn leaf_mut(&mut self, index: usize) -> &mut [u8] {
         match index.checked_sub(1) {
             None => &mut self.inline,
-            Some(outer) => self.storage.piece_mut(Self::leaf_piece(outer)),
+            Some(outer) => self.storage.piece_mut(outer),
         }
     }
 
@@ -148,128 +91,98 @@ impl<S: Storage> Leaves<S> {
         self.leaf_mut(self.outer)
     }
 
-    #[inline]
-    fn shelf_entry(&self, shelf: usize, slot: usize) -> u64 {
-        let piece = self.storage.piece(Self::shelf_piece(shelf));
-        packed::load(piece, slot.times(ENTRY))
-    }
-
     /// The first page of leaf `index`; `None` if there is no such leaf.
     #[inline]
     pub(super) fn first_page(&self, index: usize) -> Option<u64> {
-        let Some(outer) = index.checked_sub(1) else {
-            return Some(0);
-        };
-        if outer >= self.outer {
-            return None;
-        }
-        match outer.checked_sub(NEAR) {
-            None => self.near.get(outer).copied(),
-            Some(entry) => {
-                let ShelfSlot { shelf, slot } = ShelfSlot::of(entry, Self::LARGEST);
-                Some(self.shelf_entry(shelf, slot))
-            }
-        }
+        (index <= self.outer).then(|| packed::first_page(self.leaf(index)))
     }
 
-    /// The leaf that holds page `page`, and its first page. O(log leaves).
+    /// The group that holds page `page`. O(log runs); where the directory is fine enough, O(1).
     #[inline]
-    pub(super) fn find(&self, page: u64) -> (usize, u64) {
-        let before = |entries: &[u64]| {
-            entries.iter().fold(0usize, |n, &first| n.plus(usize::from(first <= page)))
-        };
-        if let Some(shelf) = before(&self.tops).checked_sub(1) {
-            return self.find_on_shelves(page, shelf);
+    pub(super) fn find(&self, page: u64) -> Found<'_> {
+        let piece = |index| self.storage.piece(self.outer.plus(index));
+        let (from, to) = self.directory.around(page, Self::PIECE_LOG2, piece);
+        if from.leaf != to.leaf {
+            return self.search(page, from.leaf, to.leaf);
         }
-        let leaf = before(&self.near);
-        (leaf, leaf.checked_sub(1).and_then(|last| self.near.get(last)).map_or(0, |first| *first))
+        let leaf = self.leaf(from.leaf);
+        let group = packed::find_group(leaf, page, from.group, to.group);
+        Found { leaf, leaf_index: from.leaf, group }
     }
 
-    /// The leaf of a page that lies on shelf `shelf`, or, if that is the last of the tops, beyond.
-    #[inline]
-    fn find_on_shelves(&self, page: u64, shelf: usize) -> (usize, u64) {
-        let entries = self.outer.saturating_sub(NEAR);
-        let mut shelf = shelf;
-        if shelf == TOPS - 1 {
-            let last = ShelfSlot::of(entries.minus(1), Self::LARGEST).shelf;
-            let beyond = last_at_most(last.minus(shelf).plus(1), page, |beyond| {
-                self.shelf_entry(shelf.plus(beyond), 0)
-            });
-            shelf = shelf.plus(beyond);
-        }
-        let before = Self::before_shelf(shelf);
-        let full = Self::before_shelf(shelf.plus(1)).min(entries).minus(before);
-        let piece = self.storage.piece(Self::shelf_piece(shelf));
-        let entry = |slot: usize| packed::load(piece, slot.times(ENTRY));
-        let slot = last_at_most(full, page, entry);
-        let leaf = NEAR.plus(before).plus(slot).plus(1);
-        (leaf, entry(slot))
+    /// The group that holds page `page`, somewhere in the leaves from `from` to `to`.
+    #[inline(never)]
+    fn search(&self, page: u64, from: usize, to: usize) -> Found<'_> {
+        let count = to.min(self.outer).saturating_sub(from).plus(1);
+        let first = |index: usize| packed::first_page(self.leaf(from.plus(index)));
+        let leaf_index = from.plus(last_at_most(count, page, first));
+        let leaf = self.leaf(leaf_index);
+        Found { leaf, leaf_index, group: packed::find_group(leaf, page, 0, usize::MAX) }
     }
 
-    /// Adds an empty leaf that begins at page `first_page`, after `runs_before` runs.
+    /// Adds an empty leaf that begins at page `first_page`.
     ///
     /// If there is no memory, nothing has changed; nor if the storage unwinds.
-    pub(super) fn add(&mut self, first_page: u64, runs_before: u64) -> Result<(), AllocError> {
-        let outer = self.outer;
-        let bytes = doubled(FIRST_LEAF, outer, S::PIECE_BYTES);
-        let mut added = Added { storage: &mut self.storage, pieces: 0 };
-        match outer.checked_sub(NEAR) {
-            None => {
-                let entry = self.near.get_mut(outer).ok_or(AllocError)?;
-                added.grow(bytes)?;
-                *entry = first_page;
-            }
-            Some(index) => {
-                let ShelfSlot { shelf, slot } = ShelfSlot::of(index, Self::LARGEST);
-                if slot == 0 {
-                    added.grow(doubled(FIRST_SHELF * ENTRY, shelf, S::PIECE_BYTES))?;
-                }
-                added.grow(bytes)?;
-                let piece = added.storage.piece_mut(Self::shelf_piece(shelf));
-                let entry = piece.get_mut(slot.times(ENTRY)..).and_then(<[u8]>::first_chunk_mut);
-                *entry.ok_or(AllocError)? = first_page.to_le_bytes();
-                if let Some(top) = self.tops.get_mut(shelf).filter(|_| slot == 0) {
-                    *top = first_page;
-                }
-            }
-        }
-        added.keep();
-        self.outer = outer.plus(1);
-        packed::clear(self.last_mut(), runs_before);
+    pub(super) fn add(&mut self, first_page: u64) -> Result<(), AllocError> {
+        self.storage.grow(doubled(FIRST_LEAF, self.outer, S::PIECE_BYTES))?;
+        self.outer = self.outer.plus(1);
+        packed::clear(self.last_mut(), first_page);
         Ok(())
     }
 
-    /// Takes back all runs from number `runs` on; `now` are packed.
-    pub(super) fn truncate(&mut self, runs: u64, now: u64) {
-        let mut now = now;
-        while let Some(outer) = self.outer.checked_sub(1) {
-            let before = packed::runs_before(self.leaf(self.outer));
-            if before < runs {
-                break;
-            }
-            now = before;
-            self.drop_last(outer);
+    /// Takes back all runs from page `page` on, where a run begins.
+    pub(super) fn truncate(&mut self, page: u64) {
+        while self.outer > 0 && packed::first_page(self.leaf(self.outer)) >= page {
+            self.outer = self.outer.minus(1);
+            self.storage.shrink();
         }
-        packed::remove(self.last_mut(), now.saturating_sub(runs));
+        packed::truncate(self.last_mut(), page);
     }
 
-    /// Takes the last leaf back; `outer` are left beside the inline one.
-    fn drop_last(&mut self, outer: usize) {
-        self.outer = outer;
-        self.storage.shrink();
-        let Some(index) = outer.checked_sub(NEAR) else {
-            if let Some(entry) = self.near.get_mut(outer) {
-                *entry = u64::MAX;
-            }
-            return;
-        };
-        let ShelfSlot { shelf, slot } = ShelfSlot::of(index, Self::LARGEST);
-        if slot == 0 {
-            self.storage.shrink();
-            if let Some(top) = self.tops.get_mut(shelf) {
-                *top = u64::MAX;
+    /// Adds the directory of a list of `pages` pages, which gets no further leaf.
+    ///
+    /// If there is no memory, nothing has changed; nor if the storage unwinds.
+    pub(super) fn add_directory(&mut self, pages: u64) -> Result<(), AllocError> {
+        let leaves = self.count();
+        if leaves <= FEW_LEAVES {
+            return Ok(());
+        }
+        let groups = (0..leaves).map(|leaf| packed::groups(self.leaf(leaf)));
+        let groups = groups.fold(0usize, |sum, groups| sum.plus(groups));
+        let directory = Directory::new(pages, leaves, groups);
+        let mut added = Added { storage: &mut self.storage, pieces: 0 };
+        for bytes in directory.pieces(Self::PIECE_LOG2) {
+            added.grow(bytes)?;
+        }
+        added.keep();
+        let (mut cell, mut place) = (0usize, Place::FIRST);
+        for leaf in 0..leaves {
+            let (first, groups) = (self.first_page(leaf), packed::groups(self.leaf(leaf)));
+            for group in 0..groups {
+                let begin = packed::group_first(self.leaf(leaf), group);
+                let begin = first.unwrap_or(0).plus(begin.unwrap_or(0));
+                while directory.begins_before(cell, begin) {
+                    self.write_entry(cell, place);
+                    cell = cell.plus(1);
+                }
+                place = Place { leaf, group };
             }
         }
+        while directory.begins_before(cell, u64::MAX) {
+            self.write_entry(cell, place);
+            cell = cell.plus(1);
+        }
+        self.write_entry(cell, Place::END);
+        self.directory = directory;
+        Ok(())
+    }
+
+    #[inline]
+    fn write_entry(&mut self, cell: usize, place: Place) {
+        let (storage, leaves) = (&mut self.storage, self.outer);
+        Directory::write(cell, place, Self::PIECE_LOG2, |index| {
+            storage.piece_mut(leaves.plus(index))
+        });
     }
 }
 
@@ -298,12 +211,6 @@ impl<S: Storage> Drop for Added<'_, S> {
             self.storage.shrink();
         }
     }
-}
-
-/// How many entries stand on the first `shelves` shelves, if each is twice as large as the last.
-#[inline]
-const fn before_doubled(shelves: u32) -> usize {
-    exact::minus(exact::shifted_up(FIRST_SHELF, shelves), FIRST_SHELF)
 }
 
 /// The size `first`, doubled `times` times, `most` at the most.

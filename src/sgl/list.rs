@@ -100,8 +100,8 @@ impl<S: Storage> Sgl<S> {
     #[inline]
     pub(super) fn phys(&self, offset: u64) -> PhysAddr {
         let page = offset.shifted_down(self.page.shift());
-        let (leaf, first) = self.leaves.find(page);
-        let pfn = packed::lookup(self.leaves.leaf(leaf), page.minus(first));
+        let found = self.leaves.find(page);
+        let pfn = packed::lookup(found.leaf, found.group, page);
         PhysAddr::new(pfn.shifted_up(self.page.shift()) | (offset & self.page.mask()))
     }
 }

@@ -5,7 +5,7 @@
 //!  SglBuilder ──finish()──► Sgl ──window()──► Window ──► granule::*
 //!      │                     │                  │
 //!      └── Leaves ───────────┴──── Runs ────────┘     runs, in order, from anywhere
-//!            │    directory: page -> leaf
+//!            ├── directory   page -> leaf and group
 //!            ├── packed      leaf -> group -> run: bits, group, batch
 //!            └── Storage     pieces of memory: see `store`
 //! ```
@@ -13,6 +13,7 @@
 mod builder;
 #[cfg(feature = "alloc")]
 mod collect;
+mod directory;
 mod error;
 mod leaves;
 mod list;

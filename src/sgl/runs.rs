@@ -2,7 +2,7 @@
 //! [`Runs`]: the maximal runs of a list, in order.
 #![forbid(unsafe_code)]
 
-use super::leaves::Leaves;
+use super::leaves::{Found, Leaves};
 use super::packed::{self, GroupRuns};
 use super::run::{MemoryKind, PageRun};
 use crate::abridged::Abridged;
@@ -40,9 +40,8 @@ impl<'a, S: Storage> Runs<'a, S> {
     /// The runs of the pages from `from` up to `to`, of a list of `total` pages. O(log runs).
     #[inline]
     pub(super) fn new(leaves: &'a Leaves<S>, total: u64, from: u64, to: u64) -> Self {
-        let (leaf_index, leaf_first) = leaves.find(from);
-        let leaf = leaves.leaf(leaf_index);
-        let group_index = packed::find_group(leaf, from.minus(leaf_first));
+        let Found { leaf, leaf_index, group: group_index } = leaves.find(from);
+        let leaf_first = packed::first_page(leaf);
         let group = packed::group(leaf, group_index);
         let index = group.find(leaf, from.minus(leaf_first).minus(group.first));
         let mut runs = Self {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Binary search in what is not a slice: fields of a few bits, entries on a shelf.
+//! Binary search in what is not a slice: fields of a few bits, keys and heads of leaves.
 #![forbid(unsafe_code)]
 
 use crate::exact::Exact as _;

@@ -203,7 +203,7 @@ impl<'p, P: Pinner + ?Sized, S: Storage> Unfinished<'p, P, S> {
     /// The list; the pins are the caller's then.
     pub(super) fn finish(mut self) -> Result<Sgl<S>, PinError<P::Error>> {
         // If it fails, dropping `self` unpins what the builder still holds.
-        self.builder.flush().map_err(|error| self.stopped(error))?;
+        self.builder.pack().map_err(|error| self.stopped(error))?;
         Ok(self.into_builder().into_packed())
     }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Lists that cross every border of the storage: leaves, shelves, groups; built, undone, built on.
+//! Lists that cross every border of the storage: leaves, pieces of the directory, groups; built, undone, built on.
 
 use super::{
     alloc::{vec, vec::Vec},
@@ -70,9 +70,9 @@ pub fn undone_at_every_piece() {
     }
 }
 
-/// Far beyond the shelves whose first entry lives in the list, and beyond those that double: a list of
-/// `count` runs in a pool, and one of four times as many.
-pub fn many_shelves(count: u64) {
+/// Far beyond the leaves that double, and with many pieces of directory: a list of `count` runs in a
+/// pool, and one of four times as many.
+pub fn many_leaves(count: u64) {
     let mut memory = vec![[0xa5u8; 512]; (count / 37) as usize];
     let mut builder = SglBuilder::new_in(PageSize::SIZE_4K, Pool::new(&mut memory)).unwrap();
     builder.push_runs((0..count).map(scattered)).unwrap();

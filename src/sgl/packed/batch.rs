@@ -4,7 +4,7 @@
 
 use super::bits::{mask, pack, significant, words, WORD};
 use super::group::{key, Group, Layout, Shape};
-use super::{group, groups, key_at, runs_before, set_head};
+use super::{first_page, group, groups, key_at, set_head};
 use crate::exact::Exact as _;
 use crate::sgl::run::MemoryKind;
 
@@ -160,7 +160,7 @@ pub(in crate::sgl) fn append(leaf: &mut [u8], first: u64, batch: Batch<'_>) -> u
         pack(leaf, new.offsets, width, fitting.offsets());
     }
     fitting.pack_starts(leaf, new.starts, &layout);
-    set_head(leaf, runs_before(leaf), count.plus(1));
+    set_head(leaf, first_page(leaf), count.plus(1));
     runs
 }
 
@@ -200,26 +200,23 @@ fn join(leaf: &mut [u8], last: Group, index: usize, free: usize, batch: Batch<'_
     runs
 }
 
-/// Takes the last `runs` runs out of the leaf; all of its runs at most.
-pub(in crate::sgl) fn remove(leaf: &mut [u8], runs: u64) {
-    let (mut left, mut count) = (runs, groups(leaf));
-    while left > 0 && count > 0 {
-        let index = count.minus(1);
+/// Takes the runs from page `page` of the list on out of the leaf. A run begins there.
+pub(in crate::sgl) fn truncate(leaf: &mut [u8], page: u64) {
+    let page = page.saturating_sub(first_page(leaf));
+    let mut count = groups(leaf);
+    while let Some(index) = count.checked_sub(1) {
         let last = group(leaf, index);
-        if last.count as u64 > left {
-            // Offsets are laid out by the count, so only a group without them shrinks in place.
-            let Shape::Uniform(_) = last.layout.shape else {
-                debug_assert!(false, "a group with offsets is packed, and removed, as a whole");
-                return;
-            };
-            #[expect(clippy::cast_possible_truncation, reason = "below `last.count`")]
-            let kept = last.count.minus(left as usize);
-            let at = key_at(leaf, index);
-            Group { count: kept, ..last }.write_head(leaf, at);
+        if last.first < page {
+            // What has offsets is packed, and taken out, as a whole; the others shrink in place.
+            if let Shape::Uniform(log2) = last.layout.shape {
+                let left = usize::try_from(page.minus(last.first).shifted_down(log2));
+                let count = last.count.min(left.unwrap_or(usize::MAX));
+                let at = key_at(leaf, index);
+                Group { count, ..last }.write_head(leaf, at);
+            }
             break;
         }
-        left = left.minus(last.count as u64);
         count = index;
     }
-    set_head(leaf, runs_before(leaf), count);
+    set_head(leaf, first_page(leaf), count);
 }

@@ -2,13 +2,13 @@
 //! The packed format: how runs lie in a leaf, in 2-5 bytes each (16 where every run changes kind).
 //!
 //! A *leaf* is a piece of memory that holds groups of runs. Payload grows from the front, keys from
-//! the back; each leaf can be read on its own, given the page of the list at which it begins:
+//! the back; each leaf can be read on its own:
 //!
 //! ```text
 //!  0                                                                        leaf.len()
 //!  ├─ payload 0 ─┼─ payload 1 ─┼─ .. ─┼──── free ────┼─ .. ─┼─ key 1 ─┼─ key 0 ─┼ head ┤
 //!
-//!  head   64 bits:  runs in the list before this leaf 54 │ groups 10
+//!  head   64 bits:  page of the list at which the leaf begins 54 │ groups 10
 //!
 //!  key    64 bits:  first page, from the leaf's first 32 │ payload at, in words 9 │
 //!                   runs - 1, 11 │ shape 6 │ bits per start 6
@@ -39,12 +39,12 @@ use crate::exact::Exact as _;
 use bits::{store, Field, WORD};
 use group::key;
 
-pub(super) use batch::{append, remove, Batch, BATCH};
+pub(super) use batch::{append, truncate, Batch, BATCH};
 pub(super) use bits::load;
 pub(super) use group::{Group, GroupRuns};
 
 /// The fields of the head of a leaf.
-const RUNS_BEFORE: Field = Field::new(10, 54);
+const FIRST_PAGE: Field = Field::new(10, 54);
 const GROUPS: Field = Field::new(0, 10);
 
 #[inline]
@@ -58,21 +58,21 @@ pub(super) fn groups(leaf: &[u8]) -> usize {
     GROUPS.small(head(leaf)) as usize
 }
 
-/// How many runs the list has before this leaf.
+/// The page of the list at which a leaf begins.
 #[inline]
-pub(super) fn runs_before(leaf: &[u8]) -> u64 {
-    RUNS_BEFORE.get(head(leaf))
+pub(super) fn first_page(leaf: &[u8]) -> u64 {
+    FIRST_PAGE.get(head(leaf))
 }
 
 #[inline]
-fn set_head(leaf: &mut [u8], runs_before: u64, groups: usize) {
+fn set_head(leaf: &mut [u8], first_page: u64, groups: usize) {
     let at = leaf.len().minus(WORD);
-    store(leaf, at, RUNS_BEFORE.of(runs_before) | GROUPS.of(groups as u64));
+    store(leaf, at, FIRST_PAGE.of(first_page) | GROUPS.of(groups as u64));
 }
 
-/// Makes `leaf` an empty leaf of a list that has `runs_before` runs before it.
-pub(super) fn clear(leaf: &mut [u8], runs_before: u64) {
-    set_head(leaf, runs_before, 0);
+/// Makes `leaf` an empty leaf that begins at page `first_page` of the list.
+pub(super) fn clear(leaf: &mut [u8], first_page: u64) {
+    set_head(leaf, first_page, 0);
 }
 
 #[inline]
@@ -92,17 +92,21 @@ pub(super) fn group_first(leaf: &[u8], index: usize) -> Option<u64> {
     (index < groups(leaf)).then(|| key::FIRST.get(load(leaf, key_at(leaf, index))))
 }
 
-/// The group that holds page `page`, counted from the first of the leaf.
+/// The group, from number `from` to number `to`, that holds page `page` of the list.
 #[inline]
-pub(super) fn find_group(leaf: &[u8], page: u64) -> usize {
-    last_at_most(groups(leaf), page, |index| key::FIRST.get(load(leaf, key_at(leaf, index))))
+pub(super) fn find_group(leaf: &[u8], page: u64, from: usize, to: usize) -> usize {
+    let head = head(leaf);
+    let page = page.minus(FIRST_PAGE.get(head));
+    let to = to.saturating_add(1).min(GROUPS.small(head) as usize);
+    let first = |index: usize| key::FIRST.get(load(leaf, key_at(leaf, from.plus(index))));
+    from.plus(last_at_most(to.saturating_sub(from), page, first))
 }
 
-/// The frame of page `page`, counted from the first of the leaf.
+/// The frame of page `page` of the list, which lies in group `index` of the leaf.
 #[inline]
-pub(super) fn lookup(leaf: &[u8], page: u64) -> u64 {
-    let group = group(leaf, find_group(leaf, page));
-    let page = page.minus(group.first);
+pub(super) fn lookup(leaf: &[u8], index: usize, page: u64) -> u64 {
+    let group = group(leaf, index);
+    let page = page.minus(first_page(leaf)).minus(group.first);
     let index = group.find(leaf, page);
     group.start(leaf, index).plus(page.minus(group.offset(leaf, index)))
 }

@@ -162,8 +162,8 @@ mod tests {
     }
 
     #[test]
-    fn many_shelves() {
-        borders::many_shelves(if cfg!(CONFIG_UML) { 300_000 } else { 30_000 });
+    fn many_leaves() {
+        borders::many_leaves(if cfg!(CONFIG_UML) { 300_000 } else { 30_000 });
     }
 
     #[test]
