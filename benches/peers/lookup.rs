@@ -4,9 +4,12 @@
 use crate::contest::{Contest, Session, Target};
 use crate::inputs::{self, Run, Scale};
 use crate::peers::{self, Lookup, Sampled, Sorted};
+use pinned_sgl::{Heap, Window};
 use std::hint::black_box;
 
 const OURS: &str = "pinned-sgl";
+const MANY: &str = "pinned-sgl, many in one call";
+const SAMPLED: &str = "sampled directory";
 const BTREE: &str = "BTreeMap";
 const RANGEMAP: &str = "rangemap";
 
@@ -14,6 +17,14 @@ const RANGEMAP: &str = "rangemap";
 #[inline(never)]
 fn independent(list: &impl Lookup, offsets: &[u64]) -> u64 {
     offsets.iter().fold(0, |acc, offset| acc ^ list.phys(*offset))
+}
+
+/// The same lookups in one call.
+#[inline(never)]
+fn many(window: &Window<'_, Heap>, offsets: &[u64]) -> u64 {
+    let mut acc = 0;
+    window.phys_of_many(offsets, |phys| acc ^= phys.unwrap().get());
+    acc
 }
 
 /// Each lookup waits for the answer before, as only this file knows that `nothing` is zero.
@@ -74,17 +85,18 @@ pub(crate) fn run(session: &mut Session, scale: Scale) {
         assert_eq!(sampled.phys(offset), expected);
     }
 
-    for (title, offsets) in FREE.into_iter().zip([&bytes, &any_run]) {
+    for ((title, most), offsets) in FREE.into_iter().zip([15.0, 35.0]).zip([&bytes, &any_run]) {
         let offsets = &offsets[..];
         let contest = Contest::new(title, offsets.len() as u64, "lookup")
             .way(OURS, || independent(&window, black_box(offsets)))
+            .way(MANY, || many(&window, black_box(offsets)))
             .way(BTREE, || independent(&btree, black_box(offsets)))
             .way(RANGEMAP, || independent(&rangemap, black_box(offsets)))
-            .way("sampled directory", || independent(&sampled, black_box(offsets)))
+            .way(SAMPLED, || independent(&sampled, black_box(offsets)))
             .way("binary search in a Vec", || independent(&sorted, black_box(offsets)))
-            .target(OURS, Target::Nanoseconds(50.0))
-            .target(OURS, Target::Faster(5.0, BTREE))
-            .target(OURS, Target::Faster(5.0, RANGEMAP));
+            .target(OURS, Target::Nanoseconds(most))
+            .target(OURS, Target::Faster(7.0, BTREE))
+            .target(OURS, Target::Faster(3.0, SAMPLED));
         session.run(contest);
     }
 
@@ -94,7 +106,7 @@ pub(crate) fn run(session: &mut Session, scale: Scale) {
             .way(OURS, || dependent(&window, black_box(offsets)))
             .way(BTREE, || dependent(&btree, black_box(offsets)))
             .way(RANGEMAP, || dependent(&rangemap, black_box(offsets)))
-            .way("sampled directory", || dependent(&sampled, black_box(offsets)))
+            .way(SAMPLED, || dependent(&sampled, black_box(offsets)))
             .way("binary search in a Vec", || dependent(&sorted, black_box(offsets)));
         session.run(contest);
     }

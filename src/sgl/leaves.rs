@@ -40,6 +40,8 @@ pub(super) struct Leaves<S> {
 pub(super) struct Found<'a> {
     pub(super) leaf: &'a [u8],
     pub(super) leaf_index: usize,
+    /// The first page of that leaf.
+    pub(super) leaf_first: u64,
     /// The group in that leaf.
     pub(super) group: usize,
 }
@@ -100,14 +102,23 @@ impl<S: Storage> Leaves<S> {
     /// The group that holds page `page`. O(log runs); where the directory is fine enough, O(1).
     #[inline]
     pub(super) fn find(&self, page: u64) -> Found<'_> {
+        self.find_between(page, self.around(page))
+    }
+
+    /// The first and the last group that can hold page `page`: the first step of [`find`](Self::find).
+    #[inline]
+    pub(super) fn around(&self, page: u64) -> (Place, Place) {
         let piece = |index| self.storage.piece(self.outer.plus(index));
-        let (from, to) = self.directory.around(page, Self::PIECE_LOG2, piece);
+        self.directory.around(page, Self::PIECE_LOG2, piece)
+    }
+
+    /// The group that holds page `page`, between two groups: the second step.
+    #[inline]
+    pub(super) fn find_between(&self, page: u64, (from, to): (Place, Place)) -> Found<'_> {
         if from.leaf != to.leaf {
             return self.search(page, from.leaf, to.leaf);
         }
-        let leaf = self.leaf(from.leaf);
-        let group = packed::find_group(leaf, page, from.group, to.group);
-        Found { leaf, leaf_index: from.leaf, group }
+        self.find_in(from.leaf, page, from.group, to.group)
     }
 
     /// The group that holds page `page`, somewhere in the leaves from `from` to `to`.
@@ -116,8 +127,16 @@ impl<S: Storage> Leaves<S> {
         let count = to.min(self.outer).saturating_sub(from).plus(1);
         let first = |index: usize| packed::first_page(self.leaf(from.plus(index)));
         let leaf_index = from.plus(last_at_most(count, page, first));
+        self.find_in(leaf_index, page, 0, usize::MAX)
+    }
+
+    /// The group that holds page `page`, in leaf `leaf_index`, from number `from` to number `to`.
+    #[inline]
+    fn find_in(&self, leaf_index: usize, page: u64, from: usize, to: usize) -> Found<'_> {
         let leaf = self.leaf(leaf_index);
-        Found { leaf, leaf_index, group: packed::find_group(leaf, page, 0, usize::MAX) }
+        let leaf_first = packed::first_page(leaf);
+        let group = packed::find_group(leaf, page.minus(leaf_first), from, to);
+        Found { leaf, leaf_index, leaf_first, group }
     }
 
     /// Adds an empty leaf that begins at page `first_page`.
@@ -149,7 +168,9 @@ impl<S: Storage> Leaves<S> {
         }
         let groups = (0..leaves).map(|leaf| packed::groups(self.leaf(leaf)));
         let groups = groups.fold(0usize, |sum, groups| sum.plus(groups));
-        let directory = Directory::new(pages, leaves, groups);
+        // Two cells for a group that fills a leaf, four for others; an eighth of the leaves at most.
+        let most = groups.times(4).saturating_sub(leaves.times(2)).min(leaves.times(128));
+        let directory = Directory::new(pages, leaves, most);
         let mut added = Added { storage: &mut self.storage, pieces: 0 };
         for bytes in directory.pieces(Self::PIECE_LOG2) {
             added.grow(bytes)?;

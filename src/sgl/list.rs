@@ -2,7 +2,7 @@
 //! [`Sgl`]: the finished list.
 #![forbid(unsafe_code)]
 
-use super::leaves::Leaves;
+use super::leaves::{Found, Leaves};
 use super::packed;
 use super::runs::Runs;
 use crate::addr::PhysAddr;
@@ -10,6 +10,9 @@ use crate::exact::{self, Exact as _};
 use crate::page_size::PageSize;
 use crate::store::Storage;
 use core::{fmt, mem::size_of, ops::Range};
+
+/// How many bytes are looked up together.
+pub(super) const SOME: usize = 8;
 
 /// A scatterlist: the maximal physically contiguous runs of a sequence of pages, packed.
 ///
@@ -101,8 +104,26 @@ impl<S: Storage> Sgl<S> {
     pub(super) fn phys(&self, offset: u64) -> PhysAddr {
         let page = offset.shifted_down(self.page.shift());
         let found = self.leaves.find(page);
-        let pfn = packed::lookup(found.leaf, found.group, page);
+        let frame = packed::lookup(found.leaf, found.group, page.minus(found.leaf_first));
+        self.address(frame.get(), offset)
+    }
+
+    #[inline]
+    fn address(&self, pfn: u64, offset: u64) -> PhysAddr {
         PhysAddr::new(pfn.shifted_up(self.page.shift()) | (offset & self.page.mask()))
+    }
+
+    /// The physical addresses of some bytes of the list, step by step for all of them: none waits for the
+    /// memory that another one needs.
+    pub(super) fn phys_of_some(&self, offsets: [u64; SOME]) -> [PhysAddr; SOME] {
+        let pages = offsets.map(|offset| offset.shifted_down(self.page.shift()));
+        let between = pages.map(|page| (page, self.leaves.around(page)));
+        let found = between.map(|(page, between)| (page, self.leaves.find_between(page, between)));
+        let frames = found.map(|(page, Found { leaf, leaf_first, group, .. })| {
+            packed::lookup(leaf, group, page.minus(leaf_first))
+        });
+        let mut offsets = offsets.into_iter();
+        frames.map(|frame| self.address(frame.get(), offsets.next().unwrap_or(0)))
     }
 }
 

@@ -40,10 +40,9 @@ impl<'a, S: Storage> Runs<'a, S> {
     /// The runs of the pages from `from` up to `to`, of a list of `total` pages. O(log runs).
     #[inline]
     pub(super) fn new(leaves: &'a Leaves<S>, total: u64, from: u64, to: u64) -> Self {
-        let Found { leaf, leaf_index, group: group_index } = leaves.find(from);
-        let leaf_first = packed::first_page(leaf);
+        let Found { leaf, leaf_index, leaf_first, group: group_index } = leaves.find(from);
         let group = packed::group(leaf, group_index);
-        let index = group.find(leaf, from.minus(leaf_first).minus(group.first));
+        let run = group.find(leaf, from.minus(leaf_first).minus(group.first));
         let mut runs = Self {
             leaves,
             total,
@@ -54,18 +53,18 @@ impl<'a, S: Storage> Runs<'a, S> {
             group_first: 0,
             group_end: 0,
             kind: MemoryKind::Ram,
-            group: group.runs(leaf, index, 0),
+            group: group.runs(leaf, run, 0),
             run_first: 0,
             at: from,
             end: to,
         };
-        runs.begin_group(index);
+        runs.begin_group(run);
         runs
     }
 
-    /// Goes to run `index` of the group that `group_index` names.
+    /// Goes to a run, by its number and its first page, of the group that `group_index` names.
     #[inline]
-    fn begin_group(&mut self, index: usize) {
+    fn begin_group(&mut self, run: (usize, u64)) {
         let group = packed::group(self.leaf, self.group_index);
         let next = self.group_index.plus(1);
         self.group_first = self.leaf_first.plus(group.first);
@@ -75,8 +74,8 @@ impl<'a, S: Storage> Runs<'a, S> {
         };
         self.kind = group.kind;
         let pages = self.group_end.minus(self.group_first);
-        self.group = group.runs(self.leaf, index, pages);
-        self.run_first = self.group_first.plus(group.offset(self.leaf, index));
+        self.group = group.runs(self.leaf, run, pages);
+        self.run_first = self.group_first.plus(run.1);
     }
 
     /// At the group after this one.
@@ -92,7 +91,7 @@ impl<'a, S: Storage> Runs<'a, S> {
             self.leaf_first = self.group_end;
             self.group_index = 0;
         }
-        self.begin_group(0);
+        self.begin_group((0, 0));
         self
     }
 
@@ -117,7 +116,7 @@ impl<'a, S: Storage> Runs<'a, S> {
             if self.group_end >= self.end {
                 let group = packed::group(self.leaf, self.group_index);
                 let last = self.end.minus(1).minus(self.group_first);
-                let behind = group.count.minus(group.find(self.leaf, last));
+                let behind = group.count.minus(group.find(self.leaf, last).0);
                 return count.minus(behind as u64).plus(1);
             }
             self.at = self.group_end;
@@ -130,7 +129,7 @@ impl<'a, S: Storage> Runs<'a, S> {
 impl<S: Storage> Iterator for Runs<'_, S> {
     type Item = PageRun;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<PageRun> {
         if self.at >= self.end {
             return None;

@@ -210,6 +210,27 @@ impl<'a, S: Storage> Window<'a, S> {
         (offset < self.len()).then(|| self.sgl.phys(self.offset.plus(offset)))
     }
 
+    /// Calls `take` with the physical address of each byte that `offsets` names, in this order, sorted or
+    /// not; `None` beyond the end. Eight are looked up together, so that their waits for memory overlap.
+    ///
+    /// ```
+    /// # use pinned_sgl::{PageSize, Pfn, PhysAddr, Sgl};
+    /// let sgl = Sgl::from_pages(PageSize::SIZE_4K, [7, 8, 3].map(Pfn::new))?;
+    /// let mut found = Vec::new();
+    /// sgl.whole()?.phys_of_many(&[0x2345, 0x3000], |phys| found.push(phys));
+    /// assert_eq!(found, [Some(PhysAddr::new(0x3345)), None]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn phys_of_many(&self, offsets: &[u64], mut take: impl FnMut(Option<PhysAddr>)) {
+        let (mut rest, last) = (offsets, self.len().minus(1));
+        while let Some((some, behind)) = rest.split_first_chunk() {
+            let found = self.sgl.phys_of_some(some.map(|at| self.offset.plus(at.min(last))));
+            some.iter().zip(found).for_each(|(at, phys)| take((*at <= last).then_some(phys)));
+            rest = behind;
+        }
+        rest.iter().for_each(|offset| take(self.phys(*offset)));
+    }
+
     /// The segment that holds byte `offset`: where it begins in the window, and the maximal run,
     /// clipped to the window. `None` beyond its end. O(log runs).
     ///

@@ -104,19 +104,19 @@ impl<T, A: Allocator> PieceMap<T, A> {
         }
     }
 
+    /// The tables of large lists come first: there, the way to a piece is a part of each lookup.
     #[inline]
     fn path(index: usize) -> Path {
+        let beyond = index.wrapping_sub(NEAR + ONE);
+        let (table, slot) = (beyond >> Self::BITS, beyond & Self::FULL.minus(1));
+        if table < TWO {
+            return Path::Two(table, slot);
+        }
         if index < NEAR {
             return Path::Near(index);
         }
-        let index = index.minus(NEAR);
-        if index < ONE {
-            return Path::One(index);
-        }
-        let index = index.minus(ONE);
-        let (table, slot) = (index >> Self::BITS, index & Self::FULL.minus(1));
-        if table < TWO {
-            return Path::Two(table, slot);
+        if index < NEAR + ONE {
+            return Path::One(index.minus(NEAR));
         }
         let table = table.minus(TWO);
         Path::Three(table >> TABLES.trailing_zeros(), table & TABLES.minus(1), slot)

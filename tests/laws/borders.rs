@@ -13,19 +13,43 @@ fn scattered(index: u64) -> PageRun {
     PageRun::ram(Pfn::new(start), 1 + index % 3).unwrap()
 }
 
+/// The same with 20 small runs after 20 large ones, which are packed apart.
+fn large_and_small(index: u64) -> PageRun {
+    let run = scattered(index);
+    let count = if index / 20 % 2 == 0 { run.count() << 9 } else { run.count() };
+    PageRun::ram(run.start(), count).unwrap()
+}
+
 /// Every run is found, at its first and its last page, and decoded in order.
 fn check<S: Storage>(sgl: &Sgl<S>, runs: impl Iterator<Item = PageRun> + Clone) {
     let (mut page, shift) = (0, sgl.page_size().shift());
     let window = sgl.whole().unwrap();
+    let mut begins = Vec::new();
     for run in runs.clone() {
+        begins.push(page << shift);
         for (page, pfn) in
             [(page, run.start().get()), (page + run.count() - 1, run.end().get() - 1)]
         {
             assert_eq!(window.phys(page << shift).unwrap().get(), pfn << shift, "page {page}");
         }
+        for inside in [page, page + run.count() / 2, page + run.count() - 1] {
+            let (begin, segment) = window.segment_at(inside << shift).unwrap();
+            assert_eq!(
+                (begin, segment.len),
+                (page << shift, run.count() << shift),
+                "page {inside}"
+            );
+            assert_eq!(
+                (segment.phys.get(), segment.kind),
+                (run.start().get() << shift, run.kind())
+            );
+        }
         page += run.count();
     }
     assert_eq!(sgl.page_count(), page);
+    let mut starts = Vec::new();
+    window.phys_of_many(&begins, |phys| starts.push(phys.unwrap().get() >> shift));
+    assert!(starts.into_iter().eq(runs.clone().map(|run| run.start().get())));
     assert!(sgl.runs().eq(runs.clone()));
     let mut folded = Vec::new();
     sgl.runs().for_each(|run| folded.push(run));
@@ -34,6 +58,11 @@ fn check<S: Storage>(sgl: &Sgl<S>, runs: impl Iterator<Item = PageRun> + Clone) 
 
 /// The storage fails at every piece; what was pushed is undone, and the list goes on, or ends.
 pub fn undone_at_every_piece() {
+    undone(scattered);
+    undone(large_and_small);
+}
+
+fn undone(scattered: impl Fn(u64) -> PageRun + Copy) {
     for goes_on in [false, true] {
         for chunk in [1, 65, 300, 700, 2500] {
             for pieces in 0..75 {
@@ -84,6 +113,48 @@ pub fn many_leaves(count: u64) {
     builder.push_runs((0..4 * count).map(scattered)).unwrap();
     let sgl = builder.finish().unwrap();
     check(&sgl, (0..4 * count).map(scattered));
+
+    let mut builder = SglBuilder::new_in(PageSize::SIZE_4K, store()).unwrap();
+    builder.push_runs((0..count).map(large_and_small)).unwrap();
+    check(&builder.finish().unwrap(), (0..count).map(large_and_small));
+}
+
+/// Cells are as large as the list is long: where runs of terabytes lie beside those of a page, many
+/// leaves share one.
+pub fn many_leaves_in_one_cell() {
+    let run = |index: u64| match index {
+        0 | 9_000 => PageRun::ram(Pfn::new(index << 36), 1 << 33).unwrap(),
+        _ => scattered(index),
+    };
+    let mut builder = SglBuilder::new_in(PageSize::SIZE_4K, store()).unwrap();
+    builder.push_runs((0..10_000).map(run)).unwrap();
+    check(&builder.finish().unwrap(), (0..10_000).map(run));
+}
+
+/// Bitmaps that end in, and around, each of their words, of all units that matter; and what would need
+/// a word too many.
+pub fn bitmaps_of_every_length() {
+    for unit in [0, 1, 9, 30, 31] {
+        for word in 1..=9 {
+            for last in 64 * word - 2..64 * word + 2 {
+                for before in [3, 30, 63] {
+                    // As many runs as fit before the last begins, one of which fills the gap.
+                    let before = before.min(last - 1);
+                    let run = |index: u64| {
+                        let units = match index {
+                            2 => last - (before - 1),
+                            index if index == before => 7,
+                            _ => 1,
+                        };
+                        PageRun::ram(scattered(index).start(), units << unit).unwrap()
+                    };
+                    let mut builder = SglBuilder::new_in(PageSize::SIZE_4K, store()).unwrap();
+                    builder.push_runs((0..=before).map(run)).unwrap();
+                    check(&builder.finish().unwrap(), (0..=before).map(run));
+                }
+            }
+        }
+    }
 }
 
 /// A group counts 2048 runs: pages that are repeated need no bits at all, and could be more.

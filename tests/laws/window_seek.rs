@@ -50,6 +50,12 @@ fn check_window<S: Storage>(window: &Window<'_, S>, runs: &[PageRun], at: &[u64]
         assert_eq!(window.iter_at(at).map(plain).collect::<Vec<_>>(), rest);
         assert_eq!(window.iter_at(at).bytes_left(), window.len() - at);
     }
+    // More than are looked up together, and not sorted.
+    let many: Vec<u64> =
+        at.iter().cycle().zip(0..19).map(|(at, n)| at % window.len() + n).collect();
+    let mut found = Vec::new();
+    window.phys_of_many(&many, |phys| found.push(phys));
+    assert!(found.into_iter().eq(many.iter().map(|at| window.phys(*at))));
     for beyond in [window.len(), u64::MAX] {
         assert_eq!(window.phys(beyond), None);
         assert_eq!(window.iter_at(beyond).next(), None);

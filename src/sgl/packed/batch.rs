@@ -2,7 +2,7 @@
 //! Runs are packed behind those of a leaf, and taken out again.
 #![forbid(unsafe_code)]
 
-use super::bits::{mask, pack, significant, words, WORD};
+use super::bits::{mask, pack, significant, store, words, WORD};
 use super::group::{key, Group, Layout, Shape};
 use super::{first_page, group, groups, key_at, set_head};
 use crate::exact::Exact as _;
@@ -15,6 +15,10 @@ const MAX_GROUP: usize = 2048;
 /// It does not pay to begin a group for fewer runs than this at the end of a leaf.
 const MIN_TAIL: usize = 4;
 const MAX_ALIGNMENT: u32 = 31;
+/// A run of so many pages is large: too many for the bits of a bitmap of pages.
+const LARGE: u64 = 64;
+/// Runs that are as many, on the average, and all large or all small, are worth a group of their own.
+const WORTH_A_GROUP_LOG2: u32 = 4;
 
 /// Runs of one kind that wait to be packed, in two columns.
 #[derive(Clone, Copy, Debug)]
@@ -56,15 +60,6 @@ impl<'a> Batch<'a> {
         self.counts.iter().take_while(begins_within).count()
     }
 
-    /// All runs have `2^n` pages: that `n`.
-    #[inline]
-    fn uniform(self) -> Option<u32> {
-        let first = *self.counts.first()?;
-        let differences = self.counts.iter().fold(0, |acc, count| acc | (count ^ first));
-        let log2 = first.trailing_zeros();
-        (differences == 0 && first.is_power_of_two() && log2 <= Shape::MAX_UNIFORM).then_some(log2)
-    }
-
     fn offsets(self) -> impl Iterator<Item = u64> + 'a {
         self.counts.iter().scan(0u64, |offset, count| {
             let this = *offset;
@@ -73,12 +68,20 @@ impl<'a> Batch<'a> {
         })
     }
 
-    /// The smallest layout for these runs.
+    /// The smallest layout for these runs; offsets are a bitmap where that is as small as fields.
     #[inline]
     fn layout(self) -> Layout {
-        let shape = match self.uniform() {
-            Some(log2) => Shape::Uniform(log2),
-            None => Shape::Offsets(significant(self.last_offset())),
+        let (last, before) = self.counts.split_last().unwrap_or((&1, &[]));
+        let (pages, any) = before
+            .iter()
+            .fold((0u64, 0u64), |(pages, any), count| (pages.plus(*count), any | count));
+        let log2 = last.trailing_zeros();
+        let is_uniform = last.is_power_of_two() && (before.is_empty() || any == *last);
+        let shape = if is_uniform && log2 <= Shape::MAX_UNIFORM {
+            Shape::Uniform(log2)
+        } else {
+            let unit = any.trailing_zeros().min(Shape::MAX_UNIT);
+            Shape::smallest(self.counts.len(), pages.shifted_down(unit), unit)
         };
         let fold = |(low, high, any): (u64, u64, u64), &start: &u64| {
             (low.min(start), high.max(start), any | start)
@@ -92,24 +95,76 @@ impl<'a> Batch<'a> {
         Layout { shape, base: if reaches { round } else { low }, alignment, width }
     }
 
+    /// The runs from the front that are all large or all small, or all runs where these change too
+    /// often: apart, frames have more bits in common, and a bitmap has fewer.
+    #[inline]
+    fn alike(self) -> Self {
+        // Most batches have small runs only, and this is the fastest way to see it.
+        if self.counts.iter().fold(0, |any, count| any | count) < LARGE {
+            return self;
+        }
+        let is_large = |count: &u64| *count >= LARGE;
+        let first = self.counts.first().is_some_and(is_large);
+        let alike = self.counts.iter().take_while(|count| is_large(count) == first).count();
+        if alike == self.counts.len() {
+            return self;
+        }
+        let rest = self.counts.get(alike..).unwrap_or_default();
+        let (changes, _) = rest.iter().fold((0usize, first), |(changes, before), count| {
+            (changes.plus(usize::from(is_large(count) != before)), is_large(count))
+        });
+        if changes <= self.counts.len() >> WORTH_A_GROUP_LOG2 {
+            return self.prefix(alike);
+        }
+        self
+    }
+
     /// As many runs from the front as take at most `room` words, and their layout; none if there is
     /// no room for one.
     #[inline]
     fn fitting(self, room: usize) -> Option<(Self, Layout)> {
         let mut runs = self.starts.len();
-        if runs == 0 {
-            return None;
+        while runs > 0 {
+            let prefix = self.prefix(runs);
+            let layout = prefix.layout();
+            let beyond = layout.words(runs).saturating_sub(room);
+            if beyond == 0 {
+                return Some((prefix, layout));
+            }
+            // A run takes a word at most, but for its share of a bitmap.
+            runs = runs.saturating_sub(beyond);
         }
-        let layout = self.layout();
-        if layout.words(runs) <= room {
-            return Some((self, layout));
+        None
+    }
+
+    /// Packs the offsets as a bitmap of `count` words, its ranks at byte `at`.
+    #[inline]
+    fn pack_bitmap(self, leaf: &mut [u8], at: usize, count: usize, unit: u32) {
+        let (mut ranks, mut before, mut offset) = (0u64, 0u64, 0u64);
+        let mut counts = self.counts.iter();
+        let (mut word, mut begin) = (at, 0u64);
+        for rank in (0..64).step_by(8).take(count) {
+            ranks |= before.shifted_up(rank);
+            let mut bits = 0u64;
+            loop {
+                let bit = offset.shifted_down(unit).minus(begin);
+                if bit >= 64 {
+                    break;
+                }
+                let Some(pages) = counts.next() else {
+                    break;
+                };
+                #[expect(clippy::cast_possible_truncation, reason = "below 64")]
+                let bit = bit as u32;
+                bits |= 1u64.shifted_up(bit);
+                before = before.plus(1);
+                offset = offset.plus(*pages);
+            }
+            word = word.plus(WORD);
+            begin = begin.plus(64);
+            store(leaf, word, bits);
         }
-        // A prefix needs no more bits per field than the whole.
-        while layout.words(runs) > room {
-            runs = runs.checked_sub(1)?;
-        }
-        let prefix = self.prefix(runs);
-        (runs > 0).then(|| (prefix, prefix.layout()))
+        store(leaf, at, ranks);
     }
 
     #[inline]
@@ -146,7 +201,7 @@ pub(in crate::sgl) fn append(leaf: &mut [u8], first: u64, batch: Batch<'_>) -> u
         return 0;
     };
     // As many runs as begin where a key can say it.
-    let near = batch.prefix(batch.within(key::FIRST.max().plus(1).saturating_sub(first)));
+    let near = batch.prefix(batch.within(key::FIRST.max().plus(1).saturating_sub(first))).alike();
     let Some((fitting, layout)) = near.fitting(room) else {
         return 0;
     };
@@ -156,8 +211,13 @@ pub(in crate::sgl) fn append(leaf: &mut [u8], first: u64, batch: Batch<'_>) -> u
     }
     let new = Group::new(first, begin, runs, batch.kind, layout);
     new.write_head(leaf, end.minus(WORD));
-    if let Shape::Offsets(width) = layout.shape {
-        pack(leaf, new.offsets, width, fitting.offsets());
+    match layout.shape {
+        Shape::Offsets { width, unit } => {
+            let offsets = fitting.offsets().map(|offset| offset.shifted_down(unit));
+            pack(leaf, new.offsets, width, offsets);
+        }
+        Shape::Bitmap { words, unit } => fitting.pack_bitmap(leaf, new.offsets, words, unit),
+        Shape::Uniform(_) => {}
     }
     fitting.pack_starts(leaf, new.starts, &layout);
     set_head(leaf, first_page(leaf), count.plus(1));

@@ -147,6 +147,8 @@ pub(super) struct Fields {
 }
 
 impl Fields {
+    pub(super) const NONE: Self = Self { bit: 0, width: 0, mask: 0 };
+
     /// From field `index` on, of the part that begins at byte `at`.
     #[inline]
     pub(super) fn from(at: usize, index: usize, width: u32) -> Self {

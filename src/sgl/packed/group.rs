@@ -2,13 +2,15 @@
 //! A group: its key and base, where its fields lie, and its runs.
 #![forbid(unsafe_code)]
 
-use super::bits::{load, store, words, Fields, WORD};
+use super::bits::{load, significant, store, words as words_of, Fields, WORD};
+use super::Frame;
 use crate::exact::{self, Exact as _};
 use crate::sgl::run::{MemoryKind, ProviderId};
 use crate::sgl::search::last_at_most;
 
-/// The first code of a shape that is uniform.
-const UNIFORM: u32 = 33;
+/// The code of a bitmap, and the first of a shape that is uniform; those before are widths of offsets.
+const BITMAP: u32 = 33;
+const UNIFORM: u32 = 34;
 
 /// The fields of a key.
 pub(super) mod key {
@@ -18,8 +20,12 @@ pub(super) mod key {
     pub(in crate::sgl) const FIRST: Field = Field::new(32, 32);
     /// The word of the leaf at which the payload begins.
     pub(in crate::sgl) const PAYLOAD: Field = Field::new(23, 9);
-    /// The number of runs, less one.
+    /// The number of runs of one length, less one.
     pub(in crate::sgl) const LAST_RUN: Field = Field::new(12, 11);
+    /// Where lengths differ, there are 64 runs at most, and the other bits say of how many pages all
+    /// offsets are multiples, as a power of two.
+    pub(in crate::sgl) const LAST_OF_FEW: Field = Field::new(12, 6);
+    pub(in crate::sgl) const UNIT: Field = Field::new(18, 5);
     pub(in crate::sgl) const SHAPE: Field = Field::new(6, 6);
     /// Bits per start.
     pub(in crate::sgl) const WIDTH: Field = Field::new(0, 6);
@@ -32,41 +38,46 @@ mod base {
     pub(super) const FRAME: Field = Field::new(10, 54);
     pub(super) const ALIGNMENT: Field = Field::new(5, 5);
     pub(super) const KIND: Field = Field::new(3, 2);
+    /// The words of the bitmap, less one.
+    pub(super) const LAST_WORD: Field = Field::new(0, 3);
 }
 
-/// The lengths of the runs of a group.
+/// How the offsets of the runs of a group are kept, from its first page to theirs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
-    /// Offsets of this many bits are stored.
-    Offsets(u32),
-    /// All runs have `2^n` pages, for this `n`.
+    /// In fields of `width` bits, as multiples of `2^unit` pages.
+    Offsets { width: u32, unit: u32 },
+    /// As bits of so many words, one for `2^unit` pages; a word before them has a byte for each, which
+    /// counts the bits of those before it.
+    Bitmap { words: usize, unit: u32 },
+    /// Not at all: all runs have `2^n` pages, for this `n`.
     Uniform(u32),
 }
 
 impl Shape {
     /// The largest run of a group without offsets, as its log2.
     pub(super) const MAX_UNIFORM: u32 = 63 - UNIFORM;
+    pub(super) const MAX_UNIT: u32 = 31;
+    /// The most words of a bitmap.
+    pub(super) const MAX_BITMAP: usize = 8;
 
+    /// The smaller one for `count` runs, the last of which begins `last` units behind the first.
     #[inline]
-    pub(super) const fn code(self) -> u32 {
-        match self {
-            Self::Offsets(width) => width,
-            Self::Uniform(log2) => exact::u32::plus(log2, UNIFORM),
+    pub(super) fn smallest(count: usize, last: u64, unit: u32) -> Self {
+        let width = significant(last);
+        let words = last.shifted_down(6).plus(1);
+        if words <= words_of(count, width).min(Self::MAX_BITMAP) as u64 {
+            #[expect(clippy::cast_possible_truncation, reason = "at most `MAX_BITMAP`")]
+            return Self::Bitmap { words: words as usize, unit };
         }
-    }
-
-    #[inline]
-    pub(super) const fn from_code(code: u32) -> Self {
-        match code.checked_sub(UNIFORM) {
-            Some(log2) => Self::Uniform(log2),
-            None => Self::Offsets(code),
-        }
+        Self::Offsets { width, unit }
     }
 
     #[inline]
     pub(super) const fn words(self, count: usize) -> usize {
         match self {
-            Self::Offsets(width) => words(count, width),
+            Self::Offsets { width, .. } => words_of(count, width),
+            Self::Bitmap { words, .. } => exact::usize::plus(words, 1),
             Self::Uniform(_) => 0,
         }
     }
@@ -88,7 +99,7 @@ impl Layout {
     /// The words that `count` runs take.
     #[inline]
     pub(super) const fn words(&self, count: usize) -> usize {
-        exact::usize::plus(self.shape.words(count), words(count, self.width))
+        exact::usize::plus(self.shape.words(count), words_of(count, self.width))
     }
 }
 
@@ -144,29 +155,42 @@ impl Group {
             1 => MemoryKind::Mmio,
             _ => MemoryKind::Device(ProviderId(load(leaf, at.plus(WORD)))),
         };
+        let unit = key::UNIT.small(key);
+        let shape = match key::SHAPE.small(key) {
+            BITMAP => Shape::Bitmap { words: (base::LAST_WORD.small(word) as usize).plus(1), unit },
+            code => match code.checked_sub(UNIFORM) {
+                Some(log2) => Shape::Uniform(log2),
+                None => Shape::Offsets { width: code, unit },
+            },
+        };
+        let last = match shape {
+            Shape::Uniform(_) => key::LAST_RUN.small(key),
+            _ => key::LAST_OF_FEW.small(key),
+        };
         let layout = Layout {
-            shape: Shape::from_code(key::SHAPE.small(key)),
+            shape,
             base: base::FRAME.get(word),
             alignment: base::ALIGNMENT.small(word),
             width: key::WIDTH.small(key),
         };
-        Self::new(
-            key::FIRST.get(key),
-            at,
-            (key::LAST_RUN.small(key) as usize).plus(1),
-            kind,
-            layout,
-        )
+        Self::new(key::FIRST.get(key), at, (last as usize).plus(1), kind, layout)
     }
 
     /// Writes the key (at byte `key_at`) and the base.
     #[inline]
     pub(super) fn write_head(&self, leaf: &mut [u8], key_at: usize) {
         let Layout { shape, base, alignment, width } = self.layout;
+        let last = self.count.minus(1) as u64;
+        let few = |unit| key::LAST_OF_FEW.of(last) | key::UNIT.of(u64::from(unit));
+        let (code, last, last_word) = match shape {
+            Shape::Offsets { width, unit } => (width, few(unit), 0),
+            Shape::Bitmap { words, unit } => (BITMAP, few(unit), words.minus(1)),
+            Shape::Uniform(log2) => (log2.plus(UNIFORM), key::LAST_RUN.of(last), 0),
+        };
         let key = key::FIRST.of(self.first)
             | key::PAYLOAD.of((self.at >> 3) as u64)
-            | key::LAST_RUN.of(self.count.minus(1) as u64)
-            | key::SHAPE.of(u64::from(shape.code()))
+            | last
+            | key::SHAPE.of(u64::from(code))
             | key::WIDTH.of(u64::from(width));
         store(leaf, key_at, key);
         let kind = match self.kind {
@@ -177,73 +201,160 @@ impl Group {
                 2
             }
         };
-        let word =
-            base::FRAME.of(base) | base::ALIGNMENT.of(u64::from(alignment)) | base::KIND.of(kind);
+        let word = base::FRAME.of(base)
+            | base::ALIGNMENT.of(u64::from(alignment))
+            | base::KIND.of(kind)
+            | base::LAST_WORD.of(last_word as u64);
         store(leaf, self.at, word);
     }
 
     /// The byte after the payload.
     #[inline]
     pub(super) fn end(&self) -> usize {
-        self.starts.plus(words(self.count, self.layout.width).times(WORD))
+        self.starts.plus(words_of(self.count, self.layout.width).times(WORD))
     }
 
-    /// The start frame of run `index`.
+    /// The frame `beyond` pages behind the start of run `index`.
     #[inline]
-    pub(in crate::sgl) fn start(&self, leaf: &[u8], index: usize) -> u64 {
-        let above = Fields::from(self.starts, index, self.layout.width).next(leaf);
-        self.layout.base.plus(above.shifted_up(self.layout.alignment))
+    pub(super) fn frame<'a>(&self, leaf: &'a [u8], index: usize, beyond: u64) -> Frame<'a> {
+        let Layout { base, alignment, width, .. } = self.layout;
+        let start = Fields::from(self.starts, index, width);
+        Frame { leaf, start, alignment, beyond: base.plus(beyond) }
     }
 
-    /// The first page of run `index`, counted from the first of the group.
-    #[inline]
-    pub(in crate::sgl) fn offset(&self, leaf: &[u8], index: usize) -> u64 {
-        match self.layout.shape {
-            Shape::Uniform(log2) => (index as u64).shifted_up(log2),
-            Shape::Offsets(width) => Fields::from(self.offsets, index, width).next(leaf),
-        }
-    }
-
-    /// The runs from `index` on, in a group of `pages` pages.
+    /// The runs from `index` on, in a group of `pages` pages; `offset` is that of the first.
     #[inline]
     pub(in crate::sgl) fn runs<'a>(
         &self,
         leaf: &'a [u8],
-        index: usize,
+        (index, offset): (usize, u64),
         pages: u64,
     ) -> GroupRuns<'a> {
-        let next = index.plus(1);
-        let (offset_width, step) = match self.layout.shape {
-            Shape::Offsets(width) => (width, 0),
-            Shape::Uniform(log2) => (0, 1u64.shifted_up(log2)),
-        };
+        let (mut fields, mut bits, mut step, mut unit) = (Fields::NONE, Bits::NONE, 0, 0);
+        match self.layout.shape {
+            Shape::Offsets { width, unit: of } => {
+                fields = Fields::from(self.offsets, index.plus(1), width);
+                unit = of;
+            }
+            Shape::Bitmap { unit: of, .. } => {
+                bits = Bits::behind(leaf, self.offsets, offset.shifted_down(of));
+                unit = of;
+            }
+            Shape::Uniform(log2) => step = 1u64.shifted_up(log2),
+        }
         GroupRuns {
             leaf,
             start: Fields::from(self.starts, index, self.layout.width),
-            end: Fields::from(self.offsets, next, offset_width),
+            fields,
+            bits,
+            unit,
             base: self.layout.base,
             alignment: self.layout.alignment,
             step,
-            at: self.offset(leaf, index),
+            at: offset,
             pages,
             left: self.count.minus(index),
         }
     }
 
-    /// The run that holds page `page`, counted from the first of the group.
+    /// The run that holds page `page`, and its first page, both counted from the first of the group.
     ///
-    /// O(1) where all runs have one length, else O(log count).
+    /// O(1) but where offsets are stored, which is O(log count).
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "at most the index of a run")]
-    pub(in crate::sgl) fn find(&self, leaf: &[u8], page: u64) -> usize {
-        let last = self.count.minus(1);
+    pub(in crate::sgl) fn find(&self, leaf: &[u8], page: u64) -> (usize, u64) {
         match self.layout.shape {
-            Shape::Uniform(log2) => (page.shifted_down(log2) as usize).min(last),
-            Shape::Offsets(width) => {
-                let offset = |index| Fields::from(self.offsets, index, width).next(leaf);
-                last_at_most(self.count, page, offset)
+            Shape::Uniform(log2) => {
+                let index = (page.shifted_down(log2) as usize).min(self.count.minus(1));
+                (index, (index as u64).shifted_up(log2))
+            }
+            Shape::Bitmap { words, unit } => {
+                let last = (words as u64).times(64).minus(1);
+                let bit = page.shifted_down(unit).min(last) as u32;
+                let (index, begin) = find_bit(leaf, self.offsets, bit);
+                (index, u64::from(begin).shifted_up(unit))
+            }
+            Shape::Offsets { width, unit } => {
+                let (index, offset) =
+                    find_offset(leaf, self.offsets, width, self.count, page.shifted_down(unit));
+                (index, offset.shifted_up(unit))
             }
         }
+    }
+}
+
+/// The last of `count` offsets of `width` bits, from byte `at` on, that is at most `limit`: its number,
+/// and what it is.
+#[inline(never)]
+fn find_offset(leaf: &[u8], at: usize, width: u32, count: usize, limit: u64) -> (usize, u64) {
+    let offset = |index| Fields::from(at, index, width).next(leaf);
+    let index = last_at_most(count, limit, offset);
+    (index, offset(index))
+}
+
+/// The last bit that is set in a bitmap whose ranks lie at byte `at`, from bit `bit` down: how many are
+/// set below it, and its number.
+#[inline]
+fn find_bit(leaf: &[u8], at: usize, bit: u32) -> (usize, u32) {
+    let bits = |word: u32| load(leaf, at.plus((word as usize).plus(1).times(WORD)));
+    let mut word = bit >> 6;
+    let before = load(leaf, at).shifted_down(word.times(8)) & 0xff;
+    // Those up to `bit` are shifted to the top.
+    let mut here = bits(word).wrapping_shl(63u32.minus(bit & 63));
+    let index = before.plus(u64::from(here.count_ones())).saturating_sub(1);
+    let mut last = bit;
+    while here == 0 && word > 0 {
+        last = word.times(64).minus(1);
+        word = word.minus(1);
+        here = bits(word);
+    }
+    (index as usize, last.minus(here.leading_zeros() & 63))
+}
+
+/// The bits of a bitmap from one of them on.
+#[derive(Clone, Copy, Debug)]
+struct Bits {
+    /// Those of the word at byte `at` that are still to come.
+    bits: u64,
+    /// Zero where there is no bitmap.
+    at: usize,
+    /// The number of the first bit of that word.
+    first: u64,
+}
+
+impl Bits {
+    const NONE: Self = Self { bits: 0, at: 0, first: 0 };
+
+    /// Those behind bit `bit`, in a bitmap whose ranks lie at byte `at`.
+    #[inline]
+    fn behind(leaf: &[u8], at: usize, bit: u64) -> Self {
+        #[expect(clippy::cast_possible_truncation, reason = "a bitmap has at most 512 bits")]
+        let bit = bit as u32;
+        let at = at.plus(((bit >> 6) as usize).plus(1).times(WORD));
+        let behind = u64::MAX.wrapping_shl(bit & 63).wrapping_shl(1);
+        Self { bits: load(leaf, at) & behind, at, first: u64::from(bit & !63) }
+    }
+
+    /// At the next word with bits. By value, and apart: the loops around it stay small and in registers.
+    #[inline(never)]
+    fn at_next_word(mut self, leaf: &[u8]) -> Self {
+        while self.bits == 0 && self.at < leaf.len() {
+            self.at = self.at.plus(WORD);
+            self.bits = load(leaf, self.at);
+            self.first = self.first.plus(64);
+        }
+        self
+    }
+
+    /// The number of the next one; there must be one.
+    #[inline]
+    fn next(&mut self, leaf: &[u8]) -> u64 {
+        if self.bits == 0 {
+            *self = self.at_next_word(leaf);
+        }
+        let bit = u64::from(self.bits.trailing_zeros());
+        self.bits &= self.bits.wrapping_sub(1);
+        self.first.plus(bit)
     }
 }
 
@@ -253,7 +364,10 @@ impl Group {
 pub(in crate::sgl) struct GroupRuns<'a> {
     leaf: &'a [u8],
     start: Fields,
-    end: Fields,
+    /// Where the next run begins, in units of `2^unit` pages: the fields, or the bits.
+    fields: Fields,
+    bits: Bits,
+    unit: u32,
     base: u64,
     alignment: u32,
     /// The pages of each run, or zero where offsets are stored.
@@ -290,15 +404,17 @@ impl Iterator for GroupRuns<'_> {
         self.left = self.left.checked_sub(1)?;
         self.at = if self.step != 0 {
             self.at.plus(self.step)
-        } else if self.left != 0 {
-            self.end.next(self.leaf)
-        } else {
+        } else if self.left == 0 {
             self.pages
+        } else if self.bits.at != 0 {
+            self.bits.next(self.leaf).shifted_up(self.unit)
+        } else {
+            self.fields.next(self.leaf).shifted_up(self.unit)
         };
         Some((self.next_start(), self.at))
     }
 
-    /// Two tight loops instead of one with questions in it.
+    /// A tight loop for each shape instead of one with questions in it.
     #[inline]
     fn fold<B, F>(mut self, init: B, mut f: F) -> B
     where
@@ -312,9 +428,16 @@ impl Iterator for GroupRuns<'_> {
             }
             return acc;
         }
-        for _ in 1..self.left {
-            let end = self.end.next(self.leaf);
-            acc = f(acc, (self.next_start(), end));
+        if self.bits.at != 0 {
+            for _ in 1..self.left {
+                let end = self.bits.next(self.leaf).shifted_up(self.unit);
+                acc = f(acc, (self.next_start(), end));
+            }
+        } else {
+            for _ in 1..self.left {
+                let end = self.fields.next(self.leaf).shifted_up(self.unit);
+                acc = f(acc, (self.next_start(), end));
+            }
         }
         if self.left != 0 {
             acc = f(acc, (self.next_start(), self.pages));

@@ -11,14 +11,16 @@
 //!  head   64 bits:  page of the list at which the leaf begins 54 │ groups 10
 //!
 //!  key    64 bits:  first page, from the leaf's first 32 │ payload at, in words 9 │
-//!                   runs - 1, 11 │ shape 6 │ bits per start 6
-//!                   shape 0..=32:  bits per offset
-//!                   shape 33..=63: all runs have 2^(shape - 33) pages, and no offsets are stored
+//!                   runs - 1, 11 (or unit 5 │ runs - 1, 6) │ shape 6 │ bits per start 6
+//!                   shape 0..=32:  bits per offset; offsets are multiples of 2^unit pages
+//!                   shape 33:      offsets are a bitmap, with a bit for 2^unit pages
+//!                   shape 34..=63: all runs have 2^(shape - 34) pages, and no offsets are stored
 //!
 //!  payload, each part a whole number of words:
-//!    base     64 bits: lowest start frame 54 │ alignment 5 │ kind 2 │ unused 3
+//!    base     64 bits: lowest start frame 54 │ alignment 5 │ kind 2 │ words of the bitmap - 1, 3
 //!    provider 64 bits: only for device memory
 //!    offsets  pages from the group's first page to each run       (cumulative: binary search)
+//!    or       ranks 64 bits: the bits before each word, 8 each; bitmap   (a run is found by counting)
 //!    starts   (start frame - base) >> alignment, of each run      (frame of reference)
 //! ```
 //!
@@ -36,12 +38,15 @@ mod group;
 
 use super::search::last_at_most;
 use crate::exact::Exact as _;
-use bits::{store, Field, WORD};
+use bits::{store, Field, Fields, WORD};
 use group::key;
 
 pub(super) use batch::{append, truncate, Batch, BATCH};
 pub(super) use bits::load;
 pub(super) use group::{Group, GroupRuns};
+
+/// So many groups behind one are searched without a branch: the sum of the steps.
+const FEW_GROUPS: usize = 7;
 
 /// The fields of the head of a leaf.
 const FIRST_PAGE: Field = Field::new(10, 54);
@@ -92,21 +97,51 @@ pub(super) fn group_first(leaf: &[u8], index: usize) -> Option<u64> {
     (index < groups(leaf)).then(|| key::FIRST.get(load(leaf, key_at(leaf, index))))
 }
 
-/// The group, from number `from` to number `to`, that holds page `page` of the list.
+/// The group, from number `from` to number `to`, that holds page `page`, counted from the first of
+/// the leaf.
 #[inline]
 pub(super) fn find_group(leaf: &[u8], page: u64, from: usize, to: usize) -> usize {
-    let head = head(leaf);
-    let page = page.minus(FIRST_PAGE.get(head));
-    let to = to.saturating_add(1).min(GROUPS.small(head) as usize);
-    let first = |index: usize| key::FIRST.get(load(leaf, key_at(leaf, from.plus(index))));
-    from.plus(last_at_most(to.saturating_sub(from), page, first))
+    if from == to {
+        return from;
+    }
+    let first = |index: usize| key::FIRST.get(load(leaf, key_at(leaf, index)));
+    let last = to.min(groups(leaf).saturating_sub(1));
+    // Their keys lie side by side: to read some more costs less than a wrong guess.
+    if last.saturating_sub(from) <= FEW_GROUPS {
+        return [4, 2, 1].into_iter().fold(from, |group, step| {
+            let next = group.plus(step).min(last);
+            if first(next) <= page {
+                next
+            } else {
+                group
+            }
+        });
+    }
+    from.plus(last_at_most(last.minus(from).plus(1), page, |index| first(from.plus(index))))
 }
 
-/// The frame of page `page` of the list, which lies in group `index` of the leaf.
+/// A frame whose run is found, and not read yet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Frame<'a> {
+    leaf: &'a [u8],
+    start: Fields,
+    alignment: u32,
+    /// What the start is relative to, and the pages before the frame.
+    beyond: u64,
+}
+
+/// The frame of page `page`, counted from the first of the leaf, which lies in group `index`.
 #[inline]
-pub(super) fn lookup(leaf: &[u8], index: usize, page: u64) -> u64 {
+pub(super) fn lookup(leaf: &[u8], index: usize, page: u64) -> Frame<'_> {
     let group = group(leaf, index);
-    let page = page.minus(first_page(leaf)).minus(group.first);
-    let index = group.find(leaf, page);
-    group.start(leaf, index).plus(page.minus(group.offset(leaf, index)))
+    let page = page.minus(group.first);
+    let (run, first) = group.find(leaf, page);
+    group.frame(leaf, run, page.minus(first))
+}
+
+impl Frame<'_> {
+    #[inline]
+    pub(super) fn get(mut self) -> u64 {
+        self.beyond.plus(self.start.next(self.leaf).shifted_up(self.alignment))
+    }
 }

@@ -167,6 +167,16 @@ mod tests {
     }
 
     #[test]
+    fn many_leaves_in_one_cell() {
+        borders::many_leaves_in_one_cell();
+    }
+
+    #[test]
+    fn bitmaps_of_every_length() {
+        borders::bitmaps_of_every_length();
+    }
+
+    #[test]
     fn a_page_repeated_many_times() {
         borders::a_page_repeated_many_times();
     }
