@@ -394,7 +394,8 @@ impl<S: Storage> Iter<'_, S> {
 impl<S: Storage> Iterator for Iter<'_, S> {
     type Item = Segment;
 
-    #[inline]
+    // A call would pass all that a step changes through memory.
+    #[inline(always)]
     fn next(&mut self) -> Option<Segment> {
         if self.left == 0 {
             return None;
