@@ -181,7 +181,7 @@ mod shown;
 
 pub use access::{AccessError, AccessHolder, CpuRegion, CpuRegionHolder, Location, PageAccess};
 pub use address_kind::AddressKind;
-#[cfg(pinned_sgl_kbuild)]
+#[cfg(all(feature = "kernel", any(pinned_sgl_kbuild, doc)))]
 pub(crate) use batch::FEW;
 pub use batch::{PinBatch, Rejected, RunSlot};
 pub use charge::{
