@@ -20,7 +20,10 @@ pub(crate) fn run(session: &mut Session) {
     #[cfg(target_os = "linux")]
     real::run(session, if test { 8 << 20 } else { 512 << 20 });
     find_pages(session, if test { 64 } else { 32_768 });
-    address_space(session, if test { 100 } else { 1_000_000 });
+    let hundred = ["find one of a hundred mappings", "map and unmap beside a hundred mappings"];
+    address_space(session, hundred, 100);
+    let million = ["find one of a million mappings", "map and unmap beside a million mappings"];
+    address_space(session, million, if test { 100 } else { 1_000_000 });
 }
 
 /// Memory of this machine, never touched before: pinning faults every page in.
@@ -92,10 +95,9 @@ fn find_pages(session: &mut Session, pages: u64) {
 
 /// An address space of so many mappings of one page each, at random places; a `BTreeMap` from start to
 /// end and address that does the same and checks as much.
-fn address_space(session: &mut Session, count: u64) {
-    const LOOKUP: &str = "find one of a million mappings";
-    const CHANGE: &str = "map and unmap beside a million mappings";
-    if ![LOOKUP, CHANGE].iter().any(|title| session.wants(title)) {
+fn address_space(session: &mut Session, titles: [&'static str; 2], count: u64) {
+    let [lookup, change] = titles;
+    if !titles.iter().any(|title| session.wants(title)) {
         return;
     }
     let memory = Memory::with_frames(64);
@@ -125,13 +127,13 @@ fn address_space(session: &mut Session, count: u64) {
         assert_eq!(space.translate(Iova::new(at)).map(|phys| phys.get()), in_tree(&tree, at));
     }
 
-    let contest = Contest::new(LOOKUP, places.len() as u64, "lookup")
+    let contest = Contest::new(lookup, places.len() as u64, "lookup")
         .way("Ioas", || {
             places.iter().fold(0, |sum, at| sum ^ space.translate(Iova::new(*at)).unwrap().get())
         })
         .way("BTreeMap", || places.iter().fold(0, |sum, at| sum ^ in_tree(&tree, *at).unwrap()));
     session.run(contest);
-    let contest = Contest::new(CHANGE, places.len() as u64, "mapping")
+    let contest = Contest::new(change, places.len() as u64, "mapping")
         .way("Ioas", || {
             for place in &places {
                 let at = Iova::new(place + PAGE);
