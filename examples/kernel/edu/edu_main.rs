@@ -28,7 +28,7 @@ use kernel::{
     debugfs::{Scope, ScopedDir},
     device::{self, Bound, Core},
     dma::{Device as _, DmaMask},
-    irq::{self, IrqRequest, ThreadedRegistration},
+    irq::{Flags, IrqRequest, ThreadedRegistration},
     pci::{self, IrqType, IrqTypes, IrqVectorRegistration},
     prelude::*,
     sync::{aref::ARef, Arc},
@@ -155,7 +155,7 @@ impl pci::Driver for Driver {
                 vectors,
                 // SAFETY: the registration is part of the driver's data, which are dropped.
                 irq <- unsafe {
-                    ThreadedRegistration::new(request, irq::Flags::TRIGGER_NONE, c"edu", Ok(interrupt))
+                    ThreadedRegistration::new(request, Flags::TRIGGER_NONE, c"edu", Ok(interrupt))
                 },
                 files <- Scope::dir(files, c"edu", Files::make),
             }))

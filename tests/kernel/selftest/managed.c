@@ -12,31 +12,41 @@
 
 static int result;
 
-#define check(what) do { if (!(what)) { dev_err(device, "line %d: %s\n", __LINE__, #what); return -EIO; } } while (0)
+/* 1 for what is wrong. */
+#define check(what) wrong(device, !(what), __LINE__, #what)
+
+static int wrong(struct device *device, bool wrong, int line, const char *what)
+{
+	if (wrong)
+		dev_err(device, "line %d: %s\n", line, what);
+	return wrong;
+}
 
 static int attach_and_detach(struct device *device)
 {
 	struct iommu_domain *before = iommu_get_domain_for_dev(device), *domain, *none;
-	struct pinned_sgl_attached *attached = pinned_sgl_domain_attach(device, GFP_KERNEL, &domain);
-	int other;
+	struct pinned_sgl_attached *attached;
+	int other, mistakes = 0;
 
-	check(!IS_ERR(attached));
-	check(iommu_get_domain_for_dev(device) == domain);
+	attached = pinned_sgl_domain_attach(device, GFP_KERNEL, &domain);
+	if (check(!IS_ERR(attached)))
+		return -EIO;
+	mistakes += check(iommu_get_domain_for_dev(device) == domain);
 	/* It is nobody else's: neither another subsystem claims it, nor is there a second domain. */
-	check(iommu_group_dma_owner_claimed(device->iommu_group));
-	check(iommu_device_claim_dma_owner(device, &other) == -EPERM);
-	check(PTR_ERR(pinned_sgl_domain_attach(device, GFP_KERNEL, &none)) == -EBUSY);
-	check(iommu_get_domain_for_dev(device) == domain);
+	mistakes += check(iommu_group_dma_owner_claimed(device->iommu_group));
+	mistakes += check(iommu_device_claim_dma_owner(device, &other) == -EPERM);
+	mistakes += check(PTR_ERR(pinned_sgl_domain_attach(device, GFP_KERNEL, &none)) == -EBUSY);
+	mistakes += check(iommu_get_domain_for_dev(device) == domain);
 	pinned_sgl_domain_detach(attached, device);
-	check(iommu_get_domain_for_dev(device) == before);
-	check(!iommu_group_dma_owner_claimed(device->iommu_group));
+	mistakes += check(iommu_get_domain_for_dev(device) == before);
+	mistakes += check(!iommu_group_dma_owner_claimed(device->iommu_group));
 
 	/* What another has claimed is not taken from it, although it has no domain there yet. */
-	check(!iommu_device_claim_dma_owner(device, &other));
-	check(PTR_ERR(pinned_sgl_domain_attach(device, GFP_KERNEL, &none)) == -EBUSY);
+	mistakes += check(!iommu_device_claim_dma_owner(device, &other));
+	mistakes += check(PTR_ERR(pinned_sgl_domain_attach(device, GFP_KERNEL, &none)) == -EBUSY);
 	iommu_device_release_dma_owner(device);
-	check(iommu_get_domain_for_dev(device) == before);
-	return 0;
+	mistakes += check(iommu_get_domain_for_dev(device) == before);
+	return mistakes ? -EIO : 0;
 }
 
 static int probe(struct pci_dev *pdev, const struct pci_device_id *id)

@@ -21,9 +21,10 @@
 #include <unistd.h>
 
 enum {
-	PIN = 1, RUNS, UNPIN, READ, WRITE, DOMAIN, DMA, PGTABLE, CHARGE, UNCHARGE, RACES, FORGET, BELOW,
-	WAIT, MANAGED, BOUNCE, KEEP, LET_GO,
+	PIN = 1, RUNS, UNPIN, READ, WRITE, DOMAIN, DMA, PGTABLE, CHARGE, UNCHARGE, RACES, FORGET,
+	BELOW, WAIT, MANAGED, BOUNCE, KEEP, LET_GO,
 };
+
 enum { F_WRITE = 1, F_LONGTERM = 2, F_LOCKED = 1 << 16, F_USER = 1 << 17 };
 
 struct command {
@@ -561,7 +562,7 @@ static void test_managed(void)
 	test = "managed";
 	errno = ask((struct command){ MANAGED, 0, 0, 0, 0, 0 });
 	check(!errno);
-	puts("test: selftest: a device whose driver manages DMA is claimed, and not taken from others");
+	puts("test: selftest: a device whose driver manages DMA is claimed, not taken from others");
 }
 
 /* A driver that forgets the domain in which its device is: no driver is bound to the device after it. */
