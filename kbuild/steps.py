@@ -162,6 +162,14 @@ are arguments of iteration, so that one list is for all of them.
         "files": CRATE + "granule/",
     },
     {
+        "subject": "rust: pinned_sgl: write lists as devices read them",
+        "body": """
+NVMe takes PRPs or an SGL, other devices arrays of pages or pairs of address and
+length: the same iteration fills each of them, and says where it had to stop.
+""",
+        "files": CRATE + "descriptor/",
+    },
+    {
         "subject": "rust: pinned_sgl: add pinned regions",
         "body": """
 A region charges pages, pins them, and knows what shows them to devices: it is

@@ -76,7 +76,7 @@ series_config() {
 # series_build um|x86 y|m TARGETS...: the crate and its users built in, or as modules. Patches that are not there yet
 # have no settings.
 series_build() {
-    local started=$SECONDS arch=
+    local started=$SECONDS arch= line setting lost
     kernel=$series-$1
     modules=$kernel-run
     mkdir -p "$kernel" "$modules"
