@@ -86,11 +86,13 @@ impl fmt::Display for DescriptorError {
             ),
             Self::End { offset, align } => write!(
                 f,
-                "contiguous bytes end before byte {offset:#x}, and must end at a multiple of {align:#x}"
+                "contiguous bytes end before byte {offset:#x}, and must \
+                 end at a multiple of {align:#x}"
             ),
             Self::Unreachable { offset, addr, last } => write!(
                 f,
-                "byte {offset:#x} lies at {addr:#x}, and the device reaches no further than {last:#x}"
+                "byte {offset:#x} lies at {addr:#x}, and the device reaches \
+                 no further than {last:#x}"
             ),
             Self::Length { len, max, sector } => write!(
                 f,
@@ -100,7 +102,11 @@ impl fmt::Display for DescriptorError {
                 write!(f, "there are {given} slots for descriptors, and {needed} are needed")
             }
             Self::List { index, addr, align, slots } => {
-                write!(f, "list {index} lies at {addr:#x}, and must lie at a multiple of {align:#x}")?;
+                write!(
+                    f,
+                    "list {index} lies at {addr:#x}, and must lie at a multiple \
+                     of {align:#x}"
+                )?;
                 match slots {
                     0 => Ok(()),
                     slots => write!(f, " and have {slots} slots"),
@@ -108,7 +114,8 @@ impl fmt::Display for DescriptorError {
             }
             Self::ListUnreachable { index, addr, last } => write!(
                 f,
-                "list {index} lies at {addr:#x}, and the device reaches no further than {last:#x}"
+                "list {index} lies at {addr:#x}, and the device reaches \
+                 no further than {last:#x}"
             ),
         }
     }

@@ -223,7 +223,8 @@ static s64 less(s64 counted, u64 pages)
 static void report_missing(const char *of, s64 counted, u64 pages)
 {
 	if (counted < (s64)pages)
-		pr_warn_ratelimited("%llu pages were charged, and %s has only %lld\n", pages, of, counted);
+		pr_warn_ratelimited("%llu pages were charged, and %s has only %lld\n", pages, of,
+				    counted);
 }
 
 static void uncharge_pinned(struct mm_struct *mm, u64 pages)
