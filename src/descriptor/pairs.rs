@@ -4,7 +4,7 @@
 //! | shape | 16 bytes | byte order |
 //! |---|---|---|
 //! | [`Shape::Sge`]: `struct ibv_sge` | address, length of 32 bits, key | the machine's |
-//! | [`Shape::Vec`]: `struct iovec`, Linux's `struct phys_vec` | address, length of 64 bits | the machine's, of 64 bits |
+//! | [`Shape::IoVec`]: `struct iovec`, Linux's `struct phys_vec` | address, length of 64 bits | the machine's, of 64 bits |
 //! | [`Shape::Virtq`]: `struct virtq_desc` | address, length of 32 bits, flags, next | little-endian |
 #![forbid(unsafe_code)]
 
@@ -24,7 +24,7 @@ pub enum Shape {
         lkey: u32,
     },
     /// An address and a length, both of 64 bits.
-    Vec,
+    IoVec,
     /// A descriptor of a virtqueue.
     Virtq {
         /// Whether the device writes.
@@ -98,7 +98,7 @@ impl Pairs {
     /// The most bytes of a pair that leave the next one aligned: 2 to the power of this.
     const fn most(&self) -> u32 {
         match self.shape {
-            Shape::Vec => 63,
+            Shape::IoVec => 63,
             Shape::Sge { .. } | Shape::Virtq { .. } => 31,
         }
     }
@@ -106,7 +106,7 @@ impl Pairs {
     /// A pair, and which one follows it in a virtqueue.
     fn pair(&self, addr: u64, len: u64, next: Option<u16>) -> Pair {
         let behind = match self.shape {
-            Shape::Vec => len.to_ne_bytes(),
+            Shape::IoVec => len.to_ne_bytes(),
             Shape::Sge { lkey } => {
                 #[expect(clippy::cast_possible_truncation, reason = "at most 2^31")]
                 let [[l0, l1, l2, l3], [k0, k1, k2, k3]] = [len as u32, lkey].map(u32::to_ne_bytes);
@@ -163,7 +163,7 @@ impl<A: DeviceAddr, I: Iterator<Item: Into<Extent<A>>> + Clone> PairsPlan<A, I> 
         let given = slots.len() as u64;
         let given = match self.format.shape {
             Shape::Virtq { .. } => given.min(1 << 16),
-            Shape::Sge { .. } | Shape::Vec => given,
+            Shape::Sge { .. } | Shape::IoVec => given,
         };
         self.check_room(given)?;
         let (mut slots, mut written) = (slots.iter_mut(), 0usize);

@@ -355,7 +355,7 @@ fn check_nvme_sgl(case: &Case, window: Window<'_, Store>, bytes: &[Bytes]) {
 }
 
 fn check_pairs(case: &Case, window: Window<'_, Store>, bytes: &[Bytes]) {
-    for shape in [Shape::Vec, Shape::Sge { lkey: 7 }, Shape::Virtq { writable: true }] {
+    for shape in [Shape::IoVec, Shape::Sge { lkey: 7 }, Shape::Virtq { writable: true }] {
         let plan = Pairs::new(shape, limits(case)).plan(window.iter());
         if let Some(error) = no_nvme_sgl(case, bytes, 1) {
             assert_eq!(plan.unwrap_err(), error, "{case:?}");
@@ -379,7 +379,7 @@ fn check_pairs(case: &Case, window: Window<'_, Store>, bytes: &[Bytes]) {
             |pair: &[u8; 16], from: usize| <[u8; 4]>::try_from(&pair[from..from + 4]).unwrap();
         let native = |pair: &[u8; 16]| u64::from_ne_bytes(word(pair, 0));
         let found: Vec<Bytes> = match shape {
-            Shape::Vec => pairs[..count]
+            Shape::IoVec => pairs[..count]
                 .iter()
                 .map(|pair| (native(pair), u64::from_ne_bytes(word(pair, 8))))
                 .collect(),
