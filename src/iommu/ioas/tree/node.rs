@@ -86,7 +86,10 @@ impl Line {
         &mut self,
         index: usize,
     ) -> impl DoubleEndedIterator<Item = (&mut u64, &mut u32)> + ExactSizeIterator {
-        self.firsts.iter_mut().zip(&mut self.links).skip(index)
+        // Slices know how long they are; `Skip` counts, and older compilers leave a panic there.
+        let firsts = self.firsts.get_mut(index..).unwrap_or_default();
+        let links = self.links.get_mut(index..).unwrap_or_default();
+        firsts.iter_mut().zip(links)
     }
 
     /// Puts one in at the front, and returns what falls out at the end.
@@ -238,8 +241,8 @@ impl Node {
         let (begin, from) = place(index);
         let (end, _) = place(len.minus(1));
         let mut moved = (u64::MAX, 0);
-        let behind = self.lines.iter_mut().take(end.plus(1)).skip(begin.plus(1));
-        behind.rev().for_each(|line| moved = line.pull(moved));
+        let behind = self.lines.get_mut(begin.plus(1)..end.plus(1)).unwrap_or_default();
+        behind.iter_mut().rev().for_each(|line| moved = line.pull(moved));
         let line = self.lines.get_mut(begin).into_iter();
         for (first, link) in line.flat_map(|line| line.places(from).rev()) {
             swap(first, &mut moved.0);
