@@ -10,7 +10,7 @@ use super::input;
 use super::storage::{store, Store};
 use arbitrary::{Result, Unstructured};
 use pinned_sgl::descriptor::{
-    DescriptorError, Extent, ListMemory, NvmeSgl, Pairs, Prp, Shape, TransferLimits,
+    DescriptorError, Extent, ListMemory, NvmeSgl, PageArray, Pairs, Prp, Shape, TransferLimits,
 };
 use pinned_sgl::{Iova, MemoryKind, PageRun, PageSize, Pfn, PhysAddr, Sgl, SglBuilder, Window};
 
@@ -82,6 +82,7 @@ pub fn check(case: &Case) {
     check_prp(case, window, &bytes);
     check_nvme_sgl(case, window, &bytes);
     check_pairs(case, window, &bytes);
+    check_page_array(case, window, &bytes);
 }
 
 fn limits(case: &Case) -> TransferLimits {
@@ -409,6 +410,39 @@ fn check_pairs(case: &Case, window: Window<'_, Store>, bytes: &[Bytes]) {
     }
 }
 
+/// The entries of a translation table, read as a card does: the address above the flags.
+fn check_page_array(case: &Case, window: Window<'_, Store>, bytes: &[Bytes]) {
+    let iova = Iova::new(bytes[0].0 % case.page.bytes());
+    let Some(size) = window.best_page_size(case.page.into(), iova).unwrap() else {
+        return;
+    };
+    let (block, flags) = (size.page_size(), 0b101);
+    for big_endian in [false, true] {
+        let mut array = PageArray::new(block, flags).unwrap();
+        if big_endian {
+            array = array.big_endian();
+        }
+        let count = size.block_count() as usize;
+        let mut slots = untouched::<8>(count + 1);
+        // In two parts: what has no slot yet is not lost.
+        let (mut blocks, half) = (size.blocks(), count / 2);
+        assert_eq!(array.write(&mut blocks, &mut slots[..half]), Ok(half));
+        assert_eq!(array.write(&mut blocks, &mut slots[half..]), Ok(count - half));
+        assert_eq!(slots[count], [UNTOUCHED; 8]);
+        let read = if big_endian { u64::from_be_bytes } else { u64::from_le_bytes };
+        let mut parts = Vec::new();
+        let (mut skip, mut left) = (bytes[0].0 % block.bytes(), case.len);
+        for slot in &slots[..count] {
+            let entry = read(*slot);
+            assert_eq!(entry % block.bytes(), flags);
+            let len = (block.bytes() - skip).min(left);
+            parts.push((entry - flags + skip, len));
+            (skip, left) = (0, left - len);
+        }
+        assert_eq!((join(parts), left), (bytes.to_vec(), 0), "{case:?}");
+    }
+}
+
 /// Follows a chain of descriptors, which the device writes.
 fn follow_virtq(ring: &[[u8; 16]], head: u16) -> Vec<Bytes> {
     let (mut index, mut parts) = (head, Vec::new());
@@ -466,12 +500,61 @@ pub fn borders() {
     let all = [(0, 1 << 63), (1 << 63, 1 << 63)]
         .map(|(at, len)| Extent::new(Iova::new(at), len).unwrap());
     assert_eq!(prp.plan(all).unwrap().entries(), 1 << 52);
+    refusals();
     let sgl = NvmeSgl::new(1, TransferLimits::NONE).unwrap();
     assert_eq!(sgl.plan(all).unwrap().blocks(), 1 << 33);
     assert_eq!(
         sgl.plan::<Iova, _>(core::iter::empty::<Extent<Iova>>()).unwrap_err(),
         DescriptorError::Empty
     );
+}
+
+/// What is refused before anything is written: lengths, and lists that a device cannot read.
+fn refusals() {
+    let extent = |at, len| [Extent::new(Iova::new(at), len).unwrap()];
+    let most = TransferLimits::NONE.max_len(0x3000).last_addr(0xffff_ffff);
+    let prp = Prp::new(PageSize::SIZE_4K, most).unwrap();
+    let length = DescriptorError::Length { len: 0x3004, max: 0x3000, sector: 1 };
+    assert_eq!(prp.plan(extent(0x1000, 0x3004)).unwrap_err(), length);
+    let plan = prp.plan(extent(0x1000, 0x3000)).unwrap();
+    let mut page = untouched::<8>(512);
+    let addr = 0xffff_ffff_f000;
+    let far = DescriptorError::ListUnreachable { index: 0, addr, last: 0xffff_ffff };
+    assert_eq!(plan.write(&mut [ListMemory::new(Iova::new(addr), &mut page)]), Err(far));
+    let short = DescriptorError::List { index: 0, addr: 0x8000, align: 0x1000, slots: 512 };
+    assert_eq!(plan.write(&mut [ListMemory::new(Iova::new(0x8000), &mut page[..511])]), Err(short));
+    assert_eq!(page, untouched(512));
+
+    let sgl = NvmeSgl::new(1, most).unwrap();
+    let apart = [0x1000, 0x3000].map(|at| Extent::new(Iova::new(at), 0x1000).unwrap());
+    let plan = sgl.plan(apart).unwrap();
+    let mut slots = untouched::<16>(2);
+    let far = DescriptorError::ListUnreachable { index: 0, addr, last: 0xffff_ffff };
+    assert_eq!(plan.write(&mut [ListMemory::new(Iova::new(addr), &mut slots)]), Err(far));
+    let odd = DescriptorError::List { index: 0, addr: 0x8008, align: 16, slots: 0 };
+    assert_eq!(plan.write(&mut [ListMemory::new(Iova::new(0x8008), &mut slots)]), Err(odd));
+    let none = DescriptorError::List { index: 0, addr: 0x8000, align: 16, slots: 1 };
+    assert_eq!(plan.write(&mut [ListMemory::new(Iova::new(0x8000), &mut slots[..0])]), Err(none));
+    assert_eq!(slots, untouched(2));
+
+    // A chain that goes on, and a table of others: flags NEXT, and INDIRECT.
+    let pairs = Pairs::new(Shape::Virtq { writable: false }, most).plan(apart).unwrap();
+    let mut ring = untouched::<16>(3);
+    assert_eq!(pairs.write_chain(&mut ring, &[2, 0], Some(1)), Ok(2));
+    assert_eq!((&ring[2][12..], &ring[0][12..]), (&[1, 0, 0, 0][..], &[1, 0, 1, 0][..]));
+    assert_eq!(ring[1], [UNTOUCHED; 16]);
+    let room = DescriptorError::Room { needed: 2, given: 1 };
+    assert_eq!(pairs.write_chain(&mut ring, &[1], None), Err(room));
+    let table = Pairs::indirect(Iova::new(0x8000), 2);
+    assert_eq!(
+        (&table[..8], &table[8..]),
+        (&0x8000_u64.to_le_bytes()[..], &[32, 0, 0, 0, 4, 0, 0, 0][..])
+    );
+    let odd = DescriptorError::Start { offset: 0x1000, addr: 0x1200, align: 0x1000 };
+    let array = PageArray::new(PageSize::SIZE_4K, 1).unwrap();
+    let mut slots = untouched::<8>(2);
+    assert_eq!(array.write([0x1000, 0x1200].map(PhysAddr::new), &mut slots), Err(odd));
+    assert_eq!(PageArray::new(PageSize::SIZE_4K, 0x1000), Err(DescriptorError::Format));
 }
 
 pub fn from_bytes(u: &mut Unstructured<'_>) -> Result<()> {
