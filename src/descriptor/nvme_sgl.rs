@@ -16,6 +16,7 @@ use super::extent::{DeviceAddr, Extent, Joined};
 use super::limits::TransferLimits;
 use super::list::{link, of_halves, Entries, ListMemory, Slot};
 use crate::exact::Exact as _;
+use core::fmt;
 
 /// A descriptor, as it lies in memory.
 type Descriptor = Slot<16>;
@@ -137,13 +138,22 @@ fn descriptor(addr: u64, rest: u64, kind: u8) -> Descriptor {
 }
 
 /// Bytes that a list can express, and what it needs; made by [`NvmeSgl::plan`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use = "a plan is to be written"]
 pub struct NvmeSglPlan<A, I> {
     format: NvmeSgl,
     extents: Joined<I, A>,
     blocks: u64,
     len: u64,
+}
+
+impl<A, I> fmt::Debug for NvmeSglPlan<A, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NvmeSglPlan")
+            .field("len", &self.len)
+            .field("blocks", &self.blocks)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<A: DeviceAddr, I: Iterator<Item: Into<Extent<A>>> + Clone> NvmeSglPlan<A, I> {

@@ -13,6 +13,7 @@ use super::extent::{DeviceAddr, Extent, Joined};
 use super::limits::TransferLimits;
 use super::list::{of_halves, Slot};
 use crate::exact::Exact as _;
+use core::fmt;
 
 /// How a pair lies in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -130,13 +131,22 @@ fn virtq(addr: u64, len: u64, flags: u16, next: u16) -> Pair {
 }
 
 /// Bytes that pairs can express, and what they need; made by [`Pairs::plan`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use = "a plan is to be written"]
 pub struct PairsPlan<A, I> {
     format: Pairs,
     extents: Joined<I, A>,
     pairs: u64,
     len: u64,
+}
+
+impl<A, I> fmt::Debug for PairsPlan<A, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PairsPlan")
+            .field("len", &self.len)
+            .field("pairs", &self.pairs)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<A: DeviceAddr, I: Iterator<Item: Into<Extent<A>>> + Clone> PairsPlan<A, I> {

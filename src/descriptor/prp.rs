@@ -17,7 +17,7 @@ use super::limits::TransferLimits;
 use super::list::{link, Entries, ListMemory, Slot};
 use crate::exact::{self, Exact as _};
 use crate::page_size::PageSize;
-use core::marker::PhantomData;
+use core::{fmt, marker::PhantomData};
 
 /// PRPs, as a controller takes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -103,7 +103,7 @@ impl Prp {
 }
 
 /// Bytes that PRPs can express, and what they need; made by [`Prp::plan`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use = "a plan is to be written"]
 pub struct PrpPlan<A, I> {
     prp: Prp,
@@ -111,6 +111,15 @@ pub struct PrpPlan<A, I> {
     pages: u64,
     len: u64,
     addresses: PhantomData<A>,
+}
+
+impl<A, I> fmt::Debug for PrpPlan<A, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PrpPlan")
+            .field("len", &self.len)
+            .field("entries", &self.pages)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<A: DeviceAddr, I: Iterator<Item: Into<Extent<A>>> + Clone> PrpPlan<A, I> {
@@ -190,7 +199,7 @@ impl<A: DeviceAddr, I: Iterator<Item: Into<Extent<A>>> + Clone> PrpPlan<A, I> {
 }
 
 /// Writes entries a few at a time; made by [`PrpPlan::writer`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use = "a writer does nothing until it is asked to"]
 pub struct PrpWriter<A, I> {
     extents: I,
@@ -200,6 +209,12 @@ pub struct PrpWriter<A, I> {
     left: u64,
     started: bool,
     addresses: PhantomData<A>,
+}
+
+impl<A, I> fmt::Debug for PrpWriter<A, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PrpWriter").field("left", &self.left).finish_non_exhaustive()
+    }
 }
 
 impl<A: DeviceAddr, I: Iterator<Item: Into<Extent<A>>>> PrpWriter<A, I> {
