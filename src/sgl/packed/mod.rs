@@ -20,7 +20,7 @@
 //!    base     64 bits: lowest start frame 54 │ alignment 5 │ kind 2 │ words of the bitmap - 1, 3
 //!    provider 64 bits: only for device memory
 //!    offsets  pages from the group's first page to each run       (cumulative: binary search)
-//!    or       ranks 64 bits: the bits before each word, 8 each; bitmap (a run is found by counting)
+//!    or       ranks 64 bits: the bits before each word, 8 each; bitmap      (a run is counted out)
 //!    starts   (start frame - base) >> alignment, of each run      (frame of reference)
 //! ```
 //!

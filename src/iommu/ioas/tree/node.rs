@@ -49,9 +49,12 @@ pub(super) enum Place {
 /// A node of the tree of an address space: a quarter of a page.
 ///
 /// ```text
-/// lines │ 5 firsts, 5 links │ 5, 5 │ .. │      a search asks the first of each line, then all of one: none
-/// rest  │ last, gap │ .. │                     of the lines has to be there before another is asked for
+/// lines │ 5 firsts, 5 links │ 5, 5 │ .. │
+/// rest  │ last, gap │ last, gap │ .. │
 /// ```
+///
+/// A search asks the first of each line, then all of one: none of the lines has to be there before another is
+/// asked for.
 #[derive(Clone)]
 #[repr(C)]
 pub struct Node {
