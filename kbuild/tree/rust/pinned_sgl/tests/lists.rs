@@ -18,7 +18,8 @@ impl Numbers {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        self.0 % limit
+        // objtool does not know that dividing by zero does not return.
+        self.0.checked_rem(limit).unwrap_or(0)
     }
 }
 
