@@ -16,12 +16,15 @@
 
 use super::kernel;
 use crate::addr::RangeError;
+use crate::descriptor::DescriptorError;
 use crate::failed::Failed;
 use crate::granule::{SegmentError, TileError};
 use crate::iommu::{Breach, CutError, IoasError, MapError, StreamError};
-use crate::sgl::{BuildError, WindowError};
+use crate::page_size::ParsePageSizeError;
+use crate::rdma::RegisterError;
+use crate::sgl::{BuildError, ParseKindError, WindowError};
 use crate::store::AllocError;
-use crate::umem::{AccessError, AttachError, ChargeError, PinError, PinErrorKind};
+use crate::umem::{AccessError, AttachError, ChargeError, PinError, PinErrorKind, SplitError};
 use kernel::error::{code, Error};
 
 macro_rules! errno {
@@ -40,6 +43,12 @@ errno! {
     Breach: _ => code::EIO;
     WindowError: _ => code::EINVAL;
     SegmentError: _ => code::EINVAL;
+    ParsePageSizeError: _ => code::EINVAL;
+    ParseKindError: _ => code::EINVAL;
+    DescriptorError: error => match error {
+        DescriptorError::Room { .. } => code::ENOSPC,
+        _ => code::EINVAL,
+    };
     RangeError: error => match error {
         RangeError::Empty => code::EINVAL,
         RangeError::Wraps => code::EOVERFLOW,
@@ -63,6 +72,11 @@ errno! {
         AttachError::ReadOnly => code::EPERM,
         AttachError::TooMany => code::EBUSY,
         AttachError::AddressKind { .. } => code::EINVAL,
+    };
+    SplitError: error => match error {
+        SplitError::Attached { .. } => code::EBUSY,
+        SplitError::List(error) => error.into(),
+        SplitError::Outside { .. } | SplitError::InsidePage { .. } => code::EINVAL,
     };
     CutError: error => match error {
         CutError::Attach(error) => error.into(),
@@ -111,6 +125,18 @@ impl<E: Into<Error>> From<MapError<E>> for Error {
             MapError::Tiles(error) => error.into(),
             MapError::Domain { error, .. } => error.into(),
             MapError::Breach(breach) => breach.into(),
+        }
+    }
+}
+
+impl<E: Into<Error>> From<RegisterError<E>> for Error {
+    fn from(error: RegisterError<E>) -> Self {
+        match error {
+            RegisterError::UnknownAccess { .. } | RegisterError::NoPageSize { .. } => code::EINVAL,
+            RegisterError::Attach(error) => error.into(),
+            RegisterError::Window(error) => error.into(),
+            RegisterError::Blocks(error) => error.into(),
+            RegisterError::Nic(error) => error.into(),
         }
     }
 }
