@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Lists on the heap in one call, of all that an iterator yields.
+//! Lists in one call, of all that an iterator yields.
 #![forbid(unsafe_code)]
 
 use super::builder::SglBuilder;
@@ -8,10 +8,13 @@ use super::list::Sgl;
 use super::run::{MemoryKind, PageRun};
 use crate::addr::Pfn;
 use crate::page_size::PageSize;
+#[cfg(feature = "alloc")]
 use crate::store::Heap;
+use crate::store::Storage;
 
+#[cfg(feature = "alloc")]
 impl Sgl<Heap> {
-    /// A list of runs on the heap. O(runs).
+    /// A list of runs on the heap, as [`Sgl::from_runs_in`].
     ///
     /// ```
     /// use pinned_sgl::{PageRun, PageSize, Pfn, Sgl};
@@ -23,17 +26,15 @@ impl Sgl<Heap> {
     ///
     /// # Errors
     ///
-    /// [`BuildError`], with the index of the run that could not be taken.
+    /// As [`Sgl::from_runs_in`].
     pub fn from_runs<I>(page: PageSize, runs: I) -> Result<Self, BuildError>
     where
         I: IntoIterator<Item = PageRun>,
     {
-        collect(page, runs, SglBuilder::push_run)
+        Self::from_runs_in(page, runs, Heap::new())
     }
 
-    /// A list of single pages of RAM on the heap. O(pages).
-    ///
-    /// Pages that are in a slice already are taken faster by [`SglBuilder::push_pages`].
+    /// A list of single pages of RAM on the heap, as [`Sgl::from_pages_in`].
     ///
     /// ```
     /// use pinned_sgl::{PageSize, Pfn, Sgl};
@@ -44,21 +45,50 @@ impl Sgl<Heap> {
     ///
     /// # Errors
     ///
-    /// [`BuildError`], with the index of the page that could not be taken.
+    /// As [`Sgl::from_pages_in`].
     pub fn from_pages<I>(page: PageSize, pages: I) -> Result<Self, BuildError>
     where
         I: IntoIterator<Item = Pfn>,
     {
-        collect(page, pages, |builder, pfn| builder.push_page(pfn, MemoryKind::Ram))
+        Self::from_pages_in(page, pages, Heap::new())
     }
 }
 
-fn collect<T>(
+impl<S: Storage> Sgl<S> {
+    /// A list of runs, in `storage`. O(runs).
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`], with the index of the run that could not be taken.
+    pub fn from_runs_in<I>(page: PageSize, runs: I, storage: S) -> Result<Self, BuildError>
+    where
+        I: IntoIterator<Item = PageRun>,
+    {
+        collect(page, runs, storage, SglBuilder::push_run)
+    }
+
+    /// A list of single pages of RAM, in `storage`. O(pages).
+    ///
+    /// Pages that are in a slice already are taken faster by [`SglBuilder::push_pages`].
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`], with the index of the page that could not be taken.
+    pub fn from_pages_in<I>(page: PageSize, pages: I, storage: S) -> Result<Self, BuildError>
+    where
+        I: IntoIterator<Item = Pfn>,
+    {
+        collect(page, pages, storage, |builder, pfn| builder.push_page(pfn, MemoryKind::Ram))
+    }
+}
+
+fn collect<T, S: Storage>(
     page: PageSize,
     items: impl IntoIterator<Item = T>,
-    push: impl Fn(&mut SglBuilder<Heap>, T) -> Result<(), BuildError>,
-) -> Result<Sgl<Heap>, BuildError> {
-    let mut builder = SglBuilder::new(page)?;
+    storage: S,
+    push: impl Fn(&mut SglBuilder<S>, T) -> Result<(), BuildError>,
+) -> Result<Sgl<S>, BuildError> {
+    let mut builder = SglBuilder::new_in(page, storage)?;
     let mut last = 0;
     for (index, item) in items.into_iter().enumerate() {
         push(&mut builder, item).map_err(|error| error.behind(index))?;

@@ -11,7 +11,6 @@
 //! ```
 
 mod builder;
-#[cfg(feature = "alloc")]
 mod collect;
 mod directory;
 mod error;
