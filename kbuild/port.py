@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """Sources of this crate as a kernel's tree has them: see `series`, which imports this.
 
-`rust()` decides each `cfg` that a kernel knows the answer of, leaves examples out that need another crate than
-the kernel's, and wraps comments; `c()` only wraps. `series` runs the kernel's rustfmt behind it.
+`rust()` decides each `cfg` that a kernel knows the answer of, leaves examples out that need more than a kernel has,
+and wraps comments; `tests()` makes KUnit tests of the examples that stay. `c()` only wraps. `series` runs the kernel's
+rustfmt behind it.
 """
 
 import re
@@ -116,21 +117,43 @@ def strip_cfgs(text):
     return re.sub(r"\n\n([ \t]*\})", r"\n\1", text).rstrip() + "\n"
 
 
-def without_examples(lines):
-    """A comment without its examples in Rust, and without a section that has nothing else."""
-    kept, fence = [], None
+# What an example names that a kernel does not have, whose lists are in other memory.
+NOT_THERE = re.compile(r"pinned_sgl_mock|Vec\b|vec!|format!|to_string|String\b|Heap|println|Umem::pin\(|std::(?!error)")
+ON_THE_HEAP = re.compile(r"\b(SglBuilder::new|Sgl::from_pages|Sgl::from_runs)\(")
+ANY_ERROR = "Box<dyn std::error::Error>"
+
+
+def example(lines):
+    """An example, with lists from `kmalloc()` and the kernel's errors; None if it needs what a kernel has not."""
+    text = "\n".join(lines)
+    if NOT_THERE.search(text) or len(ON_THE_HEAP.findall(text)) > 1:
+        return None
+    text = text.replace(ANY_ERROR, "Error")
+    if found := ON_THE_HEAP.search(text):
+        end = balanced(text, found.end() - 1) - 1
+        text = f"{text[: found.end() - 1]}_in{text[found.end() - 1 : end]}, kmalloc{text[end:]}"
+        text = "# use pinned_sgl::kernel::Kmalloc;\n# let kmalloc = Kmalloc::new(GFP_KERNEL);\n" + text
+    return text.split("\n")
+
+
+def examples(lines):
+    """A comment without the examples that a kernel cannot have, and without a section that has nothing else."""
+    # A block is one line of these.
+    kept, inner, language = [], [], None
     for line in lines:
-        if fence is None and line.lstrip().startswith("```"):
-            fence = re.match(r"\s*```(\w*)", line)[1] in ("text", "make")
-            if not fence:
-                continue
-        elif fence is not None and line.lstrip().startswith("```"):
-            keep, fence = fence, None
-            if not keep:
-                continue
-        elif fence is False:
-            continue
-        kept.append(line)
+        fence = re.match(r"\s*```(\w*)", line)
+        if language is None and fence:
+            inner, language = [line], fence[1]
+        elif language is None:
+            kept.append(line)
+        elif not fence:
+            inner.append(line)
+        else:
+            if language in ("text", "make"):
+                kept.append("\n".join([*inner, line]))
+            elif not language and (ported := example(inner[1:])):
+                kept.append("\n".join([inner[0], *ported, line]))
+            language = None
     out = []
     for line in kept:
         if re.match(r"#+ ", line) and out and re.match(r"#+ ", next((l for l in reversed(out) if l.strip()), "")):
@@ -141,7 +164,7 @@ def without_examples(lines):
             out.append(line)
     while out and (not out[-1].strip() or re.match(r"#+ Examples?$", out[-1])):
         out.pop()
-    return out
+    return "\n".join(out).split("\n") if out else []
 
 
 def as_list(table):
@@ -240,10 +263,41 @@ def rust(text):
 
     def change(lines, width, prefix):
         if not prefix.strip() == "//":
-            lines = without_examples(lines)
+            lines = examples(lines)
         return wrap([line.translate(ART) for line in lines], width)
 
     return comments(strip_cfgs(text), change)
+
+
+def tests(files):
+    """A file of Rust with a KUnit test of each example in these, which have been ported."""
+    out = []
+    for path, text in sorted(files.items()):
+        name = re.sub(r"\W", "_", path.removeprefix("rust/pinned_sgl/").removesuffix(".rs").removesuffix("/mod"))
+        blocks = re.findall(r"^[ \t]*//[/!] ```(\w*)\n((?:[ \t]*//[/!](?! ```).*\n)*)[ \t]*//[/!] ```$", text, re.M)
+        for number, body in enumerate(body for language, body in blocks if not language):
+            lines = [re.sub(r"^\s*//[/!] ?(# ?)?", "", line) for line in body.splitlines()]
+            last = re.fullmatch(r"Ok::<\(\), (.*)>\(\(\)\)", lines[-1])
+            if not last:
+                lines.append("Ok(())")
+            out += ["#[test]", f"fn {name}_{number}() {{"]
+            error = last[1].replace("&", "&'static ") if last else "Error"
+            out += [f"fn example() -> core::result::Result<(), {error}> {{", *lines, "}"]
+            out += ["assert!(example().is_ok());", "}", ""]
+    return f"""// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The examples of the documentation, each as a test: `kbuild/examples` makes this file of them.
+
+// As rustdoc has it.
+#![allow(unused)]
+
+use kernel::prelude::*;
+
+#[kunit_tests(rust_pinned_sgl_examples)]
+mod tests {{
+use super::*;
+
+{chr(10).join(out)}}}
+"""
 
 
 def wrapped(text):

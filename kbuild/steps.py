@@ -145,7 +145,7 @@ sizes, and arithmetic that cannot overflow.
         "body": """
 A list holds the maximal physically contiguous runs of its pages. Each group of
 runs is kept as differences to the lowest frame, in as many bits as these need:
-2 to 5 bytes a run in long lists. A binary search finds any byte.
+2 to 5 bytes a run in long lists. A directory by position finds any byte.
 
 The memory of a list comes in pieces of at most a page, fallibly, and is never
 copied to grow.
@@ -211,6 +211,7 @@ unsafe code to pin memory, map it in a domain, unmap and unpin it.
         "body": """
 Lists of random pages against an array with an entry a page, and a domain that
 sleeps wherever another thread can come in between, and notes what goes wrong.
+The examples of the documentation are tests of their own.
 """,
         "files": CRATE + "tests/",
         "fragment": ".tests",

@@ -54,7 +54,8 @@ impl NvmeSgl {
     /// let plan = format.plan(sgl.whole()?.iter())?;
     /// assert_eq!(plan.blocks(), 1); // in the command itself
     /// let sgl1 = plan.write(&mut [])?;
-    /// assert_eq!((&sgl1[..8], &sgl1[8..12], sgl1[15]), (&0x7000_u64.to_le_bytes()[..], &[0, 0x20, 0, 0][..], 0));
+    /// assert_eq!(sgl1[..8], 0x7000_u64.to_le_bytes());
+    /// assert_eq!((&sgl1[8..12], sgl1[15]), (&0x2000_u32.to_le_bytes()[..], 0));
     /// assert!(NvmeSgl::new(0, TransferLimits::NONE).is_err()); // it has none
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

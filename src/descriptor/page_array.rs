@@ -25,10 +25,11 @@ impl PageArray {
     /// use pinned_sgl::{Iova, PageSize, PageSizes, Pfn, Sgl};
     /// let sgl = Sgl::from_pages(PageSize::SIZE_4K, [7, 3].map(Pfn::new))?;
     /// let window = sgl.whole()?;
-    /// let size = window.best_page_size(PageSizes::SIZE_4K, Iova::new(0))?.ok_or("none fits")?;
+    /// let size = window.best_page_size(PageSizes::SIZE_4K, Iova::new(0))?;
+    /// let size = size.expect("pages are aligned");
     ///
     /// let array = PageArray::new(size.page_size(), 0b11)?.big_endian();
-    /// let mut entries = vec![[0; 8]; size.block_count() as usize];
+    /// let mut entries = [[0; 8]; 2];
     /// assert_eq!(array.write(size.blocks(), &mut entries)?, 2);
     /// assert_eq!(entries, [0x7003_u64, 0x3003].map(u64::to_be_bytes));
     /// # Ok::<(), Box<dyn std::error::Error>>(())

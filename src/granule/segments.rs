@@ -73,10 +73,11 @@ impl SegmentLimits {
     ///
     /// ```
     /// use pinned_sgl::{MemoryKind::Ram, PageRun, PageSize, Pfn, SegmentLimits, Sgl};
-    /// let sgl = Sgl::from_runs(PageSize::SIZE_4K, [PageRun::ram(Pfn::new(0x10), 16)?])?;
+    /// let run = PageRun::ram(Pfn::new(0x10), 16)?;
+    /// let sgl = Sgl::from_runs(PageSize::SIZE_4K, [run])?;
     /// let limits = SegmentLimits::NONE.max_len(10_000)?.granularity(512)?;
-    /// let lens: Vec<_> = sgl.window(0x100, 30_000)?.segments(&limits)?.map(|s| s.len).collect();
-    /// assert_eq!(lens, [9_984, 9_728, 9_728, 560]);
+    /// let segments = sgl.window(0x100, 30_000)?.segments(&limits)?;
+    /// assert!(segments.map(|segment| segment.len).eq([9_984, 9_728, 9_728, 560]));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
@@ -151,11 +152,12 @@ impl<'a, S: Storage> Window<'a, S> {
     ///
     /// ```
     /// # use pinned_sgl::{PageRun, PageSize, Pfn, SegmentLimits, Sgl};
-    /// let sgl = Sgl::from_runs(PageSize::SIZE_4K, [PageRun::ram(Pfn::new(0x10), 3)?])?;
+    /// let run = PageRun::ram(Pfn::new(0x10), 3)?;
+    /// let sgl = Sgl::from_runs(PageSize::SIZE_4K, [run])?;
     /// let limits = SegmentLimits::NONE.max_len(0x2000)?.boundary(0x4000)?;
     /// let segments = sgl.window(0x800, 0x2800)?.segments(&limits)?;
-    /// let bytes: Vec<_> = segments.map(|segment| (segment.phys.get(), segment.len)).collect();
-    /// assert_eq!(bytes, [(0x1_0800, 0x2000), (0x1_2800, 0x800)]);
+    /// let bytes = segments.map(|segment| (segment.phys.get(), segment.len));
+    /// assert!(bytes.eq([(0x1_0800, 0x2000), (0x1_2800, 0x800)]));
     /// assert!(sgl.whole()?.segments(&limits.max_segments(1)).is_err());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -195,7 +197,8 @@ impl<'a, S: Storage> Window<'a, S> {
     ///
     /// ```
     /// # use pinned_sgl::{PageRun, PageSize, Pfn, SegmentLimits, Sgl};
-    /// let sgl = Sgl::from_runs(PageSize::SIZE_4K, [PageRun::ram(Pfn::new(0x10), 3)?])?;
+    /// let run = PageRun::ram(Pfn::new(0x10), 3)?;
+    /// let sgl = Sgl::from_runs(PageSize::SIZE_4K, [run])?;
     /// assert_eq!(sgl.whole()?.segment_count(&SegmentLimits::NONE.max_len(1000)?), 13);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

@@ -34,8 +34,8 @@ use core::{fmt, mem};
 /// builder.push_pages(&[Pfn::new(8), Pfn::new(9), Pfn::new(4)], Ram)?;
 /// builder.push_run(PageRun::ram(Pfn::new(5), 512)?)?;
 /// let sgl = builder.finish()?;
-/// let runs: Vec<_> = sgl.runs().map(|run| (run.start().get(), run.count())).collect();
-/// assert_eq!(runs, [(7, 3), (4, 513)]);
+/// let runs = sgl.runs().map(|run| (run.start().get(), run.count()));
+/// assert!(runs.eq([(7, 3), (4, 513)]));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct SglBuilder<S> {

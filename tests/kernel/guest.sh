@@ -28,8 +28,11 @@ fi
 # KUnit runs when the module is loaded, and reports in the log.
 if [ -e /laws.ko ]; then
     insmod /laws.ko
-    sed -n 's/^ *\(\(not \)*ok .*\)/test: kunit: \1/p' /sys/kernel/debug/kunit/pinned_sgl/results
-    grep -q '^ok 1 pinned_sgl' /sys/kernel/debug/kunit/pinned_sgl/results || fail "KUnit"
+    for suite in pinned_sgl rust_pinned_sgl_examples; do
+        results=/sys/kernel/debug/kunit/$suite/results
+        sed -n 's/^ *\(\(not \)*ok .*\)/test: kunit: \1/p' $results
+        grep -q "^ok [0-9]* $suite" $results || fail "KUnit: $suite"
+    done
     rmmod laws
 fi
 

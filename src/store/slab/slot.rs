@@ -11,7 +11,7 @@ pub(crate) const NONE: u32 = u32::MAX;
 ///
 /// ```
 /// use pinned_sgl::store::SlabSlot;
-/// let memory: [SlabSlot<String>; 8] = [const { SlabSlot::new() }; 8];
+/// let memory: [SlabSlot<u64>; 8] = [const { SlabSlot::new() }; 8];
 /// ```
 pub struct SlabSlot<T>(State<T>);
 

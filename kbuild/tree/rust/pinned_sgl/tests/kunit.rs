@@ -14,6 +14,7 @@ macro_rules! check {
 }
 
 mod accountant;
+mod examples;
 mod lists;
 mod raw_domain;
 mod stores;
