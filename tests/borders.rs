@@ -16,6 +16,11 @@ fn many_leaves() {
 }
 
 #[test]
+fn one_run_is_left() {
+    borders::one_run_is_left();
+}
+
+#[test]
 fn many_leaves_in_one_cell() {
     borders::many_leaves_in_one_cell();
 }

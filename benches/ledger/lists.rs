@@ -15,6 +15,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     ("push/huge and small", "run", push_runs),
     ("fold/huge and small", "run", fold_runs),
     ("for/huge and small", "run", for_runs),
+    ("find byte/one run", "lookup", || find_byte(&one_run())),
     ("find byte/huge and small", "lookup", || find_byte(&huge_and_small())),
     ("find byte/every page a run", "lookup", || find_byte(&every_page_a_run())),
     ("find run/huge and small", "lookup", || find_run(&huge_and_small())),
@@ -31,6 +32,10 @@ pub(crate) const OPERATIONS: &[Operation] = &[
 const PAGES: u64 = 1 << 16;
 const LOOKUPS: u64 = 50_000;
 const K4: PageSize = PageSize::SIZE_4K;
+
+fn one_run() -> Sgl<Heap> {
+    Sgl::from_pages(K4, inputs::together(PAGES)).expect("there is memory")
+}
 
 fn every_page_a_run() -> Sgl<Heap> {
     let mut builder = SglBuilder::new(K4).expect("4 KiB is a page");

@@ -103,6 +103,9 @@ impl<S: Storage> Sgl<S> {
     #[inline]
     pub(super) fn phys(&self, offset: u64) -> PhysAddr {
         let page = offset.shifted_down(self.page.shift());
+        if self.runs == 1 {
+            return self.address(packed::only_start(self.leaves.leaf(0)).plus(page), offset);
+        }
         let found = self.leaves.find(page);
         let frame = packed::lookup(found.leaf, found.group, page.minus(found.leaf_first));
         self.address(frame.get(), offset)

@@ -99,6 +99,25 @@ fn undone(scattered: impl Fn(u64) -> PageRun + Copy) {
     }
 }
 
+/// All runs but the first are undone: it is packed as one of many, and alone.
+pub fn one_run_is_left() {
+    let too_far = PageRun::ram(Pfn::new(1 << 52), 1).unwrap();
+    let page = |index| PageRun::ram(scattered(index).start(), 1).unwrap();
+    for run in [scattered, page] {
+        for first in 1..9 {
+            for others in [0, 1, 62, 63, 64, 65, 200] {
+                let mut builder = SglBuilder::new_in(PageSize::SIZE_4K, store()).unwrap();
+                builder.push_run(run(first)).unwrap();
+                let behind = (100..100 + others).map(run);
+                builder.push_runs(behind.chain([too_far])).unwrap_err();
+                let sgl = builder.finish().unwrap();
+                assert_eq!(sgl.run_count(), 1);
+                check(&sgl, core::iter::once(run(first)));
+            }
+        }
+    }
+}
+
 /// Far beyond the leaves that double, and with many pieces of directory: a list of `count` runs in a
 /// pool, and one of four times as many.
 pub fn many_leaves(count: u64) {

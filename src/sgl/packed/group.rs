@@ -176,6 +176,13 @@ impl Group {
         Self::new(key::FIRST.get(key), at, (last as usize).plus(1), kind, layout)
     }
 
+    /// The start frame of the run of a leaf that has no other: the base of its group, which was packed for it.
+    #[inline]
+    pub(super) fn only_start(leaf: &[u8], key: u64) -> u64 {
+        debug_assert!(key::WIDTH.get(key) == 0, "a run that is alone lies at its base");
+        base::FRAME.get(load(leaf, 0))
+    }
+
     /// Writes the key (at byte `key_at`) and the base.
     #[inline]
     pub(super) fn write_head(&self, leaf: &mut [u8], key_at: usize) {

@@ -139,6 +139,12 @@ pub(super) fn lookup(leaf: &[u8], index: usize, page: u64) -> Frame<'_> {
     group.frame(leaf, run, page.minus(first))
 }
 
+/// The start frame of the run of a leaf that has no other.
+#[inline]
+pub(super) fn only_start(leaf: &[u8]) -> u64 {
+    Group::only_start(leaf, load(leaf, key_at(leaf, 0)))
+}
+
 impl Frame<'_> {
     #[inline]
     pub(super) fn get(mut self) -> u64 {

@@ -163,6 +163,11 @@ mod tests {
     }
 
     #[test]
+    fn one_run_is_left() {
+        borders::one_run_is_left();
+    }
+
+    #[test]
     fn many_leaves_in_one_cell() {
         borders::many_leaves_in_one_cell();
     }
