@@ -209,6 +209,11 @@ impl Session {
         self.filter.as_ref().is_none_or(|word| title.contains(word))
     }
 
+    /// Whether this alone is asked for.
+    pub(crate) fn is_asked_for(&self, title: &str) -> bool {
+        self.filter.as_deref() == Some(title)
+    }
+
     /// Runs a contest, unless it was filtered out.
     pub(crate) fn run(&mut self, mut contest: Contest<'_>) {
         if !self.wants(contest.title) {

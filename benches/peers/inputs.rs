@@ -52,6 +52,16 @@ pub(crate) fn scattered(count: u64, order: u32) -> Vec<Run> {
     (0..count).map(|index| scattered_run(index, order)).collect()
 }
 
+/// `count` runs of 1 to 7 frames, each at a random place of the host.
+pub(crate) fn small_runs(count: u64) -> Vec<Run> {
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut run = |index| {
+        let count = random.u64(1..=7);
+        (scattered_run(index, 3).0 + random.u64(0..=8 - count), count)
+    };
+    (0..count).map(&mut run).collect()
+}
+
 /// Transparent huge pages: of `slots` places of 2 MiB, 95 % have a huge page, half of which
 /// continue the one before; the others have runs of 1 to 7 frames at random.
 pub(crate) fn thp_mix(slots: u64) -> Vec<Run> {

@@ -15,7 +15,7 @@ const RANGEMAP: &str = "rangemap";
 
 /// Lookups that do not wait for each other.
 #[inline(never)]
-fn independent(list: &impl Lookup, offsets: &[u64]) -> u64 {
+pub(crate) fn independent(list: &impl Lookup, offsets: &[u64]) -> u64 {
     offsets.iter().fold(0, |acc, offset| acc ^ list.phys(*offset))
 }
 
@@ -35,7 +35,7 @@ fn dependent(list: &impl Lookup, offsets: &[u64]) -> u64 {
 }
 
 /// Bytes anywhere: each byte of the list is as likely as every other.
-fn by_byte(runs: &[Run], count: usize) -> Vec<u64> {
+pub(crate) fn by_byte(runs: &[Run], count: usize) -> Vec<u64> {
     let pages: u64 = runs.iter().map(|run| run.1).sum();
     let mut random = fastrand::Rng::with_seed(1);
     (0..count).map(|_| random.u64(..pages << 12)).collect()

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! cargo bench                     all of it; the ratios and the sizes stand at the end
+//! cargo bench -- picture          draws benches/picture.svg
 //! cargo bench -- lookup           only the contests with this word in their title
 //! cargo bench -- --test           tiny inputs, everything once: does it run?
 //! ```
@@ -16,6 +17,7 @@ mod granules;
 mod inputs;
 mod lookup;
 mod peers;
+mod picture;
 mod sizes;
 mod umem;
 
@@ -33,6 +35,7 @@ fn main() {
     if session.is_count() {
         return;
     }
+    picture::run(&session);
     session.finish();
     sizes::print(session.is_test());
 }

@@ -218,3 +218,28 @@ impl Lookup for Sampled {
         0
     }
 }
+
+/// Entries of a scatterlist, which say how long each of them is: a byte is found by walking them.
+pub(crate) struct Scatterlist(Tables);
+
+impl Scatterlist {
+    pub(crate) fn new(pages: &[Pfn]) -> Self {
+        let mut tables = Tables::new();
+        scatterlist_of(pages, &mut tables);
+        Self(tables)
+    }
+}
+
+impl Lookup for Scatterlist {
+    #[inline]
+    fn phys(&self, offset: u64) -> u64 {
+        let mut left = offset;
+        for entry in self.0.iter().flat_map(|table| &table[..LINKED]) {
+            if left < entry.length.into() {
+                return (entry.page_link >> 6 << SHIFT) + left;
+            }
+            left -= u64::from(entry.length);
+        }
+        0
+    }
+}

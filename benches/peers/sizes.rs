@@ -24,7 +24,7 @@ fn drawn(count: u64, places: u64) -> f64 {
 }
 
 /// Linux's bytes: the entries, and a link for each page but the last.
-fn scatterlist(runs: u64) -> u64 {
+pub(crate) fn scatterlist(runs: u64) -> u64 {
     (runs + (runs - 1) / 127) * ENTRY
 }
 
