@@ -60,6 +60,13 @@ impl<A: DeviceAddr> Extent<A> {
         Ok(Self { addr, len })
     }
 
+    /// What is left of `len` bytes where they are bytes that have addresses: one at least.
+    #[inline]
+    pub(crate) fn clamped(addr: A, len: u64) -> Self {
+        let most = u64::MAX.minus(addr.number()).saturating_add(1);
+        Self { addr, len: len.clamp(1, most) }
+    }
+
     /// The address of the first byte.
     #[inline]
     #[must_use]
@@ -116,9 +123,8 @@ impl<A: DeviceAddr> Extent<A> {
 impl From<Segment> for Extent<PhysAddr> {
     #[inline]
     fn from(segment: Segment) -> Self {
-        // A caller may have changed the fields; what is left are bytes that have addresses.
-        let most = u64::MAX.minus(segment.phys.get()).saturating_add(1);
-        Self { addr: segment.phys, len: segment.len.clamp(1, most) }
+        // A caller may have changed the fields.
+        Self::clamped(segment.phys, segment.len)
     }
 }
 

@@ -124,5 +124,5 @@ pub use self::{
     pin::{pin, pin_current, UserMem},
     pinned_pages::PinnedPages,
     pinner::MmPinner,
-    sg_table::{DmaList, SgTable},
+    sg_table::{DmaExtents, DmaList, SgTable},
 };

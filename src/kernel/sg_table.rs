@@ -6,12 +6,16 @@
 //! [`include/linux/dma-mapping.h`](srctree/include/linux/dma-mapping.h)
 
 use super::{domain::raw_device, ffi, kernel, pin::UserMem, raw::Raw as _};
+use crate::addr::DmaAddr;
+use crate::descriptor::Extent;
 use crate::failed::Failed;
 use crate::granule::SegmentLimits;
 use crate::sgl::MemoryKind;
 use crate::umem::{Attachment, Region, RegionExt as _, RegionHolder};
 use core::{
     fmt,
+    iter::FusedIterator,
+    marker::PhantomData,
     mem::ManuallyDrop,
     ops::{Deref, Range},
 };
@@ -290,9 +294,8 @@ impl<U: RegionHolder> fmt::Debug for SgTable<'_, U> {
 /// [`SgTable::entries`], because an IOMMU may make one of several. Their lengths add up to the range that was mapped.
 ///
 /// ```ignore
-/// for entry in list.iter() {
-///     descriptors.push(entry.dma_address(), entry.dma_len())?;
-/// }
+/// let plan = prp.plan(list.extents())?;
+/// let [prp1, prp2] = plan.write(&mut pages)?;
 /// ```
 ///
 /// It borrows the bound device, so it is gone before the driver is unbound; [`into_devres`](Self::into_devres) makes
@@ -324,6 +327,13 @@ impl<'a, U: RegionHolder> DmaList<'a, U> {
     #[must_use]
     pub fn direction(&self) -> DataDirection {
         self.table.direction
+    }
+
+    /// What the device sees, in order, for its [descriptors](crate::descriptor).
+    pub fn extents(&self) -> DmaExtents<'_> {
+        // SAFETY: by the invariant it is a table, which `self` owns, and which changes by `&mut` only.
+        let (at, left) = unsafe { ((*self.table.as_raw()).sgl, (*self.table.as_raw()).nents) };
+        DmaExtents { at, left, list: PhantomData }
     }
 
     /// Lets the CPU see what the device has written, between two transfers, where their caches are not coherent, or
@@ -408,3 +418,39 @@ impl<U: RegionHolder> fmt::Debug for DmaList<'_, U> {
             .finish_non_exhaustive()
     }
 }
+
+/// The parts of a [`DmaList`], as the device sees them; made by [`DmaList::extents`].
+///
+/// # Invariants
+///
+/// `at` is an entry of a table that is mapped and does not change as long as the list is borrowed, and `left` entries
+/// of it are mapped from there on.
+#[derive(Clone, Debug)]
+#[must_use = "iterators do nothing unless they are walked"]
+pub struct DmaExtents<'a> {
+    at: *mut bindings::scatterlist,
+    left: u32,
+    list: PhantomData<&'a SGTable>,
+}
+
+impl Iterator for DmaExtents<'_> {
+    type Item = Extent<DmaAddr>;
+
+    fn next(&mut self) -> Option<Extent<DmaAddr>> {
+        self.left = self.left.checked_sub(1)?;
+        let at = self.at;
+        // SAFETY: by the invariant it is an entry of a table, and mapped.
+        let (addr, len) = unsafe { (bindings::sg_dma_address(at), bindings::sg_dma_len(at)) };
+        // SAFETY: as above. INVARIANT: one entry less is left behind it.
+        self.at = unsafe { bindings::sg_next(at) };
+        Some(Extent::clamped(DmaAddr::new(addr), len.into()))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left as usize, Some(self.left as usize))
+    }
+}
+
+impl ExactSizeIterator for DmaExtents<'_> {}
+
+impl FusedIterator for DmaExtents<'_> {}
