@@ -95,6 +95,7 @@
 
 mod accountant;
 mod bound;
+mod coherent;
 mod display;
 mod domain;
 mod error;

@@ -89,6 +89,8 @@ pub mod devres {
 pub mod dma {
     types!(Attrs DataDirection);
 
+    pub struct Coherent<T: ?Sized>(super::No<T>);
+
     pub mod attrs {
         types!(DMA_ATTR_MMIO);
     }
@@ -139,6 +141,10 @@ pub mod prelude {
         };
     }
     pub(crate) use pin_init;
+}
+
+pub mod ptr {
+    pub trait KnownSize {}
 }
 
 pub mod scatterlist {
