@@ -21,6 +21,8 @@
 //! | [`PagingDomain`] | a `Domain` and a `ReadDomain` | [`struct iommu_domain`](srctree/drivers/iommu/iommu.c) |
 //! | [`PgTableDomain`] | a `Domain` and a `ReadDomain` | [`kernel::iommu::pgtable`](srctree/rust/kernel/iommu/pgtable.rs), the flush of its owner |
 //! | [`SgTable`], [`DmaList`] | a part of a region for the DMA API | `struct sg_table`, [`dma_map_sgtable()`](srctree/kernel/dma/mapping.c) |
+//! | [`DmaExtents`] | what [descriptors](crate::descriptor) are written from | the entries of a mapped `struct sg_table` |
+//! | [`PagingDomain::map_coherent`] | queues of the driver, where the DMA API has them | [`dma_get_sgtable()`](srctree/include/linux/dma-mapping.h) |
 //! | [`DevresDmaList`], [`DevresMapping`] | the same, mapped until it is dropped or the driver unbound | `DevresLt` |
 //! | [`Kmalloc`], [`KmallocSlab`], [`KmallocIoas`] | a `Storage`, a `Slab`, an `Ioas` | `kmalloc()` with flags |
 //! | `Arc`, `ARef`, `KBox` | holders | |
@@ -53,7 +55,8 @@
 //! ```
 //!
 //! `examples/kernel/edu/` is such a driver, which maps memory by the DMA API and in a domain of its
-//! own, and `tests/kernel/run` builds and runs it.
+//! own, `examples/kernel/nvme/` one that writes [descriptors](crate::descriptor), and `tests/kernel/run` builds and
+//! runs both.
 //!
 //! Tried with Linux 7.3.4 on x86-64 and in User Mode Linux, compiled by rustc 1.95.0:
 //! `tests/kernel/README.md` says with what else.
@@ -66,6 +69,7 @@
 //! - [`PinnedPages::new`] and `push_page_structs`: only the caller knows that pointers are those of
 //!   pages, and pinned.
 //! - [`SgTable::map`]: the DMA API does not stop a device, so its driver says that it has stopped.
+//! - [`PagingDomain::map_coherent`]: only the driver knows when it frees its queues.
 //! - [`TlbFlush`]: only the owner of a page table knows how its hardware forgets.
 //!
 //! A driver needs no `unsafe` to pin, map into a domain, copy, unmap and unpin.

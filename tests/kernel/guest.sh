@@ -15,6 +15,14 @@ pinned() {
     awk '/nr_foll_pin_acquired/ { n += $2 } /nr_foll_pin_released/ { n -= $2 } END { print n }' /proc/vmstat
 }
 
+# Loads the kernel's own driver of disks, which are there some time after it is, and then the example.
+disks() {
+    insmod /nvme-core.ko
+    insmod /nvme.ko
+    while ! [ -e /dev/nvme0n1 ] || ! [ -e /dev/nvme1n1 ]; do sleep 0.1; done
+    insmod /nvme_sgl.ko
+}
+
 # What all other modules here use.
 insmod /pinned_sgl.ko
 
@@ -22,6 +30,9 @@ insmod /pinned_sgl.ko
 if grep -q 'selftest=bounce' /proc/cmdline; then
     insmod /selftest.ko
     selftest bounce
+    disks
+    nvme bounce
+    [ "$(pinned)" = 0 ] || fail "$(pinned) pages are pinned after the transfers"
     exit 0
 fi
 
@@ -81,6 +92,17 @@ sed 's/^/test: edu: refused: /' /tmp/faults | head -n 4
 # By the DMA API it has tried nothing that is not mapped.
 ! dmesg | grep -E 'DMAR:.*fault addr' | grep -vE 'fault addr 0x(4|8)[0-9a-f]{6}' || fail "refused elsewhere"
 rmmod edu
+[ "$(pinned)" = 0 ] || fail "$(pinned) pages are pinned at the end"
+
+disks
+nvme
+[ "$(pinned)" = 0 ] || fail "$(pinned) pages are pinned after the transfers"
+# What the controller tried once more after it was unmapped in the domain of its driver; and nothing else.
+dmesg | grep -E 'DMAR:.*\[DMA .*fault addr' | grep -v 'fault addr 0x[48][0-9a-f]\{6\} ' >/tmp/faults ||
+    fail "the IOMMU has refused nothing"
+sed 's/^/test: nvme: refused: /' /tmp/faults
+! grep -v 'DMA Write.*fault addr 0x1000000000 ' /tmp/faults || fail "refused elsewhere"
+rmmod nvme_sgl
 [ "$(pinned)" = 0 ] || fail "$(pinned) pages are pinned at the end"
 
 awk '/nr_foll_pin/ { print "test: at the end: " $0 }' /proc/vmstat
