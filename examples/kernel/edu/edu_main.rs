@@ -81,12 +81,11 @@ impl Files {
             let flags = flags | PinFlags::LONGTERM;
             pin_current(current!(), range, flags, Counter::Pinned, GFP_KERNEL_ACCOUNT)
         };
-        self.jobs.run(|| {
-            let from = pin(request.from, PinFlags::empty())?;
-            let to = pin(request.to, PinFlags::WRITE)?;
-            pr_info!("from {:?} to {:?}\n", from, to);
-            way(device, from, to, request.offset..end)
-        })
+        // Before its turn comes: to fault pages in may take as long as a program likes.
+        let from = pin(request.from, PinFlags::empty())?;
+        let to = pin(request.to, PinFlags::WRITE)?;
+        pr_info!("from {:?} to {:?}\n", from, to);
+        self.jobs.run(|| way(device, from, to, request.offset..end))
     }
 
     fn make<'data, 'dir>(&'data self, dir: &'dir ScopedDir<'data, 'dir>) {
