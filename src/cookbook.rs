@@ -4,6 +4,7 @@
 //! | recipe | in short |
 //! |---|---|
 //! | [PRPs for NVMe](#prps-for-nvme) | [`Prp`](crate::descriptor::Prp) |
+//! | [Lists that a controller follows](#lists-that-a-controller-follows) | [`NvmeSgl`](crate::descriptor::NvmeSgl), `pinned_sgl_mock::Nvme` |
 //! | [Blocks for an RDMA NIC](#blocks-for-an-rdma-nic) | [`Window::best_page_size`], [`MemoryRegion`] |
 //! | [Regions of several types](#regions-of-several-types) | `Arc<dyn Region<Storage = Heap> + Send + Sync>` |
 //! | [Guest memory](#guest-memory) | `linux::Buffer::from_raw_parts`, [`Placement::At`] |
@@ -38,6 +39,53 @@
 //! Behind an IOMMU a buffer is contiguous: it is one [`Extent`](crate::descriptor::Extent), of an
 //! [`Iova`](crate::Iova), and so is the list page; what the DMA API has mapped are extents of
 //! [`DmaAddr`](crate::DmaAddr)s.
+//!
+//! # Lists that a controller follows
+//!
+//! Whether a list is right, a controller knows. That of the mock kit follows it through the IOMMU, and returns what is
+//! wrong with it, and in which entry; it may as well be given lists that your own code wrote.
+//!
+//! ```
+//! use pinned_sgl::descriptor::{Extent, ListMemory, NvmeSgl, TransferLimits};
+//! use pinned_sgl::iommu::{Mapping, Prot};
+//! use pinned_sgl::{umem::UserRange, Iova, PageSize, PageSizes, UserAddr};
+//! use pinned_sgl_mock::{DataPointer, DmaFault, Memory, Nvme, NvmeFault};
+//! use std::sync::Arc;
+//!
+//! // A buffer that the controller may write, at two places, and memory for the list, which it may read.
+//! let memory = Memory::with_frames(64);
+//! let buffer = memory.pinned(UserRange::new(UserAddr::new(0x10_0000), 0x2000)?)?;
+//! let lists = memory.pinned(UserRange::new(UserAddr::new(0x20_0000), 0x1000)?)?;
+//! let iommu = Arc::new(memory.iommu(PageSizes::SIZE_4K));
+//! let [front, back, list] = [0x8000, 0x4000, 0xf000].map(Iova::new);
+//! let first = Mapping::map_range(buffer.clone(), 0..0x1000, iommu.clone(), front, Prot::WRITE)?;
+//! let second = Mapping::map_range(buffer.clone(), 0x1000..0x2000, iommu.clone(), back, Prot::WRITE)?;
+//! let _lists = Mapping::map(lists.clone(), iommu.clone(), list, Prot::READ)?;
+//!
+//! // 512 bytes across the border of its pages.
+//! let format = NvmeSgl::new(1, TransferLimits::NONE.sector(512)?)?;
+//! let extents = [Extent::new(Iova::new(0x8f80), 0x80)?, Extent::new(back, 0x180)?];
+//! let mut slots = [[0; 16]; 2];
+//! let sgl1 = format.plan(extents)?.write(&mut [ListMemory::new(list, &mut slots)])?;
+//! lists.write(0, slots.as_flattened())?;
+//!
+//! let nvme = Nvme::new(memory.device(iommu), PageSize::SIZE_4K);
+//! nvme.send(DataPointer::Sgl(sgl1), &[7; 512])?;
+//! let mut bytes = [0; 514];
+//! buffer.read(0xf7f, &mut bytes)?;
+//! assert_eq!((bytes[0], &bytes[1..513], bytes[513]), (0, &[7; 512][..], 0));
+//!
+//! // Once the second page is unmapped, the controller gets no further than the first.
+//! drop(second);
+//! let fault = DmaFault::NotMapped { iova: back };
+//! let refused = nvme.send(DataPointer::Sgl(sgl1), &[9; 512]);
+//! assert_eq!(refused, Err(NvmeFault::Data { offset: 0x80, fault }));
+//! # drop(first);
+//! # memory.witness().assert_clean();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! In a kernel, `examples/kernel/nvme/` writes them for a real one.
 //!
 //! # Blocks for an RDMA NIC
 //!

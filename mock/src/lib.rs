@@ -16,6 +16,7 @@
 //! | [`Iommu`] | a domain with a real table of several levels and an IOTLB that goes stale | [`Memory::iommu`] |
 //! | [`Device`] | reads and writes memory through an [`Iommu`] | [`Memory::device`] |
 //! | [`Nic`] | reads and writes memory through blocks that were registered, as an RDMA NIC does | [`Memory::nic`] |
+//! | [`Nvme`] | follows PRPs and scatter-gather lists through an [`Iommu`], as an NVMe controller does | [`Nvme::new`] |
 //! | [`Plan`] | lets the n-th call that may fail do so | [`Memory::plan`] |
 //! | [`Witness`] | remembers what must never happen: see [`Violation`] | [`Memory::witness`] |
 //! | [`RegionBus`] | lets devices of no machine reach real pinned memory of this process | [`RegionBus::new`] |
@@ -131,6 +132,7 @@ mod failing;
 mod failing_slab;
 mod iommu;
 mod memory;
+mod nvme;
 mod plan;
 mod region_bus;
 mod sync;
@@ -147,6 +149,7 @@ pub use memory::{
     Fragmentation, Memory, MemoryBuilder, MemoryError, PinFault, PinnedMemory, Process, Vma,
     VmaError, Zone,
 };
+pub use nvme::{DataPointer, Entry, Nvme, NvmeFault};
 pub use plan::{Failure, Plan, Step};
 pub use region_bus::RegionBus;
 pub use witness::{Call, Violation, ViolationKind, Witness};
