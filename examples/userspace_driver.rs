@@ -5,9 +5,8 @@
 //! cargo run --example userspace_driver       # as root: frame numbers are hidden from others
 //! ```
 //!
-//! List and buffer are really pinned memory of this process. Disk and IOMMU are mocks: a driver of real
-//! hardware has a `Domain` over VFIO in their place, as `examples/vfio_container.rs` does. In a kernel,
-//! `examples/kernel/nvme/` is a whole driver.
+//! List and buffer are really pinned memory of this process. Disk and IOMMU are mocks: `examples/vfio_nvme.rs` has a
+//! real controller in their place, and a `Domain` over VFIO; in a kernel, `examples/kernel/nvme/` is a whole driver.
 
 use pinned_sgl::descriptor::{Extent, ListMemory, Prp, TransferLimits};
 use pinned_sgl::iommu::{HeapIoas, Placement, Prot};

@@ -47,7 +47,7 @@ use() {
     insmod /vfio-pci-core.ko
     insmod /vfio-pci.ko disable_idle_d3=1
     insmod /emulated.ko
-    for device in $edu $igb $testdev; do
+    for device in $edu $igb $nvme $testdev; do
         echo vfio-pci >"/sys/bus/pci/devices/$device/driver_override"
         [ -e "/sys/bus/pci/devices/$device/driver" ] || echo "$device" >/sys/bus/pci/drivers_probe
     done
@@ -99,6 +99,7 @@ insmod /irqbypass.ko
 insmod /vfio.ko
 edu=$(device "0x1234 0x11e8")
 igb=$(device "0x8086 0x10c9")
+nvme=$(device "0x1b36 0x0010")
 # Nothing but a BAR, of 8 GiB.
 testdev=$(device "0x1b36 0x0005")
 backends=$(option backends vfio_type1_sgl,vfio_iommu_type1 | tr , ' ')
@@ -141,6 +142,13 @@ for backend in $backends; do
             echo >/sys/kernel/tracing/trace
             [ "$(pins acquired)" = "$(pins released)" ] ||
                 fail "$backend: vfio_container: $(pins acquired) pins, $(pins released) released"
+            # A disk is read into memory of a program, whose lists are ours: each page has its number in it.
+            vfio_nvme "$nvme" >/tmp/out 2>&1 || fail "$backend: vfio_nvme"
+            sed "s/^/test: $backend: nvme: /" /tmp/out
+            pages=$(seq 16 | paste -sd , | sed 's/,/, /g')
+            grep -qF "the disk has written [$pages], and around it 0 and 0" /tmp/out || fail "$backend: vfio_nvme: other pages"
+            [ "$(pins acquired)" = "$(pins released)" ] ||
+                fail "$backend: vfio_nvme: $(pins acquired) pins, $(pins released) released"
             ;;
         stress)
             vfio_stress "$edu" >/tmp/stress 2>&1 || fail "$backend: vfio_stress"

@@ -24,12 +24,12 @@ vfio_programs() {
             fail_with "$out/$name.log" "$name cannot be built"
         cp "$out/$name" "$1/"
     done
-    # An example for user space, static as well; with a target of its own, for which alone the flags are.
+    # Examples for user space, static as well; with a target of their own, for which alone the flags are.
     local target=$out/target
     (cd "$root" && RUSTFLAGS=-Ctarget-feature=+crt-static cargo build --locked --quiet \
-        --target x86_64-unknown-linux-gnu --target-dir "$target" --example vfio_container) ||
-        fail "the example vfio_container cannot be built"
-    cp "$target/x86_64-unknown-linux-gnu/debug/examples/vfio_container" "$1/"
+        --target x86_64-unknown-linux-gnu --target-dir "$target" --example vfio_container --example vfio_nvme) ||
+        fail "the examples vfio_container and vfio_nvme cannot be built"
+    cp "$target/x86_64-unknown-linux-gnu/debug/examples/"vfio_{container,nvme} "$1/"
     for name in bounds differ measure stress; do
         gcc -O2 -Wall -Werror -static -isystem "$headers" -o "$1/vfio_$name" "$here/vfio/$name.c" \
             >"$out/$name.log" 2>&1 || fail_with "$out/$name.log" "$name cannot be built"
@@ -99,8 +99,17 @@ vfio_machine() {
     echo "test: vfio: passed; log: $log.txt"
 }
 
+# vfio_disk FILE: of 16 pages, each of which has its number in it, from 1 on.
+vfio_disk() {
+    local page
+    for page in $(seq 16); do
+        head -c 4096 /dev/zero | tr '\0' "\\$(printf '%03o' "$page")"
+    done >"$1"
+}
+
 # vfio_boot ARGUMENTS: boots the machine of the tests, into $log; its $status.
 vfio_boot() {
+    vfio_disk "$modules/vfio/pages.disk"
     # Both processors in one thread: with two, the emulator forgot one of them for ever now and then, whatever ran
     # there, and is hardly faster.
     # shellcheck disable=SC2086 # more arguments for QEMU, as words
@@ -108,6 +117,7 @@ vfio_boot() {
         -M q35 -accel tcg,thread=single \
         -cpu max,-la57 -smp 2 -m 2G -nodefaults -no-user-config -display none -serial stdio \
         -monitor none -no-reboot -device "intel-iommu,intremap=${intremap:-on}" -device edu \
+        -drive "file=$modules/vfio/pages.disk,if=none,id=pages,format=raw" -device nvme,serial=pages,drive=pages \
         -device igb,romfile= -device pci-testdev,membar=8G -device isa-debug-exit,iobase=0xf4,iosize=0x04 ${PINNED_SGL_VFIO_QEMU:-} \
         -kernel "$kernel/arch/x86/boot/bzImage" -initrd "$modules/vfio.gz" \
         -append "console=ttyS0 panic=-1 intel_iommu=on,sm_off iommu.strict=1 no_timer_check hugepages=40 slab_debug=FZP $*" \
