@@ -6,6 +6,7 @@ use crate::thread::Thread;
 use core::{pin::pin, ptr::NonNull};
 use kernel::{
     bindings::iommu_domain,
+    page,
     prelude::*,
     sync::{
         atomic::{Atomic, Relaxed},
@@ -25,6 +26,9 @@ extern "C" {
     fn laws_domain_faults(domain: *mut iommu_domain) -> u64;
     fn laws_domain_prots(domain: *mut iommu_domain) -> u32;
 }
+
+/// The pages of this kernel.
+pub(crate) const PAGE: PageSize = PageSize::new(page::PAGE_SIZE as u64).unwrap();
 
 struct Slow(RawDomain);
 
@@ -67,15 +71,19 @@ impl Drop for Slow {
     }
 }
 
+/// Where a page is, for the device.
+fn at(page: u64) -> Iova {
+    Iova::new(page << PAGE.shift())
+}
+
 /// So many pages at `page`, which lead to the frames from `frame` on.
 fn tile(page: u64, frame: u64, count: u64) -> Result<Tile> {
-    let size = PageSize::SIZE_4K;
-    let mut builder = SglBuilder::new_in(size, Kmalloc::new(GFP_KERNEL))?;
+    let mut builder = SglBuilder::new_in(PAGE, Kmalloc::new(GFP_KERNEL))?;
     for more in 0..count {
         builder.push_page(Pfn::new(frame + more), MemoryKind::Ram)?;
     }
     let list = builder.finish()?;
-    let mut tiles = list.whole()?.tiles(size.into(), Iova::new(page * size.bytes()))?;
+    let mut tiles = list.whole()?.tiles(PAGE.into(), at(page))?;
     tiles.next().ok_or(EIO)
 }
 
@@ -105,11 +113,11 @@ pub(crate) fn one_of_many_maps(refuses: bool) -> Result {
             pr_err!("round {}: {} threads have mapped; {} faults\n", round, won, domain.faults());
             return Err(EIO);
         }
-        let there = domain.0.read(Iova::new(8 * 4096)).ok_or(EIO)?;
+        let there = domain.0.read(at(8)).ok_or(EIO)?;
         let won = tile(8 - thread % 2, thread << 8, 2)?;
-        check!(there.phys.get() == won.phys.get() + (thread % 2) * 4096);
+        check!(there.phys.get() == won.phys.get() + ((thread % 2) << PAGE.shift()));
         domain.unmap(won)?;
-        check!(domain.0.read(Iova::new(8 * 4096)).is_none());
+        check!(domain.0.read(at(8)).is_none());
     }
     check!(domain.faults() == 0);
     Ok(())
@@ -125,8 +133,8 @@ pub(crate) fn reads_while_unmapping() -> Result {
         let (domain, stop, wrong) = (domain.clone(), stop.clone(), wrong.clone());
         let thread = Thread::start(move || {
             while stop.load(Relaxed) == 0 {
-                let there = domain.0.read(Iova::new(page * 4096));
-                let right = (0x700 + page - 3) << 12;
+                let there = domain.0.read(at(page));
+                let right = (0x700 + page - 3) << PAGE.shift();
                 wrong.fetch_add(there.is_some_and(|at| at.phys.get() != right).into(), Relaxed);
             }
         })?;
