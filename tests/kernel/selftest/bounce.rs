@@ -2,7 +2,10 @@
 //! Tests of what a `DmaList` does for devices that do not see what the CPU sees. Here the DMA API copies for each of
 //! them (`swiotlb=force`), so that the test can stand in for the device: an address is that of the copy.
 
-use crate::{device::Tester, Held};
+use crate::{
+    device::{Tester, PAGE},
+    Held,
+};
 use kernel::{
     device::{self, Bound},
     dma::{attrs::DMA_ATTR_SKIP_CPU_SYNC, DataDirection},
@@ -53,7 +56,7 @@ impl Tester {
 
         // SAFETY: the file is removed before the driver is unbound, which waits for this call.
         let device: &device::Device<Bound> = unsafe { self.device.as_bound() };
-        let len = region.len().min(64 << 12);
+        let len = region.len().min(64 * PAGE);
         let before = read(region)?;
 
         let table = SgTable::new(device, region, 0..len, ToDevice, GFP_KERNEL_ACCOUNT)?;

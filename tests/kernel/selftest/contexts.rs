@@ -2,7 +2,7 @@
 //! Where the crate may be called: see the table in its documentation. The kernel reports whatever could sleep where
 //! nothing may.
 
-use crate::Held;
+use crate::{device::PAGE, Held};
 use kernel::{
     device::{self, Bound},
     dma::DataDirection,
@@ -35,9 +35,9 @@ pub(crate) fn without_sleeping(device: &device::Device<Bound>, region: &Held) ->
             builder.push_run(run)?;
         }
         check!(builder.page_count() == pages);
-        region.read(4000, &mut bytes)?;
+        region.read(PAGE - 50, &mut bytes)?;
         if region.is_writable() {
-            region.write(4000, &bytes)?;
+            region.write(PAGE - 50, &bytes)?;
         }
         for accountant in [&of_mm, &of_user] {
             accountant.charge(1)?;

@@ -8,7 +8,7 @@ use kernel::{
     device::{self, Bound},
     error::to_result,
     ffi::c_int,
-    new_mutex,
+    new_mutex, page,
     prelude::*,
     sync::{
         aref::ARef,
@@ -26,6 +26,9 @@ use pinned_sgl::{
 
 pub(crate) const COMMAND_FILE: &CStr = c"command";
 
+/// A page of the CPU. Those of an IOMMU may be smaller.
+pub(crate) const PAGE: u64 = page::PAGE_SIZE as u64;
+
 /// Where a domain is that is never dropped: so that kmemleak knows of it.
 static FORGOTTEN: Atomic<usize> = Atomic::new(0);
 
@@ -34,6 +37,11 @@ pub(crate) struct Tester {
     pub(crate) device: ARef<device::Device>,
     #[pin]
     pub(crate) held: Mutex<Option<Held>>,
+}
+
+/// The smallest page of the domain.
+pub(crate) fn granule(domain: &impl Domain) -> Result<u64> {
+    Ok(domain.page_sizes().smallest().ok_or(EIO)?.bytes())
 }
 
 /// Whether the domain maps exactly `window` at `iova`, and nothing beside it.
@@ -46,15 +54,15 @@ pub(crate) fn is_mapped<D: ReadDomain, S: Storage>(
     check!(Readback::new(domain, range).eq(window.iter()));
     let behind = iova.checked_add(window.len()).ok_or(EINVAL)?;
     check!(domain.read(behind).is_none());
-    check!(iova.checked_sub(4096).is_none_or(|before| domain.read(before).is_none()));
+    check!(iova.checked_sub(granule(domain)?).is_none_or(|before| domain.read(before).is_none()));
     Ok(())
 }
 
 pub(crate) fn is_empty(domain: &impl ReadDomain, iova: Iova, len: u64) -> Result {
-    let mut at = 0;
+    let (mut at, granule) = (0, granule(domain)?);
     while at < len {
         check!(domain.read(iova.checked_add(at).ok_or(EINVAL)?).is_none());
-        at += 4096;
+        at += granule;
     }
     Ok(())
 }
@@ -124,17 +132,21 @@ impl Tester {
     }
 
     fn check_domain(region: &Held, domain: &PagingDomain<'_>) -> Result {
-        check!(domain.page_sizes().smallest().is_some_and(|size| size.bytes() == 4096));
+        let granule = granule(domain)?;
+        check!(
+            granule <= PAGE
+                && domain.page_sizes().largest().is_some_and(|size| size.bytes() > PAGE)
+        );
         let window = region.whole()?;
         let (len, read) = (region.len(), Prot::READ);
 
-        // At a start that fits 2 MiB pages, at one that does not, and high up.
-        for iova in [1u64 << 30, (1 << 30) + 0x3000, 0x7f_ffe0_0000].map(Iova::new) {
+        // At a start that fits large pages, at one that does not, and high up.
+        for iova in [1u64 << 30, (1 << 30) + 3 * granule, 0x7f_ffe0_0000].map(Iova::new) {
             let mapping = Mapping::map(region, domain, iova, read)?;
             is_mapped(domain, &window, iova)?;
             check!(mapping.translate(iova) == domain.read(iova).map(|entry| entry.phys));
             // A second mapping in the middle of it is refused, and leaves it alone.
-            let middle = iova.checked_add((len / 2) & !0xfff).ok_or(EINVAL)?;
+            let middle = iova.checked_add(len / 2 / granule * granule).ok_or(EINVAL)?;
             let refused = Mapping::map(region, domain, middle, read);
             check!(matches!(
                 refused.as_ref().map_err(|refused| refused.error()),
@@ -167,9 +179,9 @@ impl Tester {
         // What cannot be mapped: nothing is.
         let wrong =
             |result: Result<Mapping<&Held, &PagingDomain<'_>>, _>| result.err().map(Error::from);
-        check!(wrong(Mapping::map(region, domain, Iova::new(0x800), read)) == Some(EINVAL));
+        check!(wrong(Mapping::map(region, domain, Iova::new(granule / 2), read)) == Some(EINVAL));
         check!(wrong(Mapping::map(region, domain, iova, Prot::empty())) == Some(EINVAL));
-        let beyond = domain.aperture().last().checked_sub(0xfff).ok_or(EINVAL)?;
+        let beyond = domain.aperture().last().checked_sub(granule - 1).ok_or(EINVAL)?;
         check!(wrong(Mapping::map(region, domain, beyond, read)).is_some());
         if !region.is_writable() {
             check!(wrong(Mapping::map(region, domain, iova, Prot::WRITE)) == Some(EPERM));

@@ -3,7 +3,7 @@
 //! what would be flushed is written down.
 
 use crate::{
-    device::{is_empty, is_mapped, Tester},
+    device::{granule, is_empty, is_mapped, Tester, PAGE},
     Held,
 };
 use core::cell::Cell;
@@ -24,6 +24,10 @@ use pinned_sgl::{
 const NO_WARN: usize = 1 << 9;
 /// `IO_PGTABLE_QUIRK_ARM_TTBR1`: the addresses at the end of 64 bits.
 const TTBR1: usize = 1 << 5;
+
+/// The pages of each format that Arm has: the smallest ones, and the larger ones of its tables.
+const SIZES: [[u64; 3]; 3] =
+    [[4 << 10, 2 << 20, 1 << 30], [16 << 10, 32 << 20, 32 << 20], [64 << 10, 512 << 20, 512 << 20]];
 
 /// A flush that only remembers what it was asked for, since it was last looked at.
 #[derive(Default)]
@@ -91,21 +95,21 @@ fn in_use(region: &Held, range: core::ops::Range<u64>, domain: &Table<'_>, iova:
 }
 
 fn check_table<'m>(region: &'m Held, domain: &'m Table<'m>) -> Result {
-    let (len, window) = (region.len(), region.whole()?);
+    let (len, window, granule) = (region.len(), region.whole()?, granule(domain)?);
     let base = domain.aperture().first().checked_add(1 << 29).ok_or(EINVAL)?;
     let at = |offset| base.checked_add(offset).ok_or(EINVAL);
 
     // In the largest pages, and in small ones; then in large ones where tables of small ones are.
-    for (nth, iova) in [base, at(0x3000)?, base].into_iter().enumerate() {
+    for (nth, iova) in [base, at(3 * granule)?, base].into_iter().enumerate() {
         let mapping = map(region, domain, iova, Prot::READ)?;
         is_mapped(domain, &window, iova)?;
         for tile in window.tiles(domain.page_sizes(), iova)? {
             let entry = domain.read(tile.iova).ok_or(EIO)?;
-            check!(entry.len == tile.page_size.bytes() || (nth == 2 && entry.len == 4096));
+            check!(entry.len == tile.page_size.bytes() || (nth == 2 && entry.len == granule));
         }
         // A page in the middle of it, and all of it from its last page on, are refused.
-        let (middle, last) = ((len / 2) & !0xfff, len - 4096);
-        for (range, offset) in [(0..4096, middle), (0..len, last), (0..len, 0)] {
+        let (middle, last) = (len / 2 / granule * granule, len - granule);
+        for (range, offset) in [(0..granule, middle), (0..len, last), (0..len, 0)] {
             in_use(region, range, domain, iova.checked_add(offset).ok_or(EINVAL)?)?;
             is_mapped(domain, &window, iova)?;
         }
@@ -115,12 +119,12 @@ fn check_table<'m>(region: &'m Held, domain: &'m Table<'m>) -> Result {
     }
 
     // Small pages in the way of large ones: whatever is there stays, and nothing is added to it.
-    for offset in [0, 0x5000, len - 4096] {
-        let page = Mapping::map_range(region, 0..4096, domain, at(offset)?, Prot::READ)?;
+    for offset in [0, 5 * granule, len - granule] {
+        let page = Mapping::map_range(region, 0..granule, domain, at(offset)?, Prot::READ)?;
         in_use(region, 0..len, domain, base)?;
-        is_mapped(domain, &region.window(0..4096)?, at(offset)?)?;
+        is_mapped(domain, &region.window(0..granule)?, at(offset)?)?;
         is_empty(domain, base, offset)?;
-        is_empty(domain, at(offset + 4096)?, len)?;
+        is_empty(domain, at(offset + granule)?, len)?;
         drop(page);
         domain.tlb().0.take();
         is_empty(domain, base, len)?;
@@ -160,7 +164,7 @@ fn check_table<'m>(region: &'m Held, domain: &'m Table<'m>) -> Result {
     check!(domain.read(Iova::new(last.get() ^ 1 << 50)).is_none());
     drop(mapping);
     domain.tlb().0.take();
-    let beyond = last.checked_add(4096).ok_or(EINVAL)?;
+    let beyond = last.checked_add(granule).ok_or(EINVAL)?;
     check!(Mapping::map(region, domain, beyond, Prot::READ).is_err());
     is_empty(domain, last, len)?;
     check!(region.attachments() == 0);
@@ -172,13 +176,15 @@ impl Tester {
     pub(crate) fn page_table(&self, region: &Held) -> Result {
         // SAFETY: the file is removed before the driver is unbound, which waits for this call.
         let device: &device::Device<Bound> = unsafe { self.device.as_bound() };
-        // Four levels, three, two; and the upper half.
-        for (ias, quirks) in [(48, 0), (39, 0), (30, 0), (48, TTBR1)] {
+        // As many levels as there may be, fewer, two; and the upper half. In pages of the CPU, or smaller ones.
+        let all = [(48, 0), (39, 0), (30, 0), (48, TTBR1)].into_iter();
+        let all = all.flat_map(|(ias, quirks)| SIZES.map(|sizes| (ias, quirks, sizes)));
+        for (ias, quirks, sizes) in all.filter(|(.., sizes)| sizes[0] <= PAGE) {
             let table = IoPageTable::new(
                 device,
                 Config {
                     quirks: NO_WARN | quirks,
-                    pgsize_bitmap: 4 << 10 | 2 << 20 | 1 << 30,
+                    pgsize_bitmap: sizes.iter().fold(0, |all, size| all | *size as usize),
                     ias,
                     oas: 48,
                     coherent_walk: true,
@@ -189,10 +195,8 @@ impl Tester {
                 GFP_KERNEL,
             )?;
             check!(domain.aperture().len() == Some(1 << ias));
-            check!(domain
-                .page_sizes()
-                .largest()
-                .is_some_and(|size| { size.bytes() == if ias == 30 { 2 << 20 } else { 1 << 30 } }));
+            let largest = sizes.into_iter().rfind(|size| *size < 1 << ias);
+            check!(domain.page_sizes().largest().map(|size| size.bytes()) == largest);
             check_table(region, &domain)?;
         }
         Ok(())

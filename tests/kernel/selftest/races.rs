@@ -2,7 +2,7 @@
 //! Tests of `RawDomain` with the page table of a real IOMMU, in which no device is: several threads use
 //! the same addresses at once.
 
-use crate::thread::Thread;
+use crate::{device::granule, thread::Thread};
 use core::{pin::pin, ptr::NonNull};
 use kernel::{
     bindings,
@@ -16,7 +16,7 @@ use kernel::{
 use pinned_sgl::{
     iommu::{Domain, Prot, ReadDomain},
     kernel::{Gather, Kmalloc, RawDomain},
-    Iova, MemoryKind, PageSize, Pfn, SglBuilder, Tile,
+    Iova, MemoryKind, PageRun, PageSize, Pfn, SglBuilder, Tile,
 };
 
 /// How often each thread maps.
@@ -43,10 +43,11 @@ impl Table {
         }
         check!(bytes == tile.len());
         // Every page of it leads where it should, as long as it is mapped here.
-        for page in 0..tile.len() >> 12 {
-            let at = tile.iova.checked_add(page << 12).ok_or(EINVAL)?;
+        let granule = granule(&self.0)?;
+        for offset in (0..tile.len()).step_by(granule as usize) {
+            let at = tile.iova.checked_add(offset).ok_or(EINVAL)?;
             let there = self.0.read(at).map(|entry| entry.phys.get());
-            check!(there == Some(tile.phys.get() + (page << 12)));
+            check!(there == Some(tile.phys.get() + offset));
         }
         let mut gather = pin!(Gather::default());
         // SAFETY: it was mapped by this call.
@@ -63,12 +64,11 @@ impl Drop for Table {
     }
 }
 
-/// `count` pages of `size` at a gigabyte, which lead to the frames from `frame` on.
-fn tile(size: PageSize, frame: u64, count: u64) -> Result<Tile> {
-    let mut builder = SglBuilder::new_in(PageSize::SIZE_4K, Kmalloc::new(GFP_KERNEL))?;
-    for more in 0..count << (size.shift() - 12) {
-        builder.push_page(Pfn::new(frame + more), MemoryKind::Ram)?;
-    }
+/// `count` pages of `size` at a gigabyte, which lead to frames of `small` from `frame` on.
+fn tile(small: PageSize, size: PageSize, frame: u64, count: u64) -> Result<Tile> {
+    let mut builder = SglBuilder::new_in(small, Kmalloc::new(GFP_KERNEL))?;
+    let count = count << (size.shift() - small.shift());
+    builder.push_run(PageRun::new(Pfn::new(frame), count, MemoryKind::Ram)?)?;
     let list = builder.finish()?;
     let mut tiles = list.whole()?.tiles(size.into(), Iova::new(1 << 30))?;
     tiles.next().ok_or(EIO)
@@ -81,12 +81,10 @@ pub(crate) fn same_addresses(device: *mut bindings::device) -> Result {
     let done = Arc::new(Atomic::new(0u64), GFP_KERNEL)?;
     let seen = Arc::new(Atomic::new(0u64), GFP_KERNEL)?;
     let mut threads = KVec::new();
-    for (size, frame, count) in [
-        (PageSize::SIZE_4K, 0x400, 64),
-        (PageSize::SIZE_4K, 0x1000, 64),
-        (PageSize::SIZE_2M, 0x2000, 1),
-    ] {
-        let (table, tile) = (table.clone(), tile(size, frame, count)?);
+    let mut sizes = table.0.page_sizes().sizes();
+    let (small, large) = (sizes.next().ok_or(EIO)?, sizes.next().ok_or(EIO)?);
+    for (size, frame, count) in [(small, 0x400, 64), (small, 0x1000, 64), (large, 0x2000, 1)] {
+        let (table, tile) = (table.clone(), tile(small, size, frame, count)?);
         let (done, broken) = (done.clone(), seen.clone());
         let thread = Thread::start(move || {
             let (mut mapped, mut tries) = (0, 0);

@@ -35,7 +35,9 @@ struct run {
 	uint64_t start, count;
 };
 
-static const uint64_t page = 4096, mib = 1 << 20;
+static const uint64_t mib = 1 << 20;
+/* A page, and what a transparent huge page has. */
+static uint64_t page, huge;
 static const char *test = "start";
 static int file;
 
@@ -129,23 +131,33 @@ static uint64_t frame(const void *at)
 	return entry & ((1ull << 55) - 1);
 }
 
-/* Memory of one kind, aligned to 2 MiB, touched from its end to its beginning. */
+/* Of hugetlbfs: 2 MiB, and as large as a transparent one. */
+static const char hugetlb[] = "hugetlb of 2 MiB", largest[] = "hugetlb";
+
+/* Memory of one kind, aligned to a huge page, touched from its end to its beginning. */
 static unsigned char *memory(const char *kind, uint64_t len)
 {
-	int shared = !strcmp(kind, "memfd"), huge = !strcmp(kind, "hugetlb");
-	int flags = shared ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS | (huge ? MAP_HUGETLB : 0);
+	int shared = !strcmp(kind, "memfd");
+	int flags = shared ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS;
 	int fd = shared ? memfd_create("test", 0) : -1;
+	uint64_t more = huge;
 	unsigned char *all;
 
+	if (kind == hugetlb || kind == largest) {
+		flags |= MAP_HUGETLB;
+		flags |= __builtin_ctzl(kind == largest ? huge : 2 * mib) << MAP_HUGE_SHIFT;
+		more = 0;
+	}
 	if (shared)
-		check(!ftruncate(fd, len + 2 * mib));
-	all = mmap(NULL, len + 2 * mib, PROT_READ | PROT_WRITE, flags, fd, 0);
+		check(!ftruncate(fd, len + more));
+	all = mmap(NULL, len + more, PROT_READ | PROT_WRITE, flags, fd, 0);
 	check(all != MAP_FAILED);
-	all = (void *)(((uintptr_t)all + 2 * mib - 1) & ~(2 * mib - 1));
-	if (!strcmp(kind, "4k"))
+	if (more)
+		all = (void *)(((uintptr_t)all + huge - 1) & ~(huge - 1));
+	if (!strcmp(kind, "base"))
 		madvise(all, len, MADV_NOHUGEPAGE);
 	else if (!strcmp(kind, "mixed"))
-		madvise(all + len / 2 / (2 * mib) * 2 * mib, 2 * mib, MADV_NOHUGEPAGE);
+		madvise(all + len / 2 / huge * huge, huge, MADV_NOHUGEPAGE);
 	for (uint64_t at = len / page; at--;)
 		all[at * page] = at * 7 + 1;
 	return all;
@@ -174,6 +186,12 @@ static uint64_t runs_are_true(unsigned char *start, uint64_t len)
 	return known;
 }
 
+/* So many huge pages, or two if they are larger than 2 MiB. */
+static uint64_t few(uint64_t count)
+{
+	return (huge == 2 * mib ? count : 2) * huge;
+}
+
 static void test_kind(const char *kind, uint64_t len, uint64_t flags)
 {
 	unsigned char *at = memory(kind, len), bytes[9000], back[9000];
@@ -186,6 +204,7 @@ static void test_kind(const char *kind, uint64_t len, uint64_t flags)
 	check(number("/proc/self/status", counter) == (long)(len / 1024));
 	check(pin(at, len, flags) == EBUSY);
 	runs = runs_are_true(at, len);
+	check(strcmp(kind, "thp") || runs <= len / huge);
 
 	/* By the CPU, through the kernel's own addresses, across borders of pages. */
 	for (size_t i = 0; i < sizeof(bytes); i++)
@@ -213,7 +232,7 @@ static void test_kind(const char *kind, uint64_t len, uint64_t flags)
 
 static void test_partial_pages(void)
 {
-	unsigned char *at = memory("4k", 4 * page);
+	unsigned char *at = memory("base", 4 * page);
 
 	test = "partial pages";
 	check(!pin(at + page - 1, page + 2, F_LONGTERM));
@@ -226,7 +245,7 @@ static void test_partial_pages(void)
 
 static void test_bad_input(void)
 {
-	unsigned char *at = memory("4k", 64 * page);
+	unsigned char *at = memory("base", 64 * page);
 
 	test = "bad input";
 	check(pin(at, 0, F_LONGTERM) == EINVAL);
@@ -261,7 +280,7 @@ static void test_limit(uint64_t counter)
 	test = "limit";
 	if (!fork()) {
 		struct rlimit limit = { 16 * page, 16 * page };
-		unsigned char *at = memory("4k", 17 * page);
+		unsigned char *at = memory("base", 17 * page);
 
 		check(!setrlimit(RLIMIT_MEMLOCK, &limit));
 		check(!setresuid(1000, 1000, 1000));
@@ -322,7 +341,7 @@ static void test_exit(uint64_t counter)
 
 	test = "exit";
 	if (!fork()) {
-		check(!pin(memory("4k", 100 * page), 100 * page, F_LONGTERM | F_WRITE | counter));
+		check(!pin(memory("base", 100 * page), 100 * page, F_LONGTERM | F_WRITE | counter));
 		_exit(0);
 	}
 	check(wait(&status) > 0 && status == 0);
@@ -367,7 +386,7 @@ static void test_kill(void)
 static void moves_away(const char *from, uint64_t first, uint64_t last)
 {
 	const uint64_t len = 8 * mib;
-	unsigned char *at = memory("4k", len);
+	unsigned char *at = memory("base", len);
 	uint64_t before = 0, after = 0;
 
 	for (uint64_t i = 0; i < len; i += page)
@@ -414,7 +433,7 @@ static void test_cma(void)
 {
 	uint64_t first = number("/sys/kernel/debug/cma/reserved/ranges/0/base_pfn", "");
 	uint64_t last = first + number("/sys/kernel/debug/cma/reserved/count", "");
-	const uint64_t most = 1024 * mib;
+	const uint64_t most = sysconf(_SC_PHYS_PAGES) * page;
 	unsigned char *other = mmap(NULL, most, PROT_READ | PROT_WRITE,
 				    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	uint64_t touched = 0;
@@ -456,15 +475,16 @@ static long tables(void)
 /* What is mapped is what was pinned, in whatever way; the module compares, and unmaps. */
 static void test_mapping(const char *what, int (*act)(void *, uint64_t, uint64_t))
 {
-	static const struct {
+	const struct {
 		const char *kind;
 		uint64_t len, flags;
 	} cases[] = {
-		{ "4k", 2 << 20, F_LONGTERM | F_WRITE },
-		{ "4k", 64 << 12, F_LONGTERM },
-		{ "thp", 8 << 20, F_LONGTERM | F_WRITE },
-		{ "mixed", 8 << 20, F_LONGTERM },
-		{ "hugetlb", 8 << 20, F_LONGTERM | F_WRITE },
+		{ "base", 512 * page, F_LONGTERM | F_WRITE },
+		{ "base", 64 * page, F_LONGTERM },
+		{ "thp", few(4), F_LONGTERM | F_WRITE },
+		{ "mixed", few(4), F_LONGTERM },
+		{ hugetlb, 8 * mib, F_LONGTERM | F_WRITE },
+		{ largest, few(4), F_LONGTERM | F_WRITE },
 		{ NULL }
 	};
 
@@ -492,7 +512,7 @@ static void test_mapping(const char *what, int (*act)(void *, uint64_t, uint64_t
  */
 static void test_memory(const char *what, int (*act)(void *, uint64_t, uint64_t), uint64_t len)
 {
-	unsigned char *at = memory("4k", len);
+	unsigned char *at = memory("base", len);
 	char text[32];
 	int nth, failed = 0, left = 0, done;
 	int fd = open("/proc/thread-self/fail-nth", O_RDWR);
@@ -541,7 +561,7 @@ static void test_memory_of_dma(void)
 			put(caches.gl_pathv[i], "1");
 	globfree(&caches);
 	put("/sys/kernel/debug/failslab/cache-filter", "Y");
-	test_memory("dma", dma, mib);
+	test_memory("dma", dma, 256 * page);
 	disabled = open("/sys/kernel/debug/dma-api/disabled", O_RDONLY);
 	check(disabled >= 0 && read(disabled, &answer, 1) == 1 && answer == 'N');
 	close(disabled);
@@ -579,7 +599,7 @@ static void test_forget(void)
 	name = strrchr(devices.gl_pathv[0], '/') + 1;
 	/* It can be bound as often as one likes, until the domain is forgotten. */
 	for (int in_a_domain = 0; in_a_domain < 2; in_a_domain++) {
-		unsigned char *at = memory("4k", 4 * page);
+		unsigned char *at = memory("base", 4 * page);
 
 		check(!ask((struct command){ KEEP, (uintptr_t)at, 4 * page, in_a_domain, 0, 0 }));
 		check(pinned() == 4);
@@ -608,6 +628,8 @@ static int bounce(void *at, uint64_t len, uint64_t flags)
 int main(int argc, char **argv)
 {
 	setvbuf(stdout, NULL, _IOLBF, 0);
+	page = sysconf(_SC_PAGESIZE);
+	huge = number("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", "");
 	file = open("/sys/kernel/debug/pinned-sgl/command", O_WRONLY);
 	check(file >= 0);
 	nothing_left();
@@ -620,14 +642,15 @@ int main(int argc, char **argv)
 		return 0;
 	}
 
-	test_kind("4k", 4 * mib, F_LONGTERM | F_WRITE);
-	test_kind("4k", 4 * mib, F_LONGTERM);
-	test_kind("4k", 4 * mib, F_WRITE | F_LOCKED);
-	test_kind("thp", 16 * mib, F_LONGTERM | F_WRITE);
-	test_kind("mixed", 8 * mib, F_LONGTERM | F_WRITE | F_LOCKED);
-	test_kind("4k", 4 * mib, F_LONGTERM | F_USER);
-	test_kind("hugetlb", 8 * mib, F_LONGTERM | F_WRITE);
-	test_kind("memfd", 4 * mib, F_LONGTERM | F_WRITE);
+	test_kind("base", 1024 * page, F_LONGTERM | F_WRITE);
+	test_kind("base", 1024 * page, F_LONGTERM);
+	test_kind("base", 1024 * page, F_WRITE | F_LOCKED);
+	test_kind("thp", few(8), F_LONGTERM | F_WRITE);
+	test_kind("mixed", few(4), F_LONGTERM | F_WRITE | F_LOCKED);
+	test_kind("base", 1024 * page, F_LONGTERM | F_USER);
+	test_kind(hugetlb, 8 * mib, F_LONGTERM | F_WRITE);
+	test_kind(largest, few(4), F_LONGTERM | F_WRITE);
+	test_kind("memfd", 1024 * page, F_LONGTERM | F_WRITE);
 	test_partial_pages();
 	test_bad_input();
 	test_limit(0);
@@ -652,14 +675,14 @@ int main(int argc, char **argv)
 	put("/sys/kernel/debug/fail_page_alloc/ignore-gfp-wait", "N");
 	put("/sys/kernel/debug/fail_page_alloc/min-order", "0");
 	put("/sys/kernel/debug/fail_page_alloc/verbose", "0");
-	test_memory("pin", pin, 3 * mib);
-	test_memory("map", domain, mib);
-	test_memory("page table", page_table, mib);
+	test_memory("pin", pin, 768 * page);
+	test_memory("map", domain, 256 * page);
+	test_memory("page table", page_table, 256 * page);
 	test_memory_of_dma();
 
 	/* The module is taken out with a region pinned: see guest.sh. */
 	test = "unload";
-	check(!pin(memory("4k", 10 * page), 10 * page, F_LONGTERM));
+	check(!pin(memory("base", 10 * page), 10 * page, F_LONGTERM));
 	puts("test: selftest: passed");
 	return 0;
 }
