@@ -89,8 +89,11 @@ impl RawDomain {
 ///
 /// The device is its driver's alone: for a driver that manages DMA by itself (`driver_managed_dma`), it is claimed, as
 /// vfio and iommufd do; for all others the DMA API owns it as long as the driver is bound. Either way nothing else
-/// moves it, and no second device joins its group. Where the platform maps message-signalled interrupts by software,
-/// they are mapped in the domain, too.
+/// moves it, and no second device joins its group.
+///
+/// Where the platform maps message-signalled interrupts by software, as Arm's do, those are mapped in the domain that are
+/// allocated while the device is in it: allocate interrupts after this, and free them before it is dropped. Those
+/// allocated before do not arrive meanwhile. Where hardware maps them, as on x86, all arrive.
 ///
 /// It borrows the bound device, so it is gone before the driver is unbound. One that is forgotten
 /// keeps the device until then: no other domain takes it, and what is mapped stays mapped and pinned.

@@ -4,11 +4,16 @@
  * on its behalf, so that it is claimed. Such a driver cannot be written in Rust yet. It takes the `edu` device, for
  * as long as the test lasts.
  */
+#include <linux/completion.h>
+#include <linux/interrupt.h>
 #include <linux/iommu.h>
 #include <linux/pci.h>
 
 #include "helpers.h"
 #include "managed.h"
+
+/* Registers of the device. */
+enum { RAISE = 0x60, ACKNOWLEDGE = 0x64 };
 
 static int result;
 
@@ -22,8 +27,63 @@ static int wrong(struct device *device, bool wrong, int line, const char *what)
 	return wrong;
 }
 
-static int attach_and_detach(struct device *device)
+static irqreturn_t arrived(int irq, void *done)
 {
+	complete(done);
+	return IRQ_HANDLED;
+}
+
+/* Whether messages are mapped by software, and so in each domain, at addresses like this one. */
+static bool is_mapped_by_software(struct device *device, u64 addr)
+{
+	struct iommu_resv_region *region;
+	LIST_HEAD(regions);
+	bool found = false;
+
+	iommu_get_resv_regions(device, &regions);
+	list_for_each_entry(region, &regions, list)
+		found |= region->type == IOMMU_RESV_SW_MSI && addr >= region->start &&
+			 addr - region->start < region->length;
+	iommu_put_resv_regions(device, &regions);
+	return found;
+}
+
+/* An interrupt that is allocated while the device is in the domain arrives, as a message that the IOMMU lets pass. */
+static int interrupts(struct pci_dev *pdev, struct iommu_domain *domain)
+{
+	DECLARE_COMPLETION_ONSTACK(done);
+	struct device *device = &pdev->dev;
+	void __iomem *registers;
+	phys_addr_t phys;
+	int mistakes = 0;
+	u32 addr = 0;
+
+	if (check(!pci_enable_device(pdev)))
+		return 1;
+	pci_set_master(pdev);
+	registers = pci_iomap(pdev, 0, 0);
+	mistakes += check(registers);
+	mistakes += check(pci_alloc_irq_vectors(pdev, 1, 1, PCI_IRQ_MSI) == 1);
+	mistakes += check(!request_irq(pci_irq_vector(pdev, 0), arrived, 0, "selftest", &done));
+	if (mistakes)
+		return mistakes;
+	writel(1, registers + RAISE);
+	mistakes += check(wait_for_completion_timeout(&done, 5 * HZ));
+	writel(1, registers + ACKNOWLEDGE);
+	pci_read_config_dword(pdev, pdev->msi_cap + PCI_MSI_ADDRESS_LO, &addr);
+	phys = iommu_iova_to_phys(domain, addr);
+	mistakes += check(is_mapped_by_software(device, addr) == !!phys);
+	dev_info(device, "a message to %#x has arrived, which leads to %pap\n", addr, &phys);
+	free_irq(pci_irq_vector(pdev, 0), &done);
+	pci_free_irq_vectors(pdev);
+	pci_iounmap(pdev, registers);
+	pci_disable_device(pdev);
+	return mistakes;
+}
+
+static int attach_and_detach(struct pci_dev *pdev)
+{
+	struct device *device = &pdev->dev;
 	struct iommu_domain *before = iommu_get_domain_for_dev(device), *domain, *none;
 	struct pinned_sgl_attached *attached;
 	int other, mistakes = 0;
@@ -37,6 +97,7 @@ static int attach_and_detach(struct device *device)
 	mistakes += check(iommu_device_claim_dma_owner(device, &other) == -EPERM);
 	mistakes += check(PTR_ERR(pinned_sgl_domain_attach(device, GFP_KERNEL, &none)) == -EBUSY);
 	mistakes += check(iommu_get_domain_for_dev(device) == domain);
+	mistakes += interrupts(pdev, domain);
 	pinned_sgl_domain_detach(attached, device);
 	mistakes += check(iommu_get_domain_for_dev(device) == before);
 	mistakes += check(!iommu_group_dma_owner_claimed(device->iommu_group));
@@ -51,7 +112,7 @@ static int attach_and_detach(struct device *device)
 
 static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 {
-	result = attach_and_detach(&pdev->dev);
+	result = attach_and_detach(pdev);
 	return -ENODEV;
 }
 
