@@ -58,6 +58,11 @@ unsafe impl FromBytes for Request {}
 /// What maps the memory that was pinned.
 type Way = fn(&device::Device<Bound>, KBox<UserMem>, KBox<UserMem>, Range<u64>) -> Result<Job>;
 
+/// A message, where the hardware maps those. Where software does, in the domain in which the device is when they are
+/// allocated (see [`PagingDomain`](pinned_sgl::kernel::PagingDomain)), a device that changes its domain meanwhile has
+/// a line.
+const INTERRUPT: IrqType = if cfg!(CONFIG_X86) { IrqType::Msi } else { IrqType::Intx };
+
 /// What the files need.
 struct Files {
     device: ARef<pci::Device>,
@@ -142,7 +147,7 @@ impl pci::Driver for Driver {
             pdev.set_master();
 
             let jobs = Arc::pin_init(Jobs::new(Engine::new(pdev)?), GFP_KERNEL)?;
-            let vectors = pdev.alloc_irq_vectors(1, 1, IrqTypes::default().with(IrqType::Msi))?;
+            let vectors = pdev.alloc_irq_vectors(1, 1, IrqTypes::default().with(INTERRUPT))?;
             let request = vectors.index(0)?.into();
             // SAFETY: what is borrowed is the device, which is bound as long. The vectors stay as long as the
             // registration, which is dropped before them.
@@ -154,7 +159,7 @@ impl pci::Driver for Driver {
                 vectors,
                 // SAFETY: the registration is part of the driver's data, which are dropped.
                 irq <- unsafe {
-                    ThreadedRegistration::new(request, Flags::TRIGGER_NONE, c"edu", Ok(interrupt))
+                    ThreadedRegistration::new(request, Flags::ONESHOT, c"edu", Ok(interrupt))
                 },
                 files <- Scope::dir(files, c"edu", Files::make),
             }))

@@ -25,6 +25,8 @@ struct request {
 };
 
 static const uint64_t mib = 1 << 20;
+/* A page, and what a transparent huge page has. */
+static uint64_t page, huge;
 
 static void die(const char *what)
 {
@@ -32,22 +34,37 @@ static void die(const char *what)
 	exit(1);
 }
 
-/* Small pages that are touched last to first, so that their frames are in no order. */
+/*
+ * Small pages that are touched last to first, so that their frames are in no order; or memory in whose middle two huge
+ * pages meet: transparent ones, or of 2 MiB.
+ */
 static unsigned char *memory(const char *kind, uint64_t len)
 {
-	int flags = MAP_PRIVATE | MAP_ANONYMOUS | (!strcmp(kind, "hugetlb") ? MAP_HUGETLB : 0);
-	unsigned char *all = mmap(NULL, len + 2 * mib, PROT_READ | PROT_WRITE, flags, -1, 0);
-	unsigned char *at = (void *)(((uintptr_t)all + 2 * mib - 1) & ~(2 * mib - 1));
+	int of_hugetlb = !strcmp(kind, "hugetlb");
+	int flags = MAP_PRIVATE | MAP_ANONYMOUS | (of_hugetlb ? MAP_HUGETLB | 21 << MAP_HUGE_SHIFT : 0);
+	uint64_t all = of_hugetlb ? len : len + 3 * huge;
+	unsigned char *at = mmap(NULL, all, PROT_READ | PROT_WRITE, flags, -1, 0);
 
-	if (all == MAP_FAILED)
+	if (at == MAP_FAILED)
 		die(kind);
-	if (!strcmp(kind, "4k"))
-		madvise(at, len, MADV_NOHUGEPAGE);
-	else if (!strcmp(kind, "thp"))
-		madvise(at, len, MADV_HUGEPAGE);
-	for (uint64_t page = len / 4096; page--;)
-		at[page * 4096] = 0;
+	if (!of_hugetlb) {
+		madvise(at, all, strcmp(kind, "thp") ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
+		at = (void *)(((uintptr_t)at + len / 2 + 2 * huge - 1) & ~(huge - 1)) - len / 2 / page * page;
+	}
+	for (uint64_t i = len / page; i--;)
+		at[i * page] = 0;
 	return at;
+}
+
+static uint64_t huge_page(void)
+{
+	FILE *file = fopen("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", "r");
+	uint64_t size;
+
+	if (!file || fscanf(file, "%lu", &size) != 1)
+		die("transparent huge pages");
+	fclose(file);
+	return size;
 }
 
 static int edu(const char *way, struct request *request)
@@ -80,14 +97,24 @@ static void nothing_is_pinned(const char *way)
 	fclose(status);
 }
 
+/* In a process of its own, since huge pages may be most of the memory. */
 static void round_trip(const char *way, const char *from_kind, const char *to_kind, uint64_t len,
 		       uint64_t offset, uint64_t count)
 {
+	int status;
+
+	fflush(stdout);
+	if (fork()) {
+		if (wait(&status) < 0 || status)
+			exit(1);
+		return;
+	}
+
 	unsigned char *from = memory(from_kind, len), *to = memory(to_kind, len);
 	struct request request = { (uintptr_t)from, (uintptr_t)to, len, offset, count };
 
 	for (uint64_t i = 0; i < len; i++) {
-		from[i] = i * 31 + (i >> 12) + 7;
+		from[i] = i * 31 + i / page + 7;
 		to[i] = 0x5a;
 	}
 	errno = -edu(way, &request);
@@ -105,6 +132,7 @@ static void round_trip(const char *way, const char *from_kind, const char *to_ki
 	nothing_is_pinned(way);
 	printf("test: edu: %s, %s to %s: %lu bytes at %#lx of %#lx arrived\n", way, from_kind,
 	       to_kind, count, offset, len);
+	exit(0);
 }
 
 static void refused(const char *way, struct request request, int expected, const char *what)
@@ -120,14 +148,14 @@ static void refused(const char *way, struct request request, int expected, const
 
 static void bad_requests(const char *way)
 {
-	unsigned char *ok = memory("4k", 8192);
+	unsigned char *ok = memory("base", 2 * page);
 	uint64_t at = (uintptr_t)ok;
 
-	refused(way, (struct request){ at, at, 4096, 0, 4097 }, EINVAL, "beyond the region");
+	refused(way, (struct request){ at, at, page, 0, page + 1 }, EINVAL, "beyond the region");
 	refused(way, (struct request){ at, at, 0, 0, 0 }, EINVAL, "no bytes");
-	refused(way, (struct request){ 4096, at, 4096, 0, 1 }, EFAULT, "nothing there");
-	mprotect(ok, 8192, PROT_READ);
-	refused(way, (struct request){ at, at, 4096, 0, 1 }, EFAULT, "written, but read-only");
+	refused(way, (struct request){ page, at, page, 0, 1 }, EFAULT, "nothing there");
+	mprotect(ok, 2 * page, PROT_READ);
+	refused(way, (struct request){ at, at, page, 0, 1 }, EFAULT, "written, but read-only");
 	printf("test: edu: %s: bad requests are refused\n", way);
 }
 
@@ -178,8 +206,9 @@ static void bind(const char *what, const char *name)
  */
 static void killed(const char *way, const char *device)
 {
+	/* 64 transfers take a tenth of a second each. */
 	const uint64_t len = 32 * 4096;
-	unsigned char *at = memory("4k", 2 * len);
+	unsigned char *at = memory("base", 2 * len);
 	struct request request = { (uintptr_t)at, (uintptr_t)at + len, len, 0, len };
 	pid_t child = fork();
 	double start, gone, left;
@@ -208,8 +237,7 @@ static void killed(const char *way, const char *device)
 	while (pinned() && now() - start < 60)
 		usleep(10000);
 	left = now() - start;
-	/* 64 transfers take a tenth of a second each. */
-	if (pins != 64 || gone > 1 || (device ? left > 2 : left < 3 || left > 60)) {
+	if (pins != (long)(2 * len / page) || gone > 1 || (device ? left > 2 : left < 3 || left > 60)) {
 		printf("test: edu: FAILED: %s: %ld pages pinned after %f s, let go after %f s\n", way,
 		       pins, gone, left);
 		exit(1);
@@ -239,8 +267,8 @@ static void keep_off_the_bus(const char *device)
 /* The device does not end: its memory stays pinned, until the driver is unbound and has lost patience. */
 static void hung(const char *way, const char *device)
 {
-	unsigned char *at = memory("4k", 8192);
-	struct request request = { (uintptr_t)at, (uintptr_t)at + 4096, 4096, 0, 4096 };
+	unsigned char *at = memory("base", 2 * page);
+	struct request request = { (uintptr_t)at, (uintptr_t)at + page, page, 0, 4096 };
 	double start;
 	pid_t child;
 
@@ -271,26 +299,29 @@ int main(void)
 {
 	static const char *const ways[] = { "copy_dma", "copy" };
 
+	page = sysconf(_SC_PAGESIZE);
+	huge = huge_page();
+
 	/* Twice, so that each way comes after the other. */
 	for (int i = 0; i < 4; i++) {
 		const char *way = ways[i % 2];
 
 		/* Across the border of two pages that are not adjacent in memory. */
-		round_trip(way, "4k", "4k", 64 * 4096, 5 * 4096 + 0x800, 4096);
+		round_trip(way, "base", "base", 64 * page, 6 * page - 0x800, 4096);
 		if (i >= 2)
 			continue;
 		/* Across the border of two huge pages. */
 		round_trip(way, "thp", "thp", 4 * mib, 2 * mib - 0x800, 5000);
 		round_trip(way, "hugetlb", "hugetlb", 4 * mib, 2 * mib - 1000, 2000);
 		/* More than the device's buffer, and borders in other places here than there. */
-		round_trip(way, "4k", "thp", 4 * mib, 2 * mib - 5000, 10001);
-		round_trip(way, "hugetlb", "4k", 4 * mib, 2 * mib - 7001, 9000);
+		round_trip(way, "base", "thp", 4 * mib, 2 * mib - 5000, 10001);
+		round_trip(way, "hugetlb", "base", 4 * mib, 2 * mib - 7001, 9000);
 		bad_requests(way);
 	}
 	/* An IOMMU maps whole pages. (The DMA API maps the pages around the bytes, too.) */
-	uint64_t at = (uintptr_t)memory("4k", 8192);
+	uint64_t at = (uintptr_t)memory("base", 2 * page);
 
-	refused("copy", (struct request){ at + 1, at, 4096, 0, 1 }, EINVAL, "not a page");
+	refused("copy", (struct request){ at + 1, at, page, 0, 1 }, EINVAL, "not a page");
 
 	glob_t devices;
 
@@ -304,6 +335,6 @@ int main(void)
 		hung(ways[i], device);
 	/* And all is as before. */
 	for (int i = 0; i < 2; i++)
-		round_trip(ways[i], "4k", "4k", 64 * 4096, 5 * 4096 + 0x800, 4096);
+		round_trip(ways[i], "base", "base", 64 * page, 6 * page - 0x800, 4096);
 	return 0;
 }
