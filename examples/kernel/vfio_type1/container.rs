@@ -12,7 +12,7 @@ use crate::{
     domain::GroupDomain,
     ffi,
     groups::Group,
-    memory::{Pinned, PAGE},
+    memory::{Pinned, PAGE, PAGE_SIZE},
     ranges::Ranges,
 };
 use kernel::{
@@ -230,8 +230,7 @@ impl State {
     /// The smallest page: the granule of everything.
     pub(crate) fn page(&self) -> PageSize {
         let bits = self.size_bits();
-        PageSize::new(1u64.checked_shl(bits.trailing_zeros()).unwrap_or(PAGE))
-            .unwrap_or(PageSize::SIZE_4K)
+        PageSize::new(1u64.checked_shl(bits.trailing_zeros()).unwrap_or(PAGE)).unwrap_or(PAGE_SIZE)
     }
 
     pub(crate) fn is_v2(&self) -> bool {

@@ -23,7 +23,6 @@
 #include "container.h"
 
 #define GIB (1024 * MIB)
-#define PAGE 4096ull
 
 static const char *device;
 static int container, group;

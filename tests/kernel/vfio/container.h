@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,8 @@
 
 #define KIB 1024ull
 #define MIB (1024 * KIB)
+/* A page of the CPU. */
+#define PAGE ((uint64_t)sysconf(_SC_PAGESIZE))
 
 static inline void die(const char *what)
 {

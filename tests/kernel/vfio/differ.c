@@ -25,7 +25,12 @@
 
 #include "container.h"
 
-#define PAGE 4096ull
+/* Where interrupts go. */
+#ifdef __aarch64__
+#define INTERRUPTS 0x8000000
+#else
+#define INTERRUPTS 0xfee00000
+#endif
 
 static uint64_t state;
 
@@ -91,8 +96,6 @@ static int answer(int ret)
 	return ret < 0 ? -errno : ret;
 }
 
-static const uint64_t lengths[] = { PAGE, PAGE, 2 * PAGE, 16 * PAGE, 64 * KIB, 511 * PAGE, 2 * MIB,
-				    2 * MIB, 4 * MIB, 6 * MIB };
 #define PICK(list) ((list)[rnd(sizeof(list) / sizeof(*(list)))])
 
 /* Few addresses, so that they meet: 64 MiB from 16 MiB on, and some odd ones. */
@@ -100,7 +103,7 @@ static uint64_t random_iova(void)
 {
 	switch (rnd(48)) {
 	case 0:
-		return 0xfee00000; /* where interrupts go */
+		return INTERRUPTS;
 	case 1:
 		return 0xfffffffffffff000;
 	case 2:
@@ -126,7 +129,8 @@ static uint64_t random_len(void)
 	case 2:
 		return ~0ull - rnd(2) * 0xfff;
 	default:
-		return PICK(lengths);
+		return PICK(((uint64_t[]){ PAGE, PAGE, 2 * PAGE, 16 * PAGE, 64 * KIB, 511 * PAGE, 2 * MIB,
+					   2 * MIB, 4 * MIB, 6 * MIB }));
 	}
 }
 

@@ -55,7 +55,7 @@ static void measure(const char *name, uint8_t *at, uint64_t len)
 			unmap = end - middle;
 	}
 	printf("%-10s %5llu MiB: map %9.3f ms, unmap %9.3f ms, %llu pages unmapped\n", name,
-	       (unsigned long long)(len / MIB), map, unmap, (unsigned long long)(ROUNDS * (len / 4096)));
+	       (unsigned long long)(len / MIB), map, unmap, (unsigned long long)(ROUNDS * (len / PAGE)));
 }
 
 static uint8_t *memory(uint64_t len, int flags, int advice)
@@ -105,7 +105,7 @@ int main(int argc, char **argv)
 	check(at == MAP_FAILED || other == MAP_FAILED, "mmap");
 	madvise(at, len, MADV_NOHUGEPAGE);
 	madvise(other, len, MADV_NOHUGEPAGE);
-	for (uint64_t i = 0; i < len; i += 4096)
+	for (uint64_t i = 0; i < len; i += PAGE)
 		at[i] = other[i] = 1;
 	measure("scattered", at, len);
 	return 0;
