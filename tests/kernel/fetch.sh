@@ -2,27 +2,28 @@
 # shellcheck shell=bash
 #
 # What tests/kernel/run needs, by the names of Debian's packages, into $cache. Sets kernel_source,
-# kernel_version and qemu. Packages that only this needs, and those from other suites than the
+# kernel_version and qemu, or busybox and qemu of the second machine. Packages that only this needs, and those from other suites than the
 # machine's own, are unpacked into $cache and not installed.
 
 # The suites in which newer kernels, compilers and emulators are found.
 suites=${PINNED_SGL_KERNEL_SUITES:-$(. /etc/os-release && echo "${VERSION_CODENAME:-stable}-backports") trixie-backports}
 
-# apt-get with lists of its own, which the machine's apt never sees.
+# apt-get with lists of its own, which the machine's apt never sees; packages of $debian, or of this machine.
 private_apt() {
-    local tool=$1
+    local tool=$1 apt=$cache/apt${debian:+-$debian}
     shift
-    "$tool" -qq -oDir::Etc::SourceList="$cache/apt/sources.sources" -oDir::Etc::SourceParts=/dev/null \
-        -oDir::State::Lists="$cache/apt/lists" -oDir::Cache="$cache/apt/cache" \
-        -oAPT::Sandbox::User=root "$@"
+    "$tool" -qq -oDir::Etc::SourceList="$apt/sources.sources" -oDir::Etc::SourceParts=/dev/null \
+        -oDir::State::Lists="$apt/lists" -oDir::Cache="$apt/cache" -oAPT::Sandbox::User=root \
+        ${debian:+"-oAPT::Architecture=$debian" "-oAPT::Architectures=$debian"} "$@"
 }
 
 # The machine's own sources, and the same archive with other suites. No host is named here.
 private_apt_update() {
-    [ ! -e "$cache/apt/.updated" ] || return 0
+    local apt=$cache/apt${debian:+-$debian}
+    [ ! -e "$apt/.updated" ] || return 0
     command -v apt-get >/dev/null || fail "missing: apt-get; the kernel's sources are Debian packages"
-    mkdir -p "$cache/apt/lists/partial" "$cache/apt/cache/archives/partial"
-    python3 - "$suites" >"$cache/apt/sources.sources" <<'PYTHON' ||
+    mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial"
+    python3 - "$suites" >"$apt/sources.sources" <<'PYTHON' ||
 import glob, re, sys
 code = dict(line.rstrip().split("=", 1) for line in open("/etc/os-release") if "=" in line)
 code = code["VERSION_CODENAME"].strip('"')
@@ -43,7 +44,7 @@ print("\n\n".join(own + [re.sub(r"(?m)^Suites:.*", "Suites: " + sys.argv[1], mai
 PYTHON
         fail "missing: a Debian archive in /etc/apt for this machine's own release"
     private_apt apt-get update || fail "a source is not reachable; asked for: $suites"
-    touch "$cache/apt/.updated"
+    touch "$apt/.updated"
 }
 
 # need COMMAND-OR-FILE PACKAGE: a tool of the machine's own suite, installed where it is missing.
@@ -65,7 +66,7 @@ unpack() {
     mkdir -p "$dir.deb" "$dir"
     if ! (cd "$dir.deb" && private_apt apt-get download "$@"); then
         # Archives drop old versions: the lists are read anew next time.
-        rm -f "$cache/apt/.updated"
+        rm -f "$cache/apt${debian:+-$debian}/.updated"
         fail "missing in $suites: $*"
     fi
     for file in "$dir.deb"/*.deb; do
@@ -121,23 +122,41 @@ fetch_bindgen() {
         fail "missing: bindgen-cli 0.72.1 (cargo install bindgen-cli)"
 }
 
-# QEMU with the libraries that this machine lacks, side by side with what is installed.
+# fetch_qemu x86|arm PROGRAM: QEMU with the libraries that this machine lacks, side by side with what is installed.
 fetch_qemu() {
     local dir=$cache/qemu lib=usr/lib/$(uname -m)-linux-gnu first
+    [ "$1" = x86 ] || dir=$dir-$1
     if [ ! -e "$dir/.unpacked" ]; then
         private_apt_update
         first=${suites%% *}
-        echo "fetch: qemu-system-x86 from $first"
+        echo "fetch: qemu-system-$1 from $first"
         rm -rf "$dir"
         # What apt would install, if it were asked to.
         # shellcheck disable=SC2046 # a list of packages
-        unpack qemu $(private_apt apt-get -s install --no-install-recommends -t "$first" \
-            qemu-system-x86 | sed -n 's/^Inst \([^ ]*\) .*(\([^ ]*\) .*/\1=\2/p')
-        [ -x "$dir/usr/bin/qemu-system-x86_64" ] || fail "missing: qemu-system-x86 in $first"
+        unpack "${dir##*/}" $(private_apt apt-get -s install --no-install-recommends -t "$first" \
+            "qemu-system-$1" | sed -n 's/^Inst \([^ ]*\) .*(\([^ ]*\) .*/\1=\2/p')
+        [ -x "$dir/usr/bin/$2" ] || fail "missing: qemu-system-$1 in $first"
         touch "$dir/.unpacked"
     fi
-    qemu=(env "LD_LIBRARY_PATH=$dir/$lib:$dir/${lib#usr/}" "$dir/usr/bin/qemu-system-x86_64"
+    qemu=(env "LD_LIBRARY_PATH=$dir/$lib:$dir/${lib#usr/}" "$dir/usr/bin/$2"
         -L "$dir/usr/share/qemu" -L "$dir/usr/share/seabios")
+}
+
+# What the second machine needs: the compiler and the C library for it, an emulator, and programs of its own.
+fetch_arm64() {
+    local debian
+    need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
+    need /usr/aarch64-linux-gnu/lib/libc.a libc6-dev-arm64-cross
+    fetch_qemu arm qemu-system-aarch64
+    if [ ! -e "$cache/arm64/.unpacked" ]; then
+        debian=arm64
+        private_apt_update
+        echo "fetch: busybox-static, uuid-dev for arm64"
+        rm -rf "$cache/arm64"
+        unpack arm64 busybox-static uuid-dev
+        touch "$cache/arm64/.unpacked"
+    fi
+    busybox=$cache/arm64/bin/busybox
 }
 
 fetch_all() {
@@ -157,7 +176,7 @@ fetch_all() {
     fetch_kernel
     fetch_library
     fetch_bindgen
-    fetch_qemu
+    fetch_qemu x86 qemu-system-x86_64
     # The same kernel from the same sources, wherever it is built.
     export KBUILD_BUILD_TIMESTAMP=2026-01-01 KBUILD_BUILD_USER=pinned-sgl KBUILD_BUILD_HOST=pinned-sgl
 }

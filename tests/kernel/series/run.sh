@@ -76,11 +76,11 @@ series_config() {
 # series_build um|x86 y|m TARGETS...: the crate and its users built in, or as modules. Patches that are not there yet
 # have no settings.
 series_build() {
-    local started=$SECONDS arch= line setting lost
+    local started=$SECONDS line setting lost
+    target "$1"
     kernel=$series-$1
     modules=$kernel-run
     mkdir -p "$kernel" "$modules"
-    [ "$1" != um ] || arch=ARCH=um
     series_config "$1" "$2" | while IFS= read -r line; do
         setting=${line%%=*}
         case $setting in
@@ -89,11 +89,11 @@ series_build() {
         esac
         echo "$line"
     done >"$kernel.config"
-    make -s -C "$series" O="$kernel" $arch KCONFIG_ALLCONFIG="$kernel.config" allnoconfig >"$kernel.log" 2>&1 ||
+    make -s -C "$series" O="$kernel" "${arch[@]}" KCONFIG_ALLCONFIG="$kernel.config" allnoconfig >"$kernel.log" 2>&1 ||
         fail_with "$kernel.log" "the kernel cannot be configured"
     lost=$(lost_settings "$kernel.config" "$kernel/.config")
     [ -z "$lost" ] || fail "this kernel does not take: $lost"
-    make -s -C "$series" O="$kernel" $arch -j"$jobs" "${@:3}" >"$kernel.log" 2>&1 ||
+    make -s -C "$series" O="$kernel" "${arch[@]}" -j"$jobs" "${@:3}" >"$kernel.log" 2>&1 ||
         fail_with "$kernel.log" "the kernel cannot be built"
     ! grep -E '^warning|pinned_sgl.*warning:|multiple definition' "$kernel.log" >&2 || fail "warnings: $kernel.log"
     echo "test: series: built ($1, =$2) in $((SECONDS - started)) s"

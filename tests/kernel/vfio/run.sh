@@ -8,16 +8,20 @@
 # vfio_programs FOLDER: the self-tests, static, against the headers of this very kernel.
 vfio_programs() {
     local tests=$kernel_source/tools/testing/selftests out=$modules/vfio name
-    local headers=$out/headers/usr/include
-    need /usr/include/uuid/uuid.h uuid-dev
+    local headers=$out/headers/usr/include uuid=()
+    if [ -n "$cross" ]; then
+        uuid=("-I$cache/arm64/usr/include" "-L$cache/arm64/usr/lib/aarch64-linux-gnu")
+    else
+        need /usr/include/uuid/uuid.h uuid-dev
+    fi
     mkdir -p "$out"
     [ -e "$headers/linux/vfio.h" ] ||
-        make -s -C "$kernel_source" O="$out/headers" headers >"$out/headers.log" 2>&1 ||
+        make -s -C "$kernel_source" "${arch[@]}" O="$out/headers" headers >"$out/headers.log" 2>&1 ||
         fail_with "$out/headers.log" "the headers of the kernel cannot be made"
     for name in vfio_dma_mapping_test vfio_dma_mapping_mmio_test vfio_pci_device_test \
         vfio_pci_driver_test; do
         [ "$out/$name" -nt "$tests/vfio/$name.c" ] ||
-            gcc -w -static -D_GNU_SOURCE= -isystem "$headers" -I"$tests" \
+            "${cross}gcc" -w -static -D_GNU_SOURCE= "${uuid[@]}" -isystem "$headers" -I"$tests" \
                 -I"$tests/vfio/lib/include" -I"$kernel_source/tools/include" -o "$out/$name" \
                 "$tests/vfio/$name.c" "$tests"/vfio/lib/*.c "$tests"/vfio/lib/drivers/*/*.c \
                 -luuid -lpthread >"$out/$name.log" 2>&1 ||
@@ -27,11 +31,11 @@ vfio_programs() {
     # Examples for user space, static as well; with a target of their own, for which alone the flags are.
     local target=$out/target
     (cd "$root" && RUSTFLAGS=-Ctarget-feature=+crt-static cargo build --locked --quiet \
-        --target x86_64-unknown-linux-gnu --target-dir "$target" --example vfio_container --example vfio_nvme) ||
+        --target "$triple" --target-dir "$target" --example vfio_container --example vfio_nvme) ||
         fail "the examples vfio_container and vfio_nvme cannot be built"
-    cp "$target/x86_64-unknown-linux-gnu/debug/examples/"vfio_{container,nvme} "$1/"
+    cp "$target/$triple/debug/examples/"vfio_{container,nvme} "$1/"
     for name in bounds differ measure stress; do
-        gcc -O2 -Wall -Werror -static -isystem "$headers" -o "$1/vfio_$name" "$here/vfio/$name.c" \
+        "${cross}gcc" -O2 -Wall -Werror -static -isystem "$headers" -o "$1/vfio_$name" "$here/vfio/$name.c" \
             >"$out/$name.log" 2>&1 || fail_with "$out/$name.log" "$name cannot be built"
     done
 }
@@ -40,7 +44,7 @@ vfio_initramfs() {
     local dir=$modules/vfio/initramfs
     rm -rf "$dir"
     mkdir -p "$dir/bin"
-    cp "$(command -v busybox)" "$dir/bin/busybox"
+    cp "${busybox:-$(command -v busybox)}" "$dir/bin/busybox"
     cp "$here/init" "$dir/"
     cp "$here/vfio/guest.sh" "$dir/guest.sh"
     vfio_programs "$dir/bin"
@@ -54,17 +58,21 @@ vfio_initramfs() {
     (cd "$dir" && find . | sort | cpio --quiet -o -H newc -R 0:0) | gzip -1 >"$modules/vfio.gz"
 }
 
-# vfio_tests [ARGUMENTS]: for guest.sh, on the command line of the kernel; without them all tests, in two machines.
-vfio_tests() {
-    local started=$SECONDS
+vfio_build() {
     mkdir -p "$modules/vfio"
     build_module vfio_type1 "$root/examples/kernel/vfio_type1"
     local emulated=$modules/vfio/emulated
     mkdir -p "$emulated"
     cp "$here/vfio/emulated/"* "$emulated/"
-    make -s -C "$kernel" M="$emulated" modules >"$emulated/build.log" 2>&1 ||
+    make -s -C "$kernel" "${arch[@]}" M="$emulated" modules >"$emulated/build.log" 2>&1 ||
         fail_with "$emulated/build.log" "the emulated device cannot be built"
     vfio_initramfs
+}
+
+# vfio_tests [ARGUMENTS]: for guest.sh, on the command line of the kernel; without them all tests, in two machines.
+vfio_tests() {
+    local started=$SECONDS
+    vfio_build
     vfio_machine boot "$@"
     if grep -q '^trace: ' "$modules/vfio/boot.log.txt"; then
         vfio_trace

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# shellcheck shell=bash
+#
+# Sourced by tests/kernel/run: the second machine, which differs from the first in whatever the crate takes as a value.
+# Its pages are 64 KiB and its huge ones 512 MiB, its memory begins at a gigabyte, and its IOMMU is an SMMUv3, whose
+# page table is that of `kernel::iommu::pgtable` and which maps interrupts by software.
+
+# arm64_boot NAME INITRAMFS ARGUMENTS: boots it, shows what the tests have said, and fails if they have not passed.
+# There is no device that ends QEMU with a status: the last two lines count.
+arm64_boot() {
+    local log=$modules/$1.log status=0
+    timeout --foreground "$deadline" "${qemu[@]}" -M virt,gic-version=3,iommu=smmuv3,its=on -accel tcg \
+        -cpu max,lpa2=off -smp 2 -m 6G -nodefaults -no-user-config -display none -serial stdio -monitor none \
+        -no-reboot -device edu -device igb,romfile= -device pci-testdev,membar=8G \
+        -kernel "$kernel/arch/arm64/boot/Image" -initrd "$2" \
+        -append "console=ttyAMA0 panic=-1 iommu.strict=1 kunit.enable=1 kunit.autorun=1 kunit.filter_glob=pinned_sgl \
+default_hugepagesz=2M hugepages=40 hugepagesz=512M hugepages=2 movablecore=1G cma=512M slab_nomerge slab_debug=FZP \
+${*:3}" </dev/null >"$log" 2>&1 || status=$?
+    say "arm64 ($1)" "$status" 0 "$1"
+    tail -n 2 "$modules/$1.txt" | grep -A 1 '^guest: passed' | grep -q 'reboot: Power down$' ||
+        fail "the machine has said something after it had passed: $modules/$1.txt"
+}
+
+arm64_kernel_tests() {
+    build_laws
+    build_module selftest "$here/selftest"
+    build_module edu "$root/examples/kernel/edu"
+    build_initramfs "$modules/pinned_sgl/pinned_sgl.ko" "$modules/laws/laws.ko" "$modules/selftest/selftest.ko" \
+        "$modules/edu/edu.ko" "$here/selftest/user.c" "$root/examples/kernel/edu/user.c"
+    arm64_boot boot "$modules/initramfs.gz" "$@"
+}
+
+# Tests of user space, static: the same programs that run on the machine on which they are built.
+arm64_user_tests() {
+    local target=$modules/user program programs=() tests=()
+    for program in "${arm64_programs[@]}"; do
+        tests+=(--test "$program")
+    done
+    mapfile -t programs < <(cd "$root" && RUSTFLAGS=-Ctarget-feature=+crt-static CARGO_PROFILE_DEV_DEBUG=0 \
+        "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=${cross}gcc" cargo test --locked --quiet --no-run --lib \
+        "${tests[@]}" --features linux --target "$triple" --target-dir "$target" --message-format=json |
+        sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
+    [ "${#programs[@]}" = $((${#tests[@]} / 2 + 1)) ] || fail "the tests of user space cannot be built"
+    build_initramfs "$here/arm64/guest.sh" "${programs[@]}"
+    arm64_boot user "$modules/initramfs.gz" "$@"
+}
+arm64_programs=(borders cutting descriptors exhaustive mapping memory_region properties regressions umem_pin vectors
+    by_user_addr linux linux_pinner)
+
+# arm64_tests [kernel|user|vfio [ARGUMENTS]]: one part, with more for the command line of the kernel; or all of it.
+arm64_tests() {
+    local started=$SECONDS part=${1:-all}
+    fetch_arm64
+    build_kernel arm64 Image modules
+    use arm64
+    build_crate
+    case $part in
+    all | kernel) arm64_kernel_tests "${@:2}" ;;&
+    all | user) arm64_user_tests "${@:2}" ;;&
+    all | vfio) vfio_build && arm64_boot vfio "$modules/vfio.gz" "${@:2}" ;;&
+    all | kernel | user | vfio) ;;
+    *) fail "unknown: arm64 $part; one of kernel, user, vfio, or nothing for all of it" ;;
+    esac
+    echo "tests/kernel/run: arm64 passed in $((SECONDS - started)) s; logs:$logs"
+}
