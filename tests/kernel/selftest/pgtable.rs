@@ -21,12 +21,12 @@ use pinned_sgl::{
 };
 
 /// `IO_PGTABLE_QUIRK_NO_WARN`: addresses that are in use are refused on purpose here.
-const NO_WARN: usize = 1 << 9;
+pub(crate) const NO_WARN: usize = 1 << 9;
 /// `IO_PGTABLE_QUIRK_ARM_TTBR1`: the addresses at the end of 64 bits.
 const TTBR1: usize = 1 << 5;
 
 /// The pages of each format that Arm has: the smallest ones, and the larger ones of its tables.
-const SIZES: [[u64; 3]; 3] =
+pub(crate) const SIZES: [[u64; 3]; 3] =
     [[4 << 10, 2 << 20, 1 << 30], [16 << 10, 32 << 20, 32 << 20], [64 << 10, 512 << 20, 512 << 20]];
 
 /// A flush that only remembers what it was asked for, since it was last looked at.

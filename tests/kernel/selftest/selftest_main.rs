@@ -23,6 +23,7 @@ mod dma;
 mod pgtable;
 mod races;
 mod thread;
+mod walked;
 
 use device::{Tester, COMMAND_FILE};
 use kernel::{
@@ -74,6 +75,7 @@ const MANAGED: u64 = 15;
 const BOUNCE: u64 = 16;
 const KEEP: u64 = 17;
 const LET_GO: u64 = 18;
+const WALKED: u64 = 19;
 
 fn counter(flags: u64) -> Counter {
     match flags >> 16 & 3 {
@@ -133,6 +135,9 @@ fn command(tester: &Tester, reader: &mut UserSliceReader) -> Result {
     }
     if command.what == PGTABLE {
         return tester.page_table(&pin(command.at, command.len, command.flags)?);
+    }
+    if command.what == WALKED {
+        return tester.walked(&pin(command.at, command.len, command.flags)?);
     }
     match command.what {
         CHARGE => {

@@ -22,7 +22,7 @@
 
 enum {
 	PIN = 1, RUNS, UNPIN, READ, WRITE, DOMAIN, DMA, PGTABLE, CHARGE, UNCHARGE, RACES, FORGET,
-	BELOW, WAIT, MANAGED, BOUNCE, KEEP, LET_GO,
+	BELOW, WAIT, MANAGED, BOUNCE, KEEP, LET_GO, WALKED,
 };
 
 enum { F_WRITE = 1, F_LONGTERM = 2, F_LOCKED = 1 << 16, F_USER = 1 << 17 };
@@ -465,6 +465,31 @@ static int page_table(void *at, uint64_t len, uint64_t flags)
 	return ask((struct command){ PGTABLE, (uintptr_t)at, len, flags, 0, 0 });
 }
 
+static int walked(void *at, uint64_t len, uint64_t flags)
+{
+	return ask((struct command){ WALKED, (uintptr_t)at, len, flags, 0, 0 });
+}
+
+/* A page table of a driver that the IOMMU walks, where it has that format: Arm's. */
+static void test_walked(void)
+{
+#ifdef __aarch64__
+	const int expected = 0;
+#else
+	const int expected = ENODEV;
+#endif
+	uint64_t len = 16 * mib;
+	unsigned char *at = memory("thp", len);
+
+	test = "walked";
+	errno = walked(at, len, F_LONGTERM | F_WRITE);
+	check(errno == expected);
+	printf("test: selftest: a page table of a driver is %s\n",
+	       errno ? "of another format than that of the IOMMU" : "walked by the IOMMU, for a device");
+	munmap(at, len);
+	nothing_left();
+}
+
 /* Pages of page tables of IOMMUs, in the whole machine. */
 static long tables(void)
 {
@@ -669,6 +694,7 @@ int main(int argc, char **argv)
 	test_mapping("a domain", domain);
 	test_mapping("what the DMA API maps", dma);
 	test_mapping("a page table of a driver", page_table);
+	test_walked();
 
 	put("/sys/kernel/debug/failslab/ignore-gfp-wait", "N");
 	put("/sys/kernel/debug/failslab/verbose", "0");
