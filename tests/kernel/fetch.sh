@@ -147,6 +147,9 @@ fetch_arm64() {
     local debian
     need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
     need /usr/aarch64-linux-gnu/lib/libc.a libc6-dev-arm64-cross
+    rustup target add aarch64-unknown-linux-gnu >/dev/null 2>&1 ||
+        fail "missing: the target aarch64-unknown-linux-gnu (rustup target add aarch64-unknown-linux-gnu)"
+    export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
     fetch_qemu arm qemu-system-aarch64
     if [ ! -e "$cache/arm64/.unpacked" ]; then
         debian=arm64

@@ -48,6 +48,17 @@ if grep -q 'selftest=bounce' /proc/cmdline; then
     exit 0
 fi
 
+# A machine whose devices do not see the caches of the CPU.
+if grep -q 'selftest=incoherent' /proc/cmdline; then
+    ! find /proc/device-tree/ -name dma-coherent | grep . || fail "something is coherent"
+    insmod /selftest.ko
+    selftest incoherent
+    insmod /edu.ko
+    edu incoherent
+    [ "$(pinned)" = 0 ] || fail "$(pinned) pages are pinned at the end"
+    exit 0
+fi
+
 # KUnit runs when the module is loaded, and reports in the log.
 if [ -e /laws.ko ]; then
     insmod /laws.ko

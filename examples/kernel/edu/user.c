@@ -295,13 +295,22 @@ static void hung(const char *way, const char *device)
 	printf("test: edu: %s: the device hangs, and is stopped\n", way);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	static const char *const ways[] = { "copy_dma", "copy" };
 
 	page = sysconf(_SC_PAGESIZE);
 	huge = huge_page();
 
+	/* Where a device does not see the caches of the CPU, only the DMA API serves it. */
+	if (argc > 1 && !strcmp(argv[1], "incoherent")) {
+		uint64_t region = (uintptr_t)memory("base", page);
+
+		refused("copy", (struct request){ region, region, page, 0, 1 }, EOPNOTSUPP, "not coherent");
+		round_trip("copy_dma", "base", "base", 64 * page, 6 * page - 0x800, 4096);
+		round_trip("copy_dma", "hugetlb", "base", 4 * mib, 2 * mib - 7001, 9000);
+		return 0;
+	}
 	/* Twice, so that each way comes after the other. */
 	for (int i = 0; i < 4; i++) {
 		const char *way = ways[i % 2];

@@ -5,13 +5,15 @@
 # Its pages are 64 KiB and its huge ones 512 MiB, its memory begins at a gigabyte, and its IOMMU is an SMMUv3, whose
 # page table is that of `kernel::iommu::pgtable` and which maps interrupts by software.
 
+arm64_machine=(-M "virt,gic-version=3,iommu=smmuv3,its=on" -accel tcg -cpu "max,lpa2=off" -smp 2 -m 6G -nodefaults
+    -no-user-config -display none -serial stdio -monitor none -no-reboot -device edu -device "igb,romfile="
+    -device "pci-testdev,membar=8G")
+
 # arm64_boot NAME INITRAMFS ARGUMENTS: boots it, shows what the tests have said, and fails if they have not passed.
 # There is no device that ends QEMU with a status: the last two lines count.
 arm64_boot() {
     local log=$modules/$1.log status=0
-    timeout --foreground "$deadline" "${qemu[@]}" -M virt,gic-version=3,iommu=smmuv3,its=on -accel tcg \
-        -cpu max,lpa2=off -smp 2 -m 6G -nodefaults -no-user-config -display none -serial stdio -monitor none \
-        -no-reboot -device edu -device igb,romfile= -device pci-testdev,membar=8G \
+    timeout --foreground "$deadline" "${qemu[@]}" "${arm64_machine[@]}" ${devicetree:+-dtb "$devicetree"} \
         -kernel "$kernel/arch/arm64/boot/Image" -initrd "$2" \
         -append "console=ttyAMA0 panic=-1 iommu.strict=1 kunit.enable=1 kunit.autorun=1 kunit.filter_glob=pinned_sgl \
 default_hugepagesz=2M hugepages=40 hugepagesz=512M hugepages=2 movablecore=1G cma=512M slab_nomerge slab_debug=FZP \
@@ -28,6 +30,13 @@ arm64_kernel_tests() {
     build_initramfs "$modules/pinned_sgl/pinned_sgl.ko" "$modules/laws/laws.ko" "$modules/selftest/selftest.ko" \
         "$modules/edu/edu.ko" "$here/selftest/user.c" "$root/examples/kernel/edu/user.c"
     arm64_boot boot "$modules/initramfs.gz" "$@"
+    # Copies stand in for caches.
+    arm64_boot bounce "$modules/initramfs.gz" iommu.passthrough=1 swiotlb=force selftest=bounce
+    # A machine that says of no device that it sees the caches of the CPU: a name in its description is another one.
+    local devicetree=$modules/incoherent.dtb
+    "${qemu[@]}" "${arm64_machine[@]}" -M "dumpdtb=$devicetree" >/dev/null 2>&1 || fail "the machine cannot be described"
+    LC_ALL=C sed -i 's/dma-coherent/not-coherent/g' "$devicetree"
+    arm64_boot incoherent "$modules/initramfs.gz" selftest=incoherent
 }
 
 # Tests of user space, static: the same programs that run on the machine on which they are built.
@@ -37,8 +46,7 @@ arm64_user_tests() {
         tests+=(--test "$program")
     done
     mapfile -t programs < <(cd "$root" && RUSTFLAGS=-Ctarget-feature=+crt-static CARGO_PROFILE_DEV_DEBUG=0 \
-        "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=${cross}gcc" cargo test --locked --quiet --no-run --lib \
-        "${tests[@]}" --features linux --target "$triple" --target-dir "$target" --message-format=json |
+        cargo test --locked --quiet --no-run --lib "${tests[@]}" --features linux --target "$triple" --target-dir "$target" --message-format=json |
         sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
     [ "${#programs[@]}" = $((${#tests[@]} / 2 + 1)) ] || fail "the tests of user space cannot be built"
     build_initramfs "$here/arm64/guest.sh" "${programs[@]}"

@@ -176,8 +176,10 @@ impl Tester {
     pub(crate) fn page_table(&self, region: &Held) -> Result {
         // SAFETY: the file is removed before the driver is unbound, which waits for this call.
         let device: &device::Device<Bound> = unsafe { self.device.as_bound() };
-        // As many levels as there may be, fewer, two; and the upper half. In pages of the CPU, or smaller ones.
+        // As many levels as there may be, fewer, two, if the region fits in there; and the upper half. In pages of the
+        // CPU, or smaller ones.
         let all = [(48, 0), (39, 0), (30, 0), (48, TTBR1)].into_iter();
+        let all = all.filter(|(ias, _)| region.len() <= 1 << (ias - 2));
         let all = all.flat_map(|(ias, quirks)| SIZES.map(|sizes| (ias, quirks, sizes)));
         for (ias, quirks, sizes) in all.filter(|(.., sizes)| sizes[0] <= PAGE) {
             let table = IoPageTable::new(

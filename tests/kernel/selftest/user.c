@@ -666,6 +666,13 @@ int main(int argc, char **argv)
 		test_mapping("what is synced", bounce);
 		return 0;
 	}
+	if (argc > 1 && !strcmp(argv[1], "incoherent")) {
+		test = "incoherent";
+		check(domain(memory("base", page), page, F_LONGTERM) == EOPNOTSUPP);
+		puts("test: selftest: a device that is not coherent is in no domain of a driver");
+		test_mapping("what the DMA API maps", dma);
+		return 0;
+	}
 
 	test_kind("base", 1024 * page, F_LONGTERM | F_WRITE);
 	test_kind("base", 1024 * page, F_LONGTERM);
