@@ -8,6 +8,7 @@ use super::list::Sgl;
 use super::packed::{self, Batch, BATCH};
 use super::run::{contiguous, MemoryKind, PageRun};
 use super::runs::Runs;
+use super::shift::{shift_down, shift_up};
 use crate::addr::Pfn;
 use crate::exact::{self, Exact as _};
 use crate::failed::Failed;
@@ -189,14 +190,52 @@ impl<S: Storage> SglBuilder<S> {
         I: IntoIterator<Item = PageRun>,
     {
         self.all_or_nothing(|builder| {
-            let mut index = 0usize;
-            for run in runs {
+            let (mut runs, mut index) = (runs.into_iter(), 0usize);
+            let mut next = runs.next();
+            while let Some(run) = next {
                 let pushed = builder.push(run.start().get(), run.count(), run.kind());
                 pushed.map_err(|failure| failure.at(index))?;
                 index = index.plus(1);
+                if run.count() == 1 && run.kind() == MemoryKind::Ram {
+                    let singles;
+                    (singles, next) = builder.push_single_runs(run, &mut runs);
+                    index = index.plus(singles);
+                } else {
+                    next = runs.next();
+                }
             }
             Ok(())
         })
+    }
+
+    /// Adds the leading runs that are single pages of RAM, none of which continues the one before, the first
+    /// one not `last`; returns how many, and the run behind them.
+    #[inline]
+    fn push_single_runs(
+        &mut self,
+        last: PageRun,
+        runs: &mut impl Iterator<Item = PageRun>,
+    ) -> (usize, Option<PageRun>) {
+        let limit = u64::MAX.shifted_down(self.page.shift());
+        let (mut behind, mut other) = (last.start().get().plus(1), None);
+        let taken = self.push_singles(|room| {
+            let mut taken = 0usize;
+            for place in room {
+                let Some(run) = runs.next() else { return taken };
+                let start = run.start().get();
+                let other_kind = run.count() != 1 || run.kind() != MemoryKind::Ram;
+                if other_kind || start == behind || start > limit {
+                    other = Some(run);
+                    return taken;
+                }
+                *place = start;
+                behind = start.plus(1);
+                taken = taken.plus(1);
+            }
+            other = runs.next();
+            taken
+        });
+        (taken, other)
     }
 
     /// Adds a whole list: how threads that pin disjoint parts join their work. Merges across the
@@ -447,29 +486,6 @@ struct Undo<'a, S: Storage> {
 impl<S: Storage> Drop for Undo<'_, S> {
     fn drop(&mut self) {
         self.builder.undo(self.then);
-    }
-}
-
-/// Moves what stands from place `by` on to the front. (`copy_within` could panic.)
-fn shift_down(column: &mut [u64; BATCH], by: usize) {
-    let mut to = 0usize;
-    while let Some(&value) = column.get(to.plus(by)) {
-        if let Some(place) = column.get_mut(to) {
-            *place = value;
-        }
-        to = to.plus(1);
-    }
-}
-
-/// Moves all to the back by `by` places; the last `by` are gone.
-fn shift_up(column: &mut [u64; BATCH], by: usize) {
-    let mut to = BATCH;
-    while let Some(from) = to.checked_sub(1).and_then(|last| last.checked_sub(by)) {
-        to = to.minus(1);
-        let value = column.get(from).copied().unwrap_or(0);
-        if let Some(place) = column.get_mut(to) {
-            *place = value;
-        }
     }
 }
 

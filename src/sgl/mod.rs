@@ -20,6 +20,7 @@ mod packed;
 mod run;
 mod runs;
 mod search;
+mod shift;
 mod window;
 
 pub use builder::SglBuilder;

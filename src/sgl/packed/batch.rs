@@ -231,16 +231,21 @@ fn join(leaf: &mut [u8], last: Group, index: usize, free: usize, batch: Batch<'_
         return 0;
     };
     let pages = 1u64.shifted_up(log2);
+    let reach = width.plus(alignment);
+    let fits = |above: u64| above & !mask(reach) == 0 && above & mask(alignment) == 0;
+    // The first field of a batch goes to the start of a word.
+    let at_word = last.count.times(width as usize) & 63 == 0;
+    // Most batches that do not fit are seen by their first run.
+    let first_fits = batch.starts.first().is_some_and(|start| fits(start.wrapping_sub(base)));
+    if !(first_fits && at_word && batch.kind == last.kind) {
+        return 0;
+    }
     // Both in one loop: each is a chain in which a step waits for the one before.
     let fold = |(above, differs): (u64, u64), (start, count): (&u64, &u64)| {
         (above | start.wrapping_sub(base), differs | (count ^ pages))
     };
     let (above, differs) = batch.starts.iter().zip(batch.counts).fold((0, 0), fold);
-    let reach = width.plus(alignment);
-    let fits = above & !mask(reach) == 0 && above & mask(alignment) == 0;
-    // The first field of a batch goes to the start of a word.
-    let at_word = last.count.times(width as usize) & 63 == 0;
-    if !(fits && at_word && differs == 0 && batch.kind == last.kind) {
+    if !(fits(above) && differs == 0) {
         return 0;
     }
     let mut runs = batch.starts.len().min(MAX_GROUP.saturating_sub(last.count));
