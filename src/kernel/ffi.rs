@@ -34,6 +34,7 @@ extern "C" {
     ) -> usize;
     pub(super) fn pinned_sgl_unpin_pages(pages: *mut *mut page, count: usize);
     pub(super) fn pinned_sgl_unpin_run(pfn: u64, count: u64, dirty: bool);
+    pub(super) fn pinned_sgl_unpin_singles(pfns: *const u64, count: usize, dirty: bool);
     pub(super) fn pinned_sgl_leaked(user: u64, pfn: u64, count: u64);
 
     pub(super) fn pinned_sgl_is_unlimited() -> bool;

@@ -44,6 +44,9 @@ static_assert(IO_PGTABLE_QUIRK_ARM_TTBR1 == 1 << 5);
 #endif
 #define BLOCK (1UL << (SUBSECTION_SHIFT - PAGE_SHIFT))
 
+/* As many single pages as are unpinned at once, as pinned_pages.rs has it. */
+#define SINGLES 16
+
 /* The bits of `PinFlags`, which are not those of GUP. */
 static unsigned int gup_flags(u32 flags)
 {
@@ -127,6 +130,16 @@ void pinned_sgl_unpin_run(u64 pfn, u64 count, bool dirty)
 		pfn += some;
 		count -= some;
 	}
+}
+
+void pinned_sgl_unpin_singles(const u64 *pfns, size_t count, bool dirty)
+{
+	struct page *pages[SINGLES];
+
+	for (size_t i = 0; i < count; i++)
+		pages[i] = pfn_to_page(pfns[i]);
+	unpin_user_pages_dirty_lock(pages, count, dirty);
+	cond_resched();
 }
 
 void pinned_sgl_leaked(u64 user, u64 pfn, u64 count)

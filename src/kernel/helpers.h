@@ -32,6 +32,8 @@ size_t pinned_sgl_singles(struct page *const *pages, size_t count, u64 *pfns);
 void pinned_sgl_unpin_pages(struct page **pages, size_t count);
 void pinned_sgl_unpin_run(u64 pfn, u64 count, bool dirty);
 /* Warns in the log of pins that stay for ever. */
+/* The same for single pages that need not lie side by side, 16 at the most. */
+void pinned_sgl_unpin_singles(const u64 *pfns, size_t count, bool dirty);
 void pinned_sgl_leaked(u64 user, u64 pfn, u64 count);
 
 /* Whether current may lock as much as it likes. */

@@ -83,7 +83,7 @@ pub(super) unsafe fn first_run(pages: &[*mut bindings::page]) -> PageRun {
 /// # Safety
 ///
 /// There is at least one pointer, and each points to a page structure.
-unsafe fn singles(pages: &[*mut bindings::page], room: &mut [u64]) -> usize {
+pub(super) unsafe fn singles(pages: &[*mut bindings::page], room: &mut [u64]) -> usize {
     let most = room.len().min(pages.len().saturating_sub(1));
     // SAFETY: "there is at least one pointer, and each points to a page structure": as the caller
     // promises; there are `most` behind the first one, and there is room for as many numbers.

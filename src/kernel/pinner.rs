@@ -140,6 +140,15 @@ unsafe impl Pinner for MmPinner {
         unsafe { PinnedPages::unpin(run, dirty) };
     }
 
+    fn unpins_runs(&self) -> bool {
+        true
+    }
+
+    unsafe fn unpin_runs(&self, _: UserAddr, runs: &[PageRun], dirty: bool) {
+        // SAFETY: "each of them has a pin of the caller's that nothing relies on any more": as of `unpin`.
+        unsafe { PinnedPages::unpin_runs(runs, dirty) };
+    }
+
     fn leaked(&self, at: UserAddr, run: PageRun) {
         // SAFETY: numbers only.
         unsafe { ffi::pinned_sgl_leaked(at.get(), run.start().get(), run.count()) };

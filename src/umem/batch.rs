@@ -131,7 +131,7 @@ impl<'a> PinBatch<'a> {
 
     /// The runs that the batch holds.
     pub fn runs(&self) -> impl Iterator<Item = PageRun> + Clone + '_ {
-        self.slots.iter().take(self.used).skip(self.taken).flatten().copied()
+        self.slots.get(self.taken..self.used).unwrap_or_default().iter().flatten().copied()
     }
 
     /// Takes a run whose pages have just been pinned, for the user pages from
@@ -161,6 +161,31 @@ impl<'a> PinBatch<'a> {
             self.mmio = self.mmio.plus(run.count());
         }
         Ok(())
+    }
+
+    /// Takes single pages of RAM, none of which continues the one before, as [`push`](Self::push) does, as
+    /// many from the front as there is room for; returns how many. O(pages).
+    ///
+    /// # Safety
+    ///
+    /// That of [`push`](Self::push), for a run of each page.
+    #[cfg(pinned_sgl_kbuild)]
+    pub(crate) unsafe fn push_singles(&mut self, frames: &[u64]) -> usize {
+        let limit = u64::MAX.shifted_down(self.page.shift());
+        let left = usize::try_from(self.left).unwrap_or(usize::MAX);
+        let slots = self.slots.get_mut(self.used..).unwrap_or_default();
+        let mut pushed = 0usize;
+        for (slot, frame) in slots.iter_mut().zip(frames).take(left) {
+            if *frame > limit {
+                break;
+            }
+            *slot = Some(PageRun::stored(*frame, 1, MemoryKind::Ram));
+            pushed = pushed.plus(1);
+        }
+        self.used = self.used.plus(pushed);
+        self.pages = self.pages.plus(pushed as u64);
+        self.left = self.left.minus(pushed as u64);
+        pushed
     }
 
     /// Files the run: behind the last one, or merged with it.
@@ -253,6 +278,7 @@ impl core::error::Error for Rejected {}
 
 /// The address of the page that lies `pages` pages behind `at`; zero where 64 bits end, behind the
 /// last page that there is.
+#[inline]
 pub(super) fn behind(at: UserAddr, pages: u64, page: PageSize) -> UserAddr {
     UserAddr::new(at.get().wrapping_add(pages.shifted_up(page.shift())))
 }

@@ -40,6 +40,8 @@ pub(crate) type Pinned = Umem<Arc<Memory>, Arc<Memory>, Kmalloc>;
 const POINTERS: usize = 512;
 /// Runs of one batch: a page of memory.
 const SLOTS: usize = 128;
+/// Pages for which nothing is allocated while they are pinned.
+const FEW: usize = 8;
 
 /// What is charged.
 pub(crate) struct Owner {
@@ -196,12 +198,17 @@ impl Memory {
     pub(crate) fn pin_all(self: &Arc<Self>, len: u64) -> Result<Pinned> {
         let start = self.state.lock().start;
         let range = UserRange::new(UserAddr::new(start), len).map_err(|_| EOVERFLOW)?;
-        let slots =
-            usize::try_from(len >> PAGE_SIZE.shift()).map_or(SLOTS, |pages| pages.clamp(1, SLOTS));
-        let mut slots = KVec::from_elem(RunSlot::None, slots, GFP_KERNEL_ACCOUNT)?;
+        let (mut few, mut many);
+        let slots = if len >> PAGE_SIZE.shift() <= FEW as u64 {
+            few = [RunSlot::None; FEW];
+            &mut few[..]
+        } else {
+            many = KVec::from_elem(RunSlot::None, SLOTS, GFP_KERNEL_ACCOUNT)?;
+            &mut many[..]
+        };
         let request = PinRequest::new(range, self.flags());
         let storage = Kmalloc::new(GFP_KERNEL_ACCOUNT);
-        Ok(Umem::pin_in(self.clone(), self.clone(), storage, &mut slots, request)?)
+        Ok(Umem::pin_in(self.clone(), self.clone(), storage, slots, request)?)
     }
 
     /// Pins up to as many pages as `pages` has room for; or finds frames of a device, up to `left`.
@@ -352,15 +359,21 @@ unsafe impl Pinner for Memory {
 
     fn pin(&self, batch: &mut PinBatch<'_>) -> Result {
         let mut state = self.state.lock();
-        let most = usize::try_from(batch.left()).unwrap_or(usize::MAX).min(POINTERS);
-        let mut pointers = KVec::from_elem(ptr::null_mut(), most, GFP_KERNEL)?;
+        let (mut few, mut many);
+        let pointers = if batch.left() <= FEW as u64 {
+            few = [ptr::null_mut(); FEW];
+            &mut few[..]
+        } else {
+            many = KVec::from_elem(ptr::null_mut(), POINTERS, GFP_KERNEL)?;
+            &mut many[..]
+        };
         // Whether the last pages came in long runs, so that more of them than slots will fit.
         let mut smooth = false;
         // Pages to pay for. Those of a call are paid for at once, but looked at as they are found: it
         // is said what is wrong first, a hole or the limit.
         let mut pages = 0u64;
         while batch.left() > 0 && batch.room() > 0 {
-            let most = if smooth { most } else { most.min(batch.room()) };
+            let most = if smooth { POINTERS } else { POINTERS.min(batch.room()) };
             let most = usize::try_from(batch.left()).unwrap_or(usize::MAX).min(most);
             let found = pointers.get_mut(..most).ok_or(EINVAL)?;
             let found = self.find(&state.owner.mm, batch.next().get(), batch.left(), found)?;
@@ -404,6 +417,15 @@ unsafe impl Pinner for Memory {
         // SAFETY: "each of them has a pin of the caller's that nothing relies on any more": the caller promises
         // that each was pushed by `pin` and not taken back, and that no device reaches it.
         unsafe { PinnedPages::unpin(run, dirty) };
+    }
+
+    fn unpins_runs(&self) -> bool {
+        true
+    }
+
+    unsafe fn unpin_runs(&self, _: UserAddr, runs: &[PageRun], dirty: bool) {
+        // SAFETY: "each of them has a pin of the caller's that nothing relies on any more": as of `unpin`.
+        unsafe { PinnedPages::unpin_runs(runs, dirty) };
     }
 
     fn leaked(&self, at: UserAddr, run: PageRun) {
