@@ -89,7 +89,7 @@
 //!
 //! | asks its caller | kept by | shown by |
 //! |---|---|---|
-//! | [`Domain::map`], [`Domain::map_tiles`]: the memory stays what it is until it was unmapped and flushed; for ever after a breach or if the call unwinds | the attachment, or the pins, that [`Mapping`], [`Ioas`] and [`Stream`] hold | `unwind`, `breach`, the witness of the mock |
+//! | [`Domain::map`], [`Domain::map_runs`]: the memory stays what it is until it was unmapped and flushed; for ever after a breach or if the call unwinds | the attachment, or the pins, that [`Mapping`], [`Ioas`] and [`Stream`] hold | `unwind`, `breach`, the witness of the mock |
 //! | [`Domain::unmap`], [`Domain::unmap_range`]: the caller's own bytes, reported by `map`, cut where the domain can | the same: each knows what it mapped, and asks for the [`Cuts`] before it cuts | `cutting`, `laws/ioas_ops` |
 //!
 //! | [`ReadDomain`] promises | on which relies | shown by |
@@ -126,7 +126,7 @@
 //! [`Stream`]: crate::iommu::Stream
 //! [`Domain`]: crate::iommu::Domain
 //! [`Domain::map`]: crate::iommu::Domain::map
-//! [`Domain::map_tiles`]: crate::iommu::Domain::map_tiles
+//! [`Domain::map_runs`]: crate::iommu::Domain::map_runs
 //! [`Domain::unmap`]: crate::iommu::Domain::unmap
 //! [`Domain::unmap_range`]: crate::iommu::Domain::unmap_range
 //! [`ReadDomain`]: crate::iommu::ReadDomain

@@ -62,6 +62,14 @@ impl Tile {
     }
 }
 
+impl From<Tile> for Segment {
+    /// The memory of a tile.
+    #[inline]
+    fn from(tile: Tile) -> Self {
+        Self::new(tile.phys, tile.len(), tile.kind)
+    }
+}
+
 impl fmt::Debug for Tile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Tile({:#x} -> {:#x}, {} x{})", self.iova, self.phys, self.page_size, self.count)
@@ -321,6 +329,14 @@ fn behind(rest: Segment, tile: &Tile) -> Segment {
     // Memory, and addresses, may end where 64 bits do: then there is no address behind the last tile.
     let phys = PhysAddr::new(rest.phys.get().wrapping_add(tile.bytes()));
     Segment::new(phys, rest.len.minus(tile.bytes()), rest.kind)
+}
+
+impl<'a, S: Storage> Tiles<'a, S> {
+    /// The runs of which no tile was taken yet.
+    #[inline]
+    pub(crate) fn runs(&self) -> Iter<'a, S> {
+        self.runs.clone()
+    }
 }
 
 impl<S: Storage> Iterator for Tiles<'_, S> {

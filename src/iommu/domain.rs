@@ -6,6 +6,7 @@ use crate::addr::{Iova, PhysAddr};
 use crate::granule::Tile;
 use crate::iova_range::IovaRange;
 use crate::page_size::PageSizes;
+use crate::sgl::Segment;
 use crate::umem::{AddressKind, Holder};
 use core::{fmt, pin::Pin};
 
@@ -57,8 +58,8 @@ pub unsafe trait Domain {
     /// kernel's own. It does not move between its first use and its drop.
     type Gather: Default;
 
-    /// Whether [`map_tiles`](Self::map_tiles) does more than to call [`map`](Self::map) for each of them.
-    const MAPS_BATCHES: bool = false;
+    /// Whether [`map_runs`](Self::map_runs) does more than to call [`map`](Self::map) for each tile.
+    const MAPS_RUNS: bool = false;
 
     /// What the addresses of tiles are. A domain over calls that take user memory and pin it themselves, as
     /// those of VFIO do, finds the user address in [`Tile::user`]. One that forwards to another has its kind.
@@ -87,30 +88,38 @@ pub unsafe trait Domain {
     /// it cannot have mapped.
     unsafe fn map(&self, tile: Tile, prot: Prot) -> (u64, Result<(), Self::Error>);
 
-    /// Maps tiles in turn until one fails; reports how many bytes of all of them are mapped now. A domain
-    /// that has something to do once for many tiles, as to take a lock, does it here, and
-    /// [says so](Self::MAPS_BATCHES).
+    /// Maps runs of memory one behind the other, from `iova` on; reports how many bytes of all of them are
+    /// mapped now, whether or not it failed. A domain that has something to do once for many runs, as to take
+    /// a lock, or that breaks a run up by itself, does it here, and [says so](Self::MAPS_RUNS).
     ///
-    /// A tile is taken only when those before it are mapped whole. A success reports all bytes of all
-    /// tiles; a failure those before the last tile that was taken, and of that one as many as
-    /// [`map`](Self::map) reports where it fails, or all if the next one was not begun.
+    /// The smallest page divides all addresses, and the length of each run. A success reports all bytes of all
+    /// runs; a failure those before a [tile](Segment::tiles) of a run, and of that one as many as
+    /// [`map`](Self::map) reports where it fails. Larger or smaller pages than those of the tiles may be used,
+    /// if what was mapped can be unmapped as these are.
     ///
     /// # Safety
     ///
-    /// That of [`map`](Self::map), for all of the tiles.
-    unsafe fn map_tiles(
+    /// That of [`map`](Self::map), for all of the runs.
+    unsafe fn map_runs(
         &self,
-        tiles: impl Iterator<Item = Tile>,
+        iova: Iova,
+        runs: impl Iterator<Item = Segment>,
         prot: Prot,
     ) -> (u64, Result<(), Self::Error>) {
-        let mut done = 0u64;
-        for tile in tiles {
-            // SAFETY: "the memory of the tile stays what it is, and may be accessed as `prot` says, until
-            // ..": as the caller promises for all of the tiles.
-            let (bytes, outcome) = unsafe { self.map(tile, prot) };
-            done = done.saturating_add(bytes);
-            if outcome.is_err() || bytes != tile.len() {
-                return (done, outcome);
+        let (sizes, mut done) = (self.page_sizes(), 0u64);
+        for run in runs {
+            let Ok(tiles) = run.tiles(sizes, Iova::new(iova.get().wrapping_add(done))) else {
+                // What cannot be mapped is less than a success reports.
+                return (done, Ok(()));
+            };
+            for tile in tiles {
+                // SAFETY: "the memory of the tile stays what it is, and may be accessed as `prot` says, until
+                // ..": as the caller promises for all of the runs.
+                let (bytes, outcome) = unsafe { self.map(tile, prot) };
+                done = done.saturating_add(bytes);
+                if outcome.is_err() || bytes != tile.len() {
+                    return (done, outcome);
+                }
             }
         }
         (done, Ok(()))

@@ -12,9 +12,12 @@ use crate::addr::Iova;
 use crate::exact::Exact as _;
 use crate::granule::{Tile, TileError};
 use crate::iova_range::IovaRange;
-use crate::sgl::Window;
+use crate::sgl::{Segment, Window};
 use crate::store::Storage;
-use core::pin::{pin, Pin};
+use core::{
+    iter,
+    pin::{pin, Pin},
+};
 
 /// Whether `prot` says what a device may do, in bits that are known.
 pub(super) fn check_prot<E>(prot: Prot) -> Result<(), MapError<E>> {
@@ -60,8 +63,8 @@ pub(super) unsafe fn install<D: Domain + ?Sized, S: Storage>(
     let tiles = window.tiles(domain.page_sizes(), iova).map_err(MapError::Tiles)?;
     let mut mapped = 0u64;
     // SAFETY: "the memory of the tiles stays what it is, and may be accessed as `prot` says, until ..":
-    // it is attached, as the caller promises.
-    let outcome = unsafe { map_tiles(domain, tiles, prot, &mut mapped) };
+    // it is attached, as the caller promises; "they make up `range`, and so do the runs": both are the window's.
+    let outcome = unsafe { map_at(domain, range, tiles.runs(), tiles, prot, &mut mapped) };
     let outcome = outcome.and_then(|()| domain.sync_map(range).map_err(TileFault::Domain));
     let Err(fault) = outcome else {
         return Ok(());
@@ -82,23 +85,36 @@ pub(super) enum TileFault<E> {
     Breach(Breach),
 }
 
-/// Maps tiles until one fails; adds to `mapped` what is mapped for certain, whole pages of the last
-/// tile included.
+/// Maps tiles until one fails, or the runs that they make up, if the domain takes runs; adds to `mapped` what
+/// is mapped for certain, whole pages of the last tile included.
 ///
 /// # Safety
 ///
-/// The memory of the tiles stays what it is, and may be accessed as `prot` says, until what is in
-/// `mapped` has been unmapped and flushed; for ever, after a breach or if this unwinds.
-pub(super) unsafe fn map_tiles<D: Domain + ?Sized>(
+/// The memory of the tiles stays what it is, and may be accessed as `prot` says, until what is in `mapped`
+/// has been unmapped and flushed; for ever, after a breach or if this unwinds. They make up `range`, and so
+/// do the runs, of the same memory.
+pub(super) unsafe fn map_at<D: Domain + ?Sized>(
     domain: &D,
+    range: IovaRange,
+    runs: impl Iterator<Item = Segment>,
     tiles: impl Iterator<Item = Tile>,
     prot: Prot,
     mapped: &mut u64,
 ) -> Result<(), TileFault<D::Error>> {
-    if D::MAPS_BATCHES {
-        // SAFETY: "the memory of the tiles stays what it is, and may be accessed as `prot` says, until what
-        // is in `mapped` has been unmapped and flushed; ..": as the caller promises.
-        return unsafe { map_batch(domain, tiles, prot, mapped) };
+    if D::MAPS_RUNS {
+        // SAFETY: "the memory of the tile stays what it is, and may be accessed as `prot` says, until
+        // the bytes that were reported have been unmapped and flushed; for ever, if the call unwinds or
+        // reports what it cannot have mapped": the caller promises it for all of the runs.
+        let (reported, outcome) = unsafe { domain.map_runs(range.first(), runs, prot) };
+        let honest = match outcome {
+            Ok(()) => range.len() == Some(reported),
+            Err(_) => can_have_stopped(domain.cuts(), tiles, reported),
+        };
+        if !honest {
+            return Err(TileFault::Breach(Breach { range, reported }));
+        }
+        *mapped = mapped.plus(reported);
+        return outcome.map_err(TileFault::Domain);
     }
     for tile in tiles {
         // SAFETY: "the memory of the tile stays what it is, and may be accessed as `prot` says, until
@@ -114,44 +130,17 @@ pub(super) unsafe fn map_tiles<D: Domain + ?Sized>(
     Ok(())
 }
 
-/// The same by a domain that takes many tiles at a time.
-///
-/// # Safety
-///
-/// That of [`map_tiles`].
-unsafe fn map_batch<D: Domain + ?Sized>(
-    domain: &D,
-    tiles: impl Iterator<Item = Tile>,
-    prot: Prot,
-    mapped: &mut u64,
-) -> Result<(), TileFault<D::Error>> {
-    let mut tiles = tiles.fuse();
-    // The tile that was taken last, and the bytes of those before it.
-    let (mut last, mut before) = (None, 0u64);
-    let taken = tiles.by_ref().inspect(|tile| {
-        before = before.plus(last.replace(*tile).map_or(0, |done: Tile| done.bytes()));
-    });
-    // SAFETY: "the memory of the tiles stays what it is, and may be accessed as `prot` says, until the
-    // bytes that were reported have been unmapped and flushed; for ever, if the call unwinds or reports
-    // what it cannot have mapped": as the caller promises.
-    let (reported, outcome) = unsafe { domain.map_tiles(taken, prot) };
-    let none_left = outcome.is_err() || tiles.next().is_none();
-    let Some(last) = last else {
-        let breach = TileFault::Breach(Breach { range: IovaRange::ALL, reported });
-        let honest = reported == 0 && none_left;
-        return if honest { outcome.map_err(TileFault::Domain) } else { Err(breach) };
-    };
-    // It may stop between two tiles, too.
-    let honest = none_left
-        && reported.checked_sub(before).is_some_and(|bytes| {
-            bytes == last.bytes() || can_have_mapped(domain.cuts(), &last, bytes, outcome.is_ok())
-        });
-    if !honest {
-        *mapped = mapped.plus(before);
-        return Err(breach_of(&last, reported.saturating_sub(before)));
+/// Whether a domain that failed can have mapped the first `bytes` of all tiles: up to one of them, and of that
+/// one not all. O(tiles).
+#[cold]
+fn can_have_stopped(cuts: Cuts, tiles: impl Iterator<Item = Tile>, mut bytes: u64) -> bool {
+    for tile in tiles {
+        match bytes.checked_sub(tile.bytes()) {
+            Some(more) => bytes = more,
+            None => return can_have_mapped(cuts, &tile, bytes, false),
+        }
     }
-    *mapped = mapped.plus(reported);
-    outcome.map_err(TileFault::Domain)
+    bytes == 0
 }
 
 /// Whether a domain can have mapped so many bytes of a tile, all of it or not.
@@ -176,7 +165,7 @@ fn breach_of<E>(tile: &Tile, reported: u64) -> TileFault<E> {
 ///
 /// # Safety
 ///
-/// So many bytes were reported to the caller by [`map_tiles`].
+/// So many bytes were reported to the caller by [`map_at`].
 unsafe fn roll_back<D: Domain + ?Sized, S: Storage>(
     domain: &D,
     window: &Window<'_, S>,
@@ -226,8 +215,11 @@ pub(super) unsafe fn uninstall_into<D: Domain + ?Sized, S: Storage>(
     gather: Pin<&mut D::Gather>,
 ) -> Result<(), Breach> {
     let range = IovaRange::new(iova, window.len()).map_err(|_| Breach::new(IovaRange::ALL))?;
-    // What was installed can be tiled; if not, the page sizes have changed.
-    let tiles = window.tiles(domain.page_sizes(), iova).map_err(|_| Breach::new(range))?;
+    // Many domains never look at them. What was installed can be tiled; if not, the page sizes have changed,
+    // and too little is unmapped.
+    let tiles =
+        iter::once(window).filter_map(|window| window.tiles(domain.page_sizes(), iova).ok());
+    let tiles = tiles.flatten();
     // SAFETY: "the bytes of the tiles were reported .. and what is unmapped begins and ends where the
     // domain can cut; the tiles make up the range": as the caller promises of the window, whose tiles
     // these are.

@@ -3,14 +3,19 @@
 //!
 //! C header: [`include/linux/iommu.h`](srctree/include/linux/iommu.h)
 
-use super::{ffi, kernel, raw::Raw as _};
+use super::{
+    ffi, kernel,
+    raw::Raw as _,
+    turn::{Room, Turn},
+};
 use crate::addr::{Iova, PhysAddr};
 use crate::exact::Exact as _;
 use crate::granule::Tile;
 use crate::iommu::{Domain, Entry, IovaRange, Prot, ReadDomain};
 use crate::page_size::PageSizes;
+use crate::sgl::Segment;
 use core::{
-    fmt,
+    fmt, iter,
     pin::Pin,
     ptr::{self, NonNull},
 };
@@ -18,7 +23,7 @@ use kernel::{
     alloc::{Flags, KBox, KVec},
     bindings,
     device::{Bound, Device},
-    error::{code, from_err_ptr, to_result, Error, Result},
+    error::{code, from_err_ptr, Error, Result},
     new_mutex,
     prelude::InPlaceInit,
     sync::Mutex,
@@ -43,8 +48,8 @@ use kernel::{
 /// through this value only, under `lock`.
 pub struct RawDomain {
     raw: NonNull<bindings::iommu_domain>,
-    lock: Pin<KBox<Mutex<()>>>,
-    flags: Flags,
+    pub(super) lock: Pin<KBox<Mutex<Room>>>,
+    pub(super) flags: Flags,
 }
 
 // SAFETY: the pointer is used for calls that any thread may make, and the lock may be sent.
@@ -71,8 +76,28 @@ impl RawDomain {
         Ok(Self { raw, lock: Self::new_lock(flags)?, flags })
     }
 
-    fn new_lock(flags: Flags) -> Result<Pin<KBox<Mutex<()>>>> {
-        KBox::pin_init(new_mutex!((), "pinned_sgl::RawDomain"), flags)
+    fn new_lock(flags: Flags) -> Result<Pin<KBox<Mutex<Room>>>> {
+        KBox::pin_init(new_mutex!(Room::new(flags)?, "pinned_sgl::RawDomain"), flags)
+    }
+
+    /// As [`map_runs`](Domain::map_runs); before others have their turn, and before each call for memory that
+    /// takes long, `go_on` says whether to go on, and whether with pages larger than the smallest, too. It is
+    /// called without the lock.
+    ///
+    /// # Safety
+    ///
+    /// That of [`map_runs`](Domain::map_runs).
+    pub unsafe fn map_runs_while(
+        &self,
+        iova: Iova,
+        runs: impl Iterator<Item = Segment>,
+        prot: Prot,
+        go_on: impl FnMut() -> Result<bool>,
+    ) -> (u64, Result) {
+        let mut turn = Turn::new(self, iova.get(), prot, go_on);
+        // SAFETY: that of `map_runs`, "for this run": as the caller promises for all of them.
+        runs.for_each(|run| unsafe { turn.take(run) });
+        turn.finish()
     }
 
     /// The domain of the kernel: to attach devices to it. Only this value maps in it or unmaps.
@@ -238,13 +263,10 @@ impl fmt::Debug for Gather {
     }
 }
 
-/// Tiles that are mapped before others have their turn.
-const IN_A_TURN: usize = 64;
-
 // SAFETY:
 // - "`map` .. never replaces an entry that is there, and reports no byte that this call did not map; of
-//   two calls that want one address, at most one gets it": calls take turns by the lock, and
-//   `pinned_sgl_map()` refuses what is in use: Linux's common page tables do, and for others it looks
+//   two calls that want one address, at most one gets it": calls take turns by the lock, and C
+//   refuses what is in use: Linux's common page tables do, and for others it looks
 //   first. What it has mapped when it meets such an address it unmaps and flushes, and nothing is
 //   reported;
 // - "after `map` has reported `n` bytes, the devices reach exactly the first `n` bytes of the tile at
@@ -264,7 +286,7 @@ unsafe impl Domain for RawDomain {
     type Error = Error;
     type Gather = Gather;
 
-    const MAPS_BATCHES: bool = true;
+    const MAPS_RUNS: bool = true;
 
     fn page_sizes(&self) -> PageSizes {
         // SAFETY: by the invariant the domain is there, and nothing writes to the field.
@@ -281,43 +303,18 @@ unsafe impl Domain for RawDomain {
     }
 
     unsafe fn map(&self, tile: Tile, prot: Prot) -> (u64, Result<()>) {
-        // SAFETY: "that of `map`, for all of the tiles": as the caller promises for this one.
-        unsafe { self.map_tiles([tile].into_iter(), prot) }
+        // SAFETY: "that of `map`, for all of the runs": as the caller promises for the tile.
+        unsafe { self.map_runs(tile.iova, iter::once(tile.into()), prot) }
     }
 
-    unsafe fn map_tiles(
+    unsafe fn map_runs(
         &self,
-        mut tiles: impl Iterator<Item = Tile>,
+        iova: Iova,
+        runs: impl Iterator<Item = Segment>,
         prot: Prot,
     ) -> (u64, Result<()>) {
-        if !Prot::all().contains_all(prot) {
-            return (0, Err(code::EINVAL));
-        }
-        let mut done = 0u64;
-        loop {
-            let _guard = self.lock.lock();
-            for _ in 0..IN_A_TURN {
-                let Some(tile) = tiles.next() else {
-                    return (done, Ok(()));
-                };
-                let (iova, len) = (usize::try_from(tile.iova.get()), usize::try_from(tile.len()));
-                let (Ok(iova), Ok(len)) = (iova, len) else {
-                    return (done, Err(code::ERANGE));
-                };
-                // SAFETY: by the invariant the domain is there, and it is locked. "The memory of the tile
-                // stays what it is, and may be accessed as `prot` says, until the bytes that were reported
-                // have been unmapped and flushed": as the caller promises for all of the tiles.
-                let errno = unsafe {
-                    let (raw, phys, gfp) = (self.raw.as_ptr(), tile.phys.get(), self.flags.raw());
-                    ffi::pinned_sgl_map(raw, iova, phys, len, prot.bits(), gfp)
-                };
-                // Where it fails, what was mapped of the tile was unmapped again.
-                if let Err(error) = to_result(errno) {
-                    return (done, Err(error));
-                }
-                done = done.plus(tile.len());
-            }
-        }
+        // SAFETY: "that of `map_runs`": as the caller promises.
+        unsafe { self.map_runs_while(iova, runs, prot, || Ok(true)) }
     }
 
     unsafe fn unmap(&self, tile: Tile, gather: Pin<&mut Gather>) -> u64 {
@@ -391,7 +388,7 @@ unsafe impl Domain for PagingDomain<'_> {
     type Error = Error;
     type Gather = Gather;
 
-    const MAPS_BATCHES: bool = true;
+    const MAPS_RUNS: bool = true;
 
     fn page_sizes(&self) -> PageSizes {
         self.domain.page_sizes()
@@ -408,10 +405,15 @@ unsafe impl Domain for PagingDomain<'_> {
         unsafe { self.domain.map(tile, prot | Prot::CACHE) }
     }
 
-    unsafe fn map_tiles(&self, tiles: impl Iterator<Item = Tile>, prot: Prot) -> (u64, Result<()>) {
-        // SAFETY: "that of `map`, for all of the tiles": as the caller promises; how the caches take part
+    unsafe fn map_runs(
+        &self,
+        iova: Iova,
+        runs: impl Iterator<Item = Segment>,
+        prot: Prot,
+    ) -> (u64, Result<()>) {
+        // SAFETY: "that of `map`, for all of the runs": as the caller promises; how the caches take part
         // changes nothing of that.
-        unsafe { self.domain.map_tiles(tiles, prot | Prot::CACHE) }
+        unsafe { self.domain.map_runs(iova, runs, prot | Prot::CACHE) }
     }
 
     unsafe fn unmap(&self, tile: Tile, gather: Pin<&mut Gather>) -> u64 {

@@ -78,6 +78,15 @@ extern "C" {
         prot: u32,
         gfp: gfp_t,
     ) -> c_int;
+    pub(super) fn pinned_sgl_map_runs(
+        domain: *mut iommu_domain,
+        iova: c_ulong,
+        runs: *mut scatterlist,
+        count: usize,
+        len: usize,
+        prot: u32,
+        gfp: gfp_t,
+    ) -> c_int;
     pub(super) fn pinned_sgl_gather_init(gather: *mut iommu_iotlb_gather);
     pub(super) fn pinned_sgl_iotlb_sync(domain: *mut iommu_domain, gather: *mut iommu_iotlb_gather);
 

@@ -470,6 +470,39 @@ int pinned_sgl_map(struct iommu_domain *domain, unsigned long iova, u64 phys, si
 	return iommu_map(domain, iova, phys, len, prot, gfp);
 }
 
+int pinned_sgl_map_runs(struct iommu_domain *domain, unsigned long iova, struct scatterlist *runs,
+			size_t count, size_t len, u32 prot, gfp_t gfp)
+{
+	size_t done = 0;
+	ssize_t mapped;
+
+	if (!domain->is_iommupt && in_use(domain, iova, len))
+		return -EADDRINUSE;
+	if (!IS_ENABLED(CONFIG_SPARSEMEM_VMEMMAP)) {
+		/* Only where page structures are found by arithmetic need there be none. */
+		for (; count; count--, runs++) {
+			phys_addr_t phys = PFN_PHYS(runs->page_link) + runs->offset;
+			int error = iommu_map(domain, iova + done, phys, runs->length, prot, gfp);
+
+			if (error) {
+				iommu_unmap(domain, iova, done);
+				return error;
+			}
+			done += runs->length;
+		}
+		return 0;
+	}
+	for (size_t i = 0; i < count; i++) {
+		unsigned long pfn = runs[i].page_link;
+
+		runs[i].page_link = 0;
+		sg_set_page(&runs[i], pfn_to_page(pfn), runs[i].length, runs[i].offset);
+	}
+	/* What is already mapped when it fails is unmapped again. */
+	mapped = iommu_map_sg(domain, iova, runs, count, prot, gfp);
+	return mapped < 0 ? mapped : 0;
+}
+
 void pinned_sgl_gather_init(struct iommu_iotlb_gather *gather)
 {
 	iommu_iotlb_gather_init(gather);

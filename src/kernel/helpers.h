@@ -64,6 +64,12 @@ size_t pinned_sgl_reserved(struct device *device, u64 ranges[][2], size_t most);
 /* Maps all of it or nothing: EADDRINUSE and others where there is something already. */
 int pinned_sgl_map(struct iommu_domain *domain, unsigned long iova, u64 phys, size_t len, u32 prot,
 		   gfp_t gfp);
+/*
+ * Maps runs one behind the other, all or none. Their `page_link` is the number of the first frame, and is
+ * another one afterwards.
+ */
+int pinned_sgl_map_runs(struct iommu_domain *domain, unsigned long iova, struct scatterlist *runs,
+			size_t count, size_t len, u32 prot, gfp_t gfp);
 void pinned_sgl_gather_init(struct iommu_iotlb_gather *gather);
 void pinned_sgl_iotlb_sync(struct iommu_domain *domain, struct iommu_iotlb_gather *gather);
 

@@ -116,6 +116,7 @@ mod pinned_pages;
 mod pinner;
 mod raw;
 mod sg_table;
+mod turn;
 
 #[cfg(pinned_sgl_kbuild)]
 use ::kernel;

@@ -2,11 +2,7 @@
 //! [`GroupDomain`]: an address space of the IOMMU for groups of devices.
 
 use crate::{ffi, memory::PAGE_SIZE};
-use core::{
-    iter,
-    pin::{pin, Pin},
-    ptr::NonNull,
-};
+use core::{iter, pin::Pin, ptr::NonNull};
 use kernel::{
     bindings,
     error::{from_err_ptr, to_result},
@@ -15,7 +11,8 @@ use kernel::{
 use pinned_sgl::{
     iommu::{Domain, IovaRange, Prot},
     kernel::{Gather, RawDomain},
-    PageSizes, Tile,
+    sgl::Segment,
+    Iova, PageSizes, Tile,
 };
 
 /// A group of devices, which vfio keeps as long as it is attached.
@@ -107,15 +104,10 @@ impl Drop for GroupDomain {
     }
 }
 
-/// Pages that are mapped before a signal is looked for: within a millisecond.
-const AT_ONCE: u64 = 4096;
-
 // SAFETY:
 // - "`map` may be asked for any addresses at any time .. never replaces an entry that is there, and reports
-//   no byte that this call did not map": so does `RawDomain`, which is called for one part of the tile after
-//   the other; where one fails, those before it are unmapped, and none is reported;
-// - "after `map` has reported `n` bytes, the devices reach exactly the first `n` bytes of the tile": the
-//   parts follow each other in both address spaces. Their pages may be smaller than those of the tile;
+//   no byte that this call did not map"; "after `map` has reported `n` bytes, the devices reach exactly the
+//   first `n` bytes of the tile": by `RawDomain`, unchanged. Its pages may be smaller than those of the tile;
 // - "after `unmap` or `unmap_range` has reported `n` bytes, exactly the entries of the first `n` bytes are
 //   gone"; "after `flush` has returned, no device reaches what was unmapped": by `RawDomain`, unchanged;
 // - "when a domain is dropped, no device reaches anything through it": the container takes all groups out
@@ -126,7 +118,7 @@ unsafe impl Domain for GroupDomain {
     type Error = Error;
     type Gather = Gather;
 
-    const MAPS_BATCHES: bool = true;
+    const MAPS_RUNS: bool = true;
 
     fn page_sizes(&self) -> PageSizes {
         let sizes = self.raw.page_sizes();
@@ -143,84 +135,25 @@ unsafe impl Domain for GroupDomain {
     }
 
     unsafe fn map(&self, tile: Tile, prot: Prot) -> (u64, Result<()>) {
-        let mut part = tile;
-        let mut most = AT_ONCE;
-        // `disable_hugepages` may change at any time: then every page is mapped by itself.
-        if !ffi::vfio_type1_huge_pages() {
-            let Some(smallest) = self.page_sizes().smallest() else { return (0, Err(EINVAL)) };
-            (part.page_size, most) = (smallest, 1);
-        }
-        let mut done = 0u64;
-        let failed = loop {
-            let left = tile.len().saturating_sub(done);
-            if left == 0 {
-                return (done, Ok(()));
-            }
-            if ffi::vfio_type1_killed() {
-                break EINTR;
-            }
-            part.count = most.min(left >> part.page_size.shift());
-            // SAFETY: "the memory of the tile stays what it is, and may be accessed as `prot` says, until the
-            // bytes that were reported have been unmapped and flushed": the caller promises it for the tile,
-            // of which this is a part; what is not reported to the caller is unmapped and flushed below.
-            let (bytes, mapped) = unsafe { self.raw.map(part, prot) };
-            done = done.saturating_add(bytes);
-            if let Err(error) = mapped {
-                break error;
-            }
-            // Behind the last page of all there is nothing left.
-            part.iova = part.iova.checked_add(bytes).unwrap_or(part.iova);
-            part.phys = part.phys.checked_add(bytes).unwrap_or(part.phys);
-        };
-        // Whole pages of the tile must be reported, which may have been mapped in smaller ones: none.
-        let undone = IovaRange::new(tile.iova, done).map_or(0, |range| {
-            let mut gather = pin!(Gather::default());
-            // SAFETY: "the bytes were reported by `map` to the caller and have not been unmapped since": to
-            // this function, above; "what is unmapped begins and ends where the domain can cut": where calls
-            // of `map` began and ended.
-            let undone = unsafe { self.raw.unmap_range(range, iter::empty(), gather.as_mut()) };
-            self.raw.flush(gather);
-            undone
-        });
-        // What could not be unmapped is reported as mapped: the unmap finds that out, and leaks it.
-        (if undone == done { 0 } else { tile.len() }, Err(failed))
+        // SAFETY: that of `map`, "for all of the runs": as the caller promises for the tile.
+        unsafe { self.map_runs(tile.iova, iter::once(tile.into()), prot) }
     }
 
-    unsafe fn map_tiles(
+    unsafe fn map_runs(
         &self,
-        mut tiles: impl Iterator<Item = Tile>,
+        iova: Iova,
+        runs: impl Iterator<Item = Segment>,
         prot: Prot,
     ) -> (u64, Result<()>) {
-        let mut done = 0u64;
-        loop {
+        let go_on = || {
             if ffi::vfio_type1_killed() {
-                return (done, Err(EINTR));
+                return Err(EINTR);
             }
-            let (mut most, mut large) = (AT_ONCE, None);
-            let single = !ffi::vfio_type1_huge_pages();
-            let small = iter::from_fn(|| {
-                let tile = if most == 0 { None } else { tiles.next() }?;
-                most = most.saturating_sub(tile.count);
-                large = (single || tile.count > AT_ONCE).then_some(tile);
-                large.is_none().then_some(tile)
-            });
-            // SAFETY: "that of `map`, for all of the tiles": as the caller promises.
-            let (bytes, mapped) = unsafe { self.raw.map_tiles(small, prot) };
-            done = done.saturating_add(bytes);
-            if mapped.is_err() {
-                return (done, mapped);
-            }
-            if let Some(tile) = large {
-                // SAFETY: that of `map`: as the caller promises for all of the tiles.
-                let (bytes, mapped) = unsafe { self.map(tile, prot) };
-                done = done.saturating_add(bytes);
-                if mapped.is_err() {
-                    return (done, mapped);
-                }
-            } else if most > 0 {
-                return (done, Ok(()));
-            }
-        }
+            // `disable_hugepages` may change at any time: then every page is mapped by itself.
+            Ok(ffi::vfio_type1_huge_pages())
+        };
+        // SAFETY: "that of `map_runs`": as the caller promises.
+        unsafe { self.raw.map_runs_while(iova, runs, prot, go_on) }
     }
 
     unsafe fn unmap(&self, tile: Tile, gather: Pin<&mut Gather>) -> u64 {

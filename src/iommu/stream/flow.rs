@@ -13,7 +13,7 @@ use crate::iova_range::IovaRange;
 use crate::page_size::PageSize;
 use crate::sgl::{MemoryKind, PageRun, Segment};
 use crate::umem::{PinnedBatch, Pinner, RunSlot, UserRange};
-use core::pin::pin;
+use core::{iter::once, pin::pin};
 
 /// How far a stream has flowed.
 pub(super) struct Flow {
@@ -127,11 +127,14 @@ impl Flow {
             .map_err(|error| MapError::Tiles(error.further(self.mapped)))?;
         self.carry = Some(Carry { state: Reach::Unknown, ..carry });
         let mut mapped = 0u64;
+        let range = IovaRange::new(iova, segment.len).unwrap_or(IovaRange::ALL);
         // SAFETY: "the memory of the tiles stays what it is, and may be accessed as `prot` says, until
         // what is in `mapped` has been unmapped and flushed; for ever, after a breach or if this
         // unwinds": the pages are pinned, for writing if `prot` has `WRITE` as `Stream::map` has checked,
-        // and what is mapped or unknown is not unpinned.
-        let outcome = unsafe { entries::map_tiles(domain, tiles, self.prot, &mut mapped) };
+        // and what is mapped or unknown is not unpinned. "They make up `range`, and so do the runs": both
+        // are those of the segment.
+        let outcome =
+            unsafe { entries::map_at(domain, range, once(segment), tiles, self.prot, &mut mapped) };
         let fault = match outcome {
             Ok(()) => {
                 self.mapped = self.mapped.plus(segment.len);
