@@ -21,19 +21,28 @@ pub(crate) struct Request {
 }
 
 impl State {
+    /// The mapping that is a range, which is what programs unmap.
+    fn exactly(&self, range: IovaRange) -> Option<&Dma> {
+        self.dmas.get(&range.first().get()).filter(|dma| dma.range == range)
+    }
+
     /// The first mapping that has an address of a range.
     pub(crate) fn first_in(&self, range: IovaRange) -> Option<&Dma> {
         // The one that begins there or behind, or the one before it.
-        let first = range.first().get();
-        let before = match self.dmas.cursor_lower_bound(&first) {
-            Some(cursor) => match cursor.peek_prev() {
-                Some((at, dma)) if dma.last() >= first => Some(*at),
-                _ => Some(*cursor.current().0),
-            },
-            None => self.dmas.cursor_back().map(|cursor| *cursor.current().0),
+        let (first, last) = (range.first().get(), range.last().get());
+        let at = match self.dmas.cursor_lower_bound(&first) {
+            Some(cursor) => {
+                let before = cursor.peek_prev().filter(|(_, dma)| dma.last() >= first);
+                let (at, _) = before.unwrap_or(cursor.current());
+                (*at <= last).then_some(*at)
+            }
+            None => {
+                let cursor = self.dmas.cursor_back()?;
+                let (at, dma) = cursor.current();
+                (dma.last() >= first).then_some(*at)
+            }
         };
-        let dma = self.dmas.get(&before?)?;
-        dma.range.intersection(&range).is_some().then_some(dma)
+        self.dmas.get(&at?)
     }
 
     /// The mapping that has an address.
@@ -173,14 +182,18 @@ impl State {
     /// Whether a mapping lies across an end of the range.
     fn cuts(&self, range: IovaRange) -> bool {
         let (first, last) = (range.first().get(), range.last().get());
-        self.at(first).is_some_and(|dma| dma.first() != first)
-            || self.at(last).is_some_and(|dma| dma.last() != last)
+        self.exactly(range).is_none()
+            && (self.at(first).is_some_and(|dma| dma.first() != first)
+                || self.at(last).is_some_and(|dma| dma.last() != last))
     }
 
     /// The mappings that an unmap of a range takes, as the range from the first of the first to the
     /// last of the last. In a container of version 1, a mapping goes whole with its first address,
     /// and a range that begins inside of one takes nothing.
     fn span(&self, range: IovaRange) -> Option<IovaRange> {
+        if self.exactly(range).is_some() {
+            return Some(range);
+        }
         let from = self.first_in(range)?.range.first();
         if from < range.first() {
             return None;
@@ -191,6 +204,9 @@ impl State {
 
     /// The first mapping of a range in which an emulated device has pinned pages.
     pub(crate) fn pinned_in(&mut self, range: IovaRange) -> Option<IovaRange> {
+        if let Some(dma) = self.exactly(range) {
+            return dma.memory.has_external().then_some(range);
+        }
         let mut found = None;
         let _ = self.each_in(self.span(range)?, |_, dma| {
             if dma.memory.has_external() {
@@ -245,14 +261,19 @@ impl State {
         Ok(self.forget(span))
     }
 
-    /// Forgets all mappings of a range, which are mapped nowhere any more.
+    /// Forgets all mappings of a range, which begins where the first of them does: they are mapped nowhere any
+    /// more.
     fn forget(&mut self, range: IovaRange) -> u64 {
-        let mut bytes = 0u64;
-        while let Some(at) = self.first_in(range).map(Dma::first) {
-            let Some(dma) = self.dmas.remove(&at) else { break };
+        let (mut bytes, mut at) = (0u64, Some(range.first().get()));
+        while let Some(here) = at {
+            // A range begins where a mapping does, and often there is no other.
+            let Some(dma) = self.dmas.remove(&here) else { break };
             bytes = bytes.saturating_add(dma.len());
             self.moving = self.moving.saturating_sub(dma.moving.into());
             self.available = self.available.saturating_add(1);
+            let behind = dma.range.last().checked_add(1).filter(|next| *next <= range.last());
+            let rest = behind.and_then(|next| IovaRange::inclusive(next, range.last()).ok());
+            at = rest.and_then(|rest| self.first_in(rest)).map(Dma::first);
         }
         bytes
     }
@@ -260,7 +281,10 @@ impl State {
     /// Unmaps everything.
     pub(crate) fn remove_all(&mut self) {
         self.ioas.unmap_all();
-        self.forget(IovaRange::ALL);
+        let dmas = core::mem::take(&mut self.dmas);
+        let count = u32::try_from(dmas.iter().count()).unwrap_or(u32::MAX);
+        self.available = self.available.saturating_add(count);
+        self.moving = 0;
     }
 
     /// Whether devices write to pages that they have not pinned: then all pages are dirty.
