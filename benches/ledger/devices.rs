@@ -3,8 +3,11 @@
 
 use pinned_sgl::iommu::{Domain, IovaRange, Prot, RangeGather};
 use pinned_sgl::rdma::{BlockLayout, BlockTable};
+use pinned_sgl::sgl::Segment;
 use pinned_sgl::umem::{PinBatch, Pinner};
-use pinned_sgl::{MemoryKind::Ram, PageRun, PageSize, PageSizes, Pfn, PhysAddr, Tile, UserAddr};
+use pinned_sgl::{
+    Iova, MemoryKind::Ram, PageRun, PageSize, PageSizes, Pfn, PhysAddr, Tile, UserAddr,
+};
 use std::{convert::Infallible, hint::black_box, pin::Pin};
 
 /// A process whose page `n` is the frame `n` of a list.
@@ -42,12 +45,14 @@ unsafe impl Pinner for Frames {
 }
 
 /// An IOMMU behind which there is no device, and a network card that is connected to nothing.
-pub(crate) struct Nothing;
+pub(crate) struct Nothing<const TAKES_RUNS: bool = false>;
 
 // SAFETY: no device exists that could reach anything: each of the promises of a domain is about devices.
-unsafe impl Domain for Nothing {
+unsafe impl<const TAKES_RUNS: bool> Domain for Nothing<TAKES_RUNS> {
     type Error = Infallible;
     type Gather = RangeGather;
+
+    const MAPS_RUNS: bool = TAKES_RUNS;
 
     fn page_sizes(&self) -> PageSizes {
         PageSizes::SIZE_4K | PageSizes::SIZE_2M
@@ -60,6 +65,15 @@ unsafe impl Domain for Nothing {
     unsafe fn map(&self, tile: Tile, _: Prot) -> (u64, Result<(), Infallible>) {
         black_box(&tile);
         (tile.len(), Ok(()))
+    }
+
+    unsafe fn map_runs(
+        &self,
+        _: Iova,
+        runs: impl Iterator<Item = Segment>,
+        _: Prot,
+    ) -> (u64, Result<(), Infallible>) {
+        (runs.fold(0, |bytes, run| bytes + black_box(run).len), Ok(()))
     }
 
     unsafe fn unmap(&self, tile: Tile, _: Pin<&mut RangeGather>) -> u64 {

@@ -14,6 +14,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     ("unpin/every page a run", "page", unpin),
     ("pin and unpin/one page", "region", one_page),
     ("map/every page a run", "page", map),
+    ("map by one call/every page a run", "page", map_runs),
     ("unmap/every page a run", "page", unmap),
     ("map and unmap/one page", "mapping", map_one_page),
     ("register/every page a run", "page", register),
@@ -45,7 +46,7 @@ pub(crate) fn pinned_page(frames: &Arc<Frames>, page: u64) -> Region {
     Arc::new(umem.expect("it pins a page"))
 }
 
-fn mapped(region: Region) -> Mapping<Region, Arc<Nothing>> {
+fn mapped<const RUNS: bool>(region: Region) -> Mapping<Region, Arc<Nothing<RUNS>>> {
     Mapping::map(region, Arc::new(Nothing), Iova::new(1 << 30), RW).expect("it maps them")
 }
 
@@ -74,19 +75,25 @@ fn one_page() -> u64 {
 
 fn map() -> u64 {
     let region = pinned();
-    drop(measured(|| mapped(region)));
+    drop(measured(|| mapped::<false>(region)));
+    PAGES
+}
+
+fn map_runs() -> u64 {
+    let region = pinned();
+    drop(measured(|| mapped::<true>(region)));
     PAGES
 }
 
 fn unmap() -> u64 {
-    let mapping = mapped(pinned());
+    let mapping = mapped::<false>(pinned());
     measured(|| drop(mapping));
     PAGES
 }
 
 fn map_one_page() -> u64 {
     let region = pinned_page(&frames(), 0);
-    measured(|| (0..1000).for_each(|_| drop(mapped(region.clone()))));
+    measured(|| (0..1000).for_each(|_| drop(mapped::<false>(region.clone()))));
     1000
 }
 
