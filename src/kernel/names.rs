@@ -155,6 +155,14 @@ pub mod sync {
     pub use super::Pinned as Mutex;
     pointers!(Arc<T: Sized> to T;);
 
+    pub mod lock {
+        pub struct Guard<'a, T: ?Sized, B>(crate::kernel::kernel::No<(&'a B, *mut T)>);
+
+        pub mod mutex {
+            types!(MutexBackend);
+        }
+    }
+
     pub mod aref {
         pointers!(ARef<T> to T;);
 

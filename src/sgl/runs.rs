@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::leaves::{Found, Leaves};
-use super::packed::{self, GroupRuns};
+use super::packed::{self, Group, GroupRuns};
 use super::run::{MemoryKind, PageRun};
 use crate::abridged::Abridged;
 use crate::exact::Exact as _;
@@ -53,19 +53,19 @@ impl<'a, S: Storage> Runs<'a, S> {
             group_first: 0,
             group_end: 0,
             kind: MemoryKind::Ram,
-            group: group.runs(leaf, run, 0),
+            group: GroupRuns::NONE,
             run_first: 0,
             at: from,
             end: to,
         };
-        runs.begin_group(run);
+        runs.enter(&group, run);
         runs
     }
 
-    /// Goes to a run, by its number and its first page, of the group that `group_index` names.
+    /// Goes to a run, by its number and its first page, of the group, which is the one that `group_index`
+    /// names.
     #[inline]
-    fn begin_group(&mut self, run: (usize, u64)) {
-        let group = packed::group(self.leaf, self.group_index);
+    fn enter(&mut self, group: &Group, run: (usize, u64)) {
         let next = self.group_index.plus(1);
         self.group_first = self.leaf_first.plus(group.first);
         self.group_end = match packed::group_first(self.leaf, next) {
@@ -91,7 +91,8 @@ impl<'a, S: Storage> Runs<'a, S> {
             self.leaf_first = self.group_end;
             self.group_index = 0;
         }
-        self.begin_group((0, 0));
+        let group = packed::group(self.leaf, self.group_index);
+        self.enter(&group, (0, 0));
         self
     }
 

@@ -385,6 +385,21 @@ pub(in crate::sgl) struct GroupRuns<'a> {
 }
 
 impl GroupRuns<'_> {
+    /// Those of no group.
+    pub(in crate::sgl) const NONE: Self = Self {
+        leaf: &[],
+        start: Fields::NONE,
+        fields: Fields::NONE,
+        bits: Bits::NONE,
+        unit: 0,
+        base: 0,
+        alignment: 0,
+        step: 0,
+        at: 0,
+        pages: 0,
+        left: 0,
+    };
+
     /// How many runs are still to come.
     #[inline]
     pub(in crate::sgl) fn len(&self) -> usize {
