@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! [`MmAccountant`]: counts pages against `RLIMIT_MEMLOCK`, in one of the counters of a process or its user.
+//! [`MmAccountant`]: counts pages against `RLIMIT_MEMLOCK`, in one of the counters of a process or its user. An
+//! `Mm` itself: as RDMA counts them.
 //!
 //! C headers: [`include/linux/mm_types.h`](srctree/include/linux/mm_types.h),
 //! [`include/linux/sched/user.h`](srctree/include/linux/sched/user.h)
@@ -107,26 +108,9 @@ impl MmAccountant {
 
 impl Accountant for MmAccountant {
     fn charge(&self, pages: u64) -> Result<(), ChargeError> {
-        let (mut charged, mut limit) = (0, 0);
         let task = self.limited.as_ref().map_or(ptr::null_mut(), |task| task.as_ptr());
-        // SAFETY: `mm`, `user` and `task` are held by `self`, or `task` is null, which means no limit; the
-        // other pointers are to locals.
-        let errno = unsafe {
-            ffi::pinned_sgl_charge(
-                self.counter as u32,
-                self.mm.as_raw(),
-                self.user.0.as_ptr(),
-                task,
-                pages,
-                &mut charged,
-                &mut limit,
-            )
-        };
-        match to_result(errno) {
-            Ok(()) => {}
-            Err(code::EINTR) => return Err(ChargeError::Killed),
-            Err(_) => return Err(ChargeError::Limit { pages, charged, limit }),
-        }
+        // SAFETY: "`user` and `task` are held": by `self`, or `task` is null.
+        unsafe { charge(self.counter, &self.mm, self.user.0.as_ptr(), task, pages) }?;
         // A machine has not more pages than a word counts, and `mm` has counted them.
         let pages = usize::try_from(pages).unwrap_or(usize::MAX);
         self.charged.fetch_add(pages, Relaxed);
@@ -147,6 +131,57 @@ impl Accountant for MmAccountant {
         let (mm, user) = (self.mm.as_raw(), self.user.0.as_ptr());
         // SAFETY: `mm` and `user` are held by `self`.
         unsafe { ffi::pinned_sgl_uncharge(self.counter as u32, mm, user, pages.min(charged)) };
+    }
+}
+
+/// Charges `pages` in a counter of `mm` or `user`, within the limit of `task`, or none if it is null.
+///
+/// # Safety
+///
+/// `user` and `task` are held meanwhile, or null: the user only for another counter than [`Counter::User`].
+unsafe fn charge(
+    counter: Counter,
+    mm: &Mm,
+    user: *mut bindings::user_struct,
+    task: *mut bindings::task_struct,
+    pages: u64,
+) -> Result<(), ChargeError> {
+    let (mut charged, mut limit) = (0, 0);
+    // SAFETY: `mm` is borrowed; `user` and `task` are held, or null where C does not look at them, as the caller
+    // promises; the other pointers are to locals.
+    let errno = unsafe {
+        let (charged, limit) = (&mut charged, &mut limit);
+        ffi::pinned_sgl_charge(counter as u32, mm.as_raw(), user, task, pages, charged, limit)
+    };
+    to_result(errno).map_err(|error| match error {
+        code::EINTR => ChargeError::Killed,
+        _ => ChargeError::Limit { pages, charged, limit },
+    })
+}
+
+/// Counts in `mm->pinned_vm`, against the `RLIMIT_MEMLOCK` of the thread that charges; without a limit, if that
+/// has `CAP_IPC_LOCK`, which is asked for where the limit would be exceeded. It remembers nothing: what may be given
+/// back, only a [`Charge`](crate::umem::Charge) knows.
+impl Accountant for Mm {
+    fn charge(&self, pages: u64) -> Result<(), ChargeError> {
+        let charge_within = |task| {
+            // SAFETY: "`task` is held meanwhile, or null": the running thread is there as long as it runs; no
+            // user is looked at.
+            unsafe { charge(Counter::Pinned, self, ptr::null_mut(), task, pages) }
+        };
+        charge_within(Task::current_raw()).or_else(|error| {
+            // SAFETY: it asks for the capabilities of the running thread, and may be called by any.
+            if unsafe { ffi::pinned_sgl_is_unlimited() } {
+                return charge_within(ptr::null_mut());
+            }
+            Err(error)
+        })
+    }
+
+    fn uncharge(&self, pages: u64) {
+        let (counter, user) = (Counter::Pinned as u32, ptr::null_mut());
+        // SAFETY: `mm` is borrowed; no user is looked at by this counter.
+        unsafe { ffi::pinned_sgl_uncharge(counter, self.as_raw(), user, pages) };
     }
 }
 

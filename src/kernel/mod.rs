@@ -17,6 +17,7 @@
 //! | [`pin`] | an `Umem`, with a pinner of your own | |
 //! | [`PinnedPages`] | what a pinner of your own gives to a batch | the pages of `pin_user_pages()` |
 //! | [`SglBuilder::push_page_structs`](crate::SglBuilder::push_page_structs) | takes pages | an array of `struct page *` |
+//! | an `Mm` by its `ARef` | a `Pinner`, a `PageAccess` and an `Accountant`, as RDMA has them: nothing is allocated for it | the same, `mm->pinned_vm` |
 //! | [`MmAccountant`] | an `Accountant` | `mm->pinned_vm`, `mm->locked_vm`, `user->locked_vm` |
 //! | [`PagingDomain`] | a `Domain` and a `ReadDomain` | [`struct iommu_domain`](srctree/drivers/iommu/iommu.c) |
 //! | [`PgTableDomain`] | a `Domain` and a `ReadDomain` | [`kernel::iommu::pgtable`](srctree/rust/kernel/iommu/pgtable.rs), the flush of its owner |

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! [`MmPinner`]: pins pages of a process through `pin_user_pages_fast()`, and copies to and from
-//! them.
+//! [`MmPinner`], and an `Mm` itself: pin pages of a process through `pin_user_pages_fast()`, and copy to and
+//! from them.
 //!
 //! C headers: [`include/linux/mm.h`](srctree/include/linux/mm.h),
 //! [`include/linux/highmem.h`](srctree/include/linux/highmem.h)
@@ -22,7 +22,8 @@ use kernel::{
 /// Page pointers of one call of GUP: a page of memory.
 const POINTERS: usize = 512;
 
-/// Pins pages of one process.
+/// Pins pages of one process. An `Mm` is a pinner, too, which allocates with `GFP_KERNEL`: an
+/// `ARef<Mm>` holds itself, and nothing is allocated for it.
 ///
 /// It holds the `mm_struct` (`mmgrab()`), not the address space: the process may exit, and what was
 /// pinned stays pinned. Pinning more fails with `ESRCH` then.
@@ -50,37 +51,64 @@ impl MmPinner {
     }
 }
 
-impl MmPinner {
-    /// Pins pages at `start`, as many as `pages` has room for at most, at least one.
-    fn gup<'a>(
-        &self,
-        start: UserAddr,
-        flags: PinFlags,
-        pages: &'a mut [*mut bindings::page],
-    ) -> Result<PinnedPages<'a>, Error> {
-        let start = usize::try_from(start.get()).map_err(|_| code::EFAULT)?;
-        // SAFETY: `mm` is held by `self`, and there is room for as many pointers. Bits of `flags` that C
-        // does not know it does not look at.
-        let pinned = unsafe {
-            ffi::pinned_sgl_pin(
-                self.mm.as_raw(),
-                start,
-                pages.len(),
-                flags.bits(),
-                pages.as_mut_ptr(),
-            )
-        };
-        let count = match usize::try_from(pinned) {
-            // GUP answers 0 to a caller that it does not understand.
-            Ok(0) => return Err(code::EINVAL),
-            Ok(count) => count,
-            Err(_) => return Err(i32::try_from(pinned).map_or(code::EINVAL, Error::from_errno)),
-        };
-        let pages = pages.get_mut(..count).ok_or(code::EINVAL)?;
-        // SAFETY: "each of `pages` points to the structure of a page that was pinned once, and is taken
-        // over with its pin": GUP has pinned these `count` pages, for this call.
-        Ok(unsafe { PinnedPages::new(pages) })
+/// Pins pages of `mm` at `start`, as many as `pages` has room for at most, at least one.
+fn gup<'a>(
+    mm: &Mm,
+    start: UserAddr,
+    flags: PinFlags,
+    pages: &'a mut [*mut bindings::page],
+) -> Result<PinnedPages<'a>, Error> {
+    let start = usize::try_from(start.get()).map_err(|_| code::EFAULT)?;
+    // SAFETY: `mm` is held by the caller, and there is room for as many pointers. Bits of `flags` that C
+    // does not know it does not look at.
+    let pinned = unsafe {
+        ffi::pinned_sgl_pin(mm.as_raw(), start, pages.len(), flags.bits(), pages.as_mut_ptr())
+    };
+    let count = match usize::try_from(pinned) {
+        // GUP answers 0 to a caller that it does not understand.
+        Ok(0) => return Err(code::EINVAL),
+        Ok(count) => count,
+        Err(_) => return Err(i32::try_from(pinned).map_or(code::EINVAL, Error::from_errno)),
+    };
+    let pages = pages.get_mut(..count).ok_or(code::EINVAL)?;
+    // SAFETY: "each of `pages` points to the structure of a page that was pinned once, and is taken
+    // over with its pin": GUP has pinned these `count` pages, for this call.
+    Ok(unsafe { PinnedPages::new(pages) })
+}
+
+/// Pins pages of `mm` for a batch of its own or of a pinner that forwards to it; what it needs meanwhile is
+/// allocated with `gfp`.
+fn pin(mm: &Mm, gfp: Flags, batch: &mut PinBatch<'_>) -> Result<(), Error> {
+    let flags = batch.flags();
+    if flags.contains_all(PinFlags::PCI_P2PDMA) {
+        return Err(code::EOPNOTSUPP);
     }
+    let mut few;
+    let mut many;
+    let pointers = if batch.left() <= FEW.into() {
+        few = [core::ptr::null_mut(); FEW as usize];
+        &mut few[..]
+    } else {
+        many = KVec::from_elem(core::ptr::null_mut(), POINTERS, gfp)?;
+        &mut many[..]
+    };
+    // Whether the last pages came in long runs, so that more of them than slots will fit.
+    let mut smooth = false;
+    while batch.left() > 0 && batch.room() > 0 {
+        let most = if smooth { POINTERS } else { POINTERS.min(batch.room()) };
+        let most = usize::try_from(batch.left()).unwrap_or(usize::MAX).min(most);
+        let pages = pointers.get_mut(..most).ok_or(code::EINVAL)?;
+        let mut pinned = gup(mm, batch.next(), flags, pages)?;
+        // SAFETY: "they are what the contract of `Pinner` says: those of the user pages from `next`
+        // on, in order": GUP was asked for those.
+        let runs = unsafe { pinned.give(batch) };
+        if !pinned.is_empty() {
+            // No room: they are unpinned, and pinned again for the next batch.
+            return Ok(());
+        }
+        smooth = runs.saturating_mul(8) <= most;
+    }
+    Ok(())
 }
 
 // SAFETY:
@@ -94,7 +122,7 @@ impl MmPinner {
 // - "`page_size` never changes": it is a constant;
 // - "runs of `Mmio` have no pins and are never unpinned": there are none;
 // - "`pin` may unwind": it does not. A page whose pin no batch has taken is unpinned by `PinnedPages`.
-unsafe impl Pinner for MmPinner {
+unsafe impl Pinner for Mm {
     type Error = Error;
 
     fn page_size(&self) -> PageSize {
@@ -102,36 +130,7 @@ unsafe impl Pinner for MmPinner {
     }
 
     fn pin(&self, batch: &mut PinBatch<'_>) -> Result<(), Error> {
-        let flags = batch.flags();
-        if flags.contains_all(PinFlags::PCI_P2PDMA) {
-            return Err(code::EOPNOTSUPP);
-        }
-        let mut few;
-        let mut many;
-        let pointers = if batch.left() <= FEW.into() {
-            few = [core::ptr::null_mut(); FEW as usize];
-            &mut few[..]
-        } else {
-            many = KVec::from_elem(core::ptr::null_mut(), POINTERS, self.flags)?;
-            &mut many[..]
-        };
-        // Whether the last pages came in long runs, so that more of them than slots will fit.
-        let mut smooth = false;
-        while batch.left() > 0 && batch.room() > 0 {
-            let most = if smooth { POINTERS } else { POINTERS.min(batch.room()) };
-            let most = usize::try_from(batch.left()).unwrap_or(usize::MAX).min(most);
-            let pages = pointers.get_mut(..most).ok_or(code::EINVAL)?;
-            let mut pinned = self.gup(batch.next(), flags, pages)?;
-            // SAFETY: "they are what the contract of `Pinner` says: those of the user pages from `next`
-            // on, in order": GUP was asked for those.
-            let runs = unsafe { pinned.give(batch) };
-            if !pinned.is_empty() {
-                // No room: they are unpinned, and pinned again for the next batch.
-                return Ok(());
-            }
-            smooth = runs.saturating_mul(8) <= most;
-        }
-        Ok(())
+        pin(self, kernel::alloc::flags::GFP_KERNEL, batch)
     }
 
     unsafe fn unpin(&self, _: UserAddr, run: PageRun, dirty: bool) {
@@ -155,7 +154,30 @@ unsafe impl Pinner for MmPinner {
     }
 }
 
-impl PageAccess for MmPinner {
+// SAFETY: what is promised of each page the `Mm` promises, as it pins and unpins all of them.
+unsafe impl Pinner for MmPinner {
+    type Error = Error;
+
+    fn page_size(&self) -> PageSize {
+        PAGE
+    }
+
+    fn pin(&self, batch: &mut PinBatch<'_>) -> Result<(), Error> {
+        pin(&self.mm, self.flags, batch)
+    }
+
+    unsafe fn unpin(&self, at: UserAddr, run: PageRun, dirty: bool) {
+        // SAFETY: "pushed to a batch by `pin`, .. and its pin has not been taken back; nothing relies on this
+        // pin any more": as the caller promises.
+        unsafe { self.mm.unpin(at, run, dirty) };
+    }
+
+    fn leaked(&self, at: UserAddr, run: PageRun) {
+        self.mm.leaked(at, run);
+    }
+}
+
+impl PageAccess for Mm {
     type AccessError = Error;
 
     unsafe fn read(&self, from: Location, bytes: &mut [u8]) -> Result<(), Error> {
@@ -182,6 +204,21 @@ impl PageAccess for MmPinner {
         // change.
         unsafe { ffi::pinned_sgl_write_phys(to.phys.get(), bytes.as_ptr().cast(), bytes.len()) };
         Ok(())
+    }
+}
+
+impl PageAccess for MmPinner {
+    type AccessError = Error;
+
+    unsafe fn read(&self, from: Location, bytes: &mut [u8]) -> Result<(), Error> {
+        // SAFETY: "the bytes are those of pages that this pinner has pinned": by the `Mm`, as the caller promises.
+        unsafe { self.mm.read(from, bytes) }
+    }
+
+    unsafe fn write(&self, to: Location, bytes: &[u8]) -> Result<(), Error> {
+        // SAFETY: "the bytes are those of pages that this pinner has pinned, for writing": by the `Mm`, as the
+        // caller promises.
+        unsafe { self.mm.write(to, bytes) }
     }
 }
 
