@@ -57,33 +57,61 @@ impl<'a, S: Storage> Window<'a, S> {
         sizes: PageSizes,
         iova: Iova,
     ) -> Result<Option<BlockSize<'a, S>>, TileError> {
-        let smallest = sizes.smallest().ok_or(TileError::NoPageSizes)?;
-        let last = iova
-            .checked_add(self.len().minus(1))
-            .ok_or(TileError::Wraps { iova, len: self.len() })?;
+        let runs = self.iter().map(|run| (run.phys, run.len));
+        let largest = sizes.best_for(runs, iova, self.len())?;
+        Ok(largest.map(|page_size| BlockSize { window: *self, iova, page_size }))
+    }
+}
+
+impl PageSizes {
+    /// The largest of these sizes in which memory can be cut into blocks that is seen at `iova` and lies in `runs`,
+    /// `len` bytes: [`Window::best_page_size`] for memory that is in no list, as where the DMA API has mapped it.
+    /// Where each run begins, and how long it is, is what is looked at; none continues the one before. O(runs).
+    ///
+    /// ```
+    /// # use pinned_sgl::{Iova, PageSize, PageSizes, PhysAddr};
+    /// let sizes: PageSizes = "4K|64K".parse()?;
+    /// let mapped = [(PhysAddr::new(0x2_0000), 0x1_0000), (PhysAddr::new(0x7_0000), 0x800)];
+    /// let best = sizes.best_for(mapped, Iova::new(0x40_0000), 0x1_0800)?;
+    /// assert_eq!(best, Some(PageSize::SIZE_64K));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`TileError::NoPageSizes`], or [`TileError::Wraps`] if the memory wraps at `iova` or is empty.
+    pub fn best_for(
+        self,
+        runs: impl IntoIterator<Item = (PhysAddr, u64)>,
+        iova: Iova,
+        len: u64,
+    ) -> Result<Option<PageSize>, TileError> {
+        let smallest = self.smallest().ok_or(TileError::NoPageSizes)?;
+        let last = len.checked_sub(1).and_then(|more| iova.checked_add(more));
+        let last = last.ok_or(TileError::Wraps { iova, len })?;
         // The bits in which addresses must agree with memory: p is feasible if none is below p. Runs
         // but the first begin where a block does.
         let (mut differs, mut begins, mut at) = (0u64, 0u64, iova.get());
-        for run in self.iter() {
-            differs |= run.phys.get() ^ at | at & begins;
+        for (phys, len) in runs {
+            differs |= phys.get() ^ at | at & begins;
             if differs & smallest.mask() != 0 {
                 return Ok(None);
             }
             // Behind the last run 64 bits may end.
-            at = at.wrapping_add(run.len);
+            at = at.wrapping_add(len);
             begins = u64::MAX;
         }
-        // A block of this size covers the window, wherever it begins.
+        // A block of this size covers the memory, wherever it begins.
         let covers = 64u32.minus((iova.get() ^ last.get()).leading_zeros());
-        let cap = PageSize::from_shift(covers).and_then(|covers| sizes.at_least(covers).smallest());
-        let mut usable = sizes;
+        let cap = PageSize::from_shift(covers).and_then(|covers| self.at_least(covers).smallest());
+        let mut usable = self;
         if let Some(cap) = cap {
             usable = usable.up_to(cap);
         }
         if let Some(agreed) = PageSize::from_shift(differs.trailing_zeros()) {
             usable = usable.up_to(agreed);
         }
-        Ok(usable.largest().map(|page_size| BlockSize { window: *self, iova, page_size }))
+        Ok(usable.largest())
     }
 }
 
