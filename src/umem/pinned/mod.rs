@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`Umem`]: a pinned region.
 
+mod one_run;
 mod region;
 mod split;
 

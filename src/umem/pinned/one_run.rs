@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A region that is one run is taken apart, for a caller that keeps it in fewer bytes.
+
+use super::Umem;
+use crate::sgl::PageRun;
+use crate::store::Storage;
+use crate::umem::{AccountantHolder, Charge, PinnerHolder};
+use core::{mem::ManuallyDrop, ptr};
+
+impl<P, A, S> Umem<P, A, S>
+where
+    P: PinnerHolder,
+    A: AccountantHolder,
+    S: Storage,
+{
+    /// Takes a region apart that is one run. Its pins are the caller's then: to be
+    /// [unpinned](crate::umem::Pinner::unpin) when no device reaches the pages any more, and before the charge is
+    /// dropped.
+    ///
+    /// ```
+    /// # use pinned_sgl::umem::{PinFlags, PinRequest, Pinner as _, Umem, Unaccounted, UserRange};
+    /// # use pinned_sgl::UserAddr;
+    /// # use pinned_sgl_mock::{Vma, Memory, Process};
+    /// # let memory = Memory::with_frames(64);
+    /// # let process = std::sync::Arc::new(Process::new(&memory));
+    /// # let range = UserRange::new(UserAddr::new(0x10_0000), 0x4000)?;
+    /// # process.map(range, Vma::read_write())?;
+    /// let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
+    /// let umem = Umem::pin(process, &Unaccounted, request)?;
+    /// let (process, charge, run) = umem.into_run().expect("the pages lie side by side");
+    /// assert_eq!((run.count(), charge.pages()), (4, 4));
+    /// // SAFETY: the pins are ours, and no device was shown the pages.
+    /// unsafe { process.unpin(range.start(), run, false) };
+    /// drop(charge);
+    /// # memory.assert_no_leak();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The region, if it has more than one run, or a device is attached to it.
+    #[expect(clippy::result_large_err, reason = "the region comes back as it was")]
+    pub fn into_run(self) -> Result<(P, Charge<A>, PageRun), Self> {
+        let mut runs = self.sgl.runs();
+        let run = match (runs.next(), runs.next()) {
+            (Some(run), None) if self.attachments() == 0 => run,
+            _ => return Err(self),
+        };
+        let this = ManuallyDrop::new(self);
+        // SAFETY: the fields are valid, and each is read once: `this` is neither used nor dropped again.
+        let (pinner, charge, sgl) = unsafe {
+            (
+                ptr::read(&raw const *this.pinner),
+                ptr::read(&raw const *this.charge),
+                ptr::read(&raw const *this.sgl),
+            )
+        };
+        drop(sgl);
+        Ok((pinner, charge, run))
+    }
+}
