@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What ib_umem needs from C: the symbols that it exports, inline functions of rdma/ib_verbs.h, and the members of
+ * `struct ib_umem` that are bits. `ffi.rs` declares each function of this file for Rust. Nothing is decided here. What a
+ * new `struct ib_umem` has in it follows Linux's own umem.c.
+ */
+#include <linux/capability.h>
+#include <linux/dma-mapping.h>
+#include <linux/export.h>
+#include <linux/mm.h>
+#include <linux/scatterlist.h>
+#include <rdma/ib_umem.h>
+#include <rdma/ib_umem_odp.h>
+#include <rdma/ib_verbs.h>
+
+#include "glue.h"
+#include "ib_umem_sgl.h"
+
+/* As abi.rs has it. */
+static_assert(offsetof(struct ib_umem, ibdev) == 0 && offsetof(struct ib_umem, owning_mm) == 8 &&
+	      offsetof(struct ib_umem, iova) == 16 && offsetof(struct ib_umem, length) == 24 &&
+	      offsetof(struct ib_umem, address) == 32 && offsetof(struct ib_umem, dma_attrs) == 40 &&
+	      offsetof(struct ib_umem, sgt_append) == 56 && sizeof(struct ib_umem) == 88);
+static_assert(IB_ACCESS_ON_DEMAND == 1 << 6);
+
+EXPORT_SYMBOL(ib_umem_release);
+EXPORT_SYMBOL(ib_umem_copy_from);
+EXPORT_SYMBOL(ib_umem_find_best_pgsz);
+EXPORT_SYMBOL(ib_umem_get_list);
+
+struct page *ib_umem_page(struct ib_umem *umem, size_t offset)
+{
+	u64 phys = ib_umem_phys(umem, offset);
+
+	return phys == U64_MAX ? NULL : pfn_to_page(PHYS_PFN(phys));
+}
+EXPORT_SYMBOL(ib_umem_page);
+
+size_t ib_umem_run(struct ib_umem *umem, size_t offset, struct page **page)
+{
+	u64 len, phys = ib_umem_phys_run(umem, offset, &len);
+
+	if (len)
+		*page = pfn_to_page(PHYS_PFN(phys));
+	return len;
+}
+EXPORT_SYMBOL(ib_umem_run);
+
+bool ib_umem_bounces(struct ib_device *device)
+{
+	return device->cc_dma_bounce;
+}
+
+bool ib_umem_is_virtual(struct ib_device *device)
+{
+	return ib_uses_virt_dma(device);
+}
+
+u64 ib_umem_virtual(u64 phys)
+{
+	return (uintptr_t)phys_to_virt(phys);
+}
+
+unsigned int ib_umem_max_segment(struct ib_device *device)
+{
+	return ib_dma_max_seg_size(device);
+}
+
+bool ib_umem_may_lock(void)
+{
+	return can_do_mlock();
+}
+
+bool ib_umem_writable(int access)
+{
+	return ib_access_writable(access);
+}
+
+void ib_umem_init(struct ib_umem *umem, struct ib_device *device, struct mm_struct *mm,
+		  unsigned long addr, size_t size, int access)
+{
+	umem->ibdev = device;
+	umem->owning_mm = mm;
+	umem->iova = addr;
+	umem->length = size;
+	umem->address = addr;
+	umem->writable = ib_access_writable(access);
+	umem->dma_attrs = DMA_ATTR_REQUIRE_COHERENT;
+	if (access & IB_ACCESS_RELAXED_ORDERING)
+		umem->dma_attrs |= DMA_ATTR_WEAK_ORDERING;
+}
+
+bool ib_umem_is_pinned(struct ib_umem *umem)
+{
+	return !umem->is_dmabuf && !umem->is_odp;
+}
+
+void ib_umem_release_other(struct ib_umem *umem)
+{
+	if (umem->is_dmabuf)
+		ib_umem_dmabuf_release(to_ib_umem_dmabuf(umem));
+	else
+		ib_umem_odp_release(to_ib_umem_odp(umem));
+}
+
+unsigned long ib_umem_demand_page(struct ib_umem *umem)
+{
+	return umem->is_odp ? BIT(to_ib_umem_odp(umem)->page_shift) : 0;
+}
+
+struct scatterlist *ib_umem_fill(struct scatterlist *sg, const u64 *pfns, const u32 *lens,
+				 size_t count, struct scatterlist **last)
+{
+	for (size_t i = 0; i < count; i++) {
+		sg_set_page(sg, pfn_to_page(pfns[i]), lens[i], 0);
+		*last = sg;
+		sg = sg_next(sg);
+	}
+	cond_resched();
+	return sg;
+}
+
+void ib_umem_entry(struct scatterlist *sg, u64 pfn, u64 pages)
+{
+	sg_init_marker(sg, 1);
+	sg_set_page(sg, pfn_to_page(pfn), pages << PAGE_SHIFT, 0);
+}
+
+u64 ib_umem_entry_pages(struct scatterlist *sg, u64 *pages)
+{
+	*pages = sg->length >> PAGE_SHIFT;
+	return page_to_pfn(sg_page(sg));
+}
+
+u64 ib_umem_entry_phys(struct scatterlist *sg, u64 *len)
+{
+	*len = sg->length;
+	return page_to_phys(sg_page(sg));
+}
+
+u64 ib_umem_dma_entry(struct scatterlist **sg, u64 *len)
+{
+	u64 at = sg_dma_address(*sg);
+
+	*len = sg_dma_len(*sg);
+	*sg = sg_next(*sg);
+	return at;
+}
+
+int ib_umem_map(struct ib_device *device, struct sg_table *table, unsigned long attrs)
+{
+	return ib_dma_map_sgtable_attrs(device, table, DMA_BIDIRECTIONAL, attrs);
+}
+
+void ib_umem_unmap(struct ib_device *device, struct sg_table *table, unsigned long attrs)
+{
+	ib_dma_unmap_sgtable_attrs(device, table, DMA_BIDIRECTIONAL, attrs);
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+#ifndef IB_UMEM_GLUE_H
+#define IB_UMEM_GLUE_H
+
+#include <linux/types.h>
+
+struct ib_device;
+struct ib_umem;
+struct mm_struct;
+struct scatterlist;
+struct sg_table;
+
+/* In Rust, beside what rdma/ib_umem.h declares; the name is that in the kernel's umem.c, which calls it. */
+struct ib_umem *__ib_umem_get_va(struct ib_device *device, unsigned long addr, size_t size,
+				 int access);
+
+/* The physical address of a byte, or all ones; and how many bytes from there on are contiguous. */
+u64 ib_umem_phys(struct ib_umem *umem, size_t offset);
+u64 ib_umem_phys_run(struct ib_umem *umem, size_t offset, u64 *len);
+
+/* In C. */
+
+/* Whether the device cannot reach memory of programs at all. */
+bool ib_umem_bounces(struct ib_device *device);
+/* Whether it translates nothing, and what stands in for addresses of the DMA API then. */
+bool ib_umem_is_virtual(struct ib_device *device);
+u64 ib_umem_virtual(u64 phys);
+/* The bytes of an entry at most. */
+unsigned int ib_umem_max_segment(struct ib_device *device);
+bool ib_umem_may_lock(void);
+bool ib_umem_writable(int access);
+
+/* Fills what is zero. */
+void ib_umem_init(struct ib_umem *umem, struct ib_device *device, struct mm_struct *mm,
+		  unsigned long addr, size_t size, int access);
+/* Whether it was made here, and not by the kernel's C, for a dma-buf or on demand. */
+bool ib_umem_is_pinned(struct ib_umem *umem);
+/* Releases one that was made by the kernel's C. */
+void ib_umem_release_other(struct ib_umem *umem);
+/* The size of its pages, if it is memory on demand; or zero. */
+unsigned long ib_umem_demand_page(struct ib_umem *umem);
+
+/*
+ * So many entries, from `sg` on: their first frames and their bytes. Returns the entry behind them, and which is the last
+ * one of them.
+ */
+struct scatterlist *ib_umem_fill(struct scatterlist *sg, const u64 *pfns, const u32 *lens,
+				 size_t count, struct scatterlist **last);
+/* A table of one entry, which is zero. */
+void ib_umem_entry(struct scatterlist *sg, u64 pfn, u64 pages);
+/* The first frame of an entry, and how many pages it has. */
+u64 ib_umem_entry_pages(struct scatterlist *sg, u64 *pages);
+/* The address of an entry, and how many bytes it has. */
+u64 ib_umem_entry_phys(struct scatterlist *sg, u64 *len);
+/* The address at which the device sees an entry, and its bytes; goes to the next one. */
+u64 ib_umem_dma_entry(struct scatterlist **sg, u64 *len);
+int ib_umem_map(struct ib_device *device, struct sg_table *table, unsigned long attrs);
+void ib_umem_unmap(struct ib_device *device, struct sg_table *table, unsigned long attrs);
+
+#endif

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Memory registration of RDMA, on scatterlists: `ib_umem` with the interface that drivers know. See README.md.
+
+// Nothing overflows unseen, and nothing panics: the kernel checks arithmetic, and what it finds ends it.
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::integer_division
+)]
+
+mod abi;
+mod ffi;
+mod many;
+mod one;
+mod page_size;
+mod registration;
+mod request;
+
+use abi::{IbDevice, IbUmem};
+use kernel::{error::from_result, ffi::c_ulong, prelude::*};
+use pinned_sgl::PageSizes;
+use request::Request;
+
+module! {
+    type: IbUmemModule,
+    name: "ib_umem",
+    authors: ["The pinned-sgl project"],
+    description: "Memory registration of RDMA on scatterlists",
+    license: "GPL",
+}
+
+struct IbUmemModule;
+
+impl kernel::Module for IbUmemModule {
+    fn init(_: &'static ThisModule) -> Result<Self> {
+        Ok(Self)
+    }
+}
+
+/// Pins memory of the calling process: where all ways to describe it lead to, but dma-bufs.
+///
+/// # Safety
+///
+/// The device is there until the memory is released, and does not reach it any more then.
+#[no_mangle]
+unsafe extern "C" fn __ib_umem_get_va(
+    device: *mut IbDevice,
+    addr: c_ulong,
+    size: usize,
+    access: c_int,
+) -> *mut IbUmem {
+    // SAFETY: the device is there, as the caller promises.
+    let made = unsafe { Request::new(device, addr, size, access) }.and_then(|request| {
+        // SAFETY: "the device is there until the registration is dropped, and does not reach the memory any more
+        // then": as the caller promises, for it is dropped when it is released.
+        unsafe { registration::register(&request, true) }
+    });
+    made.unwrap_or_else(|error| error.to_ptr())
+}
+
+/// Pins memory of the calling process, for a device that translates nothing.
+///
+/// # Safety
+///
+/// The device is there until the memory is released, and does not reach it any more then.
+#[no_mangle]
+unsafe extern "C" fn ib_umem_get_list(
+    device: *mut IbDevice,
+    addr: c_ulong,
+    size: usize,
+    access: c_int,
+) -> *mut IbUmem {
+    // SAFETY: the device is there, as the caller promises.
+    if !unsafe { ffi::ib_umem_is_virtual(device) } {
+        return EINVAL.to_ptr();
+    }
+    // SAFETY: as above.
+    let made = unsafe { Request::new(device, addr, size, access) }.and_then(|request| {
+        // SAFETY: "the device is there until the registration is dropped, and does not reach the memory any more
+        // then": as the caller promises.
+        unsafe { registration::register(&request, false) }
+    });
+    made.unwrap_or_else(|error| error.to_ptr())
+}
+
+/// The physical address of byte `offset`, or all ones. In any context.
+///
+/// # Safety
+///
+/// `umem` was registered, is pinned, and is not released meanwhile.
+#[no_mangle]
+unsafe extern "C" fn ib_umem_phys(umem: *mut IbUmem, offset: usize) -> u64 {
+    // SAFETY: as the caller promises.
+    unsafe { registration::phys(umem, offset) }.unwrap_or(u64::MAX)
+}
+
+/// The same, and how many bytes from there on are contiguous.
+///
+/// # Safety
+///
+/// That of [`ib_umem_phys`]; `len` can be written.
+#[no_mangle]
+unsafe extern "C" fn ib_umem_phys_run(umem: *mut IbUmem, offset: usize, len: *mut u64) -> u64 {
+    // SAFETY: as the caller promises.
+    let (phys, bytes) = unsafe { registration::run(umem, offset) }.unwrap_or((u64::MAX, 0));
+    // SAFETY: as the caller promises.
+    unsafe { *len = bytes };
+    phys
+}
+
+/// Releases what any of `ib_umem_get_*()` has returned, errors included.
+///
+/// # Safety
+///
+/// The device does not reach it any more, and nothing uses it.
+#[no_mangle]
+unsafe extern "C" fn ib_umem_release(umem: *mut IbUmem) {
+    if umem.is_null() || kernel::error::from_err_ptr(umem).is_err() {
+        return;
+    }
+    // SAFETY: it was made; what is released is so once; nothing uses it, and the device does not reach it: as the caller
+    // promises.
+    unsafe { registration::release(umem) };
+}
+
+/// Copies bytes of what was registered.
+///
+/// # Safety
+///
+/// There is room for `length` bytes at `dst`; `umem` was registered, and is not released meanwhile.
+#[no_mangle]
+unsafe extern "C" fn ib_umem_copy_from(
+    dst: *mut c_void,
+    umem: *mut IbUmem,
+    offset: usize,
+    length: usize,
+) -> c_int {
+    // SAFETY: it was registered, as the caller promises; its length never changes.
+    let has = unsafe { (*umem).length };
+    if has.checked_sub(offset).is_none_or(|left| length > left) {
+        pr_err!("{} bytes from {} on are not in a registration of {} bytes\n", length, offset, has);
+        return EINVAL.to_errno();
+    }
+    // SAFETY: it was registered and is not released meanwhile, and there is room for as many bytes: as the caller
+    // promises.
+    from_result(|| unsafe { registration::read(umem, offset, dst.cast(), length) }.map(|()| 0))
+}
+
+/// The largest of the page sizes `sizes` in which the device can translate the memory at `virt`; 0 if there is none.
+///
+/// # Safety
+///
+/// `umem` was registered, and is not released meanwhile.
+#[no_mangle]
+unsafe extern "C" fn ib_umem_find_best_pgsz(
+    umem: *mut IbUmem,
+    sizes: c_ulong,
+    virt: u64,
+) -> c_ulong {
+    // SAFETY: "a registration that is mapped": it was registered, as the caller promises.
+    unsafe { page_size::best(umem, PageSizes::from_bits_retain(sizes as u64), virt) as c_ulong }
+}

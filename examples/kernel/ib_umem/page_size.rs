@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The best page size of a registration: over the addresses that the device sees.
+
+use crate::{abi::IbUmem, ffi, registration, request::PAGE};
+use core::iter;
+use pinned_sgl::{Iova, PageSize, PageSizes, PhysAddr};
+
+/// The largest of `sizes` in which a device can translate the registration, which it shows at `iova`; 0 if there is
+/// none.
+///
+/// # Safety
+///
+/// `umem` is a registration that is mapped.
+pub(crate) unsafe fn best(umem: *mut IbUmem, sizes: PageSizes, iova: u64) -> u64 {
+    // SAFETY: it is a registration, as the caller promises.
+    let (length, address, entries) = unsafe {
+        (*umem).iova = iova;
+        let entries = &raw const (*umem).entries.sgt;
+        ((*umem).length as u64, (*umem).address, entries)
+    };
+    // SAFETY: as above.
+    let demand = unsafe { ffi::ib_umem_demand_page(umem) };
+    if let Some(page) = PageSize::new(demand as u64) {
+        return if sizes.has(page) { demand as u64 } else { 0 };
+    }
+    // SAFETY: it is mapped, so that it has as many entries with addresses.
+    let (mut at, mut left) = unsafe { ((*entries).sgl, (*entries).nents) };
+    let has_table = left > 0;
+    let mut listed = 0usize;
+    let entries = iter::from_fn(|| {
+        let mut len = 0;
+        if has_table {
+            left = left.checked_sub(1)?;
+            // SAFETY: there was one more.
+            let dma = unsafe { ffi::ib_umem_dma_entry(&mut at, &mut len) };
+            return Some((dma, len));
+        }
+        // SAFETY: it is a registration, as the caller promises.
+        let (phys, len) = unsafe { registration::run(umem, listed) }?;
+        listed = listed.wrapping_add(len as usize);
+        Some((ffi::ib_umem_virtual(phys), len))
+    });
+    // The first byte of the registration is not the first one of the page that the first entry begins with.
+    let mut before = if has_table { (address & PAGE.wrapping_sub(1)) as u64 } else { 0 };
+    // Entries that continue each other are one.
+    let mut next = None;
+    let mut entries = entries.fuse();
+    let runs = iter::from_fn(|| {
+        let (start, mut len) = next.take().or_else(|| entries.next())?;
+        for (dma, more) in entries.by_ref() {
+            if u64::wrapping_add(start, len) != dma {
+                next = Some((dma, more));
+                break;
+            }
+            len = len.wrapping_add(more);
+        }
+        let skip = core::mem::take(&mut before);
+        Some((PhysAddr::new(start.wrapping_add(skip)), len.wrapping_sub(skip)))
+    });
+    let best = sizes.best_for(runs, Iova::new(iova), length);
+    best.ok().flatten().map_or(0, PageSize::bytes)
+}

@@ -1,0 +1,380 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+/*
+ * What ib_umem.ko answers, beside what the kernel's umem.c answers in the same machine: for random ranges of memory of
+ * every kind, the error, what is charged, the table entry by entry, page sizes, blocks, and bytes. With `measure=1`, how
+ * long both take.
+ *
+ * The devices are made up: no driver is behind them, and nothing is transferred. One translates nothing, as the soft
+ * ones; the others have addresses of the DMA API, and limits of their own.
+ */
+#define pr_fmt(fmt) "test: umem: " fmt
+
+#include <linux/cred.h>
+#include <linux/dma-mapping.h>
+#include <linux/module.h>
+#include <linux/platform_device.h>
+#include <linux/prandom.h>
+#include <linux/sched/signal.h>
+#include <linux/sizes.h>
+#include <linux/slab.h>
+#include <linux/vmalloc.h>
+#include <rdma/ib_umem.h>
+#include <rdma/ib_verbs.h>
+#include <rdma/iter.h>
+
+#include "differ.h"
+#include "ib_umem_sgl.h"
+
+static uint rounds = 2000;
+module_param(rounds, uint, 0444);
+static uint seed = 1;
+module_param(seed, uint, 0444);
+static uint measure;
+module_param(measure, uint, 0444);
+
+/* As a driver has them: these names are those of ib_umem.ko. */
+static const struct umem_ops in_rust = {
+	.get = ib_umem_get_va,
+	.release = ib_umem_release,
+	.copy_from = ib_umem_copy_from,
+	.best = ib_umem_find_best_pgsz,
+};
+
+static struct rnd_state random;
+static unsigned int failed;
+
+static u64 below(u64 limit)
+{
+	return (((u64)prandom_u32_state(&random) << 32) | prandom_u32_state(&random)) % limit;
+}
+
+#define differs(what, ...)                                                                        \
+	do {                                                                                      \
+		if (failed++ < 20)                                                                \
+			pr_err("DIFFERS: " what "\n", ##__VA_ARGS__);                             \
+	} while (0)
+
+#define same(c, r, what, ...)                                                                     \
+	({                                                                                        \
+		bool _same = (c) == (r);                                                          \
+		if (!_same)                                                                       \
+			differs(what ": %lld in C, %lld in Rust", ##__VA_ARGS__, (long long)(c),  \
+				(long long)(r));                                                  \
+		_same;                                                                            \
+	})
+
+static long long pinned(void)
+{
+	return atomic64_read(&current->mm->pinned_vm);
+}
+
+/* Entry by entry, from the first one on. */
+static void same_table(struct ib_umem *c, struct ib_umem *r)
+{
+	struct sg_table *in_c = &c->sgt_append.sgt, *in_r = &r->sgt_append.sgt;
+	struct scatterlist *a = in_c->sgl, *b = in_r->sgl;
+
+	if (!same(in_c->orig_nents, in_r->orig_nents, "entries") ||
+	    !same(in_c->nents, in_r->nents, "entries of the device"))
+		return;
+	for (unsigned int i = 0; i < in_c->orig_nents; i++, a = sg_next(a), b = sg_next(b)) {
+		if (!same(page_to_pfn(sg_page(a)), page_to_pfn(sg_page(b)), "frame of %u", i) ||
+		    !same(a->length, b->length, "length of %u", i) ||
+		    !same(a->offset, b->offset, "offset of %u", i) ||
+		    !same(sg_dma_address(a), sg_dma_address(b), "address of %u", i) ||
+		    !same(sg_dma_len(a), sg_dma_len(b), "bytes of %u", i) ||
+		    !same(!!sg_is_last(a), !!sg_is_last(b), "end at %u", i))
+			return;
+	}
+}
+
+static void same_blocks(struct ib_umem *c, struct ib_umem *r, unsigned long size)
+{
+	struct ib_block_iter a, b;
+
+	__rdma_umem_block_iter_start(&a, c, size);
+	__rdma_umem_block_iter_start(&b, r, size);
+	while (__rdma_umem_block_iter_next(&a)) {
+		if (!__rdma_umem_block_iter_next(&b)) {
+			differs("blocks of %lu end", size);
+			return;
+		}
+		if (!same(rdma_block_iter_dma_address(&a), rdma_block_iter_dma_address(&b),
+			  "block of %lu", size))
+			return;
+	}
+}
+
+static void same_page_sizes(struct ib_umem *c, struct ib_umem *r)
+{
+	for (int i = 0; i < 6; i++) {
+		unsigned long sizes = (below(2) ? ULONG_MAX : below(ULONG_MAX)) & ~(below(4) ? PAGE_SIZE / 2 - 1 : 0);
+		u64 virt = below(3) ? c->address : below(ULONG_MAX);
+		unsigned long best;
+
+		if (below(2))
+			virt = (virt & ~(SZ_2M - 1)) | (sg_dma_address(c->sgt_append.sgt.sgl) & (SZ_2M - 1)) | (c->address & (PAGE_SIZE - 1));
+		if (!below(8))
+			virt = below(2) ? 0 : -(u64)below(SZ_2M);
+		best = in_c.best(c, sizes, virt);
+		same(best, in_rust.best(r, sizes, virt), "page size of %lx at %llx, %zu bytes", sizes, virt,
+		     c->length);
+		same(c->iova, r->iova, "iova");
+		/* Blocks are cut out of a table. */
+		if (best && c->length && r->sgt_append.sgt.nents)
+			same_blocks(c, r, best);
+	}
+}
+
+static void same_bytes(struct ib_umem *c, struct ib_umem *r, u8 *a, u8 *b)
+{
+	for (int i = 0; i < 3; i++) {
+		size_t offset = below(c->length + 2), len = below(4) ? below(3 * PAGE_SIZE) : below(8);
+
+		memset(a, 0x5a, len);
+		memset(b, 0x5a, len);
+		/* An error may leave bytes behind. */
+		if (same(in_c.copy_from(a, c, offset, len), in_rust.copy_from(b, r, offset, len),
+			 "copy of %zu at %zu", len, offset) &&
+		    memcmp(a, b, len))
+			differs("bytes, %zu at %zu of %zu", len, offset, c->length);
+	}
+}
+
+static void same_members(struct ib_umem *c, struct ib_umem *r)
+{
+	same((long)c->ibdev, (long)r->ibdev, "device");
+	same((long)c->owning_mm, (long)r->owning_mm, "mm");
+	same(c->iova, r->iova, "iova");
+	same(c->length, r->length, "length");
+	same(c->address, r->address, "address");
+	same(c->dma_attrs, r->dma_attrs, "attributes");
+	same(c->writable, r->writable, "writable");
+	same(c->is_odp, r->is_odp, "on demand");
+	same(c->is_dmabuf, r->is_dmabuf, "dma-buf");
+}
+
+/* A list without a table, for a device that translates nothing: each page where C has it, and the runs in order. */
+static void same_list(struct ib_umem *c, unsigned long addr, size_t size, int access, u8 *bytes)
+{
+	struct ib_umem *list = ib_umem_get_list(c->ibdev, addr, size, access);
+	size_t first = offset_in_page(addr), pages = ib_umem_num_pages(c), at = 0, len = 0;
+	struct sg_page_iter in_c;
+	struct page *page = NULL;
+
+	if (IS_ERR(list)) {
+		differs("a list of %zu bytes: %ld", size, PTR_ERR(list));
+		return;
+	}
+	__sg_page_iter_start(&in_c, c->sgt_append.sgt.sgl, c->sgt_append.sgt.orig_nents, 0);
+	for (size_t i = 0; i < pages; i++) {
+		size_t offset = (i << PAGE_SHIFT) + (i ? below(PAGE_SIZE) : first + below(PAGE_SIZE - first)) - first;
+		struct page *there = ib_umem_page(list, offset);
+
+		__sg_page_iter_next(&in_c);
+		if (there != sg_page_iter_page(&in_c)) {
+			differs("page %zu of %zu in the list", i, pages);
+			break;
+		}
+		/* Runs are as long as they can be, and begin where the one before has ended. */
+		if (i && offset_in_page(at + first)) {
+			differs("a run ends within a page");
+			break;
+		}
+		if (!i || at == (i << PAGE_SHIFT) - first) {
+			struct page *before = page ? page + (len >> PAGE_SHIFT) : NULL;
+
+			len = ib_umem_run(list, at, &page);
+			if (!len || page != there || page == before) {
+				differs("a run at %zu", at);
+				break;
+			}
+			at += len;
+			len = round_up(len, PAGE_SIZE);
+		}
+	}
+	same(at, (pages << PAGE_SHIFT) - first, "bytes of all runs");
+	same((long)ib_umem_page(list, (pages << PAGE_SHIFT) - first), 0, "behind the last page");
+	same_page_sizes(c, list);
+	same_bytes(c, list, bytes, bytes + 4 * PAGE_SIZE);
+	in_rust.release(list);
+}
+
+/* Registers the same in both ways, and compares; returns C's errno. */
+static int try(struct ib_device *device, unsigned long addr, size_t size, int access, u8 *bytes)
+{
+	long long before = pinned(), between;
+	struct ib_umem *c = in_c.get(device, addr, size, access);
+	long long charged = pinned() - before;
+	struct ib_umem *r = in_rust.get(device, addr, size, access);
+
+	between = pinned() - before;
+	if (!same(PTR_ERR_OR_ZERO(c), PTR_ERR_OR_ZERO(r), "error at %lx, %zu bytes, access %x", addr, size,
+		  access))
+		return 0;
+	same(charged, between - charged, "pages charged");
+	if (IS_ERR(c))
+		return PTR_ERR(c);
+	same_members(c, r);
+	same_table(c, r);
+	same_page_sizes(c, r);
+	same_bytes(c, r, bytes, bytes + 4 * PAGE_SIZE);
+	if (!device->dma_device)
+		same_list(c, addr, size, access, bytes);
+	else
+		same(PTR_ERR_OR_ZERO(ib_umem_get_list(device, addr, size, access)), -EINVAL, "a list");
+	in_c.release(c);
+	in_rust.release(r);
+	same(before, pinned(), "pages charged behind");
+	return 0;
+}
+
+static void try_limits(struct ib_device *device, const struct memory *memory, u8 *bytes)
+{
+	struct rlimit *limit = &current->signal->rlim[RLIMIT_MEMLOCK], was = *limit;
+	struct cred *fewer = prepare_creds();
+	const struct cred *old;
+
+	if (!fewer)
+		return;
+	cap_lower(fewer->cap_effective, CAP_IPC_LOCK);
+	for (int privileged = 0; privileged < 2; privileged++) {
+		if (!privileged)
+			old = override_creds(fewer);
+		for (int pages = 0; pages < 5; pages++) {
+			limit->rlim_cur = pages * PAGE_SIZE;
+			for (int len = 0; len < 5; len++)
+				try(device, memory->start + 8, len * PAGE_SIZE, IB_ACCESS_LOCAL_WRITE, bytes);
+		}
+		if (!privileged)
+			revert_creds(old);
+	}
+	*limit = was;
+	put_cred(fewer);
+}
+
+static void try_all(struct ib_device *device, const struct memory memory[KINDS], u8 *bytes)
+{
+	static const int accesses[] = { 0, IB_ACCESS_LOCAL_WRITE, IB_ACCESS_REMOTE_WRITE, IB_ACCESS_REMOTE_READ,
+		IB_ACCESS_REMOTE_ATOMIC, IB_ACCESS_MW_BIND, IB_ACCESS_ON_DEMAND, IB_ACCESS_RELAXED_ORDERING,
+		IB_ACCESS_RELAXED_ORDERING | IB_ACCESS_LOCAL_WRITE };
+	unsigned int worked = 0;
+
+	for (unsigned int round = 0; round < rounds && failed < 20; round++) {
+		const struct memory *from = &memory[below(KINDS)];
+		int access = accesses[below(ARRAY_SIZE(accesses))];
+		size_t at = below(from->len), size = below(4) ? below(64 * PAGE_SIZE) : below(from->len - at);
+
+		if (!below(4))
+			at &= ~(SZ_2M - 1);
+		if (!below(8))
+			size = below(3);
+		worked += !try(device, from->start + at, size, access, bytes);
+	}
+	for (int kind = 0; kind < KINDS; kind++) {
+		unsigned long start = memory[kind].start, len = memory[kind].len;
+
+		try(device, start, len, IB_ACCESS_LOCAL_WRITE, bytes);
+		try(device, start, 0, 0, bytes);
+		try(device, start + 1, 0, 0, bytes);
+		try(device, start + len - 1, PAGE_SIZE, 0, bytes);
+	}
+	try(device, 0, PAGE_SIZE, 0, bytes);
+	try(device, -PAGE_SIZE, PAGE_SIZE, 0, bytes);
+	try(device, -PAGE_SIZE, PAGE_SIZE - 1, 0, bytes);
+	try(device, -2 * PAGE_SIZE, PAGE_SIZE, 0, bytes);
+	try(device, -1, 1, 0, bytes);
+	try(device, 1, -1, 0, bytes);
+	try(device, 4096, -8192, 0, bytes);
+	try(device, (unsigned long)bytes, PAGE_SIZE, 0, bytes);
+	try(device, memory[0].start, (size_t)UINT_MAX << PAGE_SHIFT, 0, bytes);
+	try(device, memory[0].start, ((size_t)UINT_MAX << PAGE_SHIFT) + 1, 0, bytes);
+	try_limits(device, &memory[SMALL], bytes);
+	pr_info("%u rounds, %u registered, %u differences\n", rounds, worked, failed);
+}
+
+/* The least of some rounds, to register and to release. */
+static void time_of(const struct umem_ops *ops, struct ib_device *device, unsigned long at, size_t len, u64 least[2])
+{
+	least[0] = least[1] = U64_MAX;
+	for (int round = 0; round < 7; round++) {
+		u64 begin = ktime_get_ns(), middle;
+		struct ib_umem *umem = ops->get(device, at, len, IB_ACCESS_LOCAL_WRITE);
+
+		if (IS_ERR(umem)) {
+			differs("%zu bytes cannot be registered", len);
+			return;
+		}
+		middle = ktime_get_ns();
+		ops->release(umem);
+		least[0] = min(least[0], middle - begin);
+		least[1] = min(least[1], ktime_get_ns() - middle);
+	}
+}
+
+static void measure_all(struct ib_device *device, const struct memory memory[KINDS])
+{
+	static const int kinds[] = { HUGE, SMALL, SCATTERED };
+
+	for (int i = 0; i < ARRAY_SIZE(kinds); i++) {
+		const struct memory *from = &memory[kinds[i]];
+
+		for (size_t len = PAGE_SIZE; len <= from->len; len *= len == PAGE_SIZE ? 8 : 64) {
+			u64 c[2], r[2];
+
+			time_of(&in_c, device, from->start, len, c);
+			time_of(&in_rust, device, from->start, len, r);
+			pr_info("measure %s, %zu KiB: register %llu in C, %llu in Rust; release %llu, %llu\n", from->name,
+				len >> 10, c[0], r[0], c[1], r[1]);
+		}
+	}
+}
+
+static struct platform_device *platform;
+
+static int __init differ_init(void)
+{
+	static const unsigned int segments[] = { 0, SZ_64K, SZ_4K, SZ_1M + 512, SZ_2G };
+	static struct device_dma_parameters params;
+	struct memory memory[KINDS];
+	struct ib_device *device;
+	int error = -ENOMEM;
+	u8 *bytes;
+
+	prandom_seed_state(&random, seed);
+	device = kvzalloc(sizeof(*device), GFP_KERNEL);
+	bytes = vmalloc(8 * PAGE_SIZE);
+	if (!device || !bytes)
+		goto out;
+	platform = platform_device_register_simple("umem_differ", PLATFORM_DEVID_NONE, NULL, 0);
+	error = PTR_ERR_OR_ZERO(platform);
+	if (error)
+		goto out;
+	platform->dev.dma_parms = &params;
+	error = dma_coerce_mask_and_coherent(&platform->dev, DMA_BIT_MASK(64));
+	if (!error)
+		error = memory_map(memory, measure ? SZ_64M : SZ_8M);
+	if (error)
+		goto unregister;
+	if (measure)
+		measure_all(device, memory);
+	for (int i = 0; i < ARRAY_SIZE(segments) && !measure; i++) {
+		/* The first one translates nothing. */
+		device->dma_device = i ? &platform->dev : NULL;
+		if (i)
+			dma_set_max_seg_size(&platform->dev, segments[i]);
+		try_all(device, memory, bytes);
+	}
+	if (failed)
+		error = -EIO;
+unregister:
+	platform_device_unregister(platform);
+out:
+	kvfree(device);
+	vfree(bytes);
+	return error ?: -EAGAIN;
+}
+module_init(differ_init);
+
+MODULE_DESCRIPTION("ib_umem beside the kernel's own");
+MODULE_LICENSE("GPL");
