@@ -24,7 +24,13 @@ impl Memory for Many {
     fn make_table(&mut self, to: &mut sg_append_table, max_segment: u32) -> Result {
         let limits = SegmentLimits::NONE.max_len(max_segment.into())?;
         let whole = self.0.whole()?;
-        let count = u32::try_from(whole.segment_count(&limits))?;
+        // Where no run can be too long, none is looked at.
+        let count = if whole.len() <= max_segment.into() {
+            self.0.sgl().run_count()
+        } else {
+            whole.segment_count(&limits)
+        };
+        let count = u32::try_from(count)?;
         // SAFETY: `to` is a table of nothing.
         to_result(unsafe { bindings::sg_alloc_table(&mut to.sgt, count, bindings::GFP_KERNEL) })?;
         to.total_nents = count;

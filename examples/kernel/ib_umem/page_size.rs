@@ -45,7 +45,7 @@ pub(crate) unsafe fn best(umem: *mut IbUmem, sizes: PageSizes, iova: u64) -> u64
     // Entries that continue each other are one.
     let mut next = None;
     let mut entries = entries.fuse();
-    let runs = iter::from_fn(|| {
+    let mut runs = iter::from_fn(|| {
         let (start, mut len) = next.take().or_else(|| entries.next())?;
         for (dma, more) in entries.by_ref() {
             if u64::wrapping_add(start, len) != dma {
@@ -57,6 +57,18 @@ pub(crate) unsafe fn best(umem: *mut IbUmem, sizes: PageSizes, iova: u64) -> u64
         let skip = core::mem::take(&mut before);
         Some((PhysAddr::new(start.wrapping_add(skip)), len.wrapping_sub(skip)))
     });
-    let best = sizes.best_for(runs, Iova::new(iova), length);
-    best.ok().flatten().map_or(0, PageSize::bytes)
+    let find = |sizes: PageSizes, runs: &mut dyn Iterator<Item = _>| {
+        sizes.best_for(runs, Iova::new(iova), length).ok().flatten()
+    };
+    let best = if length == 1 {
+        // As C has it, a block for a single byte has two, if that is possible.
+        let run = runs.next();
+        let larger = PageSize::from_shift(1)
+            .map(|two| sizes.at_least(two))
+            .and_then(|sizes| find(sizes, &mut run.into_iter()));
+        larger.or_else(|| find(sizes, &mut run.into_iter()))
+    } else {
+        find(sizes, &mut runs)
+    };
+    best.map_or(0, PageSize::bytes)
 }

@@ -158,7 +158,9 @@ static void same_members(struct ib_umem *c, struct ib_umem *r)
 static void same_list(struct ib_umem *c, unsigned long addr, size_t size, int access, u8 *bytes)
 {
 	struct ib_umem *list = ib_umem_get_list(c->ibdev, addr, size, access);
-	size_t first = offset_in_page(addr), pages = ib_umem_num_pages(c), at = 0, len = 0;
+	size_t first = offset_in_page(addr), at = 0, len = 0;
+	/* And at least one: not ib_umem_num_pages(), which counts from where the page size was looked for. */
+	size_t pages = max(DIV_ROUND_UP(first + size, PAGE_SIZE), (size_t)1);
 	struct sg_page_iter in_c;
 	struct page *page = NULL;
 
@@ -223,8 +225,11 @@ static int try(struct ib_device *device, unsigned long addr, size_t size, int ac
 		same_list(c, addr, size, access, bytes);
 	else
 		same(PTR_ERR_OR_ZERO(ib_umem_get_list(device, addr, size, access)), -EINVAL, "a list");
-	in_c.release(c);
 	in_rust.release(r);
+	same(charged, pinned() - before, "pages left to C");
+	/* It gives back what lies between this and its end, which is not what it has charged. */
+	c->iova = c->address;
+	in_c.release(c);
 	same(before, pinned(), "pages charged behind");
 	return 0;
 }
