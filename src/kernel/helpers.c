@@ -126,7 +126,9 @@ void pinned_sgl_unpin_run(u64 pfn, u64 count, bool dirty)
 		u64 some = count < most ? count : most;
 
 		unpin_user_page_range_dirty_lock(pfn_to_page(pfn), some, dirty);
-		cond_resched();
+		/* Runs of a page come by the million: asked before it is called. */
+		if (need_resched())
+			cond_resched();
 		pfn += some;
 		count -= some;
 	}
