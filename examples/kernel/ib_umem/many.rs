@@ -9,7 +9,7 @@ use crate::{
     request::PAGE,
 };
 use kernel::{
-    bindings::{self, sg_append_table},
+    bindings::{self, mm_struct, sg_append_table},
     error::to_result,
     prelude::*,
 };
@@ -67,7 +67,7 @@ impl Memory for Many {
         Some((segment.phys.get().checked_add(skip)?, segment.len.checked_sub(skip)?))
     }
 
-    unsafe fn read(&self, _: &IbUmem, offset: u64, to: &mut [u8]) -> Result {
+    unsafe fn read(&self, _: *mut mm_struct, offset: u64, to: &mut [u8]) -> Result {
         Ok(self.0.read(offset, to)?)
     }
 

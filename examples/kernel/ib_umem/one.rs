@@ -8,7 +8,7 @@ use crate::{
 };
 use core::{mem, ptr::NonNull};
 use kernel::{
-    bindings::{scatterlist, sg_append_table},
+    bindings::{mm_struct, scatterlist, sg_append_table},
     mm::Mm,
     prelude::*,
     sync::aref::ARef,
@@ -76,14 +76,19 @@ impl Memory for One {
         Some((first.wrapping_add(offset), left))
     }
 
-    unsafe fn read(&self, umem: &IbUmem, offset: u64, to: &mut [u8]) -> Result {
+    unsafe fn read(&self, mm: *mut mm_struct, offset: u64, to: &mut [u8]) -> Result {
         if to.is_empty() {
             return Ok(());
         }
-        let phys = self.phys(offset).ok_or(EINVAL)?;
+        let (phys, left) = self.run(offset).ok_or(EINVAL)?;
+        if to.len() as u64 > left {
+            return Err(EINVAL);
+        }
         let from = Location::new(PhysAddr::new(phys), MemoryKind::Ram, None);
-        // SAFETY: by the invariant the address space is held, and has pinned these pages.
-        unsafe { Mm::from_raw(umem.mm).read(from, to) }
+        // SAFETY: "`ptr` points at an `mm_struct` that is not deallocated": it is held, as the caller promises; "the
+        // bytes are those of pages that this pinner has pinned, and stay pinned": by the invariant, as `self` is
+        // borrowed, and all of them lie in the entry.
+        unsafe { Mm::from_raw(mm).read(from, to) }
     }
 
     unsafe fn let_go(&mut self, umem: &mut IbUmem, dirty: bool) {

@@ -17,7 +17,11 @@ use crate::{
 };
 use core::{mem::offset_of, ptr, slice};
 use kernel::{
-    bindings::sg_append_table, error::to_result, mm::Mm, prelude::*, sync::aref::ARef,
+    bindings::{mm_struct, sg_append_table},
+    error::to_result,
+    mm::Mm,
+    prelude::*,
+    sync::aref::ARef,
     types::Opaque,
 };
 use pinned_sgl::{
@@ -43,8 +47,8 @@ pub(crate) trait Memory {
     ///
     /// # Safety
     ///
-    /// `umem` is that for which the pages were pinned.
-    unsafe fn read(&self, umem: &IbUmem, offset: u64, to: &mut [u8]) -> Result;
+    /// `mm` has pinned the pages, and is held.
+    unsafe fn read(&self, mm: *mut mm_struct, offset: u64, to: &mut [u8]) -> Result;
 
     /// Frees the table, and gives back what dropping this does not.
     ///
@@ -84,12 +88,12 @@ pub(crate) unsafe fn register(request: &Request, table: bool) -> Result<*mut IbU
     let max_segment = max_segment & (PAGE as u32).wrapping_neg();
     if pinned.sgl().byte_len() <= max_segment.into() {
         match One::new(pinned) {
-            // SAFETY: as the caller promises.
+            // SAFETY: "that of `register`": as the caller promises; "pinned for the request, by `mm`": just now.
             Ok(one) => return unsafe { Registration::make(request, mm, one, Some(max_segment)) },
             Err(many) => pinned = many,
         }
     }
-    // SAFETY: as the caller promises.
+    // SAFETY: "that of `register`": as the caller promises; "pinned for the request, by `mm`": just now.
     unsafe { Registration::make(request, mm, Many(pinned), table.then_some(max_segment)) }
 }
 
@@ -128,15 +132,16 @@ impl<M: Memory> Registration<M> {
     ///
     /// There is room for as many bytes at `to`.
     unsafe fn read(&self, offset: usize, to: *mut u8, len: usize) -> Result {
-        // SAFETY: by the invariant it is a `struct ib_umem`, of which only `iova` changes.
-        let umem = unsafe { &*self.umem.get() };
+        // SAFETY: by the invariant it is a `struct ib_umem`. It is not borrowed: drivers may write its `iova`
+        // meanwhile, and nothing else of it.
+        let mm = unsafe { (*self.umem.get()).mm };
         // SAFETY: there is room for as many bytes, which the caller lends. They are zeros, and so initialised.
         let to = unsafe {
             ptr::write_bytes(to, 0, len);
             slice::from_raw_parts_mut(to, len)
         };
-        // SAFETY: "it is that for which the pages were pinned": by the invariant.
-        unsafe { self.memory.read(umem, self.in_pages(offset), to) }
+        // SAFETY: "`mm` has pinned the pages, and is held": by the invariant it is that of the pages, which hold it.
+        unsafe { self.memory.read(mm, self.in_pages(offset), to) }
     }
 
     /// Where a byte lies, counted from the first page on. Those before the first one are in its page, too.

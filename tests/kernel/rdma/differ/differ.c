@@ -319,18 +319,21 @@ static void time_of(const struct umem_ops *ops, struct ib_device *device, unsign
 
 static void measure_all(struct ib_device *device, const struct memory memory[KINDS])
 {
+	static const struct umem_ops listed = { .get = ib_umem_get_list, .release = ib_umem_release };
 	static const int kinds[] = { HUGE, SMALL, SCATTERED };
+	static const size_t lens[] = { SZ_4K, SZ_32K, SZ_2M, SZ_64M };
 
 	for (int i = 0; i < ARRAY_SIZE(kinds); i++) {
 		const struct memory *from = &memory[kinds[i]];
 
-		for (size_t len = PAGE_SIZE; len <= from->len; len *= len == PAGE_SIZE ? 8 : 64) {
-			u64 c[2], r[2];
+		for (int j = 0; j < ARRAY_SIZE(lens); j++) {
+			u64 c[2], r[2], list[2];
 
-			time_of(&in_c, device, from->start, len, c);
-			time_of(&in_rust, device, from->start, len, r);
-			pr_info("measure %s, %zu KiB: register %llu in C, %llu in Rust; release %llu, %llu\n", from->name,
-				len >> 10, c[0], r[0], c[1], r[1]);
+			time_of(&in_c, device, from->start, lens[j], c);
+			time_of(&in_rust, device, from->start, lens[j], r);
+			time_of(&listed, device, from->start, lens[j], list);
+			pr_info("measure %s, %zu KiB: register %llu in C, %llu in Rust, %llu without a table; release %llu, %llu, %llu\n",
+				from->name, lens[j] >> 10, c[0], r[0], list[0], c[1], r[1], list[1]);
 		}
 	}
 }
