@@ -25,8 +25,11 @@ struct Measured {
     sizes: Vec<Line>,
 }
 
+/// Looks up all offsets in one of the lists.
+type Way<'a> = &'a dyn Fn(&[u64]) -> u64;
+
 /// The fastest of the rounds of each, in nanoseconds a lookup.
-fn race<const N: usize>(lists: [&dyn Fn(&[u64]) -> u64; N], offsets: &[u64]) -> [f64; N] {
+fn race<const N: usize>(lists: [Way<'_>; N], offsets: &[u64]) -> [f64; N] {
     let mut best = [Duration::MAX; N];
     for _ in 0..ROUNDS {
         for (list, best) in lists.iter().zip(&mut best) {
