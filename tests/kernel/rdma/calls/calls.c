@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Calls of ib_umem that only drivers of hardware make: the best size of a page, blocks of that size, and copies of what
+ * is registered. Of random arguments, with the answer that the pages themselves give.
+ */
+#include <linux/debugfs.h>
+#include <linux/dma-mapping.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/platform_device.h>
+#include <linux/prandom.h>
+#include <linux/slab.h>
+#include <rdma/ib_umem.h>
+#include <rdma/ib_verbs.h>
+#include <rdma/iter.h>
+
+/* A device that sees bytes at most `segment` at a time; or one that needs no DMA, if that is zero. */
+struct request {
+	u64 addr, len, segment, seed;
+};
+
+struct test {
+	struct ib_device *device;
+	struct ib_umem *umem;
+	struct request at;
+	struct page **pages;
+	size_t count;
+	struct rnd_state random;
+};
+
+static struct platform_device *hardware;
+
+static u64 dma_of(struct test *test, size_t page)
+{
+	if (test->at.segment)
+		return page_to_phys(test->pages[page]);
+	return (uintptr_t)page_address(test->pages[page]);
+}
+
+/* Whether blocks of that size hold the memory, if the device sees its first byte at `iova`. */
+static bool fits(struct test *test, u64 size, u64 iova)
+{
+	u64 offset = offset_in_page(test->at.addr), first = iova - offset;
+
+	if ((dma_of(test, 0) + offset - iova) & (size - 1))
+		return false;
+	for (size_t i = 1; i < test->count; i++) {
+		u64 at = first + i * PAGE_SIZE;
+
+		if (dma_of(test, i) != dma_of(test, i - 1) + PAGE_SIZE && (at | dma_of(test, i)) & (size - 1))
+			return false;
+	}
+	return true;
+}
+
+/* The largest size that fits; but none larger than the smallest that holds all of it in one block. */
+static u64 best(struct test *test, u64 sizes, u64 iova)
+{
+	u64 last, found = 0;
+
+	if (check_add_overflow(iova, test->at.len - 1, &last))
+		return 0;
+	for (int bit = 0; bit < 64; bit++) {
+		if (!(sizes & BIT_ULL(bit)))
+			continue;
+		if (fits(test, BIT_ULL(bit), iova))
+			found = BIT_ULL(bit);
+		if (bit >= bits_per(iova ^ last))
+			break;
+	}
+	return found;
+}
+
+static u64 random(struct test *test)
+{
+	return (u64)prandom_u32_state(&test->random) << 32 | prandom_u32_state(&test->random);
+}
+
+static int test_sizes(struct test *test)
+{
+	for (int round = 0; round < 200; round++) {
+		u64 sizes = random(test) & random(test), iova = random(test), expected, answer;
+
+		/* Mostly sizes of real hardware, and addresses that are aligned as the memory is. */
+		if (round % 4)
+			sizes = (sizes | PAGE_SIZE) & GENMASK_ULL(30, 12);
+		if (round % 8)
+			iova = (iova & ~GENMASK_ULL(12 + round % 12, 0)) |
+			       (test->at.addr & GENMASK_ULL(12 + round % 12, 0));
+		if (round % 3)
+			iova &= GENMASK_ULL(47, 0);
+		expected = best(test, sizes, iova);
+		answer = ib_umem_find_best_pgsz(test->umem, sizes, iova);
+		if (answer != expected) {
+			pr_err("calls: of %#llx at %#llx: %#llx is best, not %#llx\n", sizes, iova, expected, answer);
+			return -EILSEQ;
+		}
+	}
+	return 0;
+}
+
+static int test_blocks(struct test *test, u64 size)
+{
+	u64 iova = test->at.addr, offset = offset_in_page(iova), first = ALIGN_DOWN(iova, size), count = 0;
+	struct ib_block_iter iter;
+
+	if (size > PAGE_SIZE && ib_umem_find_best_pgsz(test->umem, size, iova) != size)
+		return 0;
+	rdma_umem_for_each_dma_block(test->umem, &iter, size) {
+		u64 from = max(first + count * size, iova) - iova + offset;
+		u64 expected = ALIGN_DOWN(dma_of(test, from / PAGE_SIZE) + from % PAGE_SIZE, size);
+
+		if (rdma_block_iter_dma_address(&iter) != expected) {
+			pr_err("calls: block %llu of %#llx bytes: at %#llx, not %#llx\n", count, size, expected,
+			       rdma_block_iter_dma_address(&iter));
+			return -EILSEQ;
+		}
+		count++;
+	}
+	if (count != ib_umem_num_dma_blocks(test->umem, size) ||
+	    count != (ALIGN(iova + test->at.len, size) - first) / size) {
+		pr_err("calls: %llu blocks of %#llx bytes\n", count, size);
+		return -EILSEQ;
+	}
+	return 0;
+}
+
+static int test_copies(struct test *test)
+{
+	u64 most = min(test->at.len, (u64)SZ_64K);
+	u8 *copy = kvmalloc(most, GFP_KERNEL), *user = kvmalloc(most, GFP_KERNEL);
+	int ret = -ENOMEM;
+
+	for (int round = 0; round < 50 && copy && user; round++) {
+		/* Past the end by a byte, once: each leaves a line in the log. */
+		u64 offset = round ? random(test) % (test->at.len + 1) : test->at.len - random(test) % most;
+		u64 rest = test->at.len - offset, len = round ? random(test) % (min(most, rest) + 1) : rest + 1;
+		bool inside = round;
+
+		ret = ib_umem_copy_from(copy, test->umem, offset, len);
+		if (ret == (inside ? 0 : -EINVAL) && inside &&
+		    (copy_from_user(user, (void __user *)(test->at.addr + offset), len) || memcmp(copy, user, len)))
+			ret = -EILSEQ;
+		if (ret != (inside ? 0 : -EINVAL)) {
+			pr_err("calls: copy of %llu bytes at %llu: %d\n", len, offset, ret);
+			ret = -EILSEQ;
+			break;
+		}
+		ret = 0;
+	}
+	kvfree(copy);
+	kvfree(user);
+	return ret;
+}
+
+static int test_all(struct test *test)
+{
+	int ret = pin_user_pages_fast(test->at.addr & PAGE_MASK, test->count, FOLL_LONGTERM | FOLL_WRITE, test->pages);
+	int pinned = ret;
+
+	if (ret < 0)
+		return ret;
+	ret = pinned == test->count ? test_sizes(test) : -EFAULT;
+	for (int bit = 6; bit <= 30 && !ret; bit++)
+		ret = test_blocks(test, BIT_ULL(bit));
+	if (!ret)
+		ret = test_copies(test);
+	unpin_user_pages(test->pages, pinned);
+	return ret;
+}
+
+static ssize_t calls_write(struct file *file, const char __user *from, size_t len, loff_t *pos)
+{
+	struct test test = { };
+	int ret = -ENOMEM;
+
+	if (len != sizeof(test.at) || copy_from_user(&test.at, from, len))
+		return -EINVAL;
+	prandom_seed_state(&test.random, test.at.seed);
+	test.count = (PAGE_ALIGN(test.at.addr + test.at.len) - (test.at.addr & PAGE_MASK)) / PAGE_SIZE;
+	test.pages = kvcalloc(test.count, sizeof(*test.pages), GFP_KERNEL);
+	test.device = _ib_alloc_device(sizeof(*test.device), &init_net);
+	if (!test.pages || !test.device)
+		goto out;
+	if (test.at.segment) {
+		test.device->dma_device = &hardware->dev;
+		dma_set_max_seg_size(&hardware->dev, test.at.segment);
+	}
+	test.umem = ib_umem_get_va(test.device, test.at.addr, test.at.len, IB_ACCESS_LOCAL_WRITE);
+	ret = PTR_ERR_OR_ZERO(test.umem);
+	if (!ret) {
+		ret = test_all(&test);
+		/* How many pages C gives back depends on the address that was asked about last. */
+		ib_umem_find_best_pgsz(test.umem, PAGE_SIZE, test.at.addr);
+		ib_umem_release(test.umem);
+	}
+out:
+	if (test.device)
+		ib_dealloc_device(test.device);
+	kvfree(test.pages);
+	return ret ?: len;
+}
+
+static const struct file_operations calls_operations = { .owner = THIS_MODULE, .write = calls_write };
+static struct dentry *entry;
+
+static int __init calls_init(void)
+{
+	int ret;
+
+	hardware = platform_device_register_simple("rdma_calls", -1, NULL, 0);
+	if (IS_ERR(hardware))
+		return PTR_ERR(hardware);
+	hardware->dev.coherent_dma_mask = DMA_BIT_MASK(64);
+	hardware->dev.dma_mask = &hardware->dev.coherent_dma_mask;
+	ret = dma_set_mask(&hardware->dev, DMA_BIT_MASK(64));
+	if (ret) {
+		platform_device_unregister(hardware);
+		return ret;
+	}
+	entry = debugfs_create_file("rdma_calls", 0200, NULL, NULL, &calls_operations);
+	return 0;
+}
+
+static void __exit calls_exit(void)
+{
+	debugfs_remove(entry);
+	platform_device_unregister(hardware);
+}
+
+module_init(calls_init);
+module_exit(calls_exit);
+MODULE_LICENSE("GPL");
+MODULE_DESCRIPTION("Calls of ib_umem that only drivers of hardware make");

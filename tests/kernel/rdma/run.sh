@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# shellcheck shell=bash
+#
+# Sourced by tests/kernel/run: RDMA's own tests, on drivers that need no hardware, and below them an ib_umem that is a
+# module of its own. The guest is Debian's user space.
+
+# fetch_rdma: the guest, from packages by name. They are of a later release than this machine may be, and have lists of
+# their own: with these in the others, QEMU would come with that release's libc.
+fetch_rdma() {
+    (
+        lab=$cache
+        cache=$lab/rdma suites=trixie
+        ! cmp -s "$here/rdma/packages.txt" "$cache/packages.txt" || exit 0
+        rm -rf "$cache"
+        private_apt_update
+        echo "fetch: the guest of RDMA's tests, $(grep -vc '^#' "$here/rdma/packages.txt") packages of $suites"
+        # shellcheck disable=SC2046 # a list of packages
+        unpack root $(grep -v '^#' "$here/rdma/packages.txt")
+        # The tests of pyverbs come as its documentation. What else nobody reads is left out.
+        mv "$cache/root/usr/share/doc/rdma-core/tests" "$cache/tests" || fail "missing: the tests of python3-pyverbs"
+        gunzip "$cache"/tests/*.gz
+        rm -r "$cache"/apt "$cache"/root/usr/share/{doc,locale,man} "$cache"/root/usr/lib/x86_64-linux-gnu/gconv
+        cp "$here/rdma/packages.txt" "$cache/"
+    ) || exit 1
+}
+
+# ib_core.ko as the kernel has it, but without memory registration, which only drivers call, and ib_umem.ko: just that,
+# not a line of it changed. And tun.ko, which the kernel's own tests of RDMA need.
+rdma_split() {
+    local source=$kernel_source/drivers
+    split=$modules/rdma/split
+    mkdir -p "$split"
+    cp -pu "$source"/infiniband/core/*.[ch] "$source"/net/tun.c "$source"/net/tun_vnet.h "$split/"
+    [ -e "$split/umem_module.c" ] || printf '#include <linux/module.h>\nMODULE_LICENSE("Dual BSD/GPL");\nMODULE_DESCRIPTION("%s");\n' \
+        "The kernel's own ib_umem" >"$split/umem_module.c"
+    sed -e '/^ib_core-.*+= umem/d' "$source/infiniband/core/Makefile" - >"$split/Makefile" <<'MAKEFILE'
+# These alone, of all that is defined above.
+obj-m := ib_core.o ib_umem.o tun.o
+ib_umem-y := umem.o umem_dmabuf.o umem_odp.o umem_module.o
+CFLAGS_tun.o := -DCONFIG_TUN_MODULE
+MAKEFILE
+    make -s -C "$kernel" M="$split" modules >"$split.log" 2>&1 || fail_with "$split.log" "ib_core cannot be split"
+}
+
+# calls.ko, which calls what only drivers of hardware call.
+rdma_calls() {
+    mkdir -p "$modules/rdma/calls"
+    cp -u "$here"/rdma/calls/* "$modules/rdma/calls/"
+    make -s -C "$kernel" M="$modules/rdma/calls" "KBUILD_EXTRA_SYMBOLS=$split/Module.symvers" modules \
+        >"$modules/rdma/calls.log" 2>&1 || fail_with "$modules/rdma/calls.log" "calls.ko cannot be built"
+}
+
+rdma_initramfs() {
+    local dir=$modules/rdma/initramfs release to file
+    release=$(cat "$kernel/include/config/kernel.release")
+    to=$dir/usr/lib/modules/$release
+    rm -rf "$dir"
+    mkdir -p "$dir"/{bin,root,run,rdma/c,rdma/kernel} "$to/lab"
+    cp -r "$cache"/rdma/root/* "$dir/"
+    cp "$(command -v busybox)" "$dir/bin/busybox"
+    ln -s usr/lib usr/lib64 usr/sbin "$dir/"
+    ln -s ../usr/bin/bash "$dir/bin/bash"
+    (cd "$kernel" && cp --parents $(sed 's/\.o$/.ko/' modules.order) modules.order modules.builtin{,.modinfo} "$to/")
+    cp "$split"/{ib_core,tun}.ko "$modules/rdma/calls/calls.ko" "$modules/pinned_sgl/pinned_sgl.ko" "$to/lab/"
+    rm "$to/drivers/infiniband/core/ib_core.ko"
+    cp "$split/ib_umem.ko" "$dir/rdma/c/"
+    cp -r "$cache/rdma/tests" "$here"/rdma/{run_pyverbs.py,pyverbs.txt} "$dir/rdma/"
+    cp -r "$kernel_source"/tools/testing/selftests/{kselftest,rdma} "$dir/rdma/kernel/"
+    for file in blocks edges hard measure; do
+        gcc -O2 -Wall -Werror -static -pthread -o "$dir/bin/rdma_$file" "$here/rdma/$file.c" ||
+            fail "cannot compile $file.c (Debian package libc6-dev)"
+    done
+    cp "$here/init" "$dir/init"
+    cp "$here/rdma/guest.sh" "$dir/guest.sh"
+    chmod 755 "$dir/init"
+    (cd "$dir" && find . | sort | cpio --quiet -o -H newc -R 0:0) >"$modules/rdma/initramfs.cpio"
+}
+
+# rdma_machine UMEM WORDS...: boots it on that ib_umem, shows what the tests have said, and fails if they have not passed.
+rdma_machine() {
+    local log=$modules/rdma/$1.log status=0
+    timeout --foreground "${PINNED_SGL_RDMA_DEADLINE:-3600}" "${qemu[@]}" -M q35 -accel tcg,thread=single \
+        -cpu max,-la57 -smp 2 -m 3G -nodefaults -no-user-config -display none -serial stdio -monitor none -no-reboot \
+        -device isa-debug-exit,iobase=0xf4,iosize=0x04 -kernel "$kernel/arch/x86/boot/bzImage" \
+        -initrd "$modules/rdma/initramfs.cpio" \
+        -append "console=ttyS0 panic=-1 quiet no_timer_check hugepages=40 movablecore=512M cma=64M slab_nomerge \
+slab_debug=FZP rdma.umem=$*" </dev/null >"$log" 2>&1 || status=$?
+    tr -d '\r' <"$log" >"$log.txt"
+    grep -E '^(test|guest): ' "$log.txt" || true
+    if [ "$status" != 33 ]; then
+        tail -n 60 "$log.txt" >&2
+        fail "the machine ended with status $status, not 33: $log.txt"
+    fi
+    echo "test: rdma: passed on $1; log: $log.txt"
+}
+
+# rdma_tests WORDS...: for guest.sh, on the command line of the kernel; without them, all tests.
+rdma_tests() {
+    local started=$SECONDS
+    fetch_rdma
+    mkdir -p "$modules/rdma"
+    rdma_split
+    rdma_calls
+    rdma_initramfs
+    rdma_machine c "$@"
+    echo "tests/kernel/run: rdma passed in $((SECONDS - started)) s"
+}
