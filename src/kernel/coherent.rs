@@ -9,8 +9,8 @@ use super::{
     page_structs::{first_run, PAGE},
 };
 use crate::addr::Iova;
-use crate::granule::Tile;
 use crate::iommu::{Domain as _, IovaRange, Prot};
+use crate::sgl::Segment;
 use core::{iter, pin::pin};
 use kernel::{
     bindings,
@@ -33,7 +33,7 @@ impl PagingDomain<'_> {
     ///
     /// The memory was allocated for this device, and is not freed before the domain is dropped.
     pub unsafe fn map_coherent<T: KnownSize + ?Sized>(&self, memory: &Coherent<T>) -> Result {
-        if !self.page_sizes().has(PAGE) {
+        if self.page_sizes().smallest().is_none_or(|smallest| smallest > PAGE) {
             return Err(code::EINVAL);
         }
         let (table, first) = (Opaque::<bindings::sg_table>::zeroed(), memory.dma_address());
@@ -50,8 +50,8 @@ impl PagingDomain<'_> {
             )
         })?;
         // SAFETY: it was made; nothing else knows it.
-        let (mut at, mut iova) = unsafe { ((*table.get()).sgl, Iova::new(first)) };
-        let tiles = iter::from_fn(|| {
+        let mut at = unsafe { (*table.get()).sgl };
+        let runs = iter::from_fn(|| {
             if at.is_null() {
                 return None;
             }
@@ -60,25 +60,25 @@ impl PagingDomain<'_> {
             // The lowest bits say what the entry is. SAFETY: "there is at least one pointer, and each points to a
             // page structure": that of the entry.
             let run = unsafe { first_run(&[(entry.page_link & !3) as *mut bindings::page]) };
-            let count = u64::from(entry.length).div_ceil(PAGE.bytes());
-            let phys = run.start().phys(PAGE)?;
-            let tile = Tile { iova, phys, page_size: PAGE, count, kind: run.kind() };
-            iova = iova.checked_add(tile.len())?;
+            // Whole pages, of which the last may be used in part.
+            let len = u64::from(entry.length).checked_next_multiple_of(PAGE.bytes())?;
+            let run = Segment::new(run.start().phys(PAGE)?, len, run.kind());
             // SAFETY: as above; null behind the last one.
             at = unsafe { bindings::sg_next(at) };
-            Some(tile)
+            Some(run)
         });
         // SAFETY: "the memory of the tile stays what it is, and may be accessed as `prot` says, until the bytes that
         // were reported have been unmapped and flushed": it is memory for this device, and is not freed before the
         // domain, as the caller promises.
-        let (done, result) = unsafe { self.map_tiles(tiles, Prot::READ | Prot::WRITE) };
+        let (done, result) =
+            unsafe { self.map_runs(Iova::new(first), runs, Prot::READ | Prot::WRITE) };
         // SAFETY: it was made, and is not used again.
         unsafe { bindings::sg_free_table(table.get()) };
         if result.is_err() {
             if let Ok(mapped) = IovaRange::new(Iova::new(first), done) {
                 let mut gather = pin!(Gather::default());
                 // SAFETY: "the bytes were reported by `map` to the caller and have not been unmapped since; and what
-                // is unmapped begins and ends where the domain can cut": these are whole tiles, of just now.
+                // is unmapped begins and ends where the domain can cut": it is all that was mapped just now.
                 unsafe { self.unmap_range(mapped, iter::empty(), gather.as_mut()) };
                 self.flush(gather);
             }
