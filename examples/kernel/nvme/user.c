@@ -477,8 +477,8 @@ int main(int argc, char **argv)
 			killed(disks + 1, ways[way], ending);
 		hung(disks, ways[way]);
 	}
-	again(disks, 0);
-	again(disks, SGL);
+	for (uint64_t format = 0; format <= SGL && !bounces; format += SGL)
+		again(disks, format);
 	/* And all is as before. */
 	every_alignment(disks, 512);
 	for (int i = 0; i < 2; i++) {
