@@ -6,7 +6,7 @@
 use super::{
     domain::{raw_device, Gather, PagingDomain},
     kernel,
-    page_structs::{first_run, PAGE},
+    page_structs::{first_run, PAGE_SIZE},
 };
 use crate::addr::Iova;
 use crate::iommu::{Domain as _, IovaRange, Prot};
@@ -33,7 +33,7 @@ impl PagingDomain<'_> {
     ///
     /// The memory was allocated for this device, and is not freed before the domain is dropped.
     pub unsafe fn map_coherent<T: KnownSize + ?Sized>(&self, memory: &Coherent<T>) -> Result {
-        if self.page_sizes().smallest().is_none_or(|smallest| smallest > PAGE) {
+        if self.page_sizes().smallest().is_none_or(|smallest| smallest > PAGE_SIZE) {
             return Err(code::EINVAL);
         }
         let (table, first) = (Opaque::<bindings::sg_table>::zeroed(), memory.dma_address());
@@ -61,8 +61,8 @@ impl PagingDomain<'_> {
             // page structure": that of the entry.
             let run = unsafe { first_run(&[(entry.page_link & !3) as *mut bindings::page]) };
             // Whole pages, of which the last may be used in part.
-            let len = u64::from(entry.length).checked_next_multiple_of(PAGE.bytes())?;
-            let run = Segment::new(run.start().phys(PAGE)?, len, run.kind());
+            let len = u64::from(entry.length).checked_next_multiple_of(PAGE_SIZE.bytes())?;
+            let run = Segment::new(run.start().phys(PAGE_SIZE)?, len, run.kind());
             // SAFETY: as above; null behind the last one.
             at = unsafe { bindings::sg_next(at) };
             Some(run)

@@ -127,6 +127,7 @@ pub use self::{
     bound::{ArcDomain, DevresDmaList, DevresDomain, DevresMapping, DomainMapping},
     domain::{Gather, PagingDomain, RawDomain},
     kmalloc::{Gfp, Kmalloc, KmallocIoas, KmallocSlab},
+    page_structs::PAGE_SIZE,
     pgtable::{PgTableDomain, TlbFlush},
     pin::{pin, pin_current, UserMem},
     pinned_pages::PinnedPages,

@@ -10,8 +10,8 @@ use crate::sgl::{BuildError, MemoryKind, PageRun, ProviderId, SglBuilder};
 use crate::store::Storage;
 use kernel::bindings;
 
-/// The pages of the kernel.
-pub(super) const PAGE: PageSize = match PageSize::new(bindings::PAGE_SIZE as u64) {
+/// The pages of the kernel: what is pinned.
+pub const PAGE_SIZE: PageSize = match PageSize::new(bindings::PAGE_SIZE as u64) {
     Some(page) => page,
     None => PageSize::SIZE_4K,
 };
@@ -34,8 +34,8 @@ impl<S: Storage> SglBuilder<S> {
         &mut self,
         pages: &[*mut bindings::page],
     ) -> Result<(), BuildError> {
-        if self.page_size() != PAGE {
-            return Err(BuildError::OtherPageSize { page: PAGE, expected: self.page_size() });
+        if self.page_size() != PAGE_SIZE {
+            return Err(BuildError::OtherPageSize { page: PAGE_SIZE, expected: self.page_size() });
         }
         self.all_or_nothing(|builder| {
             let mut rest = pages;

@@ -5,7 +5,7 @@
 //! C headers: [`include/linux/mm.h`](srctree/include/linux/mm.h),
 //! [`include/linux/highmem.h`](srctree/include/linux/highmem.h)
 
-use super::{ffi, kernel, page_structs::PAGE, pinned_pages::PinnedPages};
+use super::{ffi, kernel, page_structs::PAGE_SIZE, pinned_pages::PinnedPages};
 use crate::addr::UserAddr;
 use crate::page_size::PageSize;
 use crate::sgl::{MemoryKind, PageRun};
@@ -126,7 +126,7 @@ unsafe impl Pinner for Mm {
     type Error = Error;
 
     fn page_size(&self) -> PageSize {
-        PAGE
+        PAGE_SIZE
     }
 
     fn pin(&self, batch: &mut PinBatch<'_>) -> Result<(), Error> {
@@ -159,7 +159,7 @@ unsafe impl Pinner for MmPinner {
     type Error = Error;
 
     fn page_size(&self) -> PageSize {
-        PAGE
+        PAGE_SIZE
     }
 
     fn pin(&self, batch: &mut PinBatch<'_>) -> Result<(), Error> {

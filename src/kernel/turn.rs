@@ -3,7 +3,7 @@
 //!
 //! C header: [`include/linux/iommu.h`](srctree/include/linux/iommu.h)
 
-use super::{domain::RawDomain, ffi, kernel, page_structs::PAGE, raw::Raw as _};
+use super::{domain::RawDomain, ffi, kernel, page_structs::PAGE_SIZE, raw::Raw as _};
 use crate::addr::PhysAddr;
 use crate::exact::Exact as _;
 use crate::iommu::{Domain as _, Prot};
@@ -90,9 +90,9 @@ impl<'a, F: FnMut() -> Result<bool>> Turn<'a, F> {
         let bytes = self.bytes.saturating_add(run.len);
         if bytes <= self.most && !mmio {
             let entry = self.room.as_mut().and_then(|room| room.0.get_mut(self.used));
-            if let (Some(entry), Ok(pfn)) = (entry, usize::try_from(phys >> PAGE.shift())) {
+            if let (Some(entry), Ok(pfn)) = (entry, usize::try_from(phys >> PAGE_SIZE.shift())) {
                 entry.page_link = pfn;
-                entry.offset = (phys & PAGE.mask()) as u32;
+                entry.offset = (phys & PAGE_SIZE.mask()) as u32;
                 entry.length = run.len as u32;
                 self.used = self.used.plus(1);
                 self.bytes = bytes;

@@ -5,14 +5,15 @@ use crate::{
     abi::{self, IbDevice},
     ffi,
 };
-use kernel::{bindings::PAGE_SIZE, prelude::*};
+use kernel::prelude::*;
 use pinned_sgl::{
+    kernel::PAGE_SIZE,
     umem::{PinFlags, UserRange},
     UserAddr,
 };
 
 /// The bytes of a page.
-pub(crate) const PAGE: usize = PAGE_SIZE;
+pub(crate) const PAGE: usize = PAGE_SIZE.bytes() as usize;
 
 /// Bytes of the calling process, for a device.
 pub(crate) struct Request {

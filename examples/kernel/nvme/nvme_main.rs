@@ -39,9 +39,9 @@ use kernel::{
 };
 use lists::{Format, Lists};
 use pinned_sgl::{
-    kernel::{pin_current, Counter},
+    kernel::{pin_current, Counter, PAGE_SIZE},
     umem::{PinFlags, UserRange},
-    PageSize, UserAddr,
+    UserAddr,
 };
 use queue::Queue;
 use registers::Registers;
@@ -65,12 +65,6 @@ const SGL: u64 = 2;
 /// The controller is given the command once more when the memory is unmapped, which the IOMMU refuses. Only in a domain
 /// of the driver's, which is flushed at once; and only to memory: to the disk it would write what is not there.
 const AGAIN: u64 = 4;
-
-/// The pages that are pinned.
-const PAGE: PageSize = match PageSize::new(kernel::page::PAGE_SIZE as u64) {
-    Some(page) => page,
-    None => PageSize::SIZE_4K,
-};
 
 /// What the files need.
 struct Files {
@@ -97,8 +91,11 @@ impl Files {
         // Whole pages are pinned, and mapped where the driver chooses the addresses: of bytes around those that are
         // asked for, the controller knows nothing.
         let bytes = UserRange::new(UserAddr::new(addr), len)?;
-        let pages = UserRange::new(bytes.first_page(PAGE), bytes.page_count(PAGE) * PAGE.bytes())?;
-        let offset = bytes.page_offset(PAGE);
+        let pages = UserRange::new(
+            bytes.first_page(PAGE_SIZE),
+            bytes.page_count(PAGE_SIZE) * PAGE_SIZE.bytes(),
+        )?;
+        let offset = bytes.page_offset(PAGE_SIZE);
         let (access, direction) = match writes {
             true => (PinFlags::empty(), DataDirection::ToDevice),
             false => (PinFlags::WRITE, DataDirection::FromDevice),
@@ -162,7 +159,7 @@ impl pci::Driver for Driver {
             let device: &device::Device<device::Bound> = pdev.as_ref();
             let raw: *mut bindings::device = ptr::from_ref(device).cast_mut().cast();
             // SAFETY: as above; a device on the PCI bus has these parameters.
-            unsafe { (*(*raw).dma_parms).min_align_mask = lists::PAGE as u32 - 1 };
+            unsafe { (*(*raw).dma_parms).min_align_mask = lists::PAGE_SIZE as u32 - 1 };
             pdev.set_master();
 
             // Dropped in the other order: the controller is disabled before its memory is freed.

@@ -16,6 +16,7 @@ use kernel::{
     sync::{aref::ARef, Arc, Mutex},
     task::Task,
 };
+pub(crate) use pinned_sgl::kernel::PAGE_SIZE;
 use pinned_sgl::{
     kernel::{Kmalloc, PinnedPages},
     sgl::MemoryKind,
@@ -25,13 +26,7 @@ use pinned_sgl::{
     PageRun, PageSize, Pfn, UserAddr,
 };
 
-pub(crate) const PAGE: u64 = bindings::PAGE_SIZE as u64;
-
-/// The pages of the CPU: what is pinned.
-pub(crate) const PAGE_SIZE: PageSize = match PageSize::new(PAGE) {
-    Some(size) => size,
-    None => PageSize::SIZE_4K,
-};
+pub(crate) const PAGE: u64 = PAGE_SIZE.bytes();
 
 /// A region that is pinned.
 pub(crate) type Pinned = Umem<Arc<Memory>, Arc<Memory>, Kmalloc>;
