@@ -159,7 +159,7 @@ impl pci::Driver for Driver {
             let device: &device::Device<device::Bound> = pdev.as_ref();
             let raw: *mut bindings::device = ptr::from_ref(device).cast_mut().cast();
             // SAFETY: as above; a device on the PCI bus has these parameters.
-            unsafe { (*(*raw).dma_parms).min_align_mask = lists::PAGE_SIZE as u32 - 1 };
+            unsafe { (*(*raw).dma_parms).min_align_mask = lists::PAGE as u32 - 1 };
             pdev.set_master();
 
             // Dropped in the other order: the controller is disabled before its memory is freed.
