@@ -34,7 +34,8 @@ arm64_kernel_tests() {
     arm64_boot bounce "$modules/initramfs.gz" iommu.passthrough=1 swiotlb=force selftest=bounce
     # A machine that says of no device that it sees the caches of the CPU: a name in its description is another one.
     local devicetree=$modules/incoherent.dtb
-    "${qemu[@]}" "${arm64_machine[@]}" -M "dumpdtb=$devicetree" >/dev/null 2>&1 || fail "the machine cannot be described"
+    "${qemu[@]}" "${arm64_machine[@]}" -M "dumpdtb=$devicetree" >/dev/null 2>&1 ||
+        fail "the machine cannot be described"
     LC_ALL=C sed -i 's/dma-coherent/not-coherent/g' "$devicetree"
     arm64_boot incoherent "$modules/initramfs.gz" selftest=incoherent
 }
@@ -46,7 +47,8 @@ arm64_user_tests() {
         tests+=(--test "$program")
     done
     mapfile -t programs < <(cd "$root" && RUSTFLAGS=-Ctarget-feature=+crt-static CARGO_PROFILE_DEV_DEBUG=0 \
-        cargo test --locked --quiet --no-run --lib "${tests[@]}" --features linux --target "$triple" --target-dir "$target" --message-format=json |
+        cargo test --locked --quiet --no-run --lib "${tests[@]}" --features linux --target "$triple" \
+        --target-dir "$target" --message-format=json |
         sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
     [ "${#programs[@]}" = $((${#tests[@]} / 2 + 1)) ] || fail "the tests of user space cannot be built"
     build_initramfs "$here/arm64/guest.sh" "${programs[@]}"

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
- * A page table of ours, which the hardware walks: that of an SMMUv3, whose format it has. The driver of the SMMU has no
- * call for that. So the `edu` device is put into a domain, and then its context descriptor is made to lead to our table,
- * before the device has done anything that the SMMU could remember; what it remembers from then on is flushed by its
- * driver, as if it were of that domain. It ends when the device leaves the domain: then the driver of the SMMU writes the
- * descriptor again.
+ * A page table of ours, which the hardware walks: that of an SMMUv3, whose format it has. The driver of the SMMU has
+ * no call for that. So the `edu` device is put into a domain, and then its context descriptor is made to lead to our
+ * table, before the device has done anything that the SMMU could remember; what it remembers from then on is flushed
+ * by its driver, as if it were of that domain. It ends when the device leaves the domain: then the driver of the SMMU
+ * writes the descriptor again.
  */
 #include <linux/delay.h>
 #include <linux/io.h>
