@@ -258,7 +258,8 @@ static void keep_off_the_bus(const char *device)
 	config = open(path, O_RDWR);
 	if (config < 0 || pread(config, &command, 2, 4) != 2)
 		die(path);
-	command &= ~4;
+	/* Neither a message nor its line. */
+	command = (command & ~4) | 1 << 10;
 	if (pwrite(config, &command, 2, 4) != 2)
 		die(path);
 	close(config);
