@@ -3,7 +3,7 @@
 #
 # The tests of user space, inside the machine. Whatever fails ends it.
 set -eu
-echo "test: pages of $(getconf PAGESIZE 2>/dev/null || echo '?') bytes"
+echo "test: user: $(grep -m 1 KernelPageSize /proc/self/smaps)"
 for program in /*-[0-9a-f][0-9a-f][0-9a-f]*; do
     name=$(basename "$program" | sed 's/-[0-9a-f]*$//')
     if ! "$program" --test-threads=1 >/tmp/out 2>&1; then

@@ -54,7 +54,8 @@ arm64_user_tests() {
     build_initramfs "$here/arm64/guest.sh" "${programs[@]}"
     arm64_boot user "$modules/initramfs.gz" "$@"
 }
-arm64_programs=(borders cutting descriptors exhaustive mapping memory_region properties regressions umem_pin vectors
+# Those that read no file of the repository.
+arm64_programs=(borders cutting descriptors exhaustive mapping memory_region properties umem_pin vectors
     by_user_addr linux linux_pinner)
 
 # arm64_tests [kernel|user|vfio [ARGUMENTS]]: one part, with more for the command line of the kernel; or all of it.
