@@ -80,7 +80,7 @@ load() {
 unload() {
     rdma link del rxe0
     rdma link del siw0
-    modprobe -r rdma_rxe siw rdma_ucm rdma_cm ib_cm iw_cm ib_uverbs ib_uverbs_support ib_umem ib_core
+    modprobe -r rdma_rxe siw rdma_ucm rdma_cm ib_cm iw_cm ib_uverbs ib_uverbs_support ib_umem pinned_sgl ib_core
     ! grep -E '^(i[bw]_|rdma_|siw|pinned_sgl)' /proc/modules || fail "modules are left"
     [ "$(pins)" = 0 ] || fail "$(pins) pages are pinned without a module"
 }
@@ -166,7 +166,9 @@ measure() {
     done
 }
 
-cp /rdma/"$(option umem c)"/*.ko "/usr/lib/modules/$(uname -r)/"
+# Modules that are preferred to others of their names.
+mkdir "/usr/lib/modules/$(uname -r)/updates"
+cp /rdma/"$(option umem c)"/*.ko "/usr/lib/modules/$(uname -r)/updates/"
 depmod -a
 ulimit -l unlimited
 mount -t tmpfs tmpfs /run
@@ -180,7 +182,7 @@ for name in rxe siw; do
 done
 load
 sed -n 's/^\(ib_umem\|pinned_sgl\) \([0-9]*\) .*/test: \1: \2 bytes/p' /proc/modules
-for test in $(option tests edges,blocks,hard,tools,selftests); do
+for test in $(option tests edges,blocks,hard,tools,pyverbs,selftests); do
     $test
 done
 unload

@@ -18,7 +18,8 @@ sys.path.insert(0, folder)
 
 from args_parser import parser  # of the tests
 
-parser.args = {"dev": device, "port": 1, "gid": int(gid), "pci_dev": None, "gpu": 0, "gtt": False}
+parser.args = {"dev": device, "port": 1, "gid": int(gid), "pci_dev": None, "gpu": 0, "gtt": False,
+               "verbosity": None}
 # The package of the tests, but without importing all of them.
 package = types.ModuleType("tests")
 package.__path__ = [folder]
