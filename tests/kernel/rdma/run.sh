@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # shellcheck shell=bash
 #
-# Sourced by tests/kernel/run: RDMA's own tests, on drivers that need no hardware, and below them an ib_umem that is a
-# module of its own. The guest is Debian's user space.
+# Sourced by tests/kernel/run: RDMA's own tests, on drivers that need no hardware, below them either the kernel's own
+# ib_umem or examples/kernel/ib_umem. The guest is Debian's user space, in a machine of its own for each of both.
 
 # fetch_rdma: the guest, from packages by name. They are of a later release than this machine may be, and have lists of
 # their own: with these in the others, QEMU would come with that release's libc.
@@ -50,12 +50,31 @@ rdma_calls() {
         >"$modules/rdma/calls.log" 2>&1 || fail_with "$modules/rdma/calls.log" "calls.ko cannot be built"
 }
 
+# examples/kernel/ib_umem; and the two drivers as they are when they look pages up in its lists.
+rdma_rust() {
+    local from=$root/examples/kernel/ib_umem driver dir
+    build_module ib_umem "$from"
+    need patch patch
+    for driver in rxe siw; do
+        dir=$modules/rdma/$driver
+        if ! cmp -s "$from/$driver.patch" "$dir/$driver.patch"; then
+            rm -rf "$dir"
+            cp -r "$kernel_source/drivers/infiniband/sw/$driver" "$dir"
+            patch -s -p5 -d "$dir" <"$from/$driver.patch" || fail "the driver $driver has changed"
+            cp "$from/$driver.patch" "$dir/"
+        fi
+        cp -pu "$from/ib_umem_sgl.h" "$dir/"
+        make -s -C "$kernel" M="$dir" "KBUILD_EXTRA_SYMBOLS=$split/Module.symvers $modules/ib_umem/Module.symvers" \
+            modules >"$dir.log" 2>&1 || fail_with "$dir.log" "the driver $driver cannot be built"
+    done
+}
+
 rdma_initramfs() {
     local dir=$modules/rdma/initramfs release to file
     release=$(cat "$kernel/include/config/kernel.release")
     to=$dir/usr/lib/modules/$release
     rm -rf "$dir"
-    mkdir -p "$dir"/{bin,root,run,rdma/c,rdma/kernel} "$to/lab"
+    mkdir -p "$dir"/{bin,root,run,rdma/c,rdma/rust,rdma/lists,rdma/kernel} "$to/lab"
     cp -r "$cache"/rdma/root/* "$dir/"
     cp "$(command -v busybox)" "$dir/bin/busybox"
     ln -s usr/lib usr/lib64 usr/sbin "$dir/"
@@ -64,6 +83,8 @@ rdma_initramfs() {
     cp "$split"/{ib_core,tun}.ko "$modules/rdma/calls/calls.ko" "$modules/pinned_sgl/pinned_sgl.ko" "$to/lab/"
     rm "$to/drivers/infiniband/core/ib_core.ko"
     cp "$split/ib_umem.ko" "$dir/rdma/c/"
+    cp "$modules/ib_umem/ib_umem.ko" "$dir/rdma/rust/"
+    cp "$modules/ib_umem/ib_umem.ko" "$modules"/rdma/rxe/rdma_rxe.ko "$modules"/rdma/siw/siw.ko "$dir/rdma/lists/"
     cp -r "$cache/rdma/tests" "$here"/rdma/{run_pyverbs.py,pyverbs.txt} "$dir/rdma/"
     cp -r "$kernel_source"/tools/testing/selftests/{kselftest,rdma} "$dir/rdma/kernel/"
     for file in blocks edges hard measure; do
@@ -79,9 +100,10 @@ rdma_initramfs() {
 # rdma_machine UMEM WORDS...: boots it on that ib_umem, shows what the tests have said, and fails if they have not passed.
 rdma_machine() {
     local log=$modules/rdma/$1.log status=0
+    # shellcheck disable=SC2086 # more arguments for QEMU, as words
     timeout --foreground "${PINNED_SGL_RDMA_DEADLINE:-3600}" "${qemu[@]}" -M q35 -accel tcg,thread=single \
         -cpu max,-la57 -smp 2 -m 3G -nodefaults -no-user-config -display none -serial stdio -monitor none -no-reboot \
-        -device isa-debug-exit,iobase=0xf4,iosize=0x04 -kernel "$kernel/arch/x86/boot/bzImage" \
+        -device isa-debug-exit,iobase=0xf4,iosize=0x04 ${PINNED_SGL_RDMA_QEMU:-} -kernel "$kernel/arch/x86/boot/bzImage" \
         -initrd "$modules/rdma/initramfs.cpio" \
         -append "console=ttyS0 panic=-1 quiet no_timer_check hugepages=40 movablecore=512M cma=64M slab_nomerge \
 slab_debug=FZP rdma.umem=$*" </dev/null >"$log" 2>&1 || status=$?
@@ -94,14 +116,23 @@ slab_debug=FZP rdma.umem=$*" </dev/null >"$log" 2>&1 || status=$?
     echo "test: rdma: passed on $1; log: $log.txt"
 }
 
-# rdma_tests WORDS...: for guest.sh, on the command line of the kernel; without them, all tests.
+# rdma_tests WORDS...: for guest.sh, on the command line of the kernel; without them, all tests. Where the first names
+# one, on that alone: on the kernel's ib_umem (c), on ours (rust), or on ours with drivers that use its lists (lists).
 rdma_tests() {
-    local started=$SECONDS
+    local started=$SECONDS umem umems=(c rust lists) log=$modules/rdma
+    case ${1:-} in c | rust | lists) umems=("$1") && shift ;; esac
     fetch_rdma
     mkdir -p "$modules/rdma"
     rdma_split
     rdma_calls
+    rdma_rust
     rdma_initramfs
-    rdma_machine c "$@"
+    for umem in "${umems[@]}"; do
+        rdma_machine "$umem" "$@"
+        if [ "${#umems[@]}" != 1 ] && grep -q '^edge: ' "$log/$umem.log.txt"; then
+            diff <(grep '^edge: ' "$log/c.log.txt") <(grep '^edge: ' "$log/$umem.log.txt") || fail "the edges differ"
+            echo "test: rdma: $(grep -c '^edge: ' "$log/c.log.txt") answers at the edges are those of C"
+        fi
+    done
     echo "tests/kernel/run: rdma passed in $((SECONDS - started)) s"
 }
