@@ -19,10 +19,21 @@ static uint64_t now(void)
 	return time.tv_sec * 1000000000ull + time.tv_nsec;
 }
 
-/* Bytes that the kernel has allocated, to a page; in page tables of its own, too. */
+/* Bytes of the machine's pages that are allocated, counted as they go and come back. */
 static long allocated(void)
 {
-	return (number("/proc/meminfo", "Slab:") + number("/proc/meminfo", "VmallocUsed:")) * 1024;
+	char name[64];
+	long value, pages = 0;
+	FILE *in = fopen("/proc/vmstat", "r");
+
+	check(in);
+	while (fscanf(in, "%63s %ld", name, &value) == 2)
+		if (!strncmp(name, "pgalloc_", 8))
+			pages += value;
+		else if (!strcmp(name, "pgfree"))
+			pages -= value;
+	fclose(in);
+	return pages * (long)PAGE;
 }
 
 /* What a registration takes of it, of as many at once as make a page little. */
