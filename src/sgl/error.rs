@@ -67,7 +67,6 @@ pub enum BuildError {
 
 impl BuildError {
     /// The same for a caller that had pushed `before` pages or runs by then.
-    #[cfg(any(feature = "alloc", pinned_sgl_kbuild))]
     pub(crate) const fn behind(self, before: usize) -> Self {
         match self {
             Self::OutOfMemory { index } => {
