@@ -56,7 +56,7 @@ EDITS = {
         'source "rust/kernel/Kconfig.test"\n',
         'source "rust/kernel/Kconfig.test"\nsource "rust/pinned_sgl/Kconfig"\n',
     ),
-    "helpers": ("rust/pinned_sgl/Makefile", "objects := lib.o\n", "objects := lib.o kernel/helpers.o\n"),
+    "helpers": ("rust/pinned_sgl/Makefile", "objects := lib.o\n", "objects := lib.o kernel/domain.o kernel/helpers.o\n"),
     "sample": (
         "samples/rust/Makefile",
         "obj-$(CONFIG_SAMPLE_RUST_PRINT)			+= rust_print.o\n",

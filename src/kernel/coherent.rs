@@ -5,7 +5,7 @@
 
 use super::{
     domain::{raw_device, Gather, PagingDomain},
-    kernel,
+    ffi, kernel,
     page_structs::{first_run, PAGE_SIZE},
 };
 use crate::addr::Iova;
@@ -40,13 +40,12 @@ impl PagingDomain<'_> {
         // SAFETY: the device is bound; the memory is there, was allocated for it as the caller promises, and has so
         // many bytes; there is room for a table.
         to_result(unsafe {
-            bindings::dma_get_sgtable_attrs(
+            ffi::pinned_sgl_coherent_table(
                 raw_device(self.device()),
                 table.get(),
                 memory.as_mut_ptr().cast(),
                 first,
                 memory.size(),
-                0,
             )
         })?;
         // SAFETY: it was made; nothing else knows it.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The functions of `helpers.c`: see `helpers.h` for what they do.
+//! The functions of `helpers.c` and `domain.c`: see `helpers.h` for what they do.
 
 use super::kernel;
 use kernel::bindings::{
@@ -96,6 +96,13 @@ extern "C" {
         boundary_mask: *mut u64,
     );
     pub(super) fn pinned_sgl_sg_set(at: *mut *mut scatterlist, phys: u64, len: u32) -> c_int;
+    pub(super) fn pinned_sgl_coherent_table(
+        device: *mut device,
+        table: *mut sg_table,
+        memory: *mut c_void,
+        first: u64,
+        size: usize,
+    ) -> c_int;
     pub(super) fn pinned_sgl_sync_for_cpu(
         device: *mut device,
         table: *mut sg_table,
