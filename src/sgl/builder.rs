@@ -86,6 +86,7 @@ impl<S: Storage> SglBuilder<S> {
     ///
     /// [`BuildError::PageSize`] if a page is smaller than 1 KiB or larger than 1 GiB,
     /// [`BuildError::StorageInUse`] if the storage does not let go of what it held before.
+    #[inline]
     pub fn new_in(page: PageSize, mut storage: S) -> Result<Self, BuildError> {
         if !(10..=30).contains(&page.shift()) {
             return Err(BuildError::PageSize { page });
@@ -282,6 +283,7 @@ impl<S: Storage> SglBuilder<S> {
     }
 
     /// The list of what is packed: of everything, behind [`pack`](Self::pack).
+    #[inline]
     pub(crate) fn into_packed(self) -> Sgl<S> {
         debug_assert_eq!(self.open, 0, "some runs are not packed");
         Sgl {

@@ -65,7 +65,7 @@ where
         F: Fn(u64) -> ControlFlow<()> + Sync,
     {
         let PinRequest { range, flags, progress } = request;
-        Self::charge_and_pin(pinner, accountant, range, flags, |pinner| {
+        Self::charge_and_pin(pinner, accountant, range, flags, |pinner, charge| {
             let (pinned, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
             let job = Job { pinner, flags, progress: &progress, pinned: &pinned, stop: &stop };
             // A page that two parts share would be pinned, and listed, twice.
@@ -76,7 +76,8 @@ where
                 Some(parts) => job.run(parts),
             };
             let total = pinned.load(Relaxed) as u64;
-            done.map_err(|error| PinError { pinned: total.max(error.pinned), ..error })
+            done.map_err(|error| PinError { pinned: total.max(error.pinned), ..error })?
+                .finish(charge)
         })
     }
 }
@@ -222,7 +223,10 @@ where
         };
         let done = match slots_on_the_heap() {
             Some(mut slots) => {
-                Unfinished::pin(self.pinner, part, self.flags, Heap::new(), &mut slots, progress)
+                Unfinished::new(self.pinner, part, Heap::new()).and_then(|mut unfinished| {
+                    unfinished.pin(part, self.flags, &mut slots, progress)?;
+                    Ok(unfinished)
+                })
             }
             None => Err(PinError::new(PinErrorKind::OutOfMemory, part.start())),
         };

@@ -8,6 +8,7 @@
 //! ```
 
 use super::batch::{behind, RunSlot};
+use super::charge::{AccountantHolder, Charge};
 use super::error::{PinError, PinErrorKind};
 use super::flags::PinFlags;
 use super::pinned_batch::{unpin_runs, PinnedBatch};
@@ -138,31 +139,36 @@ pub(super) struct Unfinished<'p, P: Pinner + ?Sized, S: Storage> {
 }
 
 impl<'p, P: Pinner + ?Sized, S: Storage> Unfinished<'p, P, S> {
-    /// Pins all pages of `range`. O(pages).
-    ///
-    /// After each batch, `progress` gets the bytes that are pinned.
-    pub(super) fn pin(
-        pinner: &'p P,
-        range: UserRange,
-        flags: PinFlags,
-        storage: S,
-        slots: &mut [RunSlot],
-        progress: impl FnMut(u64) -> ControlFlow<()>,
-    ) -> Pinned<'p, P, S> {
+    /// Nothing yet of `range`.
+    #[inline]
+    pub(super) fn new(pinner: &'p P, range: UserRange, storage: S) -> Pinned<'p, P, S> {
         let page = pinner.page_size();
         let start = range.first_page(page);
-        let builder = SglBuilder::new_in(page, storage)
-            .map_err(|error| PinError::new(PinErrorKind::List(error), start))?;
-        let builder = ManuallyDrop::new(builder);
-        // If this fails, it unpins what it has.
-        let mut this = Self { pinner, start, builder, pinned_pages: 0 };
+        match SglBuilder::new_in(page, storage) {
+            Ok(builder) => {
+                Ok(Self { pinner, start, builder: ManuallyDrop::new(builder), pinned_pages: 0 })
+            }
+            Err(error) => Err(PinError::new(PinErrorKind::List(error), start)),
+        }
+    }
+
+    /// Pins all pages of `range`, of which there is nothing yet. O(pages).
+    ///
+    /// After each batch, `progress` gets the bytes that are pinned. If this fails, dropping it unpins what it has.
+    pub(super) fn pin(
+        &mut self,
+        range: UserRange,
+        flags: PinFlags,
+        slots: &mut [RunSlot],
+        progress: impl FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<(), PinError<P::Error>> {
+        let (pinner, start) = (self.pinner, self.start);
         let take = |batch: PinnedBatch<'_, P>, pinned| {
             let at = batch.first().map_or(start, |(at, _)| at);
             let failed = |error| PinError { kind: PinErrorKind::List(error), at, pinned };
-            this.take(batch).map_err(failed)
+            self.take(batch).map_err(failed)
         };
-        in_batches(pinner, range, flags, slots, take, progress)?;
-        Ok(this)
+        in_batches(pinner, range, flags, slots, take, progress)
     }
 
     /// Takes the pages of a batch, or leaves them to be unpinned by it.
@@ -185,13 +191,8 @@ impl<'p, P: Pinner + ?Sized, S: Storage> Unfinished<'p, P, S> {
         Ok(())
     }
 
-    /// How many of the pages have a pin, and so count against a limit.
-    pub(super) const fn pinned_pages(&self) -> u64 {
-        self.pinned_pages
-    }
-
     /// Why it ends here, behind all of its pages.
-    pub(super) fn stopped(&self, kind: impl Into<PinErrorKind<P::Error>>) -> PinError<P::Error> {
+    fn stopped(&self, kind: impl Into<PinErrorKind<P::Error>>) -> PinError<P::Error> {
         let (pages, page) = (self.builder.page_count(), self.builder.page_size());
         PinError {
             kind: kind.into(),
@@ -200,9 +201,14 @@ impl<'p, P: Pinner + ?Sized, S: Storage> Unfinished<'p, P, S> {
         }
     }
 
-    /// The list; the pins are the caller's then.
-    pub(super) fn finish(mut self) -> Result<Sgl<S>, PinError<P::Error>> {
+    /// The list, charged for the pages that have a pin, which is known now; the pins are the caller's then.
+    #[inline]
+    pub(super) fn finish<A: AccountantHolder>(
+        mut self,
+        charge: &mut Charge<A>,
+    ) -> Result<Sgl<S>, PinError<P::Error>> {
         // If it fails, dropping `self` unpins what the builder still holds.
+        charge.set(self.pinned_pages).map_err(|error| self.stopped(error))?;
         self.builder.pack().map_err(|error| self.stopped(error))?;
         Ok(self.into_builder().into_packed())
     }

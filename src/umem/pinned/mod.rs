@@ -16,7 +16,7 @@ use crate::umem::charge::AccountantHolder;
 use crate::umem::charge::Charge;
 use crate::umem::error::{PinError, PinErrorKind};
 use crate::umem::flags::PinFlags;
-use crate::umem::pin::{PinRequest, Pinned, Unfinished};
+use crate::umem::pin::{PinRequest, Unfinished};
 use crate::umem::pinned_batch::{report_leaked, unpin_runs};
 use crate::umem::pinner::{Pinner as _, PinnerHolder};
 use crate::umem::range::UserRange;
@@ -128,8 +128,11 @@ where
         F: FnMut(u64) -> ControlFlow<()>,
     {
         let PinRequest { range, flags, progress } = request;
-        Self::charge_and_pin(pinner, accountant, range, flags, |pinner| {
-            Unfinished::pin(pinner, range, flags, storage, slots, progress)
+        Self::charge_and_pin(pinner, accountant, range, flags, |pinner, charge| {
+            // In one place from here on: it is large.
+            let mut unfinished = Unfinished::new(pinner, range, storage)?;
+            unfinished.pin(range, flags, slots, progress)?;
+            unfinished.finish(charge)
         })
     }
 
@@ -139,7 +142,7 @@ where
         accountant: A,
         range: UserRange,
         flags: PinFlags,
-        pin: impl FnOnce(&P::Target) -> Pinned<'_, P::Target, S>,
+        pin: impl FnOnce(&P::Target, &mut Charge<A>) -> Result<Sgl<S>, PinError<P::Error>>,
     ) -> Result<Self, Failed<PinError<P::Error>, P>> {
         let at = range.first_page(pinner.page_size());
         if !PinFlags::all().contains_all(flags) {
@@ -151,12 +154,7 @@ where
             Err(error) => return Err(Failed::new(PinError::new(error, at), pinner)),
         };
         // If this fails or unwinds, all has been unpinned when the charge is given back.
-        let pinned = pin(&*pinner).and_then(|unfinished| {
-            // What has a pin is known now.
-            charge.set(unfinished.pinned_pages()).map_err(|error| unfinished.stopped(error))?;
-            unfinished.finish()
-        });
-        match pinned {
+        match pin(&*pinner, &mut charge) {
             Ok(sgl) => Ok(Self {
                 pinner: ManuallyDrop::new(pinner),
                 charge: ManuallyDrop::new(charge),
