@@ -78,8 +78,8 @@ void pinned_sgl_dma_limits(struct device *device, u64 *max_len, u64 *boundary_ma
 /* Fills one entry of a table, and goes to the next; EINVAL if there is none, or no struct page. */
 int pinned_sgl_sg_set(struct scatterlist **at, u64 phys, u32 len);
 /* Fills a table with the pages of memory of the DMA API: for sg_free_table(). */
-int pinned_sgl_coherent_table(struct device *device, struct sg_table *table, void *memory, u64 first,
-			      size_t size);
+int pinned_sgl_coherent_table(struct device *device, struct sg_table *table, void *memory,
+			      u64 first, size_t size);
 void pinned_sgl_sync_for_cpu(struct device *device, struct sg_table *table,
 			     enum dma_data_direction direction);
 void pinned_sgl_sync_for_device(struct device *device, struct sg_table *table,

@@ -485,7 +485,7 @@ static void test_walked(void)
 	errno = walked(at, len, F_LONGTERM | F_WRITE);
 	check(errno == expected);
 	printf("test: selftest: a page table of a driver is %s\n",
-	       errno ? "of another format than that of the IOMMU" : "walked by the IOMMU, for a device");
+	       errno ? "of another format than the IOMMU's" : "walked by the IOMMU, for a device");
 	munmap(at, len);
 	nothing_left();
 }

@@ -33,8 +33,9 @@ static u64 *descriptor;
 /* The context descriptor of a device that is alone in a domain of the first stage; null where there is no SMMUv3. */
 static u64 *find_descriptor(struct device *device)
 {
+	struct device *sysfs = device->iommu->iommu_dev->dev;
 	/* The IOMMU itself is what its device in sysfs is below. */
-	struct device *smmu = device->iommu->iommu_dev->dev ? device->iommu->iommu_dev->dev->parent : NULL;
+	struct device *smmu = sysfs ? sysfs->parent : NULL;
 	u32 id = device->iommu->fwspec ? device->iommu->fwspec->ids[0] : 0, format;
 	struct resource *resource;
 	void __iomem *base;
