@@ -7,7 +7,10 @@ use crate::exact::Exact as _;
 use crate::sgl::Segment;
 
 mod sealed {
-    pub trait Sealed {}
+    pub trait Sealed {
+        /// The address with this number.
+        fn of(number: u64) -> Self;
+    }
 }
 
 /// An address that a device uses: a physical one, an IOVA of a domain that a driver fills by itself, what the DMA
@@ -20,7 +23,12 @@ pub trait DeviceAddr: Copy + sealed::Sealed {
 
 macro_rules! device_addr {
     ($($address:ty),*) => {$(
-        impl sealed::Sealed for $address {}
+        impl sealed::Sealed for $address {
+            #[inline]
+            fn of(number: u64) -> Self {
+                Self::new(number)
+            }
+        }
 
         impl DeviceAddr for $address {
             #[inline]
@@ -92,6 +100,14 @@ impl<A: DeviceAddr> Extent<A> {
     #[inline]
     pub(super) fn last(&self) -> u64 {
         self.first().plus(self.len.minus(1))
+    }
+
+    /// The first `len` bytes, of which there are not more than it has, and one at least; and those behind.
+    pub(super) fn split(self, len: u64) -> (Self, Option<Self>) {
+        debug_assert!((1..=self.len).contains(&len), "not as many bytes");
+        let rest = self.len.saturating_sub(len);
+        let behind = || Self { addr: A::of(self.first().plus(len)), len: rest };
+        (Self { addr: self.addr, len }, (rest > 0).then(behind))
     }
 
     /// Both as one, where they touch; but all addresses together are a byte more than 64 bits count.

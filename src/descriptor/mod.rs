@@ -23,12 +23,16 @@
 //! needed. Writing checks the room that it is given, and only then writes, nothing outside of it. Nothing is
 //! allocated.
 //!
+//! What a device cannot take where it lies, it refuses in these; [`Bounce`] says beforehand which bytes those are, to
+//! be copied to memory that it reaches.
+//!
 //! # Sources
 //!
 //! NVM Express Base Specification 2.0: PRP entries, PRP lists, SGL descriptors. Virtio 1.2: split virtqueues. Linux:
 //! `nvme_pci_setup_data_prp()`, `nvme_pci_setup_data_sgl()`, `struct phys_vec`.
 #![forbid(unsafe_code)]
 
+mod bounce;
 mod error;
 mod extent;
 mod limits;
@@ -38,6 +42,7 @@ mod page_array;
 mod pairs;
 mod prp;
 
+pub use bounce::{Bounce, BouncePlan, Part};
 pub use error::DescriptorError;
 pub use extent::{DeviceAddr, Extent};
 pub use limits::TransferLimits;

@@ -10,7 +10,8 @@ use super::input;
 use super::storage::{store, Store};
 use arbitrary::{Result, Unstructured};
 use pinned_sgl::descriptor::{
-    DescriptorError, Extent, ListMemory, NvmeSgl, PageArray, Pairs, Prp, Shape, TransferLimits,
+    Bounce, DescriptorError, Extent, ListMemory, NvmeSgl, PageArray, Pairs, Part, Prp, Shape,
+    TransferLimits,
 };
 use pinned_sgl::{
     Iova, MemoryKind, PageRun, PageSize, Pfn, PhysAddr, Segment, SegmentLimits, Sgl, SglBuilder,
@@ -86,12 +87,91 @@ pub fn check(case: &Case) {
     check_nvme_sgl(case, window.iter(), &bytes);
     check_pairs(case, window.iter(), &bytes);
     check_page_array(case, window, &bytes);
+    check_bounce(case, window.iter(), &bytes);
     // Extents that touch are one, wherever they were cut: as an API that maps them may do.
     let cut = SegmentLimits::NONE.max_len(case.page.bytes() * 3 / 4).unwrap();
     let parts = window.segments(&cut).unwrap();
     check_prp(case, parts.clone(), &bytes);
     check_nvme_sgl(case, parts.clone(), &bytes);
-    check_pairs(case, parts, &bytes);
+    check_pairs(case, parts.clone(), &bytes);
+    check_bounce(case, parts, &bytes);
+}
+
+/// Parts of a window: how long they are, and where those are that are not copied.
+type Bounced = Vec<(u64, Option<u64>)>;
+
+/// Unit by unit of as many bytes as the alignment has: which of them lies where the device takes it.
+fn bounced(case: &Case, bytes: &[Bytes], last: u64, align: u64, boundary: Option<u64>) -> Bounced {
+    let mut parts: Bounced = Vec::new();
+    let (mut index, mut before) = (0, 0);
+    for offset in (0..case.len).step_by(align as usize) {
+        while before + bytes[index].1 <= offset {
+            before += bytes[index].1;
+            index += 1;
+        }
+        let (start, len) = bytes[index];
+        let addr = start + (offset - before);
+        let unit = align.min(case.len - offset);
+        let together = offset + unit <= before + len;
+        let fits = together && unit == align && addr % align == 0 && addr + (unit - 1) <= last;
+        let addr = fits.then_some(addr);
+        match (parts.last_mut(), addr) {
+            (Some((len, None)), None) => *len += unit,
+            (Some((len, Some(first))), Some(addr))
+                if *first + *len == addr && boundary.is_none_or(|each| addr % each != 0) =>
+            {
+                *len += unit;
+            }
+            _ => parts.push((unit, addr)),
+        }
+    }
+    parts
+}
+
+fn check_bounce(case: &Case, extents: impl Iterator<Item = Segment> + Clone, bytes: &[Bytes]) {
+    // Not more units than can be looked at one by one.
+    let least = (case.len.next_power_of_two() >> 12).max(1);
+    let page = case.page.bytes();
+    // Of pages of a few, some lie where a device wants them; and half of the first run is in reach, with what is below.
+    for last in [case.last, bytes[0].0 + bytes[0].1 / 2] {
+        for align in [1, case.sector, page, 2 * page].map(|align| align.max(least)) {
+            let device = Bounce::NONE.last_addr(last).align(align).unwrap();
+            let parts = bounced(case, bytes, last, align, None);
+            check_plan(case, device, extents.clone(), &parts);
+            let each = case.controller.bytes().max(align);
+            let device = device.boundary(each).unwrap();
+            let mut parts = bounced(case, bytes, last, align, Some(each));
+            check_plan(case, device, extents.clone(), &parts);
+            if parts.iter().any(|(_, addr)| addr.is_none()) {
+                parts = vec![(case.len, None)];
+            }
+            check_plan(case, device.whole(), extents.clone(), &parts);
+        }
+    }
+}
+
+fn check_plan(
+    case: &Case,
+    device: Bounce,
+    extents: impl Iterator<Item = Segment> + Clone,
+    parts: &Bounced,
+) {
+    let copied = parts.iter().filter(|part| part.1.is_none()).map(|part| part.0);
+    let plan = device.plan(extents).unwrap();
+    assert_eq!((plan.len(), plan.copied()), (case.len, copied.sum()), "{device:?} {case:?}");
+    let mut offset = 0;
+    let found = plan.parts().map(|part| {
+        let addr = match part {
+            Part::InPlace(extent) => Some(extent.addr().get()),
+            Part::Copied { offset: at, .. } => {
+                assert_eq!(at, offset);
+                None
+            }
+        };
+        offset += part.len();
+        (part.len(), addr)
+    });
+    assert_eq!(found.collect::<Bounced>(), *parts, "{device:?} {case:?}");
 }
 
 fn limits(case: &Case) -> TransferLimits {
