@@ -130,7 +130,7 @@ fn bounced(case: &Case, bytes: &[Bytes], last: u64, align: u64, boundary: Option
 
 fn check_bounce(case: &Case, extents: impl Iterator<Item = Segment> + Clone, bytes: &[Bytes]) {
     // Not more units than can be looked at one by one.
-    let least = (case.len.next_power_of_two() >> 12).max(1);
+    let least = (case.len.next_power_of_two() >> 9).max(1);
     let page = case.page.bytes();
     // Of pages of a few, some lie where a device wants them; and half of the first run is in reach, with what is below.
     for last in [case.last, bytes[0].0 + bytes[0].1 / 2] {
