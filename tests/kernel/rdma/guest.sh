@@ -6,7 +6,7 @@
 # By Debian's shell and tools: busybox has some of them within its own.
 [ -n "${BASH_VERSION:-}" ] || exec /usr/bin/bash "$0"
 set -u
-export PATH=/usr/sbin:/usr/bin:/bin HOME=/root LANG=C.UTF-8
+export PATH=/usr/sbin:/usr/bin:/bin HOME=/tmp LANG=C.UTF-8
 
 # The value of rdma.NAME on the command line of the kernel, or what follows.
 option() {
