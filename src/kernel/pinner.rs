@@ -172,6 +172,15 @@ unsafe impl Pinner for MmPinner {
         unsafe { self.mm.unpin(at, run, dirty) };
     }
 
+    fn unpins_runs(&self) -> bool {
+        self.mm.unpins_runs()
+    }
+
+    unsafe fn unpin_runs(&self, at: UserAddr, runs: &[PageRun], dirty: bool) {
+        // SAFETY: as of `unpin`, for each of them.
+        unsafe { self.mm.unpin_runs(at, runs, dirty) };
+    }
+
     fn leaked(&self, at: UserAddr, run: PageRun) {
         self.mm.leaked(at, run);
     }
