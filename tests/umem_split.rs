@@ -297,3 +297,24 @@ fn foreign_code_that_unwinds_leaves_no_pin_and_no_charge() {
         memory.witness().assert_clean();
     }
 }
+
+/// That its pages were written to would be forgotten: such a region comes back, as one of several runs does.
+#[test]
+fn only_a_clean_region_of_one_run_is_taken_apart() {
+    let (memory, process, account, umem) = region(4, 0, 0);
+    umem.write(0, b"written").unwrap();
+    let umem = umem.into_run().unwrap_err();
+    assert!(umem.is_dirty());
+    drop(umem);
+
+    let range = UserRange::new(UserAddr::new(0x10_0000), 4 * PAGE).unwrap();
+    let request = PinRequest::new(range, PinFlags::WRITE | PinFlags::LONGTERM);
+    let umem = Umem::pin(process, account.clone(), request).unwrap();
+    let (process, charge, run) = umem.into_run().unwrap();
+    assert_eq!((run.count(), charge.pages(), account.charged()), (4, 4, 4));
+    // SAFETY: the pins are ours, and no device was shown the pages.
+    unsafe { process.unpin(range.start(), run, false) };
+    drop(charge);
+    assert_eq!(account.charged(), 0);
+    memory.assert_no_leak();
+}

@@ -38,12 +38,13 @@ where
     ///
     /// # Errors
     ///
-    /// The region, if it has more than one run, or a device is attached to it.
+    /// The region, if it has more than one run, a device is attached to it, or it was written to: that its pages are to
+    /// be marked dirty would be forgotten.
     #[expect(clippy::result_large_err, reason = "the region comes back as it was")]
     pub fn into_run(self) -> Result<(P, Charge<A>, PageRun), Self> {
         let mut runs = self.sgl.runs();
         let run = match (runs.next(), runs.next()) {
-            (Some(run), None) if self.attachments() == 0 => run,
+            (Some(run), None) if self.attachments() == 0 && !self.is_dirty() => run,
             _ => return Err(self),
         };
         let this = ManuallyDrop::new(self);
