@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! **Descriptors** lead a controller that follows them to the bytes of the window, in order, and to none other;
 //! what a format cannot express is refused, with where; and nothing is written outside of the room that was asked
-//! for.
+//! for. What a device takes where it lies is not copied, and all else is.
 //!
 //! The decoders follow pointers through memory as a controller does, and know nothing of how they were written.
 
