@@ -60,17 +60,16 @@ arm64_programs=(borders cutting descriptors exhaustive mapping memory_region pro
 
 # arm64_tests [kernel|user|vfio [ARGUMENTS]]: one part, with more for the command line of the kernel; or all of it.
 arm64_tests() {
-    local started=$SECONDS part=${1:-all}
+    local started=$SECONDS part=all
+    case ${1:-} in kernel | user | vfio) part=$1 && shift ;; esac
     fetch_arm64
     build_kernel arm64 Image modules
     use arm64
     build_crate
     case $part in
-    all | kernel) arm64_kernel_tests "${@:2}" ;;&
-    all | user) arm64_user_tests "${@:2}" ;;&
-    all | vfio) vfio_build && arm64_boot vfio "$modules/vfio.gz" "${@:2}" ;;&
-    all | kernel | user | vfio) ;;
-    *) fail "unknown: arm64 $part; one of kernel, user, vfio, or nothing for all of it" ;;
+    all | kernel) arm64_kernel_tests "$@" ;;&
+    all | user) arm64_user_tests "$@" ;;&
+    all | vfio) vfio_build && arm64_boot vfio "$modules/vfio.gz" "$@" ;;
     esac
     echo "tests/kernel/run: arm64 passed in $((SECONDS - started)) s; logs:$logs"
 }

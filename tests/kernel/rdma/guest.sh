@@ -183,7 +183,10 @@ done
 load
 sed -n 's/^\(ib_umem\|pinned_sgl\) \([0-9]*\) .*/test: \1: \2 bytes/p' /proc/modules
 for test in $(option tests edges,blocks,hard,tools,pyverbs,selftests); do
-    $test
+    case $test in
+    edges | blocks | hard | tools | pyverbs | selftests | measure) $test ;;
+    *) fail "there is no test $test" ;;
+    esac
 done
 unload
 awk '/nr_foll_pin/ { print "test: at the end: " $0 }' /proc/vmstat

@@ -248,6 +248,7 @@ for backend in $backends; do
             [ "$(pins acquired)" = "$(pins released)" ] ||
                 fail "$backend: vfio_differ: $(pins acquired) pins, $(pins released) released"
             ;;
+        *) fail "there is no test $test" ;;
         esac
     done
     log
