@@ -269,6 +269,28 @@ def rust(text):
     return comments(strip_cfgs(text), change)
 
 
+# What the crate `kernel` gets: its module, and where that lies.
+FOUNDATIONS = {
+    "gup": ("mm::gup", "mm/gup.rs"),
+    "iommu_domain": ("iommu::domain", "iommu/domain.rs"),
+    "memlock": ("mm::memlock", "mm/memlock.rs"),
+    "run_table": ("scatterlist::run_table", "scatterlist/run_table.rs"),
+}
+
+
+def foundations(text, crate):
+    """A file that names these, by the name that this file has for the crate `kernel`."""
+    return re.sub(r"\b(self|super)::foundation::(\w+)", lambda found: f"{crate}::{FOUNDATIONS[found[2]][0]}", text)
+
+
+def foundation(text):
+    """One of these, as a file of the crate `kernel`: bindgen declares its C."""
+    text = re.sub(r"^use super::(kernel|ffi|\{ffi, kernel.*\});\n", "", text, flags=re.M)
+    text = re.sub(r"^use super::(\w+)::", r"use super::foundation::\1::", text, flags=re.M)
+    text = re.sub(r"\bffi::(?!c_|\{)", "bindings::", text)
+    return rust(foundations(text, "crate").replace("use kernel::", "use crate::"))
+
+
 def tests(files):
     """A file of Rust with a KUnit test of each example in these, which have been ported."""
     out = []

@@ -35,6 +35,8 @@ TEXTS = {
     ],
 }
 
+TEXTS["src/kernel/mod.rs"] = [("mod foundation;\n", "")]
+
 # Sections that are about this repository; Documentation/rust/pinned-sgl.rst has what is true there.
 SECTIONS_OUT = {"src/kernel/mod.rs": ["How a driver takes the crate"]}
 
@@ -56,7 +58,18 @@ EDITS = {
         'source "rust/kernel/Kconfig.test"\n',
         'source "rust/kernel/Kconfig.test"\nsource "rust/pinned_sgl/Kconfig"\n',
     ),
-    "helpers": ("rust/pinned_sgl/Makefile", "objects := lib.o\n", "objects := lib.o kernel/domain.o kernel/helpers.o\n"),
+    "gup": ("rust/kernel/mm.rs", "pub mod virt;\n", "pub mod gup;\npub mod virt;\n"),
+    "gup-c": ("rust/helpers/helpers.c", '#include "gpu.c"\n', '#include "gpu.c"\n#include "gup.c"\n'),
+    "memlock": ("rust/kernel/mm.rs", "pub mod gup;\n", "pub mod gup;\npub mod memlock;\n"),
+    "memlock-c": ("rust/helpers/helpers.c", '#include "mm.c"\n', '#include "memlock.c"\n#include "mm.c"\n'),
+    "iommu": ("rust/kernel/iommu/mod.rs", "pub mod pgtable;\n", "pub mod domain;\npub mod pgtable;\n"),
+    "iommu-c": ("rust/helpers/helpers.c", '#include "irq.c"\n', '#include "iommu_domain.c"\n#include "irq.c"\n'),
+    "runs": (
+        "rust/kernel/scatterlist.rs",
+        "use core::{ops::Deref, ptr::NonNull};\n",
+        "use core::{ops::Deref, ptr::NonNull};\n\npub mod run_table;\n",
+    ),
+    "runs-c": ("rust/helpers/helpers.c", '#include "scatterlist.c"\n', '#include "run_table.c"\n#include "scatterlist.c"\n'),
     "sample": (
         "samples/rust/Makefile",
         "obj-$(CONFIG_SAMPLE_RUST_PRINT)			+= rust_print.o\n",
@@ -94,6 +107,12 @@ EDITS = {
         "L:	rust-for-linux@vger.kernel.org\n"
         "S:	Maintained\n"
         "F:	Documentation/rust/pinned-sgl.rst\n"
+        "F:	rust/helpers/gup.c\n"
+        "F:	rust/helpers/iommu_domain.c\n"
+        "F:	rust/helpers/memlock.c\n"
+        "F:	rust/helpers/run_table.c\n"
+        "F:	rust/kernel/iommu/domain.rs\n"
+        "F:	rust/kernel/scatterlist/run_table.rs\n"
         "F:	rust/pinned_sgl/\n"
         "F:	samples/rust/pinned_sgl_edu/\n"
         "F:	tools/testing/selftests/pinned_sgl/\n"
@@ -125,6 +144,48 @@ EDITS = {
 CRATE = "rust/pinned_sgl/"
 
 STEPS = [
+    {
+        "subject": "rust: mm: pin pages of user space",
+        "body": """
+Drivers in Rust that show user memory to devices have no way to pin it. Add
+owned pins over pin_user_pages_fast() and its sisters, of the calling process
+and of others. Loops that look at each page are C: page structures are found and
+compared by inline functions.
+""",
+        "files": "rust/(kernel/mm|helpers)/gup",
+        "edits": ["gup", "gup-c"],
+    },
+    {
+        "subject": "rust: mm: count pages against RLIMIT_MEMLOCK",
+        "body": """
+Whoever pins on behalf of user space counts: in mm->pinned_vm as RDMA, in
+mm->locked_vm as vfio, or in user->locked_vm as io_uring and iommufd. Add the
+three counters, with killable locks, and a warning where less is counted than is
+given back.
+""",
+        "files": "rust/(kernel/mm|helpers)/memlock",
+        "edits": ["memlock", "memlock-c"],
+    },
+    {
+        "subject": "rust: iommu: add domains that a driver fills",
+        "body": """
+A device is attached to a paging domain of its own, which nothing else moves it
+out of: its DMA is claimed as vfio and iommufd claim it, the window of interrupts
+is mapped where that is done by software, and accesses are coherent. A driver
+that leaves a device behind leaves it blocked.
+""",
+        "files": "rust/kernel/iommu/|rust/helpers/iommu_domain",
+        "edits": ["iommu", "iommu-c"],
+    },
+    {
+        "subject": "rust: scatterlist: make tables of runs",
+        "body": """
+SGTable is made of memory of the kernel. Add a table of runs of frames, such as
+those of pinned pages, with mapping, attributes and syncs as separate steps.
+""",
+        "files": "rust/kernel/scatterlist/|rust/helpers/run_table",
+        "edits": ["runs", "runs-c"],
+    },
     {
         "subject": "rust: pinned_sgl: add a crate with addresses and page sizes",
         "body": """
@@ -204,7 +265,6 @@ mm->locked_vm, struct iommu_domain, the DMA API and kmalloc(). A driver needs no
 unsafe code to pin memory, map it in a domain, unmap and unpin it.
 """,
         "files": CRATE + "kernel/",
-        "edits": ["helpers"],
     },
     {
         "subject": "rust: pinned_sgl: add KUnit tests",

@@ -4,17 +4,14 @@
 //!
 //! C headers: [`include/linux/mm_types.h`](srctree/include/linux/mm_types.h),
 //! [`include/linux/sched/user.h`](srctree/include/linux/sched/user.h)
+#![forbid(unsafe_code)]
 
-use super::{ffi, kernel};
+use super::foundation::memlock;
+use super::kernel;
 use crate::sync::{update, AtomicUsize, Relaxed};
 use crate::umem::{Accountant, ChargeError};
-use core::{
-    fmt,
-    ptr::{self, NonNull},
-};
+use core::fmt;
 use kernel::{
-    bindings::{self, PF_KTHREAD},
-    error::{code, to_result},
     mm::Mm,
     sync::aref::ARef,
     task::{CurrentTask, Task},
@@ -22,7 +19,6 @@ use kernel::{
 
 /// Which counter is used, of those against which Linux holds `RLIMIT_MEMLOCK`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
 pub enum Counter {
     /// `mm->pinned_vm`, as RDMA has it: shown as `VmPin`.
     Pinned,
@@ -32,34 +28,6 @@ pub enum Counter {
     /// processes of a user share it. As in iommufd, the limit also counts for processes with `CAP_IPC_LOCK`, and
     /// `mm->pinned_vm` shows the pages.
     User,
-}
-
-/// A `user_struct`, with a reference.
-///
-/// # Invariants
-///
-/// One of its references is ours.
-struct User(NonNull<bindings::user_struct>);
-
-// SAFETY: a `user_struct` is counted, and any thread may give its references back.
-unsafe impl Send for User {}
-// SAFETY: through a shared reference its counter is changed, which is atomic.
-unsafe impl Sync for User {}
-
-impl User {
-    /// That of the running thread.
-    fn current() -> Option<Self> {
-        // SAFETY: it may be called by any thread.
-        // INVARIANT: it returns the user with a reference.
-        NonNull::new(unsafe { ffi::pinned_sgl_current_user() }).map(Self)
-    }
-}
-
-impl Drop for User {
-    fn drop(&mut self) {
-        // SAFETY: by the invariant there is a reference, and a value is dropped once.
-        unsafe { bindings::free_uid(self.0.as_ptr()) };
-    }
 }
 
 /// Counts pages for a process, against the `RLIMIT_MEMLOCK` that this process has, whichever thread charges:
@@ -72,7 +40,7 @@ impl Drop for User {
 /// a thread that is killed while it waits to charge stops waiting.
 pub struct MmAccountant {
     mm: ARef<Mm>,
-    user: User,
+    user: memlock::User,
     /// The process whose limit counts; none if it has no limit.
     limited: Option<ARef<Task>>,
     counter: Counter,
@@ -88,29 +56,46 @@ impl MmAccountant {
     /// limits mean nothing.
     #[must_use]
     pub fn new(task: &CurrentTask, counter: Counter) -> Option<Self> {
-        // SAFETY: the task is there as long as it is borrowed, and it changes this by itself only.
-        let flags = unsafe { (*task.as_ptr()).flags };
-        if flags & PF_KTHREAD != 0 {
+        if memlock::is_kernel_thread(task) {
             return None;
         }
         let mm: &Mm = task.mm()?;
-        // SAFETY: it asks for the capabilities of the running thread, and may be called by any.
-        let unlimited = counter != Counter::User && unsafe { ffi::pinned_sgl_is_unlimited() };
+        let unlimited = counter != Counter::User && memlock::is_unlimited();
         Some(Self {
             mm: mm.into(),
-            user: User::current()?,
+            user: memlock::User::current()?,
             limited: (!unlimited).then(|| task.group_leader().into()),
             counter,
             charged: AtomicUsize::new(0),
         })
     }
+
+    fn account(&self) -> memlock::Account<'_> {
+        match self.counter {
+            Counter::Pinned => memlock::Account::Pinned(&self.mm),
+            Counter::Locked => memlock::Account::Locked(&self.mm),
+            Counter::User => memlock::Account::User(&self.mm, &self.user),
+        }
+    }
+}
+
+/// Charges `pages`, as the crate says why not.
+fn charge(
+    account: memlock::Account<'_>,
+    pages: u64,
+    limit: memlock::Limit<'_>,
+) -> Result<(), ChargeError> {
+    account.charge(pages, limit).map_err(|refused| match refused {
+        memlock::Refused::Killed => ChargeError::Killed,
+        memlock::Refused::Limit { charged, limit } => ChargeError::Limit { pages, charged, limit },
+    })
 }
 
 impl Accountant for MmAccountant {
     fn charge(&self, pages: u64) -> Result<(), ChargeError> {
-        let task = self.limited.as_ref().map_or(ptr::null_mut(), |task| task.as_ptr());
-        // SAFETY: "`user` and `task` are held": by `self`, or `task` is null.
-        unsafe { charge(self.counter, &self.mm, self.user.0.as_ptr(), task, pages) }?;
+        let limit =
+            self.limited.as_ref().map_or(memlock::Limit::None, |task| memlock::Limit::Of(task));
+        charge(self.account(), pages, limit)?;
         // A machine has not more pages than a word counts, and `mm` has counted them.
         let pages = usize::try_from(pages).unwrap_or(usize::MAX);
         self.charged.fetch_add(pages, Relaxed);
@@ -125,38 +110,10 @@ impl Accountant for MmAccountant {
         let charged = update(&self.charged, less);
         let charged = charged.unwrap_or_else(|charged| charged) as u64;
         if let Some(more @ 1..) = pages.checked_sub(charged) {
-            // SAFETY: a number.
-            unsafe { ffi::pinned_sgl_not_charged(more) };
+            memlock::report_excess(more);
         }
-        let (mm, user) = (self.mm.as_raw(), self.user.0.as_ptr());
-        // SAFETY: `mm` and `user` are held by `self`.
-        unsafe { ffi::pinned_sgl_uncharge(self.counter as u32, mm, user, pages.min(charged)) };
+        self.account().uncharge(pages.min(charged));
     }
-}
-
-/// Charges `pages` in a counter of `mm` or `user`, within the limit of `task`, or none if it is null.
-///
-/// # Safety
-///
-/// `user` and `task` are held meanwhile, or null: the user only for another counter than [`Counter::User`].
-unsafe fn charge(
-    counter: Counter,
-    mm: &Mm,
-    user: *mut bindings::user_struct,
-    task: *mut bindings::task_struct,
-    pages: u64,
-) -> Result<(), ChargeError> {
-    let (mut charged, mut limit) = (0, 0);
-    // SAFETY: `mm` is borrowed; `user` and `task` are held, or null where C does not look at them, as the caller
-    // promises; the other pointers are to locals.
-    let errno = unsafe {
-        let (charged, limit) = (&mut charged, &mut limit);
-        ffi::pinned_sgl_charge(counter as u32, mm.as_raw(), user, task, pages, charged, limit)
-    };
-    to_result(errno).map_err(|error| match error {
-        code::EINTR => ChargeError::Killed,
-        _ => ChargeError::Limit { pages, charged, limit },
-    })
 }
 
 /// Counts in `mm->pinned_vm`, against the `RLIMIT_MEMLOCK` of the thread that charges; without a limit, if that
@@ -164,24 +121,17 @@ unsafe fn charge(
 /// back, only a [`Charge`](crate::umem::Charge) knows.
 impl Accountant for Mm {
     fn charge(&self, pages: u64) -> Result<(), ChargeError> {
-        let charge_within = |task| {
-            // SAFETY: "`task` is held meanwhile, or null": the running thread is there as long as it runs; no
-            // user is looked at.
-            unsafe { charge(Counter::Pinned, self, ptr::null_mut(), task, pages) }
-        };
-        charge_within(Task::current_raw()).or_else(|error| {
-            // SAFETY: it asks for the capabilities of the running thread, and may be called by any.
-            if unsafe { ffi::pinned_sgl_is_unlimited() } {
-                return charge_within(ptr::null_mut());
+        let account = memlock::Account::Pinned(self);
+        charge(account, pages, memlock::Limit::OfCurrent).or_else(|error| {
+            if memlock::is_unlimited() {
+                return charge(account, pages, memlock::Limit::None);
             }
             Err(error)
         })
     }
 
     fn uncharge(&self, pages: u64) {
-        let (counter, user) = (Counter::Pinned as u32, ptr::null_mut());
-        // SAFETY: `mm` is borrowed; no user is looked at by this counter.
-        unsafe { ffi::pinned_sgl_uncharge(counter, self.as_raw(), user, pages) };
+        memlock::Account::Pinned(self).uncharge(pages);
     }
 }
 

@@ -3,21 +3,17 @@
 //!
 //! C header: [`include/linux/dma-mapping.h`](srctree/include/linux/dma-mapping.h)
 
-use super::{
-    domain::{raw_device, Gather, PagingDomain},
-    ffi, kernel,
-    page_structs::{first_run, PAGE_SIZE},
-};
-use crate::addr::Iova;
+use super::foundation::iommu_domain::Gather;
+use super::foundation::run_table::RunTable;
+use super::{domain::PagingDomain, kernel, page_structs::PAGE_SIZE};
+use crate::addr::{Iova, PhysAddr};
 use crate::iommu::{Domain as _, IovaRange, Prot};
-use crate::sgl::Segment;
+use crate::sgl::{MemoryKind, Segment};
 use core::{iter, pin::pin};
 use kernel::{
-    bindings,
     dma::Coherent,
-    error::{code, to_result, Result},
+    error::{code, Result},
     ptr::KnownSize,
-    types::Opaque,
 };
 
 impl PagingDomain<'_> {
@@ -36,43 +32,19 @@ impl PagingDomain<'_> {
         if self.page_sizes().smallest().is_none_or(|smallest| smallest > PAGE_SIZE) {
             return Err(code::EINVAL);
         }
-        let (table, first) = (Opaque::<bindings::sg_table>::zeroed(), memory.dma_address());
-        // SAFETY: the device is bound; the memory is there, was allocated for it as the caller promises, and has so
-        // many bytes; there is room for a table.
-        to_result(unsafe {
-            ffi::pinned_sgl_coherent_table(
-                raw_device(self.device()),
-                table.get(),
-                memory.as_mut_ptr().cast(),
-                first,
-                memory.size(),
-            )
-        })?;
-        // SAFETY: it was made; nothing else knows it.
-        let mut at = unsafe { (*table.get()).sgl };
-        let runs = iter::from_fn(|| {
-            if at.is_null() {
-                return None;
-            }
-            // SAFETY: it is an entry of the table.
-            let entry = unsafe { &*at };
-            // The lowest bits say what the entry is. SAFETY: "there is at least one pointer, and each points to a
-            // page structure": that of the entry.
-            let run = unsafe { first_run(&[(entry.page_link & !3) as *mut bindings::page]) };
+        let first = memory.dma_address();
+        // SAFETY: "the memory was allocated for this device": as the caller promises.
+        let table = unsafe { RunTable::of_coherent(self.device(), memory) }?;
+        let runs = table.runs().map_while(|(phys, len)| {
             // Whole pages, of which the last may be used in part.
-            let len = u64::from(entry.length).checked_next_multiple_of(PAGE_SIZE.bytes())?;
-            let run = Segment::new(run.start().phys(PAGE_SIZE)?, len, run.kind());
-            // SAFETY: as above; null behind the last one.
-            at = unsafe { bindings::sg_next(at) };
-            Some(run)
+            let len = u64::from(len).checked_next_multiple_of(PAGE_SIZE.bytes())?;
+            Some(Segment::new(PhysAddr::new(phys), len, MemoryKind::Ram))
         });
         // SAFETY: "the memory of the tile stays what it is, and may be accessed as `prot` says, until the bytes that
         // were reported have been unmapped and flushed": it is memory for this device, and is not freed before the
         // domain, as the caller promises.
         let (done, result) =
             unsafe { self.map_runs(Iova::new(first), runs, Prot::READ | Prot::WRITE) };
-        // SAFETY: it was made, and is not used again.
-        unsafe { bindings::sg_free_table(table.get()) };
         if result.is_err() {
             if let Ok(mapped) = IovaRange::new(Iova::new(first), done) {
                 let mut gather = pin!(Gather::default());

@@ -3,9 +3,9 @@
 //!
 //! C header: [`include/linux/iommu.h`](srctree/include/linux/iommu.h)
 
+use super::foundation::iommu_domain::{AttachedDevice, Gather, IommuDomain};
 use super::{
-    ffi, kernel,
-    raw::Raw as _,
+    kernel,
     turn::{Room, Turn},
 };
 use crate::addr::{Iova, PhysAddr};
@@ -14,20 +14,15 @@ use crate::granule::Tile;
 use crate::iommu::{Domain, Entry, IovaRange, Prot, ReadDomain};
 use crate::page_size::PageSizes;
 use crate::sgl::Segment;
-use core::{
-    fmt, iter,
-    pin::Pin,
-    ptr::{self, NonNull},
-};
+use core::{fmt, iter, pin::Pin, ptr::NonNull};
 use kernel::{
     alloc::{Flags, KBox, KVec},
     bindings,
     device::{Bound, Device},
-    error::{code, from_err_ptr, Error, Result},
+    error::{Error, Result},
     new_mutex,
     prelude::InPlaceInit,
     sync::Mutex,
-    types::Opaque,
 };
 
 /// A paging domain of the IOMMU, which is kept elsewhere: what a [`PagingDomain`] is made of, and
@@ -57,6 +52,17 @@ unsafe impl Send for RawDomain {}
 // SAFETY: by the invariant all calls that change or walk the page table take turns; what else is read
 // of the domain does not change.
 unsafe impl Sync for RawDomain {}
+
+// `Prot` is passed to the IOMMU as it is.
+#[cfg(pinned_sgl_kbuild)]
+crate::asserts::static_assert!(
+    Prot::READ.bits() == bindings::IOMMU_READ
+        && Prot::WRITE.bits() == bindings::IOMMU_WRITE
+        && Prot::CACHE.bits() == bindings::IOMMU_CACHE
+        && Prot::NOEXEC.bits() == bindings::IOMMU_NOEXEC
+        && Prot::MMIO.bits() == bindings::IOMMU_MMIO
+        && Prot::PRIVILEGED.bits() == bindings::IOMMU_PRIV
+);
 
 impl RawDomain {
     /// The domain at `raw`. Its lock and its page tables are allocated with `flags`: `GFP_KERNEL_ACCOUNT` where
@@ -100,6 +106,11 @@ impl RawDomain {
         turn.finish()
     }
 
+    pub(super) fn raw(&self) -> &IommuDomain {
+        // SAFETY: "it is a paging domain, and is there as long as the reference": by the invariant.
+        unsafe { IommuDomain::from_raw(self.raw) }
+    }
+
     /// The domain of the kernel: to attach devices to it. Only this value maps in it or unmaps.
     #[must_use]
     pub const fn as_ptr(&self) -> *mut bindings::iommu_domain {
@@ -135,21 +146,11 @@ impl RawDomain {
 ///
 /// # Invariants
 ///
-/// `attached` was made by `pinned_sgl_domain_attach()` for `device`, and `domain` is its domain.
+/// `domain` is that of `attached`.
 pub struct PagingDomain<'a> {
+    // Dropped in this order: nothing uses the domain any more when it is freed.
     domain: RawDomain,
-    attached: NonNull<ffi::Attached>,
-    device: &'a Device<Bound>,
-}
-
-// SAFETY: the device may be taken out by any thread, and `attached` is touched by nothing else.
-unsafe impl Send for PagingDomain<'_> {}
-// SAFETY: as above: through a shared reference `attached` is not used.
-unsafe impl Sync for PagingDomain<'_> {}
-
-pub(super) fn raw_device(device: &Device<Bound>) -> *mut bindings::device {
-    // `Device` is a transparent wrapper of it.
-    ptr::from_ref(device).cast_mut().cast()
+    attached: AttachedDevice<'a>,
 }
 
 impl<'a> PagingDomain<'a> {
@@ -166,24 +167,17 @@ impl<'a> PagingDomain<'a> {
     /// outside of the domain (`iommu=pt`); `EINVAL` if it shares a group with others,
     /// `EBUSY` if it is another owner's, or in another domain already; `ENOMEM`.
     pub fn attach(device: &'a Device<Bound>, flags: Flags) -> Result<Self> {
-        let (lock, gfp) = (RawDomain::new_lock(flags)?, flags.raw());
-        let mut made = ptr::null_mut();
-        // SAFETY: a bound device is there as long as it is borrowed, and its driver is bound; the other pointer
-        // is to a local.
-        let attached = from_err_ptr(unsafe {
-            ffi::pinned_sgl_domain_attach(raw_device(device), gfp, &mut made)
-        })?;
-        let attached = NonNull::new(attached).ok_or(code::ENODEV)?;
-        let raw = NonNull::new(made).ok_or(code::ENODEV)?;
-        // INVARIANT: it was made for `device`; and it is a paging domain that nothing else knows, which
-        // is freed when this is dropped.
-        Ok(Self { domain: RawDomain { raw, lock, flags }, attached, device })
+        let lock = RawDomain::new_lock(flags)?;
+        let attached = AttachedDevice::new(device, flags)?;
+        // INVARIANT: it is a paging domain that nothing else knows, which is there as long as `attached`.
+        let domain = RawDomain { raw: attached.domain(), lock, flags };
+        Ok(Self { domain, attached })
     }
 
     /// The device.
     #[must_use]
     pub const fn device(&self) -> &'a Device<Bound> {
-        self.device
+        self.attached.device()
     }
 
     /// The addresses that the device cannot use, although the domain translates them: the window of
@@ -194,72 +188,13 @@ impl<'a> PagingDomain<'a> {
     ///
     /// `ENOMEM`; `E2BIG` if there are more than 16 of them.
     pub fn reserved(&self, flags: Flags) -> Result<KVec<IovaRange>> {
-        let mut ranges = [[0; 2]; 16];
-        // SAFETY: a bound device is there as long as it is borrowed, and there is room for so many
-        // ranges.
-        let count = unsafe {
-            ffi::pinned_sgl_reserved(raw_device(self.device), ranges.as_mut_ptr(), ranges.len())
-        };
-        let ranges = ranges.get(..count).ok_or(code::E2BIG)?;
-        let mut reserved = KVec::with_capacity(count, flags)?;
-        for [first, last] in ranges {
+        let ranges = self.attached.reserved(flags)?;
+        let mut reserved = KVec::with_capacity(ranges.len(), flags)?;
+        for [first, last] in &ranges {
             let range = IovaRange::inclusive(Iova::new(*first), Iova::new(*last))?;
             reserved.push(range, flags)?;
         }
         Ok(reserved)
-    }
-}
-
-impl Drop for PagingDomain<'_> {
-    fn drop(&mut self) {
-        // SAFETY: by the invariant it was made for this device; "before the driver is unbound, or as a resource that
-        // is younger": the device is borrowed until then, and what `DevresLt` keeps longer was made after it; and a
-        // value is dropped once. Nothing reaches the domain when it is freed: `self.domain` does nothing when it is
-        // dropped, but free its lock.
-        unsafe {
-            ffi::pinned_sgl_domain_detach(self.attached.as_ptr(), raw_device(self.device));
-        }
-    }
-}
-
-/// `struct iommu_iotlb_gather`: what was unmapped and is to be flushed.
-///
-/// It holds a list of page tables that points to itself, so it is made where it stays: at its first
-/// use.
-///
-/// # Invariants
-///
-/// If `ready` is set, `raw` is valid, and has not moved since.
-pub struct Gather {
-    raw: Opaque<bindings::iommu_iotlb_gather>,
-    ready: bool,
-}
-
-impl Default for Gather {
-    fn default() -> Self {
-        // INVARIANT: it is not ready.
-        Self { raw: Opaque::uninit(), ready: false }
-    }
-}
-
-impl Gather {
-    fn get(self: Pin<&mut Self>) -> *mut bindings::iommu_iotlb_gather {
-        // SAFETY: nothing is moved out of the reference.
-        let this = unsafe { self.get_unchecked_mut() };
-        let raw = this.raw.get();
-        if !this.ready {
-            // SAFETY: there is room for it, and by `&mut` nothing else uses it.
-            unsafe { ffi::pinned_sgl_gather_init(raw) };
-            // INVARIANT: it is valid now; being pinned it stays here, as an `Opaque` is not `Unpin`.
-            this.ready = true;
-        }
-        raw
-    }
-}
-
-impl fmt::Debug for Gather {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gather").field("ready", &self.ready).finish_non_exhaustive()
     }
 }
 
@@ -289,15 +224,11 @@ unsafe impl Domain for RawDomain {
     const MAPS_RUNS: bool = true;
 
     fn page_sizes(&self) -> PageSizes {
-        // SAFETY: by the invariant the domain is there, and nothing writes to the field.
-        PageSizes::from_bits_retain(unsafe { (*self.raw.as_ptr()).pgsize_bitmap } as u64)
+        PageSizes::from_bits_retain(self.raw().page_sizes() as u64)
     }
 
     fn aperture(&self) -> IovaRange {
-        // SAFETY: by the invariant the domain is there.
-        let geometry = unsafe { &raw const (*self.raw.as_ptr()).geometry };
-        // SAFETY: it is a field of the domain, and nothing writes to it.
-        let (first, last) = unsafe { ((*geometry).aperture_start, (*geometry).aperture_end) };
+        let (first, last) = self.raw().aperture();
         // Where a driver has none, it translates all addresses.
         IovaRange::inclusive(Iova::new(first), Iova::new(last)).unwrap_or(IovaRange::ALL)
     }
@@ -339,16 +270,15 @@ unsafe impl Domain for RawDomain {
             return 0;
         };
         let _guard = self.lock.lock();
-        // SAFETY: by the invariant the domain is there, and it is locked; by the invariant of `Gather`
-        // the gather is valid. That only what was mapped by the caller is unmapped, the caller promises:
-        // "the bytes of the tile were reported by `map` to the caller and have not been unmapped since".
-        unsafe { bindings::iommu_unmap_fast(self.raw.as_ptr(), iova, len, gather.get()) as u64 }
+        // SAFETY: "nothing else maps, unmaps or reads at these addresses meanwhile": by the invariant it is changed and
+        // walked under the lock only; "they are the caller's, and begin and end where what was mapped may be cut":
+        // "the bytes of the tile were reported by `map` to the caller and have not been unmapped since; and what is
+        // unmapped begins and ends where the domain can cut", as the caller promises.
+        unsafe { self.raw().unmap(iova, len, Some(gather)) as u64 }
     }
 
     fn flush(&self, gather: Pin<&mut Gather>) {
-        // SAFETY: by the invariant the domain is there; by the invariant of `Gather` the gather is
-        // valid. It may be called beside all others: what it frees is linked nowhere.
-        unsafe { ffi::pinned_sgl_iotlb_sync(self.raw.as_ptr(), gather.get()) };
+        self.raw().sync(gather);
     }
 }
 
@@ -363,12 +293,12 @@ unsafe impl ReadDomain for RawDomain {
     fn read(&self, iova: Iova) -> Option<Entry> {
         let smallest = self.page_sizes().smallest()?;
         let guard = self.lock.lock();
-        // SAFETY: by the invariant the domain is there, and it is locked.
-        let phys = unsafe { bindings::iommu_iova_to_phys(self.raw.as_ptr(), iova.get()) };
+        // SAFETY: "nothing else unmaps meanwhile": by the invariant that takes the lock.
+        let phys = unsafe { self.raw().phys(iova.get()) };
         drop(guard);
-        // Zero means nothing, and no frame that is pinned begins there.
+        // That zero means nothing is right: no frame that is pinned begins there.
         let len = smallest.bytes().minus(iova.get() & smallest.mask());
-        (phys != 0).then_some(Entry::new(PhysAddr::new(phys), len))
+        phys.map(|phys| Entry::new(PhysAddr::new(phys), len))
     }
 }
 

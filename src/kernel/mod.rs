@@ -29,6 +29,9 @@
 //! | `Arc`, `ARef`, `KBox` | holders | |
 //! | `Error` | all errors of the crate | errno |
 //!
+//! Below these is `foundation`, which knows nothing of the crate: pins, counters, domains and tables, as the crate
+//! `kernel` will have them one day.
+//!
 //! # How a driver takes the crate
 //!
 //! Kbuild compiles it: cargo cannot, because there is no crate `kernel` outside of a kernel's tree. With
@@ -66,7 +69,7 @@
 //!
 //! - The implementations of `Pinner`, `Domain`, `ReadDomain`, `Storage`, `Slab`, `Holder`: what they
 //!   promise follows from what the kernel's functions do, and stands beside each of them.
-//! - Calls of C: pointers that are held by `self`, or to locals.
+//! - Calls of C, most of them in `foundation`: pointers that are held by `self`, or to locals.
 //! - [`PinnedPages::new`] and `push_page_structs`: only the caller knows that pointers are those of
 //!   pages, and pinned.
 //! - [`SgTable::map`]: the DMA API does not stop a device, so its driver says that it has stopped.
@@ -104,7 +107,7 @@ mod coherent;
 mod display;
 mod domain;
 mod error;
-mod ffi;
+mod foundation;
 mod holder;
 #[cfg(not(pinned_sgl_kbuild))]
 #[path = "names.rs"]
@@ -115,17 +118,17 @@ mod pgtable;
 mod pin;
 mod pinned_pages;
 mod pinner;
-mod raw;
 mod sg_table;
 mod turn;
 
 #[cfg(pinned_sgl_kbuild)]
 use ::kernel;
 
+pub use self::foundation::iommu_domain::Gather;
 pub use self::{
     accountant::{Counter, MmAccountant},
     bound::{ArcDomain, DevresDmaList, DevresDomain, DevresMapping, DomainMapping},
-    domain::{Gather, PagingDomain, RawDomain},
+    domain::{PagingDomain, RawDomain},
     kmalloc::{Gfp, Kmalloc, KmallocIoas, KmallocSlab},
     page_structs::PAGE_SIZE,
     pgtable::{PgTableDomain, TlbFlush},

@@ -70,7 +70,7 @@ pub mod alloc {
 }
 
 pub mod bindings {
-    types!(PF_KTHREAD);
+    types!(FOLL_FORCE FOLL_LONGTERM FOLL_NOFAULT FOLL_WRITE);
     types!(dma_data_direction gfp_t);
     structs!(device iommu_domain iommu_iotlb_gather mm_struct page scatterlist sg_table task_struct user_struct);
 

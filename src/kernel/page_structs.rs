@@ -3,7 +3,8 @@
 //!
 //! C header: [`include/linux/mm_types.h`](srctree/include/linux/mm_types.h)
 
-use super::{ffi, kernel};
+use super::foundation::gup;
+use super::kernel;
 use crate::exact::Exact as _;
 use crate::page_size::PageSize;
 use crate::sgl::{BuildError, MemoryKind, PageRun, ProviderId, SglBuilder};
@@ -43,13 +44,15 @@ impl<S: Storage> SglBuilder<S> {
                 let index = pages.len().minus(rest.len());
                 // SAFETY: "there is at least one pointer": `rest` is not empty; "each points to a page
                 // structure": as the caller promises of `pages`, of which it is a part.
-                let run = unsafe { first_run(rest) };
+                let found = unsafe { gup::first_run(rest) };
+                let run = page_run(found);
                 builder.push_run(run).map_err(|error| error.behind(index))?;
-                let mut count = usize::try_from(run.count()).unwrap_or(usize::MAX);
+                let mut count = found.count;
                 if run.kind() == MemoryKind::Ram && count == 1 {
                     // SAFETY: "there is at least one pointer": `rest` is not empty; "each points to a page
                     // structure": as the caller promises of `pages`, of which it is a part.
-                    count = builder.push_singles(|room| unsafe { singles(rest, room) }).plus(1);
+                    count =
+                        builder.push_singles(|room| unsafe { gup::singles(rest, room) }).plus(1);
                 }
                 rest = rest.get(count..).unwrap_or_default();
             }
@@ -58,34 +61,12 @@ impl<S: Storage> SglBuilder<S> {
     }
 }
 
-/// Pages at the beginning that continue each other; the next ones may, too.
-///
-/// # Safety
-///
-/// There is at least one pointer, and each points to a page structure.
-pub(super) unsafe fn first_run(pages: &[*mut bindings::page]) -> PageRun {
-    let (mut pfn, mut provider) = (0, 0);
-    // SAFETY: "there is at least one pointer, and each points to a page structure": as the caller
-    // promises; the other pointers are to locals.
-    let count =
-        unsafe { ffi::pinned_sgl_first_run(pages.as_ptr(), pages.len(), &mut pfn, &mut provider) };
-    let kind = match provider {
+/// What GUP has found.
+pub(super) fn page_run(run: gup::Run) -> PageRun {
+    let kind = match run.provider {
         0 => MemoryKind::Ram,
         provider => MemoryKind::Device(ProviderId(provider)),
     };
     // Pages that there are have addresses, and one at least continues itself.
-    PageRun::stored(pfn, count as u64, kind)
-}
-
-/// Finds the frames of pages behind the first one, as long as none continues the one before, and all
-/// are ordinary memory; returns how many.
-///
-/// # Safety
-///
-/// There is at least one pointer, and each points to a page structure.
-pub(super) unsafe fn singles(pages: &[*mut bindings::page], room: &mut [u64]) -> usize {
-    let most = room.len().min(pages.len().saturating_sub(1));
-    // SAFETY: "there is at least one pointer, and each points to a page structure": as the caller
-    // promises; there are `most` behind the first one, and there is room for as many numbers.
-    unsafe { ffi::pinned_sgl_singles(pages.as_ptr(), most, room.as_mut_ptr()) }
+    PageRun::stored(run.pfn, run.count as u64, kind)
 }

@@ -5,16 +5,18 @@
 //! C headers: [`include/linux/mm.h`](srctree/include/linux/mm.h),
 //! [`include/linux/highmem.h`](srctree/include/linux/highmem.h)
 
-use super::{ffi, kernel, page_structs::PAGE_SIZE, pinned_pages::PinnedPages};
+use super::foundation::gup;
+use super::{kernel, page_structs::PAGE_SIZE, pinned_pages::PinnedPages};
 use crate::addr::UserAddr;
 use crate::page_size::PageSize;
 use crate::sgl::{MemoryKind, PageRun};
 use crate::umem::{Location, PageAccess, PinBatch, PinFlags, Pinner, FEW};
-use core::fmt;
+use core::{fmt, ptr};
 use kernel::{
     alloc::{Flags, KVec},
-    bindings,
+    bindings::{page, FOLL_FORCE, FOLL_LONGTERM, FOLL_NOFAULT, FOLL_WRITE},
     error::{code, Error},
+    ffi::c_uint,
     mm::{Mm, MmWithUser},
     sync::aref::ARef,
 };
@@ -51,29 +53,16 @@ impl MmPinner {
     }
 }
 
-/// Pins pages of `mm` at `start`, as many as `pages` has room for at most, at least one.
-fn gup<'a>(
-    mm: &Mm,
-    start: UserAddr,
-    flags: PinFlags,
-    pages: &'a mut [*mut bindings::page],
-) -> Result<PinnedPages<'a>, Error> {
-    let start = usize::try_from(start.get()).map_err(|_| code::EFAULT)?;
-    // SAFETY: `mm` is held by the caller, and there is room for as many pointers. Bits of `flags` that C
-    // does not know it does not look at.
-    let pinned = unsafe {
-        ffi::pinned_sgl_pin(mm.as_raw(), start, pages.len(), flags.bits(), pages.as_mut_ptr())
-    };
-    let count = match usize::try_from(pinned) {
-        // GUP answers 0 to a caller that it does not understand.
-        Ok(0) => return Err(code::EINVAL),
-        Ok(count) => count,
-        Err(_) => return Err(i32::try_from(pinned).map_or(code::EINVAL, Error::from_errno)),
-    };
-    let pages = pages.get_mut(..count).ok_or(code::EINVAL)?;
-    // SAFETY: "each of `pages` points to the structure of a page that was pinned once, and is taken
-    // over with its pin": GUP has pinned these `count` pages, for this call.
-    Ok(unsafe { PinnedPages::new(pages) })
+/// The flags of GUP.
+fn gup_flags(flags: PinFlags) -> c_uint {
+    let each = [
+        (PinFlags::WRITE, FOLL_WRITE),
+        (PinFlags::LONGTERM, FOLL_LONGTERM),
+        (PinFlags::FORCE, FOLL_FORCE),
+        (PinFlags::NOFAULT, FOLL_NOFAULT),
+    ];
+    let asked = each.iter().filter(|(flag, _)| flags.contains_all(*flag));
+    asked.fold(0, |bits, (_, bit)| bits | bit)
 }
 
 /// Pins pages of `mm` for a batch of its own or of a pinner that forwards to it; what it needs meanwhile is
@@ -86,10 +75,10 @@ fn pin(mm: &Mm, gfp: Flags, batch: &mut PinBatch<'_>) -> Result<(), Error> {
     let mut few;
     let mut many;
     let pointers = if batch.left() <= FEW.into() {
-        few = [core::ptr::null_mut(); FEW as usize];
+        few = [ptr::null_mut::<page>(); FEW as usize];
         &mut few[..]
     } else {
-        many = KVec::from_elem(core::ptr::null_mut(), POINTERS, gfp)?;
+        many = KVec::from_elem(ptr::null_mut(), POINTERS, gfp)?;
         &mut many[..]
     };
     // Whether the last pages came in long runs, so that more of them than slots will fit.
@@ -98,7 +87,8 @@ fn pin(mm: &Mm, gfp: Flags, batch: &mut PinBatch<'_>) -> Result<(), Error> {
         let most = if smooth { POINTERS } else { POINTERS.min(batch.room()) };
         let most = usize::try_from(batch.left()).unwrap_or(usize::MAX).min(most);
         let pages = pointers.get_mut(..most).ok_or(code::EINVAL)?;
-        let mut pinned = gup(mm, batch.next(), flags, pages)?;
+        let start = usize::try_from(batch.next().get()).map_err(|_| code::EFAULT)?;
+        let mut pinned = PinnedPages::pin(mm, start, gup_flags(flags), pages)?;
         // SAFETY: "they are what the contract of `Pinner` says: those of the user pages from `next`
         // on, in order": GUP was asked for those.
         let runs = unsafe { pinned.give(batch) };
@@ -149,8 +139,7 @@ unsafe impl Pinner for Mm {
     }
 
     fn leaked(&self, at: UserAddr, run: PageRun) {
-        // SAFETY: numbers only.
-        unsafe { ffi::pinned_sgl_leaked(at.get(), run.start().get(), run.count()) };
+        gup::report_leak(at.get(), run.start().get(), run.count());
     }
 }
 
@@ -193,13 +182,9 @@ impl PageAccess for Mm {
         if from.kind == MemoryKind::Mmio {
             return Err(code::EFAULT);
         }
-        // SAFETY: "the bytes are those of pages that this pinner has pinned .. and stay pinned as long
-        // as the call takes": as the caller promises, so that they have page structures, which can
-        // be mapped. There is room for as many bytes in `bytes`. C copies, and Rust makes no reference
-        // to what a device may change.
-        unsafe {
-            ffi::pinned_sgl_read_phys(from.phys.get(), bytes.as_mut_ptr().cast(), bytes.len());
-        }
+        // SAFETY: "they have page structures, and are there as long as the call takes": "the bytes are those of pages
+        // that this pinner has pinned .. and stay pinned as long as the call takes", as the caller promises.
+        unsafe { gup::copy_from(from.phys.get(), bytes) };
         Ok(())
     }
 
@@ -207,11 +192,10 @@ impl PageAccess for Mm {
         if to.kind == MemoryKind::Mmio {
             return Err(code::EFAULT);
         }
-        // SAFETY: "the bytes are those of pages that this pinner has pinned, for writing, .. and stay
-        // pinned as long as the call takes": as the caller promises, so that they have page
-        // structures, which can be mapped. C copies, and Rust makes no reference to what a device may
-        // change.
-        unsafe { ffi::pinned_sgl_write_phys(to.phys.get(), bytes.as_ptr().cast(), bytes.len()) };
+        // SAFETY: "they have page structures, are there as long as the call takes, and may be written": "the bytes are
+        // those of pages that this pinner has pinned, for writing, .. and stay pinned as long as the call takes", as
+        // the caller promises.
+        unsafe { gup::copy_to(to.phys.get(), bytes) };
         Ok(())
     }
 }

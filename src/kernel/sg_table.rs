@@ -5,7 +5,8 @@
 //! C headers: [`include/linux/scatterlist.h`](srctree/include/linux/scatterlist.h),
 //! [`include/linux/dma-mapping.h`](srctree/include/linux/dma-mapping.h)
 
-use super::{domain::raw_device, ffi, kernel, pin::UserMem, raw::Raw as _};
+use super::foundation::run_table::{self, RunTable};
+use super::{kernel, pin::UserMem};
 use crate::addr::DmaAddr;
 use crate::descriptor::Extent;
 use crate::failed::Failed;
@@ -24,72 +25,33 @@ use kernel::{
     bindings,
     device::{Bound, Device},
     dma::{attrs::DMA_ATTR_MMIO, Attrs, DataDirection},
-    error::{code, to_result, Error, Result},
-    ffi::c_ulong,
+    error::{code, Error, Result},
     scatterlist::SGTable,
-    types::Opaque,
 };
 
-/// A table of C, which is freed when it is dropped.
-///
-/// # Invariants
-///
-/// It was made by `sg_alloc_table()`.
-struct Table(Opaque<bindings::sg_table>);
-
-// SAFETY: a table is memory of the kernel's allocator, which any thread may read and free.
-unsafe impl Send for Table {}
-// SAFETY: through a shared reference it is only read.
-unsafe impl Sync for Table {}
-
-impl Table {
-    /// The segments of the bytes `range`, none longer than the device takes and none across its
-    /// boundary.
-    fn new(
-        device: &Device<Bound>,
-        region: &(impl Region + ?Sized),
-        range: Range<u64>,
-        flags: Flags,
-    ) -> Result<Self> {
-        let (window, limits) = (region.window(range)?, limits(device)?);
-        let segments = window.segments(&limits)?;
-        let count = window.segment_count(&limits).try_into().map_err(|_| code::EOVERFLOW)?;
-        let raw = Opaque::zeroed();
-        // SAFETY: there is room for it, and zeros are a table of nothing.
-        to_result(unsafe { bindings::sg_alloc_table(raw.get(), count, flags.raw()) })?;
-        // INVARIANT: it has been made; from here on it is freed by dropping it.
-        let this = Self(raw);
-        // SAFETY: by the invariant the table is valid.
-        let mut at = unsafe { (*this.0.get()).sgl };
-        for segment in segments {
-            let len = segment.len.try_into().map_err(|_| code::EOVERFLOW)?;
-            // That a frame has a number which could be that of memory says nothing.
-            if segment.kind == MemoryKind::Mmio {
-                return Err(code::EINVAL);
-            }
-            // SAFETY: `at` is an entry of the table, or null behind the last one. The frames have page
-            // structures: they are those of a `Region`, each "of the kind that the list says".
-            to_result(unsafe { ffi::pinned_sgl_sg_set(&mut at, segment.phys.get(), len) })?;
+/// The segments of the bytes `range`, none longer than the device takes and none across its boundary.
+fn table(
+    device: &Device<Bound>,
+    region: &(impl Region + ?Sized),
+    range: Range<u64>,
+    flags: Flags,
+) -> Result<RunTable> {
+    let (window, limits) = (region.window(range)?, limits(device)?);
+    let segments = window.segments(&limits)?;
+    let count = window.segment_count(&limits).try_into().map_err(|_| code::EOVERFLOW)?;
+    let runs = segments.map(|segment| {
+        // That a frame has a number which could be that of memory says nothing.
+        if segment.kind == MemoryKind::Mmio {
+            return Err(code::EINVAL);
         }
-        Ok(this)
-    }
-}
-
-impl Drop for Table {
-    fn drop(&mut self) {
-        // SAFETY: by the invariant it is a table; by `&mut` nothing else uses it, and a value is dropped
-        // once.
-        unsafe { bindings::sg_free_table(self.0.get()) };
-    }
+        Ok((segment.phys.get(), segment.len.try_into().map_err(|_| code::EOVERFLOW)?))
+    });
+    RunTable::new(count, runs, flags)
 }
 
 /// What the device takes in one segment, and what the DMA API can map for it in one.
 fn limits(device: &Device<Bound>) -> Result<SegmentLimits> {
-    let (mut max_len, mut boundary_mask) = (0, 0);
-    // SAFETY: a bound device is there as long as it is borrowed; the other pointers are to locals.
-    unsafe {
-        ffi::pinned_sgl_dma_limits(raw_device(device), &mut max_len, &mut boundary_mask);
-    }
+    let (max_len, boundary_mask) = run_table::limits(device);
     let limits = SegmentLimits::NONE.max_len(max_len)?;
     match boundary_mask.checked_add(1) {
         Some(boundary) => Ok(limits.boundary(boundary)?),
@@ -137,7 +99,7 @@ impl<U: RegionHolder> Drop for Hold<U> {
 /// which is what `dma_map_sgtable()` demands: it is made for a transfer, and not kept beside the list.
 pub struct SgTable<'a, U: RegionHolder = KBox<UserMem>> {
     // Dropped in this order: the table, then the hold.
-    table: Table,
+    table: RunTable,
     hold: Hold<U>,
     device: &'a Device<Bound>,
     direction: DataDirection,
@@ -174,7 +136,7 @@ impl<'a, U: RegionHolder> SgTable<'a, U> {
         // INVARIANT: nothing is mapped for a device before `map`, whose caller promises that it has
         // finished when the list is unmapped or dropped, after which this is released.
         let hold = Hold(ManuallyDrop::new(attachment));
-        match Table::new(device, &**hold.0.region(), range, flags) {
+        match table(device, &**hold.0.region(), range, flags) {
             Ok(table) => Ok(Self { table, hold, device, direction }),
             Err(error) => Err(Failed::new(error, hold.release())),
         }
@@ -208,7 +170,7 @@ impl<'a, U: RegionHolder> SgTable<'a, U> {
     /// The table of C, for functions that read it. It is valid as long as `self` is there.
     #[must_use]
     pub const fn as_raw(&self) -> *mut bindings::sg_table {
-        self.table.0.get()
+        self.table.as_raw()
     }
 
     /// Frees the table and lets go of the region.
@@ -229,7 +191,7 @@ impl<'a, U: RegionHolder> SgTable<'a, U> {
     /// Those of `map_with_attrs`.
     pub unsafe fn map(self) -> Result<DmaList<'a, U>, Failed<Error, Self>> {
         // SAFETY: as the caller promises.
-        unsafe { self.map_raw(0) }
+        unsafe { self.map_raw(None) }
     }
 
     /// Maps it for the device: [`dma_map_sgtable()`](srctree/kernel/dma/mapping.c). With `DMA_ATTR_SKIP_CPU_SYNC`,
@@ -259,18 +221,16 @@ impl<'a, U: RegionHolder> SgTable<'a, U> {
             return Err(Failed::new(code::EINVAL, self));
         }
         // SAFETY: as the caller promises.
-        unsafe { self.map_raw(attrs.raw()) }
+        unsafe { self.map_raw(Some(attrs)) }
     }
 
     /// # Safety
     ///
     /// That of `map_with_attrs`.
-    unsafe fn map_raw(self, attrs: c_ulong) -> Result<DmaList<'a, U>, Failed<Error, Self>> {
-        let (device, direction) = (raw_device(self.device), self.direction.into());
-        // SAFETY: a bound device is there as long as it is borrowed; the table is valid, and its
-        // pages stay pinned, because `self` holds the region.
-        let errno = unsafe { bindings::dma_map_sgtable(device, self.as_raw(), direction, attrs) };
-        match to_result(errno) {
+    unsafe fn map_raw(self, attrs: Option<Attrs>) -> Result<DmaList<'a, U>, Failed<Error, Self>> {
+        // SAFETY: "it is not mapped, and nothing else maps or unmaps it meanwhile": only a `DmaList` is mapped, and this is
+        // owned; "the pages are there until it is unmapped": `self` holds the region, and they stay pinned.
+        match unsafe { self.table.map(self.device, self.direction, attrs) } {
             // INVARIANT: it is mapped.
             Ok(()) => Ok(DmaList { table: ManuallyDrop::new(self), attrs }),
             Err(error) => Err(Failed::new(error, self)),
@@ -307,7 +267,7 @@ impl<U: RegionHolder> fmt::Debug for SgTable<'_, U> {
 /// `table` is mapped for its device, in its direction, with `attrs`.
 pub struct DmaList<'a, U: RegionHolder = KBox<UserMem>> {
     table: ManuallyDrop<SgTable<'a, U>>,
-    attrs: c_ulong,
+    attrs: Option<Attrs>,
 }
 
 impl<'a, U: RegionHolder> DmaList<'a, U> {
@@ -339,27 +299,17 @@ impl<'a, U: RegionHolder> DmaList<'a, U> {
     /// Lets the CPU see what the device has written, between two transfers, where their caches are not coherent, or
     /// the DMA API copies: `dma_sync_sgtable_for_cpu()`. Unmapping does it, too, without `DMA_ATTR_SKIP_CPU_SYNC`.
     pub fn sync_for_cpu(&self) {
-        // SAFETY: by the invariant it is mapped for the device in this direction.
-        unsafe {
-            ffi::pinned_sgl_sync_for_cpu(
-                raw_device(self.table.device),
-                self.table.as_raw(),
-                self.table.direction.into(),
-            );
-        }
+        let SgTable { table, device, direction, .. } = &*self.table;
+        // SAFETY: "it is mapped for this device in this direction": by the invariant.
+        unsafe { table.sync_for_cpu(device, *direction) };
     }
 
     /// Lets the device see what the CPU has written, between two transfers:
     /// `dma_sync_sgtable_for_device()`. Mapping does it, too, without `DMA_ATTR_SKIP_CPU_SYNC`.
     pub fn sync_for_device(&self) {
-        // SAFETY: by the invariant it is mapped for the device in this direction.
-        unsafe {
-            ffi::pinned_sgl_sync_for_device(
-                raw_device(self.table.device),
-                self.table.as_raw(),
-                self.table.direction.into(),
-            );
-        }
+        let SgTable { table, device, direction, .. } = &*self.table;
+        // SAFETY: "it is mapped for this device in this direction": by the invariant.
+        unsafe { table.sync_for_device(device, *direction) };
     }
 
     /// Unmaps it, and returns the table, which can be mapped again.
@@ -376,16 +326,10 @@ impl<'a, U: RegionHolder> DmaList<'a, U> {
     ///
     /// Called once; the list is not used as one any more.
     unsafe fn unmap_raw(&mut self) {
-        // SAFETY: by the invariant it is mapped, for this device and in this direction, with these attributes; and once, as the
-        // caller promises.
-        unsafe {
-            bindings::dma_unmap_sgtable(
-                raw_device(self.table.device),
-                self.table.as_raw(),
-                self.table.direction.into(),
-                self.attrs,
-            );
-        }
+        let SgTable { table, device, direction, .. } = &*self.table;
+        // SAFETY: "it is mapped for this device, in this direction and with these attributes": by the invariant, and
+        // once, as the caller promises; "the device has finished with it": as the caller of `map` has promised.
+        unsafe { table.unmap(device, *direction, self.attrs) };
     }
 }
 

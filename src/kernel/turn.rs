@@ -3,7 +3,7 @@
 //!
 //! C header: [`include/linux/iommu.h`](srctree/include/linux/iommu.h)
 
-use super::{domain::RawDomain, ffi, kernel, page_structs::PAGE_SIZE, raw::Raw as _};
+use super::{domain::RawDomain, kernel, page_structs::PAGE_SIZE};
 use crate::addr::PhysAddr;
 use crate::exact::Exact as _;
 use crate::iommu::{Domain as _, Prot};
@@ -12,8 +12,8 @@ use crate::sgl::{MemoryKind, Segment};
 use core::mem;
 use kernel::{
     alloc::{Flags, KVec},
-    bindings::{self, scatterlist},
-    error::{code, to_result, Result},
+    bindings::scatterlist,
+    error::{code, Result},
     sync::lock::{mutex::MutexBackend, Guard},
 };
 
@@ -133,17 +133,16 @@ impl<'a, F: FnMut() -> Result<bool>> Turn<'a, F> {
     fn map_room(&mut self) {
         let (used, bytes) = (mem::take(&mut self.used), mem::take(&mut self.bytes));
         let (iova, len) = (usize::try_from(self.iova), usize::try_from(bytes));
-        let (Some(room), Ok(iova), Ok(len)) = (&mut self.room, iova, len) else {
+        let runs = self.room.as_mut().and_then(|room| room.0.get_mut(..used));
+        let (Some(runs), Ok(iova), Ok(len)) = (runs, iova, len) else {
             self.outcome = Err(code::ERANGE);
             return;
         };
-        let (raw, runs, prot) = (self.domain.as_ptr(), room.0.as_mut_ptr(), self.prot.bits());
-        let gfp = self.domain.flags.raw();
-        // SAFETY: by the invariant of `RawDomain` the domain is there, and it is locked. There are `used` runs,
-        // of `len` bytes, which the callers of `take` have promised to be memory that stays what it is, and
-        // may be accessed as `prot` says, until it has been unmapped and flushed.
-        let errno = unsafe { ffi::pinned_sgl_map_runs(raw, iova, runs, used, len, prot, gfp) };
-        self.outcome = to_result(errno);
+        let (domain, prot, flags) = (self.domain.raw(), self.prot.bits(), self.domain.flags);
+        // SAFETY: "nothing else maps, unmaps or reads at these addresses meanwhile": it is locked; "the memory stays
+        // what it is, and may be accessed like that, until it has been unmapped and flushed": as the callers of `take`
+        // have promised for each of these runs, of `len` bytes.
+        self.outcome = unsafe { domain.map_runs(iova, runs, len, prot, flags) };
         if self.outcome.is_ok() {
             self.mapped(bytes);
         }
@@ -171,9 +170,10 @@ impl<'a, F: FnMut() -> Result<bool>> Turn<'a, F> {
         if self.outcome.is_err() {
             self.room = None;
             let _room = self.domain.lock.lock();
-            // SAFETY: by the invariant of `RawDomain` the domain is there, and it is locked. These bytes were
-            // mapped just now, by calls that began and ended where these do.
-            let undone = unsafe { bindings::iommu_unmap(self.domain.as_ptr(), begin, mapped) };
+            // SAFETY: "nothing else maps, unmaps or reads at these addresses meanwhile": it is locked; "they are the
+            // caller's, and begin and end where what was mapped may be cut": these bytes were mapped just now, by calls
+            // that began and ended where these do.
+            let undone = unsafe { self.domain.raw().unmap(begin, mapped, None) };
             // What cannot be unmapped is reported as mapped: it is leaked when that is found out.
             if undone == mapped {
                 return;
@@ -201,12 +201,11 @@ impl<'a, F: FnMut() -> Result<bool>> Turn<'a, F> {
             }
             let (iova, phys) = (begin.plus(*mapped), phys.plus(*mapped as u64));
             let part = self.part(sizes, iova as u64, phys).min(len.minus(*mapped));
-            let (raw, prot, gfp) =
-                (self.domain.as_ptr(), self.prot.bits(), self.domain.flags.raw());
-            // SAFETY: by the invariant of `RawDomain` the domain is there, and it is locked. "The memory of
-            // the tile stays what it is, and may be accessed as `prot` says, until the bytes that were
-            // reported have been unmapped and flushed": as the caller promises for the run.
-            to_result(unsafe { ffi::pinned_sgl_map(raw, iova, phys, part, prot, gfp) })?;
+            let (domain, prot, flags) = (self.domain.raw(), self.prot.bits(), self.domain.flags);
+            // SAFETY: "nothing else maps, unmaps or reads at these addresses meanwhile": it is locked; "the memory
+            // stays what it is, and may be accessed like that, until it has been unmapped and flushed": as the caller
+            // promises for the run.
+            unsafe { domain.map(iova, phys, part, prot, flags) }?;
             *mapped = mapped.plus(part);
         }
         Ok(())

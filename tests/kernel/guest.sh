@@ -89,7 +89,7 @@ rmmod selftest
 echo "test: unload: the module has unpinned what it held"
 dmesg | grep -q 'pinned_sgl: 4 pages more than were charged' || fail "too much was uncharged, and nothing reports it"
 for counter in pinned_vm locked_vm "locked_vm of the user"; do
-    dmesg | grep -q "pinned_sgl: 5 pages were charged, and $counter has only 2" || fail "$counter: nothing reports what is missing"
+    dmesg | grep -q "memlock: 5 pages were charged, and $counter has only 2" || fail "$counter: nothing reports what is missing"
 done
 dmesg | grep -q 'selftest: killed, and charged nothing' || fail "a thread that is killed waits for the lock"
 

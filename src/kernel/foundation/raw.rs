@@ -10,17 +10,18 @@ use kernel::{
     ffi::{c_uint, c_ulong},
 };
 
+#[expect(clippy::wrong_self_convention, reason = "the name that it has there")]
 pub(super) trait Raw {
     type Number;
 
     /// The number, as C has it.
-    fn raw(self) -> Self::Number;
+    fn as_raw(self) -> Self::Number;
 }
 
 impl Raw for Flags {
     type Number = gfp_t;
 
-    fn raw(self) -> gfp_t {
+    fn as_raw(self) -> gfp_t {
         // SAFETY: it is a structure of this one number, and as large.
         unsafe { mem::transmute(self) }
     }
@@ -29,7 +30,7 @@ impl Raw for Flags {
 impl Raw for Attrs {
     type Number = c_ulong;
 
-    fn raw(self) -> c_ulong {
+    fn as_raw(self) -> c_ulong {
         // SAFETY: it is a transparent wrapper of this number.
         let bits: c_uint = unsafe { mem::transmute(self) };
         bits as c_ulong

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
- * Domains of IOMMUs: who owns the device, what it is left in, and what is mapped. `ffi.rs` declares it for Rust.
+ * Domains of IOMMUs: who owns the device, what it is left in, and what is mapped: see domain.rs.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/device.h>
 #include <linux/io-pgtable.h>
@@ -11,17 +10,13 @@
 #include <linux/mm.h>
 #include <linux/pci.h>
 #include <linux/scatterlist.h>
-
 #include "helpers.h"
 
-/* `Prot` is passed to the IOMMU as it is. */
-static_assert(IOMMU_READ == 1 && IOMMU_WRITE == 2 && IOMMU_CACHE == 4 && IOMMU_NOEXEC == 8 &&
-	      IOMMU_MMIO == 16 && IOMMU_PRIV == 32);
-/* As pgtable.rs has it. */
+/* As the users of io-pgtable from Rust have it. */
 static_assert(IO_PGTABLE_QUIRK_ARM_TTBR1 == 1 << 5);
 
 /* A domain that was made for a device, as a resource of its driver. */
-struct pinned_sgl_attached {
+struct iommu_domain_attached {
 	/* None any more once the device was taken out. */
 	struct iommu_domain *domain;
 	/* Otherwise the DMA API owns the device, for the driver, as long as that is bound. */
@@ -34,13 +29,13 @@ struct pinned_sgl_attached {
  * go where this domain leads. So the device is stopped, moved to the domain that leads nowhere, and
  * owned by nothing else until it is removed from its bus.
  */
-static void left_behind(struct device *device, void *data)
+static void iommu_domain_left_behind(struct device *device, void *data)
 {
-	struct pinned_sgl_attached *attached = data;
+	struct iommu_domain_attached *attached = data;
 
 	if (!attached->domain)
 		return;
-	/* What cannot be stopped finds nothing mapped on its way: see pinned_sgl_domain_attach(). */
+	/* What cannot be stopped finds nothing mapped on its way: see rust_helper_iommu_domain_attach(). */
 	if (dev_is_pci(device))
 		pci_clear_master(to_pci_dev(device));
 	iommu_detach_device(attached->domain, device);
@@ -49,13 +44,13 @@ static void left_behind(struct device *device, void *data)
 	iommu_domain_free(attached->domain);
 }
 
-static int is_same(struct device *device, void *data, void *attached)
+static int iommu_domain_is_same(struct device *device, void *data, void *attached)
 {
 	return data == attached;
 }
 
 /* Makes the device its driver's alone. */
-static int claim(struct device *device, struct pinned_sgl_attached *attached)
+static int iommu_domain_claim(struct device *device, struct iommu_domain_attached *attached)
 {
 	int error = iommu_device_claim_dma_owner(device, attached);
 	const struct iommu_domain *now;
@@ -74,7 +69,7 @@ static int claim(struct device *device, struct pinned_sgl_attached *attached)
 }
 
 /* Where the platform has no window for message-signalled interrupts, Linux maps them in each domain. */
-static int map_interrupts(struct iommu_domain *domain, struct device *device)
+static int iommu_domain_map_interrupts(struct iommu_domain *domain, struct device *device)
 {
 	struct iommu_resv_region *region, *window = NULL;
 	LIST_HEAD(regions);
@@ -96,11 +91,12 @@ static int map_interrupts(struct iommu_domain *domain, struct device *device)
 	return error;
 }
 
-struct pinned_sgl_attached *pinned_sgl_domain_attach(struct device *device, gfp_t gfp,
-						     struct iommu_domain **made)
+/* Makes a domain with the device in it; an errno as a pointer, where that cannot be. */
+__rust_helper void *rust_helper_iommu_domain_attach(struct device *device, gfp_t gfp,
+						    struct iommu_domain **made)
 {
 	struct iommu_domain *domain = iommu_paging_domain_alloc(device);
-	struct pinned_sgl_attached *attached;
+	struct iommu_domain_attached *attached;
 	int error;
 
 	if (IS_ERR(domain))
@@ -109,15 +105,15 @@ struct pinned_sgl_attached *pinned_sgl_domain_attach(struct device *device, gfp_
 	error = -EOPNOTSUPP;
 	if (!device_iommu_capable(device, IOMMU_CAP_CACHE_COHERENCY))
 		goto free_domain;
-	error = map_interrupts(domain, device);
+	error = iommu_domain_map_interrupts(domain, device);
 	if (error)
 		goto free_domain;
 	error = -ENOMEM;
-	attached = devres_alloc(left_behind, sizeof(*attached), gfp);
+	attached = devres_alloc(iommu_domain_left_behind, sizeof(*attached), gfp);
 	if (!attached)
 		goto free_domain;
 	attached->domain = domain;
-	error = claim(device, attached);
+	error = iommu_domain_claim(device, attached);
 	if (error)
 		goto free_attached;
 	error = iommu_attach_device(domain, device);
@@ -136,19 +132,27 @@ free_domain:
 	return ERR_PTR(error);
 }
 
-void pinned_sgl_domain_detach(struct pinned_sgl_attached *attached, struct device *device)
+/*
+ * Takes the device out and frees the domain: before the driver is unbound, or as a resource that is
+ * younger.
+ */
+__rust_helper void rust_helper_iommu_domain_detach(void *resource, struct device *device)
 {
+	struct iommu_domain_attached *attached = resource;
+
 	iommu_detach_device(attached->domain, device);
 	iommu_domain_free(attached->domain);
 	attached->domain = NULL;
 	if (attached->claimed)
 		iommu_device_release_dma_owner(device);
 	/* While the driver is being unbound its resources are in no list: this one comes after what has called here. */
-	if (devres_remove(device, left_behind, is_same, attached))
+	if (devres_remove(device, iommu_domain_left_behind, iommu_domain_is_same, attached))
 		devres_free(attached);
 }
 
-size_t pinned_sgl_reserved(struct device *device, u64 ranges[][2], size_t most)
+/* The addresses that a device cannot use: first and last of at most `most`; how many there are. */
+__rust_helper size_t rust_helper_iommu_domain_reserved(struct device *device, u64 ranges[][2],
+						       size_t most)
 {
 	struct iommu_resv_region *region;
 	LIST_HEAD(regions);
@@ -169,7 +173,7 @@ size_t pinned_sgl_reserved(struct device *device, u64 ranges[][2], size_t most)
 }
 
 /* Whether something is mapped there. What leads to address zero is not seen: no memory that is pinned lies there. */
-static bool in_use(struct iommu_domain *domain, unsigned long iova, size_t len)
+static bool iommu_domain_in_use(struct iommu_domain *domain, unsigned long iova, size_t len)
 {
 	size_t page = 1UL << __ffs(domain->pgsize_bitmap);
 
@@ -179,22 +183,28 @@ static bool in_use(struct iommu_domain *domain, unsigned long iova, size_t len)
 	return false;
 }
 
-int pinned_sgl_map(struct iommu_domain *domain, unsigned long iova, u64 phys, size_t len, u32 prot,
-		   gfp_t gfp)
+/* Maps all of it or nothing: EADDRINUSE and others where there is something already. */
+__rust_helper int rust_helper_iommu_domain_map(struct iommu_domain *domain, unsigned long iova,
+					       u64 phys, size_t len, u32 prot, gfp_t gfp)
 {
 	/* Linux's common page tables refuse what is in use; a driver with its own may replace it. */
-	if (!domain->is_iommupt && in_use(domain, iova, len))
+	if (!domain->is_iommupt && iommu_domain_in_use(domain, iova, len))
 		return -EADDRINUSE;
 	return iommu_map(domain, iova, phys, len, prot, gfp);
 }
 
-int pinned_sgl_map_runs(struct iommu_domain *domain, unsigned long iova, struct scatterlist *runs,
-			size_t count, size_t len, u32 prot, gfp_t gfp)
+/*
+ * Maps runs one behind the other, all or none. Their `page_link` is the number of the first frame, and
+ * is another one afterwards.
+ */
+__rust_helper int rust_helper_iommu_domain_map_runs(struct iommu_domain *domain, unsigned long iova,
+						    struct scatterlist *runs, size_t count,
+						    size_t len, u32 prot, gfp_t gfp)
 {
 	size_t done = 0;
 	ssize_t mapped;
 
-	if (!domain->is_iommupt && in_use(domain, iova, len))
+	if (!domain->is_iommupt && iommu_domain_in_use(domain, iova, len))
 		return -EADDRINUSE;
 	if (!IS_ENABLED(CONFIG_SPARSEMEM_VMEMMAP)) {
 		/* Only where page structures are found by arithmetic need there be none. */
@@ -221,12 +231,14 @@ int pinned_sgl_map_runs(struct iommu_domain *domain, unsigned long iova, struct 
 	return mapped < 0 ? mapped : 0;
 }
 
-void pinned_sgl_gather_init(struct iommu_iotlb_gather *gather)
+__rust_helper void
+rust_helper_iommu_iotlb_gather_init(struct iommu_iotlb_gather *gather)
 {
 	iommu_iotlb_gather_init(gather);
 }
 
-void pinned_sgl_iotlb_sync(struct iommu_domain *domain, struct iommu_iotlb_gather *gather)
+__rust_helper void rust_helper_iommu_iotlb_sync(struct iommu_domain *domain,
+						struct iommu_iotlb_gather *gather)
 {
 	iommu_iotlb_sync(domain, gather);
 }
