@@ -4,9 +4,10 @@
 
 mod rig;
 
-use pinned_sgl::descriptor::{DescriptorError, ListMemory, Prp, TransferLimits};
+use pinned_sgl::descriptor::{DescriptorError, ListMemory, NvmeSgl, Prp, TransferLimits};
 use pinned_sgl::granule::{SegmentError, SegmentLimits};
 use pinned_sgl::iommu::{HeapIoas, IoasError, Placement};
+use pinned_sgl::sgl::Segment;
 use pinned_sgl::umem::AccessError;
 use pinned_sgl::{Heap, PageRun, PageSize, Pfn, PhysAddr, Sgl, SglBuilder, Storage, Window};
 use pinned_sgl_mock::{Fragmentation, Iommu, Vma};
@@ -165,4 +166,34 @@ fn a_range_becomes_segments() {
     assert_eq!(space.unmap(iovas(0x5000, 0x2000)), Ok(0x2000));
     drop(umem);
     rig.assert_idle();
+}
+
+/// The blocks of an SGL, as (address, length).
+fn sgl_blocks(extents: &[Segment]) -> Vec<(u64, u64)> {
+    let format = NvmeSgl::new(1, TransferLimits::NONE).unwrap();
+    let plan = format.plan(extents.iter().copied()).unwrap();
+    let mut slots = vec![[0; 16]; plan.blocks() as usize];
+    let command = plan.write(&mut [ListMemory::new(PhysAddr::new(LISTS), &mut slots)]).unwrap();
+    let blocks = if slots.len() == 1 { vec![command] } else { slots };
+    let half = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap());
+    blocks.iter().map(|block| (half(&block[..8]), half(&block[8..]))).collect()
+}
+
+#[test]
+fn extents_at_both_ends_of_all_addresses() {
+    let at = |phys, len| {
+        let list = list(P, &[(0, P)]);
+        let mut segment = list.whole().unwrap().iter().next().unwrap();
+        (segment.phys, segment.len) = (PhysAddr::new(phys), len);
+        segment
+    };
+    let last = u64::MAX - (P - 1);
+    // What touches is one block; nothing continues behind the last address of all.
+    assert_eq!(sgl_blocks(&[at(0, P), at(P, P)]), [(0, 2 * P)]);
+    assert_eq!(sgl_blocks(&[at(last - P, P), at(last, P)]), [(last - P, 2 * P)]);
+    assert_eq!(sgl_blocks(&[at(last, P), at(0, P)]), [(last, P), (0, P)]);
+    // Bytes without addresses are none; there is one at least.
+    assert_eq!(sgl_blocks(&[at(last, 2 * P)]), [(last, P)]);
+    assert_eq!(sgl_blocks(&[at(0, 0)]), [(0, 1)]);
+    assert_eq!(sgl_blocks(&[at(P, 0), at(2 * P, 1)]), [(P, 1), (2 * P, 1)]);
 }

@@ -71,6 +71,10 @@ impl<A: DeviceAddr> Extent<A> {
     /// What is left of `len` bytes where they are bytes that have addresses: one at least.
     #[inline]
     pub(crate) fn clamped(addr: A, len: u64) -> Self {
+        // At address zero this says nothing.
+        if len.wrapping_sub(1) < addr.number().wrapping_neg() {
+            return Self { addr, len };
+        }
         let most = u64::MAX.minus(addr.number()).saturating_add(1);
         Self { addr, len: len.clamp(1, most) }
     }
@@ -113,9 +117,11 @@ impl<A: DeviceAddr> Extent<A> {
     /// Both as one, where they touch; but all addresses together are a byte more than 64 bits count.
     #[inline]
     fn joined(&self, next: Self) -> Option<Self> {
-        let touches = self.last().checked_add(1) == Some(next.first());
-        let len = self.len.checked_add(next.len).filter(|_| touches)?;
-        Some(Self { addr: self.addr, len })
+        // Behind the last address of all comes zero, where nothing continues.
+        let touches = self.first().wrapping_add(self.len) == next.first() && next.first() != 0;
+        // Where they touch it is zero for all addresses, and fits otherwise.
+        let len = self.len.wrapping_add(next.len);
+        (touches && len != 0).then_some(Self { addr: self.addr, len })
     }
 
     /// Addresses and lengths of parts of at most `2^shift` bytes.
@@ -177,18 +183,17 @@ impl<A: DeviceAddr, I: Iterator<Item: Into<Extent<A>>>> Iterator for Joined<I, A
     }
 
     #[inline]
-    fn fold<B, F: FnMut(B, Extent<A>) -> B>(self, init: B, mut f: F) -> B {
-        let (acc, last) = self.extents.fold((init, self.ahead), |(acc, open), next| {
+    fn fold<B, F: FnMut(B, Extent<A>) -> B>(mut self, init: B, mut f: F) -> B {
+        let Some(first) = self.ahead.or_else(|| self.extents.next().map(Into::into)) else {
+            return init;
+        };
+        let (acc, last) = self.extents.fold((init, first), |(acc, open), next| {
             let next = next.into();
-            match open.map(|open: Extent<A>| open.joined(next).ok_or(open)) {
-                None => (acc, Some(next)),
-                Some(Ok(longer)) => (acc, Some(longer)),
-                Some(Err(whole)) => (f(acc, whole), Some(next)),
+            match open.joined(next) {
+                Some(longer) => (acc, longer),
+                None => (f(acc, open), next),
             }
         });
-        match last {
-            Some(last) => f(acc, last),
-            None => acc,
-        }
+        f(acc, last)
     }
 }

@@ -60,16 +60,17 @@ impl<'l, 'a, A, const N: usize> Entries<'l, 'a, A, N> {
     /// Writes the next entry.
     #[inline]
     pub(super) fn push(&mut self, entry: Slot<N>) {
-        while self.slots.len() == 0 {
+        loop {
+            if let Some(slot) = self.slots.next() {
+                *slot = entry;
+                return;
+            }
             let Some(list) = self.lists.next() else {
                 return;
             };
             let leads_on = usize::from(self.lists.len() > 0);
             let room = list.slots.len().saturating_sub(leads_on);
             self.slots = list.slots.get_mut(..room).unwrap_or_default().iter_mut();
-        }
-        if let Some(slot) = self.slots.next() {
-            *slot = entry;
         }
     }
 }

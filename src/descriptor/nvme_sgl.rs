@@ -116,26 +116,30 @@ impl NvmeSgl {
         }
     }
 
-    /// A block of no more than the most bytes.
-    #[inline]
-    fn block(&self, addr: u64, len: u64) -> Descriptor {
+    /// What all blocks have behind their length.
+    fn behind_len(&self) -> u64 {
         match self.key {
-            None => descriptor(addr, len, DATA_BLOCK),
+            None => of_kind(DATA_BLOCK),
             // The length has three bytes, and the key four.
-            Some(key) => descriptor(addr, len | u64::from(key).shifted_up(24), KEYED_DATA_BLOCK),
+            Some(key) => of_kind(KEYED_DATA_BLOCK) | u64::from(key).shifted_up(24),
         }
     }
 }
 
 /// What leads to a list of so many slots.
 fn leads_to(addr: u64, slots: u64, is_last: bool) -> Descriptor {
-    descriptor(addr, slots.times(BYTES), if is_last { LAST_SEGMENT } else { SEGMENT })
+    descriptor(addr, slots.times(BYTES) | of_kind(if is_last { LAST_SEGMENT } else { SEGMENT }))
+}
+
+/// The last byte of a descriptor is its type.
+fn of_kind(kind: u8) -> u64 {
+    u64::from(kind).shifted_up(56)
 }
 
 /// An address, seven bytes that depend on the type, and the type.
 #[inline]
-fn descriptor(addr: u64, rest: u64, kind: u8) -> Descriptor {
-    of_halves(addr.to_le_bytes(), (rest | u64::from(kind).shifted_up(56)).to_le_bytes())
+fn descriptor(addr: u64, rest: u64) -> Descriptor {
+    of_halves(addr.to_le_bytes(), rest.to_le_bytes())
 }
 
 /// Bytes that a list can express, and what it needs; made by [`NvmeSgl::plan`].
@@ -227,9 +231,9 @@ impl<A: DeviceAddr, I: Iterator<Item: Into<Extent<A>>> + Clone> NvmeSglPlan<A, I
     /// The descriptors of all blocks, in order.
     #[inline]
     fn for_each_block(&self, mut f: impl FnMut(Descriptor)) {
-        let format = self.format;
+        let (most, behind_len) = (self.format.most(), self.format.behind_len());
         self.extents.clone().for_each(|extent| {
-            extent.for_each_part(format.most(), |addr, len| f(format.block(addr, len)));
+            extent.for_each_part(most, |addr, len| f(descriptor(addr, len | behind_len)));
         });
     }
 }
