@@ -286,9 +286,8 @@ def foundations(text, crate):
 def foundation(text):
     """One of these, as a file of the crate `kernel`: bindgen declares its C."""
     text = re.sub(r"^use super::(kernel|ffi|\{ffi, kernel.*\});\n", "", text, flags=re.M)
-    text = re.sub(r"^use super::(\w+)::", r"use super::foundation::\1::", text, flags=re.M)
     text = re.sub(r"\bffi::(?!c_|\{)", "bindings::", text)
-    return rust(foundations(text, "crate").replace("use kernel::", "use crate::"))
+    return rust(text.replace("use kernel::", "use crate::"))
 
 
 def tests(files):

@@ -26,7 +26,7 @@ pub enum Counter {
     Locked,
     /// `user->locked_vm`, as `io_uring` and `AF_XDP` have it, and iommufd unless it stands in for vfio: all
     /// processes of a user share it. As in iommufd, the limit also counts for processes with `CAP_IPC_LOCK`, and
-    /// `mm->pinned_vm` shows the pages.
+    /// `mm->pinned_vm` shows the pages. A kernel in which nothing is counted like that charges nothing.
     User,
 }
 

@@ -157,12 +157,6 @@ unsafe impl Send for AttachedDevice<'_> {}
 // SAFETY: as above: through a shared reference `resource` is not used.
 unsafe impl Sync for AttachedDevice<'_> {}
 
-/// As C has it.
-pub fn raw_device(device: &Device<Bound>) -> *mut bindings::device {
-    // `Device` is a transparent wrapper of it.
-    ptr::from_ref(device).cast_mut().cast()
-}
-
 impl<'a> AttachedDevice<'a> {
     /// Makes a domain for `device` and moves it there.
     ///
@@ -177,7 +171,7 @@ impl<'a> AttachedDevice<'a> {
         // SAFETY: a bound device is there as long as it is borrowed, and its driver is bound; the other pointer
         // is to a local.
         let resource = from_err_ptr(unsafe {
-            ffi::iommu_domain_attach(raw_device(device), flags.as_raw(), &mut made)
+            ffi::iommu_domain_attach(device.as_raw(), flags.as_raw(), &mut made)
         })?;
         let resource = NonNull::new(resource).ok_or(code::ENODEV)?;
         let raw = NonNull::new(made).ok_or(code::ENODEV)?;
@@ -207,7 +201,7 @@ impl<'a> AttachedDevice<'a> {
         // SAFETY: a bound device is there as long as it is borrowed, and there is room for so many
         // ranges.
         let count = unsafe {
-            let device = raw_device(self.device);
+            let device = self.device.as_raw();
             ffi::iommu_domain_reserved(device, ranges.as_mut_ptr(), ranges.len())
         };
         let mut reserved = KVec::with_capacity(count, flags)?;
@@ -221,7 +215,7 @@ impl Drop for AttachedDevice<'_> {
         // SAFETY: by the invariant it was made for this device; "before the driver is unbound, or as a resource that
         // is younger": the device is borrowed until then, and what `DevresLt` keeps longer was made after it; and a
         // value is dropped once.
-        unsafe { ffi::iommu_domain_detach(self.resource.as_ptr(), raw_device(self.device)) };
+        unsafe { ffi::iommu_domain_detach(self.resource.as_ptr(), self.device.as_raw()) };
     }
 }
 

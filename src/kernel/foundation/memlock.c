@@ -59,16 +59,35 @@ static int memlock_charge_locked(struct mm_struct *mm, u64 pages, u64 limit, u64
 	return error;
 }
 
+/* The condition of linux/sched/user.h. */
+#if defined(CONFIG_NET) || defined(CONFIG_IO_URING) || defined(CONFIG_VFIO_PCI_ZDEV_KVM) || \
+	IS_ENABLED(CONFIG_IOMMUFD) || defined(CONFIG_SECRETMEM)
+static atomic_long_t *memlock_of_user(struct user_struct *user)
+{
+	return &user->locked_vm;
+}
+#else
+/* Nothing is counted by user in this kernel, nor can be. */
+static atomic_long_t *memlock_of_user(struct user_struct *user)
+{
+	return NULL;
+}
+#endif
+
 static int memlock_charge_user(struct user_struct *user, u64 pages, u64 limit, u64 *charged)
 {
-	long old = atomic_long_read(&user->locked_vm);
+	atomic_long_t *counter = memlock_of_user(user);
+	long old;
 	u64 sum;
 
+	if (!counter)
+		return -ENOMEM;
+	old = atomic_long_read(counter);
 	do {
 		*charged = old;
 		if (!memlock_fits(old, pages, limit, &sum))
 			return -ENOMEM;
-	} while (!atomic_long_try_cmpxchg(&user->locked_vm, &old, sum));
+	} while (!atomic_long_try_cmpxchg(counter, &old, sum));
 	return 0;
 }
 
@@ -121,9 +140,13 @@ static void memlock_uncharge_pinned(struct mm_struct *mm, u64 pages)
 
 static void memlock_uncharge_user(struct user_struct *user, u64 pages)
 {
-	long old = atomic_long_read(&user->locked_vm);
+	atomic_long_t *counter = memlock_of_user(user);
+	long old;
 
-	while (!atomic_long_try_cmpxchg(&user->locked_vm, &old, memlock_less(old, pages)))
+	if (!counter)
+		return;
+	old = atomic_long_read(counter);
+	while (!atomic_long_try_cmpxchg(counter, &old, memlock_less(old, pages)))
 		;
 	memlock_report_missing("locked_vm of the user", old, pages);
 }

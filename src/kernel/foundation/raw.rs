@@ -1,25 +1,35 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The numbers behind flags of the crate `kernel`, which are private there.
+//! What is behind types of the crate `kernel`, which is private there.
 
 use super::kernel;
-use core::mem;
+use core::{mem, ptr};
 use kernel::{
     alloc::Flags,
-    bindings::gfp_t,
+    bindings::{self, gfp_t},
+    device::{Bound, Device},
     dma::Attrs,
     ffi::{c_uint, c_ulong},
 };
 
 #[expect(clippy::wrong_self_convention, reason = "the name that it has there")]
 pub(super) trait Raw {
-    type Number;
+    type Raw;
 
-    /// The number, as C has it.
-    fn as_raw(self) -> Self::Number;
+    /// As C has it.
+    fn as_raw(self) -> Self::Raw;
+}
+
+impl Raw for &Device<Bound> {
+    type Raw = *mut bindings::device;
+
+    fn as_raw(self) -> *mut bindings::device {
+        // It is a transparent wrapper.
+        ptr::from_ref(self).cast_mut().cast()
+    }
 }
 
 impl Raw for Flags {
-    type Number = gfp_t;
+    type Raw = gfp_t;
 
     fn as_raw(self) -> gfp_t {
         // SAFETY: it is a structure of this one number, and as large.
@@ -28,7 +38,7 @@ impl Raw for Flags {
 }
 
 impl Raw for Attrs {
-    type Number = c_ulong;
+    type Raw = c_ulong;
 
     fn as_raw(self) -> c_ulong {
         // SAFETY: it is a transparent wrapper of this number.

@@ -4,7 +4,6 @@
 //! C headers: [`include/linux/scatterlist.h`](srctree/include/linux/scatterlist.h),
 //! [`include/linux/dma-mapping.h`](srctree/include/linux/dma-mapping.h)
 
-use super::iommu_domain::raw_device;
 use super::{ffi, kernel, raw::Raw as _};
 use core::iter;
 use kernel::{
@@ -23,7 +22,7 @@ use kernel::{
 pub fn limits(device: &Device<Bound>) -> (u64, u64) {
     let (mut max_len, mut boundary_mask) = (0, 0);
     // SAFETY: a bound device is there as long as it is borrowed; the other pointers are to locals.
-    unsafe { ffi::run_table_limits(raw_device(device), &mut max_len, &mut boundary_mask) };
+    unsafe { ffi::run_table_limits(device.as_raw(), &mut max_len, &mut boundary_mask) };
     (max_len, boundary_mask)
 }
 
@@ -83,7 +82,7 @@ impl RunTable {
         memory: &Coherent<T>,
     ) -> Result<Self> {
         let (raw, first) = (Opaque::zeroed(), memory.dma_address());
-        let (device, start) = (raw_device(device), memory.as_mut_ptr().cast());
+        let (device, start) = (device.as_raw(), memory.as_mut_ptr().cast());
         // SAFETY: the device is bound; the memory is there, was allocated for it as the caller promises, and has so
         // many bytes; there is room for a table.
         to_result(unsafe { ffi::dma_get_sgtable(device, raw.get(), start, first, memory.size()) })?;
@@ -129,7 +128,7 @@ impl RunTable {
         direction: DataDirection,
         attrs: Option<Attrs>,
     ) -> Result {
-        let (device, direction) = (raw_device(device), direction.into());
+        let (device, direction) = (device.as_raw(), direction.into());
         // SAFETY: a bound device is there as long as it is borrowed; the table is valid; its pages are there, as the
         // caller promises.
         to_result(unsafe {
@@ -148,7 +147,7 @@ impl RunTable {
         direction: DataDirection,
         attrs: Option<Attrs>,
     ) {
-        let (device, direction) = (raw_device(device), direction.into());
+        let (device, direction) = (device.as_raw(), direction.into());
         // SAFETY: as the caller promises.
         unsafe { bindings::dma_unmap_sgtable(device, self.as_raw(), direction, raw_attrs(attrs)) };
     }
@@ -159,7 +158,7 @@ impl RunTable {
     ///
     /// It is mapped for this device in this direction.
     pub unsafe fn sync_for_cpu(&self, device: &Device<Bound>, direction: DataDirection) {
-        let (device, direction) = (raw_device(device), direction.into());
+        let (device, direction) = (device.as_raw(), direction.into());
         // SAFETY: as the caller promises.
         unsafe { ffi::dma_sync_sgtable_for_cpu(device, self.as_raw(), direction) };
     }
@@ -170,7 +169,7 @@ impl RunTable {
     ///
     /// It is mapped for this device in this direction.
     pub unsafe fn sync_for_device(&self, device: &Device<Bound>, direction: DataDirection) {
-        let (device, direction) = (raw_device(device), direction.into());
+        let (device, direction) = (device.as_raw(), direction.into());
         // SAFETY: as the caller promises.
         unsafe { ffi::dma_sync_sgtable_for_device(device, self.as_raw(), direction) };
     }

@@ -9,7 +9,6 @@
 #include <linux/iommu.h>
 #include <linux/pci.h>
 
-#include "helpers.h"
 #include "managed.h"
 
 /* Registers of the device. */
@@ -48,6 +47,14 @@ static bool is_mapped_by_software(struct device *device, u64 addr)
 	return found;
 }
 
+/* Whether nobody gets the device. */
+static bool is_taken(struct device *device)
+{
+	struct iommu_domain *none;
+
+	return PTR_ERR(rust_helper_iommu_domain_attach(device, GFP_KERNEL, &none)) == -EBUSY;
+}
+
 /* An interrupt that is allocated while the device is in the domain arrives, as a message that the IOMMU lets pass. */
 static int interrupts(struct pci_dev *pdev, struct iommu_domain *domain)
 {
@@ -84,27 +91,27 @@ static int interrupts(struct pci_dev *pdev, struct iommu_domain *domain)
 static int attach_and_detach(struct pci_dev *pdev)
 {
 	struct device *device = &pdev->dev;
-	struct iommu_domain *before = iommu_get_domain_for_dev(device), *domain, *none;
-	struct pinned_sgl_attached *attached;
+	struct iommu_domain *before = iommu_get_domain_for_dev(device), *domain;
+	void *attached;
 	int other, mistakes = 0;
 
-	attached = pinned_sgl_domain_attach(device, GFP_KERNEL, &domain);
+	attached = rust_helper_iommu_domain_attach(device, GFP_KERNEL, &domain);
 	if (check(!IS_ERR(attached)))
 		return -EIO;
 	mistakes += check(iommu_get_domain_for_dev(device) == domain);
 	/* It is nobody else's: neither another subsystem claims it, nor is there a second domain. */
 	mistakes += check(iommu_group_dma_owner_claimed(device->iommu_group));
 	mistakes += check(iommu_device_claim_dma_owner(device, &other) == -EPERM);
-	mistakes += check(PTR_ERR(pinned_sgl_domain_attach(device, GFP_KERNEL, &none)) == -EBUSY);
+	mistakes += check(is_taken(device));
 	mistakes += check(iommu_get_domain_for_dev(device) == domain);
 	mistakes += interrupts(pdev, domain);
-	pinned_sgl_domain_detach(attached, device);
+	rust_helper_iommu_domain_detach(attached, device);
 	mistakes += check(iommu_get_domain_for_dev(device) == before);
 	mistakes += check(!iommu_group_dma_owner_claimed(device->iommu_group));
 
 	/* What another has claimed is not taken from it, although it has no domain there yet. */
 	mistakes += check(!iommu_device_claim_dma_owner(device, &other));
-	mistakes += check(PTR_ERR(pinned_sgl_domain_attach(device, GFP_KERNEL, &none)) == -EBUSY);
+	mistakes += check(is_taken(device));
 	iommu_device_release_dma_owner(device);
 	mistakes += check(iommu_get_domain_for_dev(device) == before);
 	return mistakes ? -EIO : 0;

@@ -12,7 +12,7 @@
 #include <linux/pci.h>
 #include <linux/platform_device.h>
 
-#include "helpers.h"
+#include "managed.h"
 #include "walked.h"
 
 /* Registers of `edu`, and where its buffer is. */
@@ -25,7 +25,7 @@ enum { STRTAB_BASE = 0x80, STRTAB_BASE_CFG = 0x88 };
 #define CD_TABLE GENMASK_ULL(51, 4)
 #define CD_FORMAT GENMASK_ULL(7, 0)
 
-static struct pinned_sgl_attached *attached;
+static void *attached;
 static struct iommu_domain *domain;
 static void __iomem *registers;
 static u64 *descriptor;
@@ -69,7 +69,7 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 		return error;
 	pci_set_master(pdev);
 	registers = pci_iomap(pdev, 0, 0);
-	attached = pinned_sgl_domain_attach(&pdev->dev, GFP_KERNEL, &domain);
+	attached = rust_helper_iommu_domain_attach(&pdev->dev, GFP_KERNEL, &domain);
 	if (!registers || IS_ERR(attached))
 		return -EIO;
 	descriptor = find_descriptor(&pdev->dev);
@@ -79,7 +79,7 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 static void remove(struct pci_dev *pdev)
 {
 	descriptor = NULL;
-	pinned_sgl_domain_detach(attached, &pdev->dev);
+	rust_helper_iommu_domain_detach(attached, &pdev->dev);
 	pci_iounmap(pdev, registers);
 	pci_disable_device(pdev);
 }
