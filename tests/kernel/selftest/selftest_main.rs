@@ -17,6 +17,7 @@ macro_rules! check {
 mod accountant;
 mod bounce;
 mod bound;
+mod caches;
 mod contexts;
 mod device;
 mod dma;
@@ -76,6 +77,7 @@ const BOUNCE: u64 = 16;
 const KEEP: u64 = 17;
 const LET_GO: u64 = 18;
 const WALKED: u64 = 19;
+const CACHES: u64 = 20;
 
 fn counter(flags: u64) -> Counter {
     match flags >> 16 & 3 {
@@ -138,6 +140,9 @@ fn command(tester: &Tester, reader: &mut UserSliceReader) -> Result {
     }
     if command.what == WALKED {
         return tester.walked(&pin(command.at, command.len, command.flags)?);
+    }
+    if command.what == CACHES {
+        return tester.caches(&pin(command.at, command.len, command.flags)?);
     }
     match command.what {
         CHARGE => {
