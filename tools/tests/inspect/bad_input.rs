@@ -29,7 +29,7 @@ fn bad_arguments_are_named() {
         (["--seed", "-1"], "'--seed <N>': ", number),
         (["--threads", "0"], "'--threads <N>': ", "expected a number of threads, from 1 to 1024"),
         (["--threads", "1025"], "'--threads <N>': ", "from 1 to 1024"),
-        (["--pages", "8k"], "'--pages <PAGES>'", "[possible values: 4k, thp, 2m, 1g]"),
+        (["--pages", "8k"], "'--pages <PAGES>'", "[possible values: base, thp, 2m, 1g]"),
         (["--svg", ""], "'--svg <FILE>'", ""),
         (["--json", "--svg=-"], "--json and --svg - cannot both", ""),
     ];

@@ -10,9 +10,9 @@ use std::{num::NonZeroUsize, ops::Range, path::PathBuf};
 /// The exit status, which `--help` explains behind the options.
 const STATUS: &str = "\
 EXAMPLES
-  inspect --pages 4k --threads 2 --svg layout.svg   256 MiB of base pages, and their picture
-  inspect --mock --size 300G --json                 made-up memory, which takes no privilege
-  inspect --pid 4321                                what a running QEMU is made of
+  inspect --pages base --threads 2 --svg layout.svg   256 MiB of base pages, and their picture
+  inspect --mock --size 300G --json                   made-up memory, which takes no privilege
+  inspect --pid 4321                                  what a running QEMU is made of
   inspect --pid 4321 --range 7f3a00000000-7f3b00000000 --svg guest.svg
 
 EXIT STATUS
@@ -80,8 +80,8 @@ pub(crate) struct Args {
 /// The kinds of pages, as the command line names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kind {
-    /// Base pages, and nothing else
-    #[value(name = "4k")]
+    /// Base pages, of 4 KiB on x86-64, and nothing else
+    #[value(name = "base", alias = "4k")]
     Base,
     /// Transparent huge pages, as far as the kernel has them
     #[value(name = "thp")]
@@ -132,7 +132,9 @@ impl Args {
                 ));
             }
         }
-        let unit = self.pages.pages().huge_page_size().map_or(4096, |huge| huge.bytes());
+        // Made-up memory is the same on every machine.
+        let page = if self.mock { 4096 } else { procfs::page_size() };
+        let unit = self.pages.pages().huge_page_size().map_or(page, |huge| huge.bytes());
         if self.size % unit != 0 {
             let kind = self.pages.name();
             self.reject(format!(
@@ -140,8 +142,8 @@ impl Args {
                 self.size
             ));
         }
-        if self.iova.get() % 4096 != 0 {
-            self.reject(format!("--iova {} is not a multiple of 4096", self.iova));
+        if self.iova.get() % page != 0 {
+            self.reject(format!("--iova {} is not a multiple of {page}", self.iova));
         }
         if self.iova.checked_add(self.size - 1).is_none() {
             self.reject(format!(

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! inspect
-//! inspect --pages 4k --threads 2 --svg layout.svg
+//! inspect --pages base --threads 2 --svg layout.svg
 //! inspect --mock --size 300G --json
 //! inspect --pid 4321 --svg layout.svg
 //! ```
