@@ -55,10 +55,10 @@ impl Command {
         Self { opcode: 0x06, namespace, data: [addr, 0], words, ..Self::default() }
     }
 
-    /// With interrupts, by the vector with the queue's number.
+    /// With interrupts, by the first vector, which all queues have: a line has no other.
     pub(crate) fn create_completion_queue(queue: &Queue) -> Self {
         let number = u32::from(queue.number());
-        Self::create_queue(0x05, number, queue.completions().dma_address(), number << 16 | 0b11)
+        Self::create_queue(0x05, number, queue.completions().dma_address(), 0b11)
     }
 
     pub(crate) fn create_submission_queue(queue: &Queue) -> Self {

@@ -66,6 +66,11 @@ const SGL: u64 = 2;
 /// of the driver's, which is flushed at once; and only to memory: to the disk it would write what is not there.
 const AGAIN: u64 = 4;
 
+/// A message, where the hardware maps those. Where software does, in the domain in which the device is when they are
+/// allocated (see [`PagingDomain`](pinned_sgl::kernel::PagingDomain)), a device that changes its domain meanwhile has
+/// a line.
+const INTERRUPT: IrqType = if cfg!(CONFIG_X86) { IrqType::MsiX } else { IrqType::Intx };
+
 /// What the files need.
 struct Files {
     device: ARef<pci::Device>,
@@ -171,11 +176,10 @@ impl pci::Driver for Driver {
             let most = unsafe { bindings::dma_max_mapping_size(raw) } as u64;
             let identity = Identity::read(device, &registers, &mut admin, most)?;
 
-            // The first vector is that of the admin queue, to which nothing listens.
-            let vectors = pdev.alloc_irq_vectors(2, 2, IrqTypes::default().with(IrqType::MsiX))?;
+            let vectors = pdev.alloc_irq_vectors(1, 1, IrqTypes::default().with(INTERRUPT))?;
             admin.run(&registers, Command::create_completion_queue(&queue))?;
             admin.run(&registers, Command::create_submission_queue(&queue))?;
-            let request = vectors.index(1)?.into();
+            let request = vectors.index(0)?.into();
             // SAFETY: what is borrowed is the device, which is bound as long. The vectors stay as long as the
             // registration, which is dropped before them.
             let request = unsafe { mem::transmute::<IrqRequest<'_>, IrqRequest<'bound>>(request) };
@@ -187,7 +191,7 @@ impl pci::Driver for Driver {
                 vectors,
                 // SAFETY: the registration is part of the driver's data, which are dropped.
                 irq <- unsafe {
-                    ThreadedRegistration::new(request, Flags::TRIGGER_NONE, c"nvme_sgl", Ok(interrupt))
+                    ThreadedRegistration::new(request, Flags::ONESHOT, c"nvme_sgl", Ok(interrupt))
                 },
                 files <- Scope::dir(files, device.name(), Files::make),
             }))

@@ -38,10 +38,13 @@ struct disk {
 	unsigned char *bytes;
 };
 
-static const uint64_t kib = 1 << 10, mib = 1 << 20, page = 4096;
+static const uint64_t kib = 1 << 10, mib = 1 << 20;
+/* A page of the controller, and one of this machine. */
+static const uint64_t page = 4096;
+static uint64_t base;
 static const char *const ways[] = { "dma_api", "paging" };
 static int way_count = 2;
-static const char *const kinds[] = { "4k", "thp", "hugetlb" };
+static const char *const kinds[] = { "base", "thp", "hugetlb" };
 
 static void fail(const char *format, ...)
 {
@@ -85,12 +88,12 @@ static unsigned char *memory(const char *kind, uint64_t len)
 
 	if (all == MAP_FAILED)
 		fail("%s", kind);
-	if (!strcmp(kind, "4k"))
+	if (!strcmp(kind, "base"))
 		madvise(at, len, MADV_NOHUGEPAGE);
 	else if (!strcmp(kind, "thp"))
 		madvise(at, len, MADV_HUGEPAGE);
-	for (uint64_t at_page = len / page; at_page--;)
-		at[at_page * page] = 0;
+	for (uint64_t at_page = len / base; at_page--;)
+		at[at_page * base] = 0;
 	return at;
 }
 
@@ -231,7 +234,7 @@ static void transfer(struct disk *disk, const char *way, unsigned char *at, uint
 		fail("%s: %#lx bytes at %p, flags %#lx: wrong bytes", way, len, at, flags);
 }
 
-/* From every address that there is in a page. */
+/* From every address that there is in a page of the controller, wherever that lies in one of this machine. */
 static void every_alignment(struct disk *disk, uint64_t step)
 {
 	static const uint64_t sectors[] = { 1, 2, 7, 8, 9, 15, 16, 17, 24, 33 };
@@ -245,8 +248,9 @@ static void every_alignment(struct disk *disk, uint64_t step)
 			/* The way takes turns; everything else is as it comes. */
 			const char *way = ways[(offset / step + format / SGL) % way_count];
 			uint64_t len = sectors[number(10)] * disk->sector, lba = number(disk->sectors - 33);
+			uint64_t start = number(base / page) * page + offset;
 
-			transfer(disk, way, at[number(3)] + offset, len, lba, format | number(2));
+			transfer(disk, way, at[number(3)] + start, len, lba, format | number(2));
 		}
 	for (int kind = 0; kind < 3; kind++)
 		munmap(at[kind] - page, 2 * mib);
@@ -296,7 +300,7 @@ static void refused(const struct disk *disk, const char *way, struct request req
 
 static void bad_requests(struct disk *disk, const char *way)
 {
-	unsigned char *ok = memory("4k", 6 * mib);
+	unsigned char *ok = memory("base", 6 * mib);
 	uint64_t at = (uintptr_t)ok, sector = disk->sector, end = disk->sectors;
 
 	refused(disk, way, (struct request){ at, 0, 0, 0 }, EINVAL, "no bytes");
@@ -331,7 +335,7 @@ static void bad_requests(struct disk *disk, const char *way)
 static void again(struct disk *disk, uint64_t format)
 {
 	const char *way = "paging";
-	unsigned char *at = memory("4k", page);
+	unsigned char *at = memory("base", base);
 
 	transfer(disk, way, at + 1024, 512, 5, format);
 	memset(at + 1024, 0x77, 512);
@@ -340,7 +344,7 @@ static void again(struct disk *disk, uint64_t format)
 		fail("%s: again", way);
 	if (memcmp(at + 1024, disk->bytes + 7 * disk->sector, 512))
 		fail("%s: again: wrong bytes", way);
-	munmap(at, page);
+	munmap(at, base);
 }
 
 enum ending { FINISHED, UNBOUND, WAITS };
@@ -353,7 +357,7 @@ static void killed(struct disk *disk, const char *way, enum ending ending)
 {
 	static const char *const names[] = { "the command has ended", "unbound", "unbound below a call" };
 	const uint64_t len = disk->max;
-	unsigned char *at = memory("4k", 2 * mib);
+	unsigned char *at = memory("base", 2 * mib);
 	struct request request = { (uintptr_t)at, len, 0, ending & SGL };
 	double start, gone, left;
 	long pins, rest;
@@ -387,7 +391,7 @@ static void killed(struct disk *disk, const char *way, enum ending ending)
 	left = now() - start;
 	if (ending == WAITS && (waitpid(child, &status, 0) != child || WEXITSTATUS(status) != ECANCELED))
 		fail("%s: unbound, and a call ends with %d", way, WEXITSTATUS(status));
-	if (pins != (long)(len / page) || gone > 0.5 || (ending == FINISHED ? left < 0.2 : left > 2))
+	if (pins != (long)(len / base) || gone > 0.5 || (ending == FINISHED ? left < 0.2 : left > 2))
 		fail("%s, %s: %ld pages pinned after %f s, let go after %f s", way, names[ending], pins, gone, left);
 	printf("test: nvme: %s: killed, and %s: %ld pages let go\n", way, names[ending], pins);
 	munmap(at, 2 * mib);
@@ -396,7 +400,7 @@ static void killed(struct disk *disk, const char *way, enum ending ending)
 /* The controller is kept off the bus: it does not answer, until the driver is unbound, and stops it. */
 static void hung(struct disk *disk, const char *way)
 {
-	unsigned char *at = memory("4k", 2 * page);
+	unsigned char *at = memory("base", 2 * base);
 	uint16_t command;
 	char path[64];
 	pid_t child;
@@ -412,7 +416,7 @@ static void hung(struct disk *disk, const char *way)
 	close(config);
 	child = fork();
 	if (!child)
-		_exit(-nvme(disk, way, (struct request){ (uintptr_t)at, 2 * page, 0, 0 }));
+		_exit(-nvme(disk, way, (struct request){ (uintptr_t)at, 2 * base, 0, 0 }));
 	sleep(1);
 	kill(child, SIGKILL);
 	waitpid(child, NULL, 0);
@@ -422,7 +426,7 @@ static void hung(struct disk *disk, const char *way)
 	if (pinned())
 		fail("%s: %ld pages are pinned, of a controller that hangs", way, pinned());
 	bind("nvme_sgl", "bind", disk);
-	munmap(at, 2 * page);
+	munmap(at, 2 * base);
 	printf("test: nvme: %s: the controller hangs, and is stopped\n", way);
 }
 
@@ -447,6 +451,7 @@ int main(int argc, char **argv)
 
 	if (bounces)
 		way_count = 1;
+	base = sysconf(_SC_PAGESIZE);
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	if (find(disks, 2) != 2)
 		fail("not two disks");
@@ -458,7 +463,7 @@ int main(int argc, char **argv)
 		disk->sector = identity(disk, "sector");
 		disk->sectors = identity(disk, "sectors");
 		disk->max = identity(disk, "max");
-		disk->bytes = memory("4k", disk->sector * disk->sectors);
+		disk->bytes = memory("base", disk->sector * disk->sectors);
 		printf("test: nvme: %s: %lu sectors of %lu bytes, %lu bytes at once, SGLS %#lx\n", disk->device,
 		       disk->sectors, disk->sector, disk->max, identity(disk, "sgls"));
 		bind("nvme_sgl", "unbind", disk);
@@ -484,7 +489,7 @@ int main(int argc, char **argv)
 	for (int i = 0; i < 2; i++) {
 		struct disk *disk = disks + i;
 		uint64_t len = disk->sector * disk->sectors;
-		unsigned char *found = memory("4k", len);
+		unsigned char *found = memory("base", len);
 
 		bind("nvme_sgl", "unbind", disk);
 		bind("nvme", "bind", disk);

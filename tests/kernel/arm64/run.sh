@@ -14,8 +14,9 @@ arm64_machine=(-M "virt,gic-version=3,iommu=smmuv3,its=on" -accel tcg -cpu "max,
 arm64_boot() {
     local log=$modules/$1.log status=0
     timeout --foreground "$deadline" "${qemu[@]}" "${arm64_machine[@]}" ${devicetree:+-dtb "$devicetree"} \
+        "${disks[@]}" \
         -kernel "$kernel/arch/arm64/boot/Image" -initrd "$2" \
-        -append "console=ttyAMA0 panic=-1 iommu.strict=1 kunit.enable=1 kunit.autorun=1 kunit.filter_glob=pinned_sgl \
+        -append "console=ttyAMA0 panic=-1 iommu.strict=1 kunit.enable=1 kunit.autorun=1 kunit.filter_glob=*pinned_sgl* \
 default_hugepagesz=2M hugepages=40 hugepagesz=512M hugepages=2 movablecore=1G cma=512M slab_nomerge slab_debug=FZP \
 ${*:3}" </dev/null >"$log" 2>&1 || status=$?
     say "arm64 ($1)" "$status" 0 "$1"
@@ -24,11 +25,8 @@ ${*:3}" </dev/null >"$log" 2>&1 || status=$?
 }
 
 arm64_kernel_tests() {
-    build_laws
-    build_module selftest "$here/selftest"
-    build_module edu "$root/examples/kernel/edu"
-    build_initramfs "$modules/pinned_sgl/pinned_sgl.ko" "$modules/laws/laws.ko" "$modules/selftest/selftest.ko" \
-        "$modules/edu/edu.ko" "$here/selftest/user.c" "$root/examples/kernel/edu/user.c"
+    build_tests
+    make_disks
     arm64_boot boot "$modules/initramfs.gz" "$@"
     # Copies stand in for caches.
     arm64_boot bounce "$modules/initramfs.gz" iommu.passthrough=1 swiotlb=force selftest=bounce
@@ -46,12 +44,14 @@ arm64_user_tests() {
     for program in "${arm64_programs[@]}"; do
         tests+=(--test "$program")
     done
-    mapfile -t programs < <(cd "$root" && RUSTFLAGS=-Ctarget-feature=+crt-static CARGO_PROFILE_DEV_DEBUG=0 \
-        cargo test --locked --quiet --no-run --lib "${tests[@]}" --features linux --target "$triple" \
-        --target-dir "$target" --message-format=json |
+    local -x RUSTFLAGS=-Ctarget-feature=+crt-static CARGO_PROFILE_DEV_DEBUG=0
+    mapfile -t programs < <(cd "$root" && cargo test --locked --quiet --no-run --lib "${tests[@]}" --features linux \
+        --target "$triple" --target-dir "$target" --message-format=json |
         sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
     [ "${#programs[@]}" = $((${#tests[@]} / 2 + 1)) ] || fail "the tests of user space cannot be built"
-    build_initramfs "$here/arm64/guest.sh" "${programs[@]}"
+    (cd "$root" && cargo build --locked --quiet -p pinned-sgl-tools --bin inspect --target "$triple" --target-dir "$target") ||
+        fail "inspect cannot be built"
+    build_initramfs "$here/arm64/guest.sh" "$target/$triple/debug/inspect" "${programs[@]}"
     arm64_boot user "$modules/initramfs.gz" "$@"
 }
 # Those that read no file of the repository.
@@ -60,7 +60,7 @@ arm64_programs=(borders cutting descriptors exhaustive mapping memory_region pro
 
 # arm64_tests [kernel|user|vfio [ARGUMENTS]]: one part, with more for the command line of the kernel; or all of it.
 arm64_tests() {
-    local started=$SECONDS part=all
+    local started=$SECONDS part=all disks=()
     case ${1:-} in kernel | user | vfio) part=$1 && shift ;; esac
     fetch_arm64
     build_kernel arm64 Image modules
@@ -69,7 +69,7 @@ arm64_tests() {
     case $part in
     all | kernel) arm64_kernel_tests "$@" ;;&
     all | user) arm64_user_tests "$@" ;;&
-    all | vfio) vfio_build && arm64_boot vfio "$modules/vfio.gz" "$@" ;;
+    all | vfio) vfio_build && vfio_disk && arm64_boot vfio "$modules/vfio.gz" "$@" ;;
     esac
     echo "tests/kernel/run: arm64 passed in $((SECONDS - started)) s; logs:$logs"
 }

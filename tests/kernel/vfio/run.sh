@@ -109,17 +109,18 @@ vfio_machine() {
     echo "test: vfio: passed; log: $log.txt"
 }
 
-# vfio_disk FILE: of 16 pages, each of which has its number in it, from 1 on.
+# vfio_disk: of 16 pages, each of which has its number in it, from 1 on.
 vfio_disk() {
     local page
     for page in $(seq 16); do
         head -c 4096 /dev/zero | tr '\0' "\\$(printf '%03o' "$page")"
-    done >"$1"
+    done >"$modules/vfio/pages.disk"
+    disks=(-drive "file=$modules/vfio/pages.disk,if=none,id=pages,format=raw" -device nvme,serial=pages,drive=pages)
 }
 
 # vfio_boot ARGUMENTS: boots the machine of the tests, into $log; its $status.
 vfio_boot() {
-    vfio_disk "$modules/vfio/pages.disk"
+    vfio_disk
     # Both processors in one thread: with two, the emulator forgot one of them for ever now and then, whatever ran
     # there, and is hardly faster.
     # shellcheck disable=SC2086 # more arguments for QEMU, as words
@@ -127,8 +128,7 @@ vfio_boot() {
         -M q35 -accel tcg,thread=single \
         -cpu max,-la57 -smp 2 -m 2G -nodefaults -no-user-config -display none -serial stdio \
         -monitor none -no-reboot -device "intel-iommu,intremap=${intremap:-on}" -device edu \
-        -drive "file=$modules/vfio/pages.disk,if=none,id=pages,format=raw" -device nvme,serial=pages,drive=pages \
-        -device igb,romfile= -device pci-testdev,membar=8G -device isa-debug-exit,iobase=0xf4,iosize=0x04 ${PINNED_SGL_VFIO_QEMU:-} \
+        "${disks[@]}" -device igb,romfile= -device pci-testdev,membar=8G -device isa-debug-exit,iobase=0xf4,iosize=0x04 ${PINNED_SGL_VFIO_QEMU:-} \
         -kernel "$kernel/arch/x86/boot/bzImage" -initrd "$modules/vfio.gz" \
         -append "console=ttyS0 panic=-1 intel_iommu=on,sm_off iommu.strict=1 no_timer_check hugepages=40 slab_debug=FZP $*" \
         </dev/null >"$log" 2>&1 || status=$?
