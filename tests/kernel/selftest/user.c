@@ -717,7 +717,7 @@ int main(int argc, char **argv)
 	put("/sys/kernel/debug/fail_page_alloc/verbose", "0");
 	test_memory("pin", pin, 768 * page);
 	test_memory("map", domain, 256 * page);
-	test_memory("page table", page_table, 256 * page);
+	test_memory("page table", page_table, mib);
 	test_memory_of_dma();
 
 	/* The module is taken out with a region pinned: see guest.sh. */
