@@ -58,6 +58,13 @@ arm64_user_tests() {
 arm64_programs=(borders cutting descriptors exhaustive mapping memory_region properties umem_pin vectors
     by_user_addr linux linux_pinner)
 
+arm64_vfio_tests() {
+    vfio_build
+    vfio_disk
+    arm64_boot vfio "$modules/vfio.gz" "$@"
+    vfio_trace "$modules/vfio.txt"
+}
+
 # arm64_tests [kernel|user|vfio [ARGUMENTS]]: one part, with more for the command line of the kernel; or all of it.
 arm64_tests() {
     local started=$SECONDS part=all disks=()
@@ -69,7 +76,7 @@ arm64_tests() {
     case $part in
     all | kernel) arm64_kernel_tests "$@" ;;&
     all | user) arm64_user_tests "$@" ;;&
-    all | vfio) vfio_build && vfio_disk && arm64_boot vfio "$modules/vfio.gz" "$@" ;;
+    all | vfio) arm64_vfio_tests "$@" ;;
     esac
     echo "tests/kernel/run: arm64 passed in $((SECONDS - started)) s; logs:$logs"
 }

@@ -591,7 +591,7 @@ static void test_memory_of_dma(void)
 			put(caches.gl_pathv[i], "1");
 	globfree(&caches);
 	put("/sys/kernel/debug/failslab/cache-filter", "Y");
-	test_memory("dma", dma, 256 * page);
+	test_memory("dma", dma, mib);
 	disabled = open("/sys/kernel/debug/dma-api/disabled", O_RDONLY);
 	check(disabled >= 0 && read(disabled, &answer, 1) == 1 && answer == 'N');
 	close(disabled);
