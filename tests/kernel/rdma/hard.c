@@ -172,10 +172,8 @@ static void test_kill(int there)
 }
 
 /* Pages in the frames `first..last`, which must be able to move, move away before they are pinned. */
-static void moves_away(const char *from, uint64_t first, uint64_t last)
+static void moves_away(const char *from, uint8_t *at, uint64_t len, uint64_t first, uint64_t last)
 {
-	const uint64_t len = 8 * MIB;
-	uint8_t *at = memory(len, MADV_NOHUGEPAGE);
 	uint64_t before = 0, after = 0;
 	uint32_t region;
 
@@ -189,7 +187,6 @@ static void moves_away(const char *from, uint64_t first, uint64_t last)
 	check(before > 0);
 	check(after == 0);
 	deregistered(region);
-	munmap(at, len);
 	nothing_left();
 	printf("test: %s: %lu pages have moved out of %s\n", device, before, from);
 }
@@ -199,6 +196,7 @@ static void test_movable(void)
 	uint64_t first = 0, last = 0;
 	char line[256];
 	FILE *zones = fopen("/proc/zoneinfo", "r");
+	uint8_t *at;
 	int movable = 0;
 
 	while (fgets(line, sizeof(line), zones)) {
@@ -214,30 +212,32 @@ static void test_movable(void)
 	fclose(zones);
 	last += first;
 	check(first && last > first);
-	moves_away("ZONE_MOVABLE", first, last);
+	at = memory(8 * MIB, MADV_NOHUGEPAGE);
+	moves_away("ZONE_MOVABLE", at, 8 * MIB, first, last);
+	munmap(at, 8 * MIB);
 }
 
-/* Linux takes from the area of `cma=` when memory has become scarce elsewhere: most of it goes in huge pages first. */
+/* Linux takes from the area of `cma=` in turns when most of what is free is there: the rest goes in huge pages first. */
 static void test_cma(void)
 {
 	uint64_t first = number("/sys/kernel/debug/cma/reserved/ranges/0/base_pfn", "");
 	uint64_t last = first + number("/sys/kernel/debug/cma/reserved/count", "");
-	const uint64_t most = 4096 * MIB;
-	uint8_t *other = map(most, PROT_READ | PROT_WRITE, MAP_NORESERVE);
-	uint64_t touched = 0, here, found = 0;
+	const uint64_t most = 4096 * MIB, len = 8 * MIB;
+	uint8_t *all = map(most, PROT_READ | PROT_WRITE, MAP_NORESERVE), *at = all - len;
+	long before;
 
 	check(first != -1ul && last > first);
 	do {
-		check(touched < most);
-		if (touched % (64 * MIB) == 0 && number("/proc/meminfo", "MemFree:") < 512 << 10)
-			madvise(other + touched, most - touched, MADV_NOHUGEPAGE);
-		other[touched] = 1;
-		here = frame(other + touched);
-		found += here >= first && here < last;
-		touched += PAGE;
-	} while (found < 256);
-	moves_away("CMA", first, last);
-	munmap(other, most);
+		at += len;
+		check(at < all + most);
+		if (number("/proc/meminfo", "MemFree:") < 512 << 10)
+			madvise(at, all + most - at, MADV_NOHUGEPAGE);
+		before = number("/proc/meminfo", "CmaFree:");
+		for (uint64_t i = 0; i < len; i += PAGE)
+			at[i] = i / PAGE * 7 + 1;
+	} while (before - number("/proc/meminfo", "CmaFree:") < 1 << 10);
+	moves_away("CMA", at, len, first, last);
+	munmap(all, most);
 }
 
 /* The parent keeps the frames that the device has, whatever both write. */
