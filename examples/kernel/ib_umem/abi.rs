@@ -24,3 +24,5 @@ pub(crate) struct IbUmem {
 
 /// `IB_ACCESS_ON_DEMAND`.
 pub(crate) const ON_DEMAND: i32 = 1 << 6;
+/// `IB_UMEM_LIST` of `include/rdma/ib_umem.h`.
+pub(crate) const LIST: i32 = 1 << 30;

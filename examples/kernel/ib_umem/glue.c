@@ -9,12 +9,11 @@
 #include <linux/export.h>
 #include <linux/mm.h>
 #include <linux/scatterlist.h>
-#include <rdma/ib_umem.h>
 #include <rdma/ib_umem_odp.h>
 #include <rdma/ib_verbs.h>
 
 #include "glue.h"
-#include "ib_umem_sgl.h"
+#include "include/rdma/ib_umem.h"
 
 /* As abi.rs has it. */
 static_assert(offsetof(struct ib_umem, ibdev) == 0 && offsetof(struct ib_umem, owning_mm) == 8 &&
@@ -22,11 +21,13 @@ static_assert(offsetof(struct ib_umem, ibdev) == 0 && offsetof(struct ib_umem, o
 	      offsetof(struct ib_umem, address) == 32 && offsetof(struct ib_umem, dma_attrs) == 40 &&
 	      offsetof(struct ib_umem, sgt_append) == 56 && sizeof(struct ib_umem) == 88);
 static_assert(IB_ACCESS_ON_DEMAND == 1 << 6);
+/* As ffi.rs has it. */
+static_assert(offsetof(struct dma_iova_state, addr) == 0 && sizeof(struct dma_iova_state) == 16);
 
 EXPORT_SYMBOL(ib_umem_release);
 EXPORT_SYMBOL(ib_umem_copy_from);
 EXPORT_SYMBOL(ib_umem_find_best_pgsz);
-EXPORT_SYMBOL(ib_umem_get_list);
+EXPORT_SYMBOL(ib_umem_dma_run);
 
 struct page *ib_umem_page(struct ib_umem *umem, size_t offset)
 {
@@ -138,6 +139,12 @@ u64 ib_umem_entry_phys(struct scatterlist *sg, u64 *len)
 	return page_to_phys(sg_page(sg));
 }
 
+void ib_umem_set_dma(struct scatterlist *sg, u64 at)
+{
+	sg_dma_address(sg) = at;
+	sg_dma_len(sg) = sg->length;
+}
+
 u64 ib_umem_dma_entry(struct scatterlist **sg, u64 *len)
 {
 	u64 at = sg_dma_address(*sg);
@@ -155,4 +162,41 @@ int ib_umem_map(struct ib_device *device, struct sg_table *table, unsigned long 
 void ib_umem_unmap(struct ib_device *device, struct sg_table *table, unsigned long attrs)
 {
 	ib_dma_unmap_sgtable_attrs(device, table, DMA_BIDIRECTIONAL, attrs);
+}
+
+bool ib_umem_space(struct ib_device *device, struct dma_iova_state *space, size_t len)
+{
+	return dma_iova_try_alloc(device->dma_device, space, 0, len);
+}
+
+int ib_umem_link(struct ib_device *device, struct dma_iova_state *space, u64 phys, size_t at,
+		 size_t len, unsigned long attrs)
+{
+	cond_resched();
+	return dma_iova_link(device->dma_device, space, phys, at, len, DMA_BIDIRECTIONAL, attrs);
+}
+
+int ib_umem_sync(struct ib_device *device, struct dma_iova_state *space, size_t len)
+{
+	return dma_iova_sync(device->dma_device, space, 0, len);
+}
+
+void ib_umem_unlink(struct ib_device *device, struct dma_iova_state *space, size_t len,
+		    unsigned long attrs)
+{
+	dma_iova_destroy(device->dma_device, space, len, DMA_BIDIRECTIONAL, attrs);
+}
+
+u64 ib_umem_map_run(struct ib_device *device, u64 phys, size_t len, unsigned long attrs)
+{
+	dma_addr_t at = dma_map_phys(device->dma_device, phys, len, DMA_BIDIRECTIONAL, attrs);
+
+	cond_resched();
+	return dma_mapping_error(device->dma_device, at) ? U64_MAX : at;
+}
+
+void ib_umem_unmap_run(struct ib_device *device, u64 at, size_t len, unsigned long attrs)
+{
+	dma_unmap_phys(device->dma_device, at, len, DMA_BIDIRECTIONAL, attrs);
+	cond_resched();
 }

@@ -4,6 +4,7 @@
 
 #include <linux/types.h>
 
+struct dma_iova_state;
 struct ib_device;
 struct ib_umem;
 struct mm_struct;
@@ -14,9 +15,13 @@ struct sg_table;
 struct ib_umem *__ib_umem_get_va(struct ib_device *device, unsigned long addr, size_t size,
 				 int access);
 
-/* The physical address of a byte, or all ones; and how many bytes from there on are contiguous. */
+/*
+ * The physical address of a byte, or all ones; and how many bytes from there on are contiguous. The same as the device
+ * sees it, if there is no table; 0 bytes, if there is one.
+ */
 u64 ib_umem_phys(struct ib_umem *umem, size_t offset);
 u64 ib_umem_phys_run(struct ib_umem *umem, size_t offset, u64 *len);
+u64 ib_umem_dma_run(struct ib_umem *umem, size_t offset, u64 *len);
 
 /* In C. */
 
@@ -48,6 +53,8 @@ struct scatterlist *ib_umem_fill(struct scatterlist *sg, const u64 *pfns, const 
 				 size_t count, struct scatterlist **last);
 /* A table of one entry, which is zero. */
 void ib_umem_entry(struct scatterlist *sg, u64 pfn, u64 pages);
+/* Where the device sees it. */
+void ib_umem_set_dma(struct scatterlist *sg, u64 at);
 /* The first frame of an entry, and how many pages it has. */
 u64 ib_umem_entry_pages(struct scatterlist *sg, u64 *pages);
 /* The address of an entry, and how many bytes it has. */
@@ -56,5 +63,19 @@ u64 ib_umem_entry_phys(struct scatterlist *sg, u64 *len);
 u64 ib_umem_dma_entry(struct scatterlist **sg, u64 *len);
 int ib_umem_map(struct ib_device *device, struct sg_table *table, unsigned long attrs);
 void ib_umem_unmap(struct ib_device *device, struct sg_table *table, unsigned long attrs);
+
+/*
+ * Addresses side by side for as many bytes, if the device has an IOMMU that the DMA API maps in; memory at an offset in
+ * them; the first bytes, when all are there; to unmap the first bytes, and to free the addresses.
+ */
+bool ib_umem_space(struct ib_device *device, struct dma_iova_state *space, size_t len);
+int ib_umem_link(struct ib_device *device, struct dma_iova_state *space, u64 phys, size_t at,
+		 size_t len, unsigned long attrs);
+int ib_umem_sync(struct ib_device *device, struct dma_iova_state *space, size_t len);
+void ib_umem_unlink(struct ib_device *device, struct dma_iova_state *space, size_t len,
+		    unsigned long attrs);
+/* Memory by itself: where the device sees it, or all ones. */
+u64 ib_umem_map_run(struct ib_device *device, u64 phys, size_t len, unsigned long attrs);
+void ib_umem_unmap_run(struct ib_device *device, u64 at, size_t len, unsigned long attrs);
 
 #endif

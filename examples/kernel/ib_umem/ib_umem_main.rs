@@ -13,6 +13,7 @@
 )]
 
 mod abi;
+mod dma;
 mod ffi;
 mod many;
 mod one;
@@ -57,32 +58,7 @@ unsafe extern "C" fn __ib_umem_get_va(
     let made = unsafe { Request::new(device, addr, size, access) }.and_then(|request| {
         // SAFETY: "the device is there until the registration is dropped, and does not reach the memory any more
         // then": as the caller promises, for it is dropped when it is released.
-        unsafe { registration::register(&request, true) }
-    });
-    made.unwrap_or_else(|error| error.to_ptr())
-}
-
-/// Pins memory of the calling process, for a device that translates nothing.
-///
-/// # Safety
-///
-/// The device is there until the memory is released, and does not reach it any more then.
-#[no_mangle]
-unsafe extern "C" fn ib_umem_get_list(
-    device: *mut IbDevice,
-    addr: c_ulong,
-    size: usize,
-    access: c_int,
-) -> *mut IbUmem {
-    // SAFETY: the device is there, as the caller promises.
-    if !unsafe { ffi::ib_umem_is_virtual(device) } {
-        return EINVAL.to_ptr();
-    }
-    // SAFETY: as above.
-    let made = unsafe { Request::new(device, addr, size, access) }.and_then(|request| {
-        // SAFETY: "the device is there until the registration is dropped, and does not reach the memory any more
-        // then": as the caller promises.
-        unsafe { registration::register(&request, false) }
+        unsafe { registration::register(&request) }
     });
     made.unwrap_or_else(|error| error.to_ptr())
 }
@@ -110,6 +86,20 @@ unsafe extern "C" fn ib_umem_phys_run(umem: *mut IbUmem, offset: usize, len: *mu
     // SAFETY: as the caller promises.
     unsafe { *len = bytes };
     phys
+}
+
+/// The address at which the device sees byte `offset`, and how many bytes from there on continue it.
+///
+/// # Safety
+///
+/// That of [`ib_umem_phys_run`].
+#[no_mangle]
+unsafe extern "C" fn ib_umem_dma_run(umem: *mut IbUmem, offset: usize, len: *mut u64) -> u64 {
+    // SAFETY: as the caller promises.
+    let (at, bytes) = unsafe { registration::dma_run(umem, offset) }.unwrap_or((u64::MAX, 0));
+    // SAFETY: as the caller promises.
+    unsafe { *len = bytes };
+    at
 }
 
 /// Releases what any of `ib_umem_get_*()` has returned, errors included.

@@ -1,43 +1,85 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! [`Many`]: pages that lie anywhere, listed; and the table that drivers walk: the entries that C would have made of
-//! them, no more and no fewer.
+//! [`Many`]: pages that lie anywhere, listed; and the table of drivers that walk one: the entries that C would have made
+//! of them, no more and no fewer.
 
 use crate::{
     abi::IbUmem,
+    dma::Dma,
     ffi,
     registration::{Memory, Pinned},
     request::PAGE,
 };
+use core::mem::offset_of;
 use kernel::{
-    bindings::{self, mm_struct, sg_append_table},
+    bindings::{self, mm_struct, scatterlist, sg_append_table},
     error::to_result,
     prelude::*,
+    types::Opaque,
 };
 use pinned_sgl::SegmentLimits;
 
-pub(crate) struct Many(pub(crate) Pinned);
+#[repr(C)]
+pub(crate) struct Many {
+    pinned: Pinned,
+    dma: Dma,
+    /// The first entry, where there is no table of all.
+    first: Opaque<scatterlist>,
+}
+
+// SAFETY: an entry is memory, which any thread may read, and so is what was mapped.
+unsafe impl Send for Many {}
+
+// By which entry a table begins with it is known which one this is.
+const _: () = assert!(offset_of!(Many, first) != 0);
 
 /// Entries that are filled by one call of C.
 const SOME: usize = 32;
+/// Bytes that an entry counts at most, in pages.
+const MOST: u64 = u32::MAX as u64 & (PAGE as u64).wrapping_neg();
+
+impl Many {
+    pub(crate) fn new(pinned: Pinned) -> Self {
+        Self { pinned, dma: Dma::None, first: Opaque::zeroed() }
+    }
+}
 
 impl Memory for Many {
+    unsafe fn map_list(&mut self, umem: &mut IbUmem) -> bool {
+        let Some((phys, len)) = self.run(0) else { return false };
+        // SAFETY: "the device of `umem` is there, and the list is its memory": as the caller promises; "what is returned
+        // is given to `unmap`": by `let_go`.
+        let Some(dma) = (unsafe { Dma::map(&self.pinned, umem) }) else { return false };
+        let at = dma.run(&self.pinned, 0).map_or(0, |(at, _)| at);
+        self.dma = dma;
+        let (page, pages) = (phys >> PAGE.trailing_zeros(), len.min(MOST) >> PAGE.trailing_zeros());
+        // SAFETY: "pointers are to what their types say, which is there": the entry, which is ours alone; the pages are,
+        // as they are pinned.
+        unsafe {
+            ffi::ib_umem_entry(self.first.get(), page, pages);
+            ffi::ib_umem_set_dma(self.first.get(), at);
+        }
+        umem.entries.sgt.sgl = self.first.get();
+        true
+    }
+
     fn make_table(&mut self, to: &mut sg_append_table, max_segment: u32) -> Result {
         let limits = SegmentLimits::NONE.max_len(max_segment.into())?;
-        let whole = self.0.whole()?;
+        let whole = self.pinned.whole()?;
         // Where no run can be too long, none is looked at.
         let count = if whole.len() <= max_segment.into() {
-            self.0.sgl().run_count()
+            self.pinned.sgl().run_count()
         } else {
             whole.segment_count(&limits)
         };
         let count = u32::try_from(count)?;
-        // SAFETY: `to` is a table of nothing.
+        // SAFETY: "a table that has no entries": it is zero, by the contract of this method.
         to_result(unsafe { bindings::sg_alloc_table(&mut to.sgt, count, bindings::GFP_KERNEL) })?;
         to.total_nents = count;
         let mut at = to.sgt.sgl;
         let (mut pfns, mut lens, mut filled) = ([0u64; SOME], [0u32; SOME], 0usize);
         let mut flush = |pfns: &[u64], lens: &[u32], filled: usize| {
-            // SAFETY: there are as many entries from `at` on: those of all segments together are `count`.
+            // SAFETY: "there are `count` numbers each, and entries from `sg` on": those of all segments together are as many
+            // as were allocated.
             at =
                 unsafe { ffi::ib_umem_fill(at, pfns.as_ptr(), lens.as_ptr(), filled, &mut to.prv) };
         };
@@ -58,24 +100,32 @@ impl Memory for Many {
 
     #[inline]
     fn phys(&self, offset: u64) -> Option<u64> {
-        Some(self.0.whole().ok()?.phys(offset)?.get())
+        Some(self.pinned.whole().ok()?.phys(offset)?.get())
     }
 
     fn run(&self, offset: u64) -> Option<(u64, u64)> {
-        let (begin, segment) = self.0.whole().ok()?.segment_at(offset)?;
+        let (begin, segment) = self.pinned.whole().ok()?.segment_at(offset)?;
         let skip = offset.checked_sub(begin)?;
         Some((segment.phys.get().checked_add(skip)?, segment.len.checked_sub(skip)?))
     }
 
+    fn dma_run(&self, offset: u64) -> Option<(u64, u64)> {
+        self.dma.run(&self.pinned, offset)
+    }
+
     unsafe fn read(&self, _: *mut mm_struct, offset: u64, to: &mut [u8]) -> Result {
-        Ok(self.0.read(offset, to)?)
+        Ok(self.pinned.read(offset, to)?)
     }
 
     unsafe fn let_go(&mut self, umem: &mut IbUmem, dirty: bool) {
+        // SAFETY: "`map` has returned it for the same list and `umem`": by `map_list`, or it is `None`; "whose device does
+        // not reach the memory any more": as the caller promises.
+        unsafe { self.dma.unmap(&self.pinned, umem) };
         if dirty {
-            self.0.mark_dirty();
+            self.pinned.mark_dirty();
         }
-        // SAFETY: it is that of `make_table`, or of nothing; this is the last call, as the caller promises.
+        // SAFETY: "a table whose `total_nents` entries were allocated with it": by `make_table`, or it has none of them;
+        // "not used any more": this is the last call, as the caller promises.
         unsafe { bindings::sg_free_append_table(&mut umem.entries) };
     }
 }

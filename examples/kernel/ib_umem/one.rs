@@ -57,6 +57,11 @@ impl One {
 }
 
 impl Memory for One {
+    unsafe fn map_list(&mut self, _: &mut IbUmem) -> bool {
+        // The one entry is its table.
+        false
+    }
+
     fn make_table(&mut self, to: &mut sg_append_table, _: u32) -> Result {
         let entry = self.entry.get();
         (to.sgt.sgl, to.prv) = (entry, entry);
@@ -74,6 +79,10 @@ impl Memory for One {
         let first = unsafe { ffi::ib_umem_entry_phys(self.entry.get(), &mut len) };
         let left = len.checked_sub(offset).filter(|left| *left > 0)?;
         Some((first.wrapping_add(offset), left))
+    }
+
+    fn dma_run(&self, _: u64) -> Option<(u64, u64)> {
+        None
     }
 
     unsafe fn read(&self, mm: *mut mm_struct, offset: u64, to: &mut [u8]) -> Result {

@@ -18,6 +18,8 @@ pub(crate) unsafe fn best(umem: *mut IbUmem, sizes: PageSizes, iova: u64) -> u64
         let entries = &raw const (*umem).entries.sgt;
         ((*umem).length as u64, (*umem).address, entries)
     };
+    // As C has it, no bytes at zero are all addresses, and none anywhere else.
+    let length = if length == 0 && iova == 0 { u64::MAX } else { length };
     // SAFETY: as above.
     let demand = unsafe { ffi::ib_umem_demand_page(umem) };
     if let Some(page) = PageSize::new(demand as u64) {
@@ -36,9 +38,9 @@ pub(crate) unsafe fn best(umem: *mut IbUmem, sizes: PageSizes, iova: u64) -> u64
             return Some((dma, len));
         }
         // SAFETY: it is a registration, as the caller promises.
-        let (phys, len) = unsafe { registration::run(umem, listed) }?;
+        let (dma, len) = unsafe { registration::dma_run(umem, listed) }?;
         listed = listed.wrapping_add(len as usize);
-        Some((ffi::ib_umem_virtual(phys), len))
+        Some((dma, len))
     });
     // The first byte of the registration is not the first one of the page that the first entry begins with.
     let mut before = if has_table { (address & PAGE.wrapping_sub(1)) as u64 } else { 0 };

@@ -4,8 +4,8 @@
 //!
 //! ```text
 //!  driver ──► struct ib_umem │ one entry of a table           One: pages that lie side by side
-//!  driver ──► struct ib_umem │ Umem ── list │                 Many
-//!                  └────────────────────────┴─► table         unless the driver wants none
+//!  driver ──► struct ib_umem │ Umem ── list │ one entry       Many: the first page, if the driver reads no table,
+//!                  └────────────────────────┴─► table         or the entries of all pages
 //! ```
 
 use crate::{
@@ -34,6 +34,13 @@ pub(crate) type Pinned = Umem<ARef<Mm>, ARef<Mm>, Kmalloc>;
 
 /// What is kept of pinned pages, whose bytes are counted from the first page on.
 pub(crate) trait Memory {
+    /// Maps the pages without a table, and makes the first entry of one, in `umem`; returns whether it has.
+    ///
+    /// # Safety
+    ///
+    /// `umem` is that of the pages, and its device is there until [`let_go`](Self::let_go).
+    unsafe fn map_list(&mut self, umem: &mut IbUmem) -> bool;
+
     /// Makes the table that drivers walk, in `to`, which is zero.
     fn make_table(&mut self, to: &mut sg_append_table, max_segment: u32) -> Result;
 
@@ -43,6 +50,9 @@ pub(crate) trait Memory {
     /// The same, and how many bytes from there on are contiguous.
     fn run(&self, offset: u64) -> Option<(u64, u64)>;
 
+    /// The same as the device sees it; none, if there is a table.
+    fn dma_run(&self, offset: u64) -> Option<(u64, u64)>;
+
     /// Copies bytes from `offset` on.
     ///
     /// # Safety
@@ -50,7 +60,7 @@ pub(crate) trait Memory {
     /// `mm` has pinned the pages, and is held.
     unsafe fn read(&self, mm: *mut mm_struct, offset: u64, to: &mut [u8]) -> Result;
 
-    /// Frees the table, and gives back what dropping this does not.
+    /// Unmaps what `map_list` has mapped, frees the table, and gives back what dropping this does not.
     ///
     /// # Safety
     ///
@@ -71,56 +81,60 @@ pub(crate) struct Registration<M: Memory> {
     memory: M,
 }
 
-/// Pins memory, and maps it for the device. Without a `table`, the device translates by itself, and there is none but
-/// of one entry.
+/// Pins memory, and maps it for the device.
 ///
 /// # Safety
 ///
 /// The device is there until the registration is dropped. It does not reach the memory any more then.
-pub(crate) unsafe fn register(request: &Request, table: bool) -> Result<*mut IbUmem> {
+pub(crate) unsafe fn register(request: &Request) -> Result<*mut IbUmem> {
     let task = current!();
     let mm: &Mm = task.mm().ok_or(EINVAL)?;
     let owner = ARef::<Mm>::from(mm);
     let to_pin = PinRequest::new(request.pages, request.flags());
     let mut pinned = pin(owner.clone(), owner, GFP_KERNEL, to_pin)?;
-    // SAFETY: the device is there, as the caller promises.
+    // SAFETY: "pointers are to what .., which is there": the device is, as the caller promises; "nothing else changes"
+    // is asked for what is written, and this reads what the driver has set before.
     let max_segment = unsafe { ffi::ib_umem_max_segment(request.device) };
     let max_segment = max_segment & (PAGE as u32).wrapping_neg();
     if pinned.sgl().byte_len() <= max_segment.into() {
         match One::new(pinned) {
-            // SAFETY: "that of `register`": as the caller promises; "pinned for the request, by `mm`": just now.
-            Ok(one) => return unsafe { Registration::make(request, mm, one, Some(max_segment)) },
+            // SAFETY:
+            // - "the device is there until the registration is dropped", "does not reach the memory any more then": as
+            //   the caller promises;
+            // - "`memory` was pinned for the request, by `mm`": just now.
+            Ok(one) => return unsafe { Registration::make(request, mm, one, max_segment) },
             Err(many) => pinned = many,
         }
     }
-    // SAFETY: "that of `register`": as the caller promises; "pinned for the request, by `mm`": just now.
-    unsafe { Registration::make(request, mm, Many(pinned), table.then_some(max_segment)) }
+    // SAFETY: as above, preconditions and who keeps them.
+    unsafe { Registration::make(request, mm, Many::new(pinned), max_segment) }
 }
 
 impl<M: Memory> Registration<M> {
     /// # Safety
     ///
-    /// That of [`register`]; `memory` was pinned for the request, by `mm`.
-    unsafe fn make(
-        request: &Request,
-        mm: &Mm,
-        memory: M,
-        table: Option<u32>,
-    ) -> Result<*mut IbUmem> {
+    /// The device is there until the registration is dropped, and does not reach the memory any more then. `memory` was
+    /// pinned for the request, by `mm`.
+    unsafe fn make(request: &Request, mm: &Mm, memory: M, max_segment: u32) -> Result<*mut IbUmem> {
         let Request { device, addr, size, access, .. } = *request;
         let umem = Opaque::zeroed();
-        // SAFETY: it is ours alone, and zero.
+        // SAFETY: "pointers are to what their types say, which is there": the new struct, which is zero; the device, as
+        // the caller promises; `mm`, which is borrowed. "Nothing else changes meanwhile": the struct is ours alone.
         unsafe { ffi::ib_umem_init(umem.get(), device, mm.as_raw(), addr, size, access) };
         // INVARIANT: it is that of these pages, with a table of nothing that is not mapped.
         let this = Self { umem, is_mapped: false, is_writable: request.is_writable(), memory };
         let mut this = KBox::new(this, GFP_KERNEL)?;
-        if let Some(max_segment) = table {
-            let umem = this.umem.get();
-            // SAFETY: nothing else has it yet.
-            let umem = unsafe { &mut *umem };
+        let umem = this.umem.get();
+        // SAFETY: "a valid pointer to an initialised value, not aliased": it was initialised above, and no driver has it
+        // yet; `memory`, which is borrowed beside it, is another member.
+        let umem = unsafe { &mut *umem };
+        // SAFETY: "`umem` is that of the pages": by the invariant; "its device is there until `let_go`": as the caller
+        // promises, for that is called when this is dropped.
+        if !request.is_listed() || !unsafe { this.memory.map_list(umem) } {
             // INVARIANT: the table is that of these pages.
             this.memory.make_table(&mut umem.entries, max_segment)?;
-            // SAFETY: the device is there, as the caller promises, and the table was just made.
+            // SAFETY: "pointers are to what their types say, which is there": the device, as the caller promises; the
+            // table was just made. "Nothing else changes meanwhile": nothing else has it yet.
             to_result(unsafe { ffi::ib_umem_map(device, &mut umem.entries.sgt, umem.dma_attrs) })?;
         }
         // INVARIANT: it is mapped; where the device translates by itself, that is nothing.
@@ -130,23 +144,25 @@ impl<M: Memory> Registration<M> {
 
     /// # Safety
     ///
-    /// There is room for as many bytes at `to`.
+    /// There is room for `len` bytes at `to`, which nothing else uses meanwhile.
     unsafe fn read(&self, offset: usize, to: *mut u8, len: usize) -> Result {
-        // SAFETY: by the invariant it is a `struct ib_umem`. It is not borrowed: drivers may write its `iova`
-        // meanwhile, and nothing else of it.
+        // SAFETY: "valid for reads, initialised": by the invariant it is a `struct ib_umem`, of which drivers write `iova`
+        // only; so it is not borrowed, and this member is read by itself.
         let mm = unsafe { (*self.umem.get()).mm };
-        // SAFETY: there is room for as many bytes, which the caller lends. They are zeros, and so initialised.
+        // SAFETY: "valid for writes of `len` bytes", "not accessed through any other pointer": as the caller promises;
+        // "properly initialized": they are zeros, just written.
         let to = unsafe {
             ptr::write_bytes(to, 0, len);
             slice::from_raw_parts_mut(to, len)
         };
-        // SAFETY: "`mm` has pinned the pages, and is held": by the invariant it is that of the pages, which hold it.
+        // SAFETY: "`mm` has pinned the pages, and is held": by the invariant `umem` is that of the pages, whose owner holds
+        // it until `let_go`.
         unsafe { self.memory.read(mm, self.in_pages(offset), to) }
     }
 
     /// Where a byte lies, counted from the first page on. Those before the first one are in its page, too.
     fn in_pages(&self, offset: usize) -> u64 {
-        // SAFETY: by the invariant it is a `struct ib_umem`, whose address never changes.
+        // SAFETY: "valid for reads, initialised": by the invariant it is a `struct ib_umem`, whose address nothing writes.
         let address = unsafe { (*self.umem.get()).address };
         offset.wrapping_add(address & PAGE.wrapping_sub(1)) as u64
     }
@@ -154,10 +170,12 @@ impl<M: Memory> Registration<M> {
 
 impl<M: Memory> Drop for Registration<M> {
     fn drop(&mut self) {
-        // SAFETY: by `&mut` it is ours alone.
+        // SAFETY: "a valid pointer to an initialised value": by the invariant; "not aliased": by `&mut self`, and as no
+        // driver uses what it releases.
         let umem = unsafe { &mut *self.umem.get() };
         if self.is_mapped && umem.entries.sgt.orig_nents != 0 {
-            // SAFETY: by the invariant the table is mapped for this device, with these attributes.
+            // SAFETY: "the table is mapped for this device, with these attributes": by the invariant, as `dma_attrs` is
+            // written once; "the device does not reach it any more": the promise that `register` was given.
             unsafe { ffi::ib_umem_unmap(umem.device, &mut umem.entries.sgt, umem.dma_attrs) };
         }
         // SAFETY: "the last call, with the `struct ib_umem` for which the pages were pinned": by the invariant, as a
@@ -179,9 +197,11 @@ impl Form {
     ///
     /// `umem` was returned by [`register`], or made by the kernel's C, and is not released yet.
     pub(crate) unsafe fn of(umem: *mut IbUmem) -> Self {
-        // SAFETY: it was not released, as the caller promises.
+        // SAFETY: "pointers are to what their types say, which is there": as the caller promises; "nothing else changes":
+        // both bits are written when it is made.
         if unsafe { ffi::ib_umem_is_pinned(umem) } {
-            // SAFETY: as above.
+            // SAFETY: "`umem` was returned by `register`": the kernel's C makes none that is neither of a dma-buf nor on
+            // demand; "is not released yet": as the caller promises.
             unsafe { Self::of_pinned(umem) }
         } else {
             Self::Other
@@ -193,7 +213,8 @@ impl Form {
     /// `umem` was returned by [`register`], and is not released yet.
     unsafe fn of_pinned(umem: *mut IbUmem) -> Self {
         let entry = umem.cast::<u8>().wrapping_add(offset_of!(Registration<One>, memory));
-        // SAFETY: it was not released, as the caller promises; its table never moves.
+        // SAFETY: "valid for reads, initialised": it is not released yet, as the caller promises; `sgl` is written when it
+        // is made.
         if unsafe { (*umem).entries.sgt.sgl }.cast() == entry {
             Self::One(umem.cast())
         } else {
@@ -209,8 +230,13 @@ impl Form {
 /// `umem` was returned by [`register`], or made by the kernel's C; this is the first call for it, nothing uses it, and no
 /// device reaches the memory.
 pub(crate) unsafe fn release(umem: *mut IbUmem) {
-    // SAFETY: it was made and not released, as the caller promises. "A valid allocation .. of the right type": that of
-    // `register`, which is taken back once.
+    // SAFETY:
+    // - of `Form::of`, "returned by `register`, or made by the kernel's C, and is not released yet": as the caller
+    //   promises;
+    // - of `KBox::from_raw`, "a valid allocation, from `into_raw`, of which there is no other owner": that of `register`,
+    //   whose form is known; this is the first call for it, as the caller promises;
+    // - of `ib_umem_release_other`, "made by the kernel's C, and this is the last use of it": by the form, and as the
+    //   caller promises.
     unsafe {
         match Form::of(umem) {
             Form::One(one) => drop(KBox::from_raw(one)),
@@ -225,9 +251,10 @@ pub(crate) unsafe fn release(umem: *mut IbUmem) {
 /// # Safety
 ///
 /// `umem` was returned by [`register`], or made by the kernel's C, and is not released meanwhile; there is room for as
-/// many bytes at `to`.
+/// many bytes at `to`, which nothing else uses meanwhile.
 pub(crate) unsafe fn read(umem: *mut IbUmem, offset: usize, to: *mut u8, len: usize) -> Result {
-    // SAFETY: as the caller promises.
+    // SAFETY: "returned by `register`, or made by the kernel's C, and is not released yet", so that it is there, in its
+    // form; "there is room for `len` bytes at `to`, which nothing else uses meanwhile": as the caller promises.
     unsafe {
         match Form::of(umem) {
             Form::One(one) => (*one).read(offset, to, len),
@@ -245,7 +272,8 @@ pub(crate) unsafe fn read(umem: *mut IbUmem, offset: usize, to: *mut u8, len: us
 ///
 /// `umem` was returned by [`register`], and is not released meanwhile.
 pub(crate) unsafe fn phys(umem: *mut IbUmem, offset: usize) -> Option<u64> {
-    // SAFETY: as the caller promises.
+    // SAFETY: "`umem` was returned by `register`, and is not released yet", so that it is there, in its form: as the caller
+    // promises, also for as long as it is used here.
     unsafe {
         match Form::of_pinned(umem) {
             Form::One(one) => (*one).memory.phys((*one).in_pages(offset)),
@@ -261,11 +289,35 @@ pub(crate) unsafe fn phys(umem: *mut IbUmem, offset: usize) -> Option<u64> {
 ///
 /// `umem` was returned by [`register`], or made by the kernel's C, and is not released meanwhile.
 pub(crate) unsafe fn run(umem: *mut IbUmem, offset: usize) -> Option<(u64, u64)> {
-    // SAFETY: as the caller promises.
+    // SAFETY: "returned by `register`, or made by the kernel's C": as the caller promises; "is not released while what is
+    // returned is used": not meanwhile, as the caller promises, and it is not used afterwards.
+    let (memory, offset) = unsafe { at(umem, offset) }?;
+    memory.run(offset)
+}
+
+/// The same as the device sees it; none, if there is a table.
+///
+/// # Safety
+///
+/// `umem` was returned by [`register`], or made by the kernel's C, and is not released meanwhile.
+pub(crate) unsafe fn dma_run(umem: *mut IbUmem, offset: usize) -> Option<(u64, u64)> {
+    // SAFETY: as in `run`.
+    let (memory, offset) = unsafe { at(umem, offset) }?;
+    memory.dma_run(offset)
+}
+
+/// The pages, and where byte `offset` of the registration lies in them.
+///
+/// # Safety
+///
+/// `umem` was returned by [`register`], or made by the kernel's C, and is not released while what is returned is used.
+unsafe fn at<'a>(umem: *mut IbUmem, offset: usize) -> Option<(&'a dyn Memory, u64)> {
+    // SAFETY: "returned by `register`, or made by the kernel's C, and is not released yet", so that it is there, in its
+    // form, and stays there while it is borrowed: as the caller promises.
     unsafe {
         match Form::of(umem) {
-            Form::One(one) => (*one).memory.run((*one).in_pages(offset)),
-            Form::Many(many) => (*many).memory.run((*many).in_pages(offset)),
+            Form::One(one) => Some((&(*one).memory, (*one).in_pages(offset))),
+            Form::Many(many) => Some((&(*many).memory, (*many).in_pages(offset))),
             Form::Other => None,
         }
     }

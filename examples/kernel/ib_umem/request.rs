@@ -57,6 +57,11 @@ impl Request {
         Ok(Self { device, addr, size, access, pages })
     }
 
+    /// Whether the driver reads no table.
+    pub(crate) fn is_listed(&self) -> bool {
+        self.access & abi::LIST != 0
+    }
+
     pub(crate) fn is_writable(&self) -> bool {
         ffi::ib_umem_writable(self.access)
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
  * Has calls.ko ask for page sizes, blocks and copies of memory of each kind, ragged and not, for devices that see all
- * of it at once, that see it in parts, and that need no DMA.
+ * of it at once, that see it in parts, behind an IOMMU and not, and that need no DMA.
  *
  * usage: rdma_blocks
  */
@@ -18,26 +18,30 @@ static const struct {
 
 static void blocks(const char *kind, const uint8_t *at)
 {
-	static const uint64_t segments[] = { 0, 64 << 10, 2 << 20, 0xfffff000 };
+	static const uint64_t devices[][2] = {
+		{ 0, 0 }, { 64 << 10, 0 }, { 2 << 20, 0 }, { 0xfffff000, 0 }, { 64 << 10, 1 }, { 0xfffff000, 1 },
+	};
 	static uint64_t seed;
-	int asked = 0;
+	int asked = 0, copied = 0;
 
 	for (size_t i = 0; i < sizeof(cuts) / sizeof(*cuts); i++)
-		for (size_t j = 0; j < sizeof(segments) / sizeof(*segments); j++) {
-			uint64_t request[] = { (uintptr_t)at + cuts[i].offset, cuts[i].len, segments[j], ++seed };
+		for (size_t j = 0; j < sizeof(devices) / sizeof(*devices); j++) {
+			uint64_t request[] = { (uintptr_t)at + cuts[i].offset, cuts[i].len, devices[j][0], devices[j][1], ++seed };
 			int file = open("/sys/kernel/debug/rdma_calls", O_WRONLY);
 
 			check(file >= 0);
 			if (write(file, request, sizeof(request)) != sizeof(request)) {
-				printf("test: FAILED: blocks of %s: %s, %#lx bytes at a time (%s)\n", kind, cuts[i].name,
-				       segments[j], strerror(errno));
+				printf("test: FAILED: blocks of %s: %s, %#lx bytes at a time%s (%s)\n", kind, cuts[i].name,
+				       devices[j][0], devices[j][1] ? " behind the IOMMU" : "", strerror(errno));
 				exit(1);
 			}
 			close(file);
 			check(!charged() && !pinned());
 			asked++;
+			copied += devices[j][1];
 		}
-	printf("test: blocks of %s: %d times 200 page sizes, 19 sizes of blocks, 50 copies, as the pages lie\n", kind, asked);
+	printf("test: blocks of %s: %d times 200 page sizes, 19 sizes of blocks, 50 copies, as the pages lie; ", kind, asked);
+	printf("edu has copied %d times\n", copied);
 }
 
 int main(void)

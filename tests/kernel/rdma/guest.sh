@@ -25,6 +25,9 @@ pins() {
     awk '/nr_foll_pin_acquired/ { n += $2 } /nr_foll_pin_released/ { n -= $2 } END { print n }' /proc/vmstat
 }
 
+# Of programs, those alone that have this in their names; any of them, if it is empty.
+only=$(option only)
+
 # ended NAME STATUS OUTPUT: what each program must leave behind.
 ended() {
     if [ "$2" = 0 ]; then
@@ -39,6 +42,7 @@ ended() {
 # one NAME COMMAND...
 one() {
     local name=$1 status=0
+    [[ $name = *"$only"* ]] || return 0
     shift
     timeout -k 5 1200 "$@" >/tmp/out 2>&1 || status=$?
     ended "$name" "$status" /tmp/out
@@ -47,6 +51,7 @@ one() {
 # pair NAME SERVER CLIENT: commands, as words.
 pair() {
     local status=0
+    [[ $1 = *"$only"* ]] || return 0
     # shellcheck disable=SC2086 # words
     timeout -k 5 600 $2 >/tmp/out 2>&1 &
     sleep 3
@@ -97,6 +102,16 @@ blocks() {
     one blocks rdma_blocks
     grep '^test: ' /tmp/out
     rmmod calls
+}
+
+# The kernel's own umem.c beside ours, in one machine. That module never stays.
+differ() {
+    local said
+    [ "$(option umem)" != c ] || return 0
+    said=$(modprobe umem_differ 2>&1)
+    dmesg | sed -n 's/.*test: umem: \(.*\)/\1/p' | sed 's/^/test: differ: /'
+    [[ $said = *"Resource temporarily unavailable"* ]] || fail "umem_differ: $said"
+    [ "$(pins)" = 0 ] || fail "umem_differ: $(pins) pages are pinned"
 }
 
 hard() {
@@ -182,9 +197,9 @@ for name in rxe siw; do
 done
 load
 sed -n 's/^\(ib_umem\|pinned_sgl\) \([0-9]*\) .*/test: \1: \2 bytes/p' /proc/modules
-for test in $(option tests edges,blocks,hard,tools,pyverbs,selftests); do
+for test in $(option tests edges,blocks,differ,hard,tools,pyverbs,selftests); do
     case $test in
-    edges | blocks | hard | tools | pyverbs | selftests | measure) $test ;;
+    edges | blocks | differ | hard | tools | pyverbs | selftests | measure) $test ;;
     *) fail "there is no test $test" ;;
     esac
 done

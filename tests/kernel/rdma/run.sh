@@ -42,17 +42,32 @@ MAKEFILE
     make -s -C "$kernel" M="$split" modules >"$split.log" 2>&1 || fail_with "$split.log" "ib_core cannot be split"
 }
 
-# calls.ko, which calls what only drivers of hardware call.
+# What make is given for drivers that need no table: headers of ib_umem in front of the kernel's.
+listed=("NOSTDINC_FLAGS=-nostdinc -I$root/examples/kernel/ib_umem/include")
+
+# rdma_module NAME [MAKE ARGUMENTS...]: a module in C, on ib_umem, of the sources that lie in its folder.
+rdma_module() {
+    local dir=$modules/rdma/$1
+    make -s -C "$kernel" M="$dir" "KBUILD_EXTRA_SYMBOLS=$split/Module.symvers $modules/ib_umem/Module.symvers" \
+        "${@:2}" modules >"$dir.log" 2>&1 || fail_with "$dir.log" "the module $1 cannot be built"
+}
+
+# calls.ko, which calls what only drivers of hardware call, and the same compiled for lists; and umem_differ.ko, which
+# has the kernel's own umem.c beside ours.
 rdma_calls() {
-    mkdir -p "$modules/rdma/calls"
+    mkdir -p "$modules"/rdma/{calls,calls_lists,differ}
     cp -u "$here"/rdma/calls/* "$modules/rdma/calls/"
-    make -s -C "$kernel" M="$modules/rdma/calls" "KBUILD_EXTRA_SYMBOLS=$split/Module.symvers" modules \
-        >"$modules/rdma/calls.log" 2>&1 || fail_with "$modules/rdma/calls.log" "calls.ko cannot be built"
+    cp -u "$here"/rdma/calls/* "$modules/rdma/calls_lists/"
+    cp -u "$here"/rdma/differ/* "$modules/rdma/differ/"
+    rdma_module calls
+    rdma_module calls_lists "${listed[@]}"
+    rdma_module differ "IB_UMEM=$modules/ib_umem"
 }
 
 # examples/kernel/ib_umem; and the two drivers as they are when they look pages up in its lists.
 rdma_rust() {
     local from=$root/examples/kernel/ib_umem driver dir
+    copy "$from/include" "$modules/ib_umem/include"
     build_module ib_umem "$from"
     need patch patch
     for driver in rxe siw; do
@@ -63,9 +78,7 @@ rdma_rust() {
             patch -s -p5 -d "$dir" <"$from/$driver.patch" || fail "the driver $driver has changed"
             cp "$from/$driver.patch" "$dir/"
         fi
-        cp -pu "$from/ib_umem_sgl.h" "$dir/"
-        make -s -C "$kernel" M="$dir" "KBUILD_EXTRA_SYMBOLS=$split/Module.symvers $modules/ib_umem/Module.symvers" \
-            modules >"$dir.log" 2>&1 || fail_with "$dir.log" "the driver $driver cannot be built"
+        rdma_module "$driver" "${listed[@]}"
     done
 }
 
@@ -80,11 +93,11 @@ rdma_initramfs() {
     ln -s usr/lib usr/lib64 usr/sbin "$dir/"
     ln -s ../usr/bin/bash "$dir/bin/bash"
     (cd "$kernel" && cp --parents $(sed 's/\.o$/.ko/' modules.order) modules.order modules.builtin{,.modinfo} "$to/")
-    cp "$split"/{ib_core,tun}.ko "$modules/rdma/calls/calls.ko" "$modules/pinned_sgl/pinned_sgl.ko" "$to/lab/"
+    cp "$split"/{ib_core,tun}.ko "$modules"/rdma/{calls/calls,differ/umem_differ}.ko "$modules/pinned_sgl/pinned_sgl.ko" "$to/lab/"
     rm "$to/drivers/infiniband/core/ib_core.ko"
     cp "$split/ib_umem.ko" "$dir/rdma/c/"
     cp "$modules/ib_umem/ib_umem.ko" "$dir/rdma/rust/"
-    cp "$modules/ib_umem/ib_umem.ko" "$modules"/rdma/rxe/rdma_rxe.ko "$modules"/rdma/siw/siw.ko "$dir/rdma/lists/"
+    cp "$modules/ib_umem/ib_umem.ko" "$modules"/rdma/{rxe/rdma_rxe,siw/siw,calls_lists/calls}.ko "$dir/rdma/lists/"
     cp -r "$cache/rdma/tests" "$here"/rdma/{run_pyverbs.py,pyverbs.txt} "$dir/rdma/"
     cp -r "$kernel_source"/tools/testing/selftests/{kselftest,rdma} "$dir/rdma/kernel/"
     for file in blocks edges hard measure; do
@@ -103,10 +116,10 @@ rdma_machine() {
     # shellcheck disable=SC2086 # more arguments for QEMU, as words
     timeout --foreground "${PINNED_SGL_RDMA_DEADLINE:-3600}" "${qemu[@]}" -M q35 -accel tcg,thread=single \
         -cpu max,-la57 -smp 2 -m 3G -nodefaults -no-user-config -display none -serial stdio -monitor none -no-reboot \
-        -device isa-debug-exit,iobase=0xf4,iosize=0x04 ${PINNED_SGL_RDMA_QEMU:-} -kernel "$kernel/arch/x86/boot/bzImage" \
+        -device intel-iommu,intremap=on -device edu -device isa-debug-exit,iobase=0xf4,iosize=0x04 ${PINNED_SGL_RDMA_QEMU:-} -kernel "$kernel/arch/x86/boot/bzImage" \
         -initrd "$modules/rdma/initramfs.cpio" \
         -append "console=ttyS0 panic=-1 quiet no_timer_check hugepages=40 movablecore=512M cma=64M slab_nomerge \
-slab_debug=FZP rdma.umem=$*" </dev/null >"$log" 2>&1 || status=$?
+slab_debug=FZP intel_iommu=on,sm_off iommu.strict=1 rdma.umem=$*" </dev/null >"$log" 2>&1 || status=$?
     tr -d '\r' <"$log" >"$log.txt"
     grep -E '^(test|guest): ' "$log.txt" || true
     if [ "$status" != 33 ]; then
@@ -124,8 +137,8 @@ rdma_tests() {
     fetch_rdma
     mkdir -p "$modules/rdma"
     rdma_split
-    rdma_calls
     rdma_rust
+    rdma_calls
     rdma_initramfs
     for umem in "${umems[@]}"; do
         rdma_machine "$umem" "$@"

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Calls of ib_umem that only drivers of hardware make: the best size of a page, blocks of that size, and copies of what
- * is registered. Of random arguments, with the answer that the pages themselves give.
+ * is registered. Of random arguments, with the answer that the pages themselves give. Behind an IOMMU, edu copies from
+ * one place of the memory to another, at the addresses of its blocks.
  */
 #include <linux/debugfs.h>
+#include <linux/delay.h>
 #include <linux/dma-mapping.h>
+#include <linux/iommu.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/pci.h>
 #include <linux/platform_device.h>
 #include <linux/prandom.h>
 #include <linux/slab.h>
@@ -14,9 +18,9 @@
 #include <rdma/ib_verbs.h>
 #include <rdma/iter.h>
 
-/* A device that sees bytes at most `segment` at a time; or one that needs no DMA, if that is zero. */
+/* A device that sees bytes at most `segment` at a time, edu or another one; or one that needs no DMA, if that is zero. */
 struct request {
-	u64 addr, len, segment, seed;
+	u64 addr, len, segment, edu, seed;
 };
 
 struct test {
@@ -24,17 +28,44 @@ struct test {
 	struct ib_umem *umem;
 	struct request at;
 	struct page **pages;
+	u64 *dma;
 	size_t count;
 	struct rnd_state random;
 };
 
 static struct platform_device *hardware;
+static struct pci_dev *edu;
+static void __iomem *registers;
+enum { SRC = 0x80, DST = 0x88, COUNT = 0x90, COMMAND = 0x98, START = 1, TO_MEMORY = 2, BUFFER = 0x40000 };
+
+static u64 iommu_phys(u64 at)
+{
+	return iommu_iova_to_phys(iommu_get_domain_for_dev(&edu->dev), at);
+}
+
+/* Where the device sees each page: behind an IOMMU, the blocks of a page each say it, and it knows which page that is. */
+static int find_pages(struct test *test)
+{
+	struct ib_block_iter iter;
+	size_t i = 0;
+
+	if (test->at.edu)
+		rdma_umem_for_each_dma_block(test->umem, &iter, PAGE_SIZE)
+			if (i < test->count)
+				test->dma[i++] = rdma_block_iter_dma_address(&iter);
+	for (size_t page = 0; page < test->count; page++) {
+		if (!test->at.edu)
+			test->dma[page] = test->at.segment ? page_to_phys(test->pages[page]) :
+				(uintptr_t)page_address(test->pages[page]);
+		else if (iommu_phys(test->dma[page]) != page_to_phys(test->pages[page]))
+			return -EILSEQ;
+	}
+	return 0;
+}
 
 static u64 dma_of(struct test *test, size_t page)
 {
-	if (test->at.segment)
-		return page_to_phys(test->pages[page]);
-	return (uintptr_t)page_address(test->pages[page]);
+	return test->dma[page];
 }
 
 /* Whether blocks of that size hold the memory, if the device sees its first byte at `iova`. */
@@ -153,6 +184,59 @@ static int test_copies(struct test *test)
 	return ret;
 }
 
+/* A block, and its place in the memory; the bytes of both. */
+struct part {
+	u64 dma, offset, len;
+};
+
+/* A part of the memory that lies in one block of the best size. */
+static struct part random_part(struct test *test)
+{
+	u64 iova = test->at.addr, size = ib_umem_find_best_pgsz(test->umem, GENMASK_ULL(30, 12), iova);
+	u64 wanted = random(test) % ib_umem_num_dma_blocks(test->umem, size);
+	u64 begin = max(ALIGN_DOWN(iova, size) + wanted * size, iova);
+	u64 end = min(ALIGN_DOWN(iova, size) + (wanted + 1) * size, iova + test->at.len);
+	u64 at = begin + random(test) % (end - begin);
+	struct part part = { 0, at - iova, min(end - at, PAGE_SIZE) };
+	struct ib_block_iter iter;
+
+	rdma_umem_for_each_dma_block(test->umem, &iter, size)
+		if (!wanted--)
+			part.dma = rdma_block_iter_dma_address(&iter) + (at & (size - 1));
+	return part;
+}
+
+static int transfer(u64 from, u64 to, u64 len, u64 command)
+{
+	writeq(from, registers + SRC);
+	writeq(to, registers + DST);
+	writeq(len, registers + COUNT);
+	writeq(command, registers + COMMAND);
+	for (int i = 0; i < 1000 && readq(registers + COMMAND) & START; i++)
+		msleep(5);
+	return readq(registers + COMMAND) & START ? -EIO : 0;
+}
+
+static int test_dma(struct test *test)
+{
+	struct part from = random_part(test), to = random_part(test);
+	u64 len = min(from.len, to.len);
+	u8 *before = kmalloc(2 * PAGE_SIZE, GFP_KERNEL), *after = before + PAGE_SIZE;
+	int ret = before ? 0 : -ENOMEM;
+
+	if (!ret && copy_from_user(before, (void __user *)(test->at.addr + from.offset), len))
+		ret = -EFAULT;
+	ret = ret ?: transfer(from.dma, BUFFER, len, START) ?: transfer(BUFFER, to.dma, len, START | TO_MEMORY);
+	if (!ret && copy_from_user(after, (void __user *)(test->at.addr + to.offset), len))
+		ret = -EFAULT;
+	if (!ret && memcmp(before, after, len)) {
+		pr_err("calls: %llu bytes from %#llx to %#llx are others\n", len, from.dma, to.dma);
+		ret = -EILSEQ;
+	}
+	kfree(before);
+	return ret;
+}
+
 static int test_all(struct test *test)
 {
 	int ret = pin_user_pages_fast(test->at.addr & PAGE_MASK, test->count, FOLL_LONGTERM | FOLL_WRITE, test->pages);
@@ -160,11 +244,13 @@ static int test_all(struct test *test)
 
 	if (ret < 0)
 		return ret;
-	ret = pinned == test->count ? test_sizes(test) : -EFAULT;
+	ret = pinned == test->count ? find_pages(test) ?: test_sizes(test) : -EFAULT;
 	for (int bit = 6; bit <= 30 && !ret; bit++)
 		ret = test_blocks(test, BIT_ULL(bit));
 	if (!ret)
 		ret = test_copies(test);
+	if (!ret && test->at.edu)
+		ret = test_dma(test);
 	unpin_user_pages(test->pages, pinned);
 	return ret;
 }
@@ -179,12 +265,13 @@ static ssize_t calls_write(struct file *file, const char __user *from, size_t le
 	prandom_seed_state(&test.random, test.at.seed);
 	test.count = (PAGE_ALIGN(test.at.addr + test.at.len) - (test.at.addr & PAGE_MASK)) / PAGE_SIZE;
 	test.pages = kvcalloc(test.count, sizeof(*test.pages), GFP_KERNEL);
+	test.dma = kvcalloc(test.count, sizeof(*test.dma), GFP_KERNEL);
 	test.device = _ib_alloc_device(sizeof(*test.device), &init_net);
-	if (!test.pages || !test.device)
+	if (!test.pages || !test.dma || !test.device)
 		goto out;
 	if (test.at.segment) {
-		test.device->dma_device = &hardware->dev;
-		dma_set_max_seg_size(&hardware->dev, test.at.segment);
+		test.device->dma_device = test.at.edu ? &edu->dev : &hardware->dev;
+		dma_set_max_seg_size(test.device->dma_device, test.at.segment);
 	}
 	test.umem = ib_umem_get_va(test.device, test.at.addr, test.at.len, IB_ACCESS_LOCAL_WRITE);
 	ret = PTR_ERR_OR_ZERO(test.umem);
@@ -193,16 +280,43 @@ static ssize_t calls_write(struct file *file, const char __user *from, size_t le
 		/* How many pages C gives back depends on the address that was asked about last. */
 		ib_umem_find_best_pgsz(test.umem, PAGE_SIZE, test.at.addr);
 		ib_umem_release(test.umem);
+		for (size_t i = 0; i < test.count && test.at.edu && !ret; i++)
+			ret = iommu_phys(test.dma[i]) ? -EADDRINUSE : 0;
 	}
 out:
 	if (test.device)
 		ib_dealloc_device(test.device);
 	kvfree(test.pages);
+	kvfree(test.dma);
 	return ret ?: len;
 }
 
 static const struct file_operations calls_operations = { .owner = THIS_MODULE, .write = calls_write };
 static struct dentry *entry;
+
+static int __init edu_init(void)
+{
+	int ret;
+
+	edu = pci_get_device(0x1234, 0x11e8, NULL);
+	if (!edu || !device_iommu_mapped(&edu->dev))
+		return -ENODEV;
+	ret = pci_enable_device(edu) ?: dma_set_mask(&edu->dev, DMA_BIT_MASK(28));
+	if (ret)
+		return ret;
+	pci_set_master(edu);
+	registers = pci_iomap(edu, 0, 0);
+	return registers ? 0 : -ENOMEM;
+}
+
+static void edu_exit(void)
+{
+	if (registers) {
+		pci_iounmap(edu, registers);
+		pci_disable_device(edu);
+	}
+	pci_dev_put(edu);
+}
 
 static int __init calls_init(void)
 {
@@ -213,8 +327,9 @@ static int __init calls_init(void)
 		return PTR_ERR(hardware);
 	hardware->dev.coherent_dma_mask = DMA_BIT_MASK(64);
 	hardware->dev.dma_mask = &hardware->dev.coherent_dma_mask;
-	ret = dma_set_mask(&hardware->dev, DMA_BIT_MASK(64));
+	ret = dma_set_mask(&hardware->dev, DMA_BIT_MASK(64)) ?: edu_init();
 	if (ret) {
+		edu_exit();
 		platform_device_unregister(hardware);
 		return ret;
 	}
@@ -225,6 +340,7 @@ static int __init calls_init(void)
 static void __exit calls_exit(void)
 {
 	debugfs_remove(entry);
+	edu_exit();
 	platform_device_unregister(hardware);
 }
 
