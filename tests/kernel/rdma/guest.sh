@@ -119,6 +119,10 @@ hard() {
         one "hard $device" rdma_hard "$device" $(option hard)
         grep '^test: ' /tmp/out
     done
+    if [ "$(option umem)" = lists ]; then
+        one "large rxe0" rdma_hard rxe0 large
+        grep '^test: ' /tmp/out
+    fi
     ! rmmod ib_umem 2>/dev/null || fail "ib_umem is unloaded below its drivers"
     unload
     load
