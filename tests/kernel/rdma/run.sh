@@ -82,6 +82,26 @@ rdma_rust() {
     done
 }
 
+# rdma_drivers: every driver of hardware is compiled again, without a line changed, and keeps no table then. Their kernel
+# is only configured: modpost warns that there are no symbols yet.
+rdma_drivers() {
+    local dir=$kernel_source/drivers/infiniband/hw file names='' drivers
+    build_kernel drivers modules_prepare
+    use drivers
+    mkdir -p "$modules/rdma"
+    cp -rpu "$dir" "$modules/rdma/"
+    dir=$modules/rdma/hw
+    make -s -C "$kernel" M="$dir" -j"$jobs" KBUILD_MODPOST_WARN=1 "${listed[@]}" modules >"$dir.log" 2>&1 ||
+        fail_with "$dir.log" "the drivers cannot be compiled"
+    ! grep -B 3 -A 12 '\.[ch]:.*warning:' "$dir.log" || fail "the drivers are compiled with warnings: $dir.log"
+    for file in $(cd "$dir" && grep -rlE 'ib_umem_get_|rdma_umem_for_each_dma_block' --include='*.c'); do
+        [ -e "$dir/${file%.c}.o" ] || fail "$file is not compiled"
+        ! nm "$dir/${file%.c}.o" | grep -q ' U ib_umem_dma_run$' || names+=" ${file%.c}"
+    done
+    drivers=$(tr ' ' '\n' <<<"$names" | cut -d / -f 1 | sort -u | tr '\n' ' ')
+    echo "test: rdma: compiled, and take blocks out of lists: $(wc -w <<<"$drivers") drivers:$drivers"
+}
+
 rdma_initramfs() {
     local dir=$modules/rdma/initramfs release to file
     release=$(cat "$kernel/include/config/kernel.release")
