@@ -59,17 +59,6 @@ unsafe extern "C" {
         pages: u64,
     ) -> bool;
     pub(crate) unsafe fn vfio_type1_limit_exceeded(task: *mut task_struct);
-    pub(crate) unsafe fn vfio_type1_charge(
-        mm: *mut mm_struct,
-        task: *mut task_struct,
-        may_lock: bool,
-        pages: u64,
-    ) -> c_int;
-    pub(crate) unsafe fn vfio_type1_uncharge(
-        mm: *mut mm_struct,
-        task: *mut task_struct,
-        pages: u64,
-    );
     pub(crate) safe fn vfio_type1_access_ok(start: c_ulong, len: c_ulong) -> bool;
     pub(crate) unsafe fn vfio_type1_copy(
         mm: *mut mm_struct,

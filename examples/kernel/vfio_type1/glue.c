@@ -309,28 +309,6 @@ void vfio_type1_limit_exceeded(struct task_struct *task)
 		task_rlimit(task, RLIMIT_MEMLOCK));
 }
 
-int vfio_type1_charge(struct mm_struct *mm, struct task_struct *task, bool may_lock, u64 pages)
-{
-	int ret = mmap_write_lock_killable(mm);
-
-	if (ret)
-		return ret;
-	ret = __account_locked_vm(mm, pages, true, task, may_lock);
-	mmap_write_unlock(mm);
-	return ret;
-}
-
-void vfio_type1_uncharge(struct mm_struct *mm, struct task_struct *task, u64 pages)
-{
-	/* A process without an address space has no count of locked pages. */
-	if (!mmget_not_zero(mm))
-		return;
-	mmap_write_lock(mm);
-	__account_locked_vm(mm, pages, false, task, true);
-	mmap_write_unlock(mm);
-	mmput(mm);
-}
-
 bool vfio_type1_access_ok(unsigned long start, unsigned long len)
 {
 	return access_ok((void __user *)start, len);

@@ -61,8 +61,6 @@ bool vfio_type1_may_lock(void);
 bool vfio_type1_killed(void);
 bool vfio_type1_fits(struct mm_struct *mm, struct task_struct *task, u64 pages);
 void vfio_type1_limit_exceeded(struct task_struct *task);
-int vfio_type1_charge(struct mm_struct *mm, struct task_struct *task, bool may_lock, u64 pages);
-void vfio_type1_uncharge(struct mm_struct *mm, struct task_struct *task, u64 pages);
 bool vfio_type1_access_ok(unsigned long start, unsigned long len);
 int vfio_type1_copy(struct mm_struct *mm, unsigned long at, void *data, size_t len, bool write);
 

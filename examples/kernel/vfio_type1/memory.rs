@@ -18,7 +18,7 @@ use kernel::{
 };
 pub(crate) use pinned_sgl::kernel::PAGE_SIZE;
 use pinned_sgl::{
-    kernel::{Kmalloc, PinnedPages},
+    kernel::{Counter, Kmalloc, MmAccountant, PinnedPages},
     sgl::MemoryKind,
     umem::{
         Accountant, ChargeError, PinBatch, PinFlags, PinRequest, Pinner, RunSlot, Umem, UserRange,
@@ -38,8 +38,9 @@ const SLOTS: usize = 128;
 /// Pages for which nothing is allocated while they are pinned.
 const FEW: usize = 8;
 
-/// What is charged.
+/// What is charged: its address space is also what is pinned of, and its limit is looked at before pages are charged.
 pub(crate) struct Owner {
+    accountant: MmAccountant,
     mm: ARef<Mm>,
     /// Whose limit counts.
     task: ARef<Task>,
@@ -53,6 +54,7 @@ impl Owner {
         let task = current!();
         let mm: &Mm = task.mm().ok_or(ENODEV)?;
         Ok(Self {
+            accountant: MmAccountant::new(task, Counter::Locked).ok_or(ENODEV)?,
             mm: mm.into(),
             task: task.group_leader().into(),
             may_lock: ffi::vfio_type1_may_lock(),
@@ -63,9 +65,7 @@ impl Owner {
         if pages == 0 {
             return Ok(());
         }
-        let (mm, task) = (self.mm.as_raw(), self.task.as_ptr());
-        // SAFETY: both are held by `self`.
-        to_result(unsafe { ffi::vfio_type1_charge(mm, task, self.may_lock, pages) })
+        Ok(self.accountant.charge(pages)?)
     }
 
     /// Whether `pages` more are allowed, as far as that can be said without a lock.
@@ -84,8 +84,7 @@ impl Owner {
 
     fn uncharge(&self, pages: u64) {
         if pages != 0 {
-            // SAFETY: both are held by `self`.
-            unsafe { ffi::vfio_type1_uncharge(self.mm.as_raw(), self.task.as_ptr(), pages) };
+            self.accountant.uncharge(pages);
         }
     }
 }
