@@ -18,8 +18,8 @@ use pinned_sgl::{
 };
 
 extern "C" {
-    fn pinned_sgl_read_phys(phys: u64, to: *mut c_void, len: usize);
-    fn pinned_sgl_write_phys(phys: u64, from: *const c_void, len: usize);
+    fn rust_helper_gup_copy_from(phys: u64, to: *mut c_void, len: usize);
+    fn rust_helper_gup_copy_to(phys: u64, from: *const c_void, len: usize);
 }
 
 /// Bytes at the beginning, where the copy of the first segment is.
@@ -30,7 +30,7 @@ fn seen(list: &DmaList<'_, &Held>) -> Result<[u8; SOME]> {
     let first = list.iter().next().ok_or(EIO)?.dma_address();
     let mut bytes = [0; SOME];
     // SAFETY: it is memory that the DMA API has for this device, as long as the list is mapped.
-    unsafe { pinned_sgl_read_phys(first, bytes.as_mut_ptr().cast(), SOME) };
+    unsafe { rust_helper_gup_copy_from(first, bytes.as_mut_ptr().cast(), SOME) };
     Ok(bytes)
 }
 
@@ -38,7 +38,7 @@ fn seen(list: &DmaList<'_, &Held>) -> Result<[u8; SOME]> {
 fn write(list: &DmaList<'_, &Held>, byte: u8) -> Result {
     let first = list.iter().next().ok_or(EIO)?.dma_address();
     // SAFETY: as above.
-    unsafe { pinned_sgl_write_phys(first, [byte; SOME].as_ptr().cast(), SOME) };
+    unsafe { rust_helper_gup_copy_to(first, [byte; SOME].as_ptr().cast(), SOME) };
     Ok(())
 }
 
