@@ -60,11 +60,21 @@ pub(super) unsafe fn install<D: Domain + ?Sized, S: Storage>(
     prot: Prot,
 ) -> Result<(), MapError<D::Error>> {
     let range = check(domain, window.len(), iova, prot)?;
-    let tiles = window.tiles(domain.page_sizes(), iova).map_err(MapError::Tiles)?;
-    let mut mapped = 0u64;
-    // SAFETY: "the memory of the tiles stays what it is, and may be accessed as `prot` says, until ..":
-    // it is attached, as the caller promises; "they make up `range`, and so do the runs": both are the window's.
-    let outcome = unsafe { map_at(domain, range, tiles.runs(), tiles, prot, &mut mapped) };
+    let (sizes, mut mapped) = (domain.page_sizes(), 0u64);
+    let outcome = match only(&window) {
+        Some(run) => {
+            let tiles = run.tiles(sizes, iova).map_err(MapError::Tiles)?;
+            // SAFETY: as below: the window is this run.
+            unsafe { map_at(domain, range, iter::once(run), tiles, prot, &mut mapped) }
+        }
+        None => {
+            let tiles = window.tiles(sizes, iova).map_err(MapError::Tiles)?;
+            // SAFETY: "the memory of the tiles stays what it is, and may be accessed as `prot` says, until ..":
+            // it is attached, as the caller promises; "they make up `range`, and so do the runs": both are the
+            // window's.
+            unsafe { map_at(domain, range, tiles.runs(), tiles, prot, &mut mapped) }
+        }
+    };
     let outcome = outcome.and_then(|()| domain.sync_map(range).map_err(TileFault::Domain));
     let Err(fault) = outcome else {
         return Ok(());
@@ -76,6 +86,13 @@ pub(super) unsafe fn install<D: Domain + ?Sized, S: Storage>(
         (TileFault::Domain(error), Ok(())) => MapError::Domain { error, mapped },
         (TileFault::Breach(breach), _) | (_, Err(breach)) => MapError::Breach(breach),
     })
+}
+
+/// The bytes of a window whose list is one run. O(1).
+#[inline]
+fn only<S: Storage>(window: &Window<'_, S>) -> Option<Segment> {
+    let run = window.sgl().only()?;
+    Some(Segment::new(window.phys(0)?, window.len(), run.kind()))
 }
 
 /// Why a tile is not mapped.

@@ -3,8 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::error::{BuildError, Failure};
-use super::leaves::Leaves;
-use super::list::Sgl;
+use super::list::{check_pages, check_storage, Sgl};
 use super::packed::{self, Batch, BATCH};
 use super::run::{contiguous, MemoryKind, PageRun};
 use super::runs::Runs;
@@ -40,11 +39,8 @@ use core::{fmt, mem};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct SglBuilder<S> {
-    leaves: Leaves<S>,
-    page: PageSize,
-    /// What is packed; the open runs are not in these.
-    packed_runs: u64,
-    packed_pages: u64,
+    /// The open runs are not in it.
+    packed: Sgl<S>,
     /// All pages, the open runs among them.
     pages: u64,
     /// The last runs, which are of one kind. The last of them may still grow, so there is always
@@ -88,36 +84,28 @@ impl<S: Storage> SglBuilder<S> {
     /// [`BuildError::StorageInUse`] if the storage does not let go of what it held before.
     #[inline]
     pub fn new_in(page: PageSize, mut storage: S) -> Result<Self, BuildError> {
-        if !(10..=30).contains(&page.shift()) {
-            return Err(BuildError::PageSize { page });
-        }
-        let mut pieces = storage.pieces();
-        while pieces != 0 {
-            storage.shrink();
-            let left = storage.pieces();
-            if left >= pieces {
-                return Err(BuildError::StorageInUse { pieces: left });
-            }
-            pieces = left;
-        }
-        Ok(Self {
-            leaves: Leaves::new(storage),
-            page,
-            packed_runs: 0,
-            packed_pages: 0,
+        check_storage(page, &mut storage)?;
+        Ok(Self::empty(page, storage))
+    }
+
+    /// The same in a storage that was [checked](check_storage).
+    #[inline]
+    pub(crate) fn empty(page: PageSize, storage: S) -> Self {
+        Self {
+            packed: Sgl::empty(page, storage),
             pages: 0,
             starts: [0; BATCH],
             counts: [0; BATCH],
             open: 0,
             kind: MemoryKind::Ram,
-        })
+        }
     }
 
     /// The size of the pages of the list.
     #[inline]
     #[must_use]
     pub const fn page_size(&self) -> PageSize {
-        self.page
+        self.packed.page
     }
 
     /// How many pages the list has so far.
@@ -131,7 +119,7 @@ impl<S: Storage> SglBuilder<S> {
     #[inline]
     #[must_use]
     pub const fn run_count(&self) -> u64 {
-        exact::u64::plus(self.packed_runs, self.open as u64)
+        exact::u64::plus(self.packed.runs, self.open as u64)
     }
 
     /// Adds one page. O(1) amortised.
@@ -217,7 +205,7 @@ impl<S: Storage> SglBuilder<S> {
         last: PageRun,
         runs: &mut impl Iterator<Item = PageRun>,
     ) -> (usize, Option<PageRun>) {
-        let limit = u64::MAX.shifted_down(self.page.shift());
+        let limit = u64::MAX.shifted_down(self.page_size().shift());
         let (mut behind, mut other) = (last.start().get().plus(1), None);
         let taken = self.push_singles(|room| {
             let mut taken = 0usize;
@@ -247,15 +235,18 @@ impl<S: Storage> SglBuilder<S> {
     /// [`BuildError`] with the index of the run that could not be taken, or because the pages of
     /// the other list have another size; nothing has changed then.
     pub fn push_sgl<T: Storage>(&mut self, sgl: &Sgl<T>) -> Result<(), BuildError> {
-        if sgl.page_size() != self.page {
-            return Err(BuildError::OtherPageSize { page: sgl.page_size(), expected: self.page });
+        if sgl.page_size() != self.page_size() {
+            return Err(BuildError::OtherPageSize {
+                page: sgl.page_size(),
+                expected: self.page_size(),
+            });
         }
         self.push_runs(sgl)
     }
 
     /// The maximal runs so far, in order: what a caller that gives up must unpin.
     pub fn runs(&self) -> impl Iterator<Item = PageRun> + '_ {
-        let packed = Runs::new(&self.leaves, self.packed_pages, 0, self.packed_pages);
+        let packed = Runs::new(&self.packed.leaves, self.packed.pages, 0, self.packed.pages);
         let open = self.starts.iter().zip(&self.counts).take(self.open);
         packed.chain(open.map(|(start, count)| PageRun::stored(*start, *count, self.kind)))
     }
@@ -279,26 +270,21 @@ impl<S: Storage> SglBuilder<S> {
     /// If this fails or unwinds, the list is the same.
     pub(crate) fn pack(&mut self) -> Result<(), AllocError> {
         self.flush()?;
-        self.leaves.add_directory(self.packed_pages)
+        self.packed.leaves.add_directory(self.packed.pages)
     }
 
     /// The list of what is packed: of everything, behind [`pack`](Self::pack).
     #[inline]
     pub(crate) fn into_packed(self) -> Sgl<S> {
         debug_assert_eq!(self.open, 0, "some runs are not packed");
-        Sgl {
-            leaves: self.leaves,
-            page: self.page,
-            runs: self.packed_runs,
-            pages: self.packed_pages,
-        }
+        self.packed
     }
 
     /// Adds the leading pages, each of which starts a new run, and returns how many. Stops at anything
     /// else.
     #[inline]
     fn push_scattered(&mut self, pages: &[Pfn]) -> usize {
-        let limit = u64::MAX.shifted_down(self.page.shift());
+        let limit = u64::MAX.shifted_down(self.page_size().shift());
         self.push_singles(|room| {
             let mut taken = 0usize;
             for (start, pair) in room.iter_mut().zip(pages.windows(2)) {
@@ -319,7 +305,7 @@ impl<S: Storage> SglBuilder<S> {
     /// as many as it has room for, and returns how many.
     #[inline]
     pub(crate) fn push_singles(&mut self, find: impl FnOnce(&mut [u64]) -> usize) -> usize {
-        let left = u64::MAX.shifted_down(self.page.shift()).minus(self.pages);
+        let left = u64::MAX.shifted_down(self.page_size().shift()).minus(self.pages);
         let left = usize::try_from(left).unwrap_or(usize::MAX);
         let end = self.open.saturating_add(left).min(BATCH);
         let room = self.starts.get_mut(self.open..end).unwrap_or_default();
@@ -334,12 +320,8 @@ impl<S: Storage> SglBuilder<S> {
     /// Adds contiguous pages; `count` is not zero. Changes nothing on failure.
     #[inline]
     fn push(&mut self, start: u64, count: u64, kind: MemoryKind) -> Result<(), Failure> {
-        // As many pages as have a byte address; of these, none has the number of all.
-        let limit = u64::MAX.shifted_down(self.page.shift());
-        let first_out = limit.plus(1);
-        if start >= first_out || count > first_out.minus(start) {
-            return Err(Failure::AddressTooLarge);
-        }
+        check_pages(self.page_size(), start, count)?;
+        let limit = u64::MAX.shifted_down(self.page_size().shift());
         if count > limit.minus(self.pages) {
             return Err(Failure::TooManyPages);
         }
@@ -399,7 +381,7 @@ impl<S: Storage> SglBuilder<S> {
     fn pack_some(&mut self) -> Result<(), AllocError> {
         let mut packed = self.append();
         if packed == 0 {
-            self.leaves.add(self.packed_pages)?;
+            self.packed.leaves.add(self.packed.pages)?;
             packed = self.append();
         }
         // An empty leaf takes a run; without this line, one that does not would loop for ever.
@@ -408,8 +390,8 @@ impl<S: Storage> SglBuilder<S> {
         }
         let left = self.counts.get(packed..self.open).unwrap_or_default();
         let left = left.iter().fold(0u64, |sum, count| sum.plus(*count));
-        self.packed_pages = self.pages.minus(left);
-        self.packed_runs = self.packed_runs.plus(packed as u64);
+        self.packed.pages = self.pages.minus(left);
+        self.packed.runs = self.packed.runs.plus(packed as u64);
         if packed < self.open {
             shift_down(&mut self.starts, packed);
             shift_down(&mut self.counts, packed);
@@ -420,21 +402,25 @@ impl<S: Storage> SglBuilder<S> {
 
     /// Packs open runs into the last leaf; returns how many.
     fn append(&mut self) -> usize {
-        let leaf = self.leaves.count().minus(1);
-        let first = self.packed_pages.minus(self.leaves.first_page(leaf).unwrap_or(0));
+        let leaf = self.packed.leaves.count().minus(1);
+        let first = self.packed.pages.minus(self.packed.leaves.first_page(leaf).unwrap_or(0));
         let (Some(starts), Some(counts)) =
             (self.starts.get(..self.open), self.counts.get(..self.open))
         else {
             return 0;
         };
-        packed::append(self.leaves.last_mut(), first, Batch { starts, counts, kind: self.kind })
+        packed::append(
+            self.packed.leaves.last_mut(),
+            first,
+            Batch { starts, counts, kind: self.kind },
+        )
     }
 
     fn checkpoint(&self) -> Checkpoint {
         let last = self.open.checked_sub(1).and_then(|last| self.counts.get(last));
         Checkpoint {
-            packed_runs: self.packed_runs,
-            packed_pages: self.packed_pages,
+            packed_runs: self.packed.runs,
+            packed_pages: self.packed.pages,
             pages: self.pages,
             open: self.open,
             last_count: last.map_or(0, |count| *count),
@@ -458,11 +444,12 @@ impl<S: Storage> SglBuilder<S> {
     #[cold]
     fn undo(&mut self, then: Checkpoint) {
         #[expect(clippy::cast_possible_truncation, reason = "at most `then.open`")]
-        let packed = self.packed_runs.minus(then.packed_runs).min(then.open as u64) as usize;
+        let packed = self.packed.runs.minus(then.packed_runs).min(then.open as u64) as usize;
         // What was packed comes back in front of what is still open of it.
         shift_up(&mut self.starts, packed);
         shift_up(&mut self.counts, packed);
-        let runs = Runs::new(&self.leaves, self.packed_pages, then.packed_pages, self.packed_pages);
+        let runs =
+            Runs::new(&self.packed.leaves, self.packed.pages, then.packed_pages, self.packed.pages);
         let open = self.starts.iter_mut().zip(&mut self.counts).take(packed);
         for ((start, count), run) in open.zip(runs) {
             (*start, *count) = (run.start().get(), run.count());
@@ -470,9 +457,9 @@ impl<S: Storage> SglBuilder<S> {
         if let Some(last) = then.open.checked_sub(1).and_then(|last| self.counts.get_mut(last)) {
             *last = then.last_count;
         }
-        self.leaves.truncate(then.packed_pages);
-        self.packed_runs = then.packed_runs;
-        self.packed_pages = then.packed_pages;
+        self.packed.leaves.truncate(then.packed_pages);
+        self.packed.runs = then.packed_runs;
+        self.packed.pages = then.packed_pages;
         self.pages = then.pages;
         self.open = then.open;
         self.kind = then.kind;
@@ -494,7 +481,7 @@ impl<S: Storage> Drop for Undo<'_, S> {
 impl<S: Storage> fmt::Debug for SglBuilder<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SglBuilder")
-            .field("page", &self.page)
+            .field("page", &self.page_size())
             .field("pages", &self.pages)
             .field("runs", &self.run_count())
             .finish_non_exhaustive()

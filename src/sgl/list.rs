@@ -2,8 +2,10 @@
 //! [`Sgl`]: the finished list.
 #![forbid(unsafe_code)]
 
+use super::error::{BuildError, Failure};
 use super::leaves::{Found, Leaves};
 use super::packed;
+use super::run::PageRun;
 use super::runs::Runs;
 use crate::addr::PhysAddr;
 use crate::exact::{self, Exact as _};
@@ -29,6 +31,22 @@ pub struct Sgl<S> {
 }
 
 impl<S: Storage> Sgl<S> {
+    /// A list of nothing in a storage that was [checked](check_storage).
+    #[inline]
+    pub(super) fn empty(page: PageSize, storage: S) -> Self {
+        Self { leaves: Leaves::new(storage), page, runs: 0, pages: 0 }
+    }
+
+    /// The list of one run in a storage that was [checked](check_storage): what a builder makes of it. The run
+    /// was [checked](check_run), too. O(1).
+    #[inline]
+    pub(crate) fn of_run(page: PageSize, storage: S, run: PageRun) -> Self {
+        let mut list = Self::empty(page, storage);
+        packed::put_only(list.leaves.last_mut(), run);
+        (list.runs, list.pages) = (1, run.count());
+        list
+    }
+
     /// The size of the pages of the list.
     #[inline]
     #[must_use]
@@ -91,20 +109,27 @@ impl<S: Storage> Sgl<S> {
     /// ```
     #[inline]
     pub fn runs(&self) -> Runs<'_, S> {
-        Runs::new(&self.leaves, self.pages, 0, self.pages)
+        Runs::of(self, 0..self.pages)
     }
 
     /// The runs of the pages `pages`, the first and the last of them clipped.
     pub(crate) fn runs_between(&self, pages: Range<u64>) -> Runs<'_, S> {
-        Runs::new(&self.leaves, self.pages, pages.start, pages.end)
+        Runs::of(self, pages)
+    }
+
+    /// The run of a list that has no other. O(1).
+    #[inline]
+    pub(crate) fn only(&self) -> Option<PageRun> {
+        let run = |(start, kind)| PageRun::stored(start, self.pages, kind);
+        (self.runs == 1).then(|| run(packed::only(self.leaves.leaf(0))))
     }
 
     /// The physical address of byte `offset` of the list. O(log runs).
     #[inline]
     pub(super) fn phys(&self, offset: u64) -> PhysAddr {
         let page = offset.shifted_down(self.page.shift());
-        if self.runs == 1 {
-            return self.address(packed::only_start(self.leaves.leaf(0)).plus(page), offset);
+        if let Some(run) = self.only() {
+            return self.address(run.start().get().plus(page), offset);
         }
         let found = self.leaves.find(page);
         let frame = packed::lookup(found.leaf, found.group, page.minus(found.leaf_first));
@@ -131,12 +156,47 @@ impl<S: Storage> Sgl<S> {
 }
 
 impl<'a, S: Storage> IntoIterator for &'a Sgl<S> {
-    type Item = super::PageRun;
+    type Item = PageRun;
     type IntoIter = Runs<'a, S>;
 
     fn into_iter(self) -> Runs<'a, S> {
         self.runs()
     }
+}
+
+/// Takes back what the storage of a list of pages of the size `page` held before; as
+/// [`SglBuilder::new_in`](super::SglBuilder::new_in).
+pub(crate) fn check_storage<S: Storage>(page: PageSize, storage: &mut S) -> Result<(), BuildError> {
+    if !(10..=30).contains(&page.shift()) {
+        return Err(BuildError::PageSize { page });
+    }
+    let mut pieces = storage.pieces();
+    while pieces != 0 {
+        storage.shrink();
+        let left = storage.pieces();
+        if left >= pieces {
+            return Err(BuildError::StorageInUse { pieces: left });
+        }
+        pieces = left;
+    }
+    Ok(())
+}
+
+/// Whether a run may be in a list of pages of the size `page`.
+#[inline]
+pub(crate) fn check_run(page: PageSize, run: PageRun) -> Result<(), BuildError> {
+    check_pages(page, run.start().get(), run.count()).map_err(|failure| failure.at(0))
+}
+
+/// Whether pages, of which there is one at least, have addresses.
+#[inline]
+pub(super) const fn check_pages(page: PageSize, start: u64, count: u64) -> Result<(), Failure> {
+    // As many pages as have a byte address; of these, none has the number of all.
+    let first_out = exact::u64::plus(exact::u64::shifted_down(u64::MAX, page.shift()), 1);
+    if start >= first_out || count > exact::u64::minus(first_out, start) {
+        return Err(Failure::AddressTooLarge);
+    }
+    Ok(())
 }
 
 /// Lists are equal if they have the same pages in the same order, wherever they are stored.
@@ -156,5 +216,46 @@ impl<S: Storage> fmt::Debug for Sgl<S> {
             .field("run_count", &self.runs)
             .field("runs", &self.runs())
             .finish()
+    }
+}
+
+#[cfg(all(test, feature = "alloc", not(loom)))]
+mod tests {
+    use super::*;
+    use crate::addr::Pfn;
+    use crate::sgl::{MemoryKind, ProviderId, SglBuilder};
+    use crate::store::Heap;
+
+    /// What is made of one run without a builder is what a builder makes of it, to the bit; and it is read without a
+    /// search as it is by one.
+    #[test]
+    fn a_list_of_one_run_is_that_of_a_builder() {
+        let last = u64::MAX >> 12;
+        let counts = [1, 2, 3, 511, 512, 513, 1 << 29, 1 << 30, 1 << 33, last];
+        let kinds = [MemoryKind::Ram, MemoryKind::Mmio, MemoryKind::Device(ProviderId(9))];
+        let starts = [0, 1, 0x200, 0x413, 1 << 40, last];
+        for (start, count) in starts.into_iter().flat_map(|start| counts.map(|it| (start, it))) {
+            for kind in kinds {
+                let run = PageRun::new(Pfn::new(start), count, kind).unwrap();
+                let mut builder = SglBuilder::new(PageSize::SIZE_4K).unwrap();
+                let pushed = builder.push_run(run);
+                assert_eq!(check_run(PageSize::SIZE_4K, run), pushed);
+                if pushed.is_err() {
+                    continue;
+                }
+                let built = builder.finish().unwrap();
+                let list = Sgl::of_run(PageSize::SIZE_4K, Heap::new(), run);
+                assert_eq!(format!("{:?}", list.leaves), format!("{:?}", built.leaves));
+                assert_eq!((list.runs, list.pages, list.only()), (1, count, Some(run)));
+                for part in [0..count, 0..1, count / 2..count, count - 1..count] {
+                    let searched = Runs::new(&list.leaves, count, part.start, part.end);
+                    let read = list.runs_between(part.clone());
+                    assert_eq!((read.clone().count_left(), searched.clone().count_left()), (1, 1));
+                    assert!(read.clone().eq(searched));
+                    let pages = read.fold(0, |pages, run| pages + run.count());
+                    assert_eq!(pages, part.end - part.start);
+                }
+            }
+        }
     }
 }

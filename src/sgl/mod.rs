@@ -26,6 +26,7 @@ mod window;
 pub use builder::SglBuilder;
 pub use error::BuildError;
 pub use list::Sgl;
+pub(crate) use list::{check_run, check_storage};
 pub use run::{MemoryKind, PageRun, ParseKindError, ProviderId};
 pub use runs::Runs;
 pub use window::{Iter, Segment, Window, WindowError};

@@ -3,12 +3,13 @@
 #![forbid(unsafe_code)]
 
 use super::leaves::{Found, Leaves};
+use super::list::Sgl;
 use super::packed::{self, Group, GroupRuns};
 use super::run::{MemoryKind, PageRun};
 use crate::abridged::Abridged;
 use crate::exact::Exact as _;
 use crate::store::Storage;
-use core::{fmt, iter::FusedIterator};
+use core::{fmt, iter::FusedIterator, ops::Range};
 
 /// The maximal runs of a range of pages, the first and the last of them clipped to the range.
 ///
@@ -37,6 +38,29 @@ pub struct Runs<'a, S> {
 }
 
 impl<'a, S: Storage> Runs<'a, S> {
+    /// The runs of some pages of a list. O(log runs), and nothing is searched where there is only one run.
+    #[inline]
+    pub(super) fn of(sgl: &'a Sgl<S>, pages: Range<u64>) -> Self {
+        let Some(run) = sgl.only() else {
+            return Self::new(&sgl.leaves, sgl.pages, pages.start, pages.end);
+        };
+        Self {
+            leaves: &sgl.leaves,
+            total: sgl.pages,
+            leaf: sgl.leaves.leaf(0),
+            leaf_index: 0,
+            leaf_first: 0,
+            group_index: 0,
+            group_first: 0,
+            group_end: sgl.pages,
+            kind: run.kind(),
+            group: GroupRuns::only(run.start().get(), sgl.pages),
+            run_first: 0,
+            at: pages.start,
+            end: pages.end,
+        }
+    }
+
     /// The runs of the pages from `from` up to `to`, of a list of `total` pages. O(log runs).
     #[inline]
     pub(super) fn new(leaves: &'a Leaves<S>, total: u64, from: u64, to: u64) -> Self {

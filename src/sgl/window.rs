@@ -178,7 +178,7 @@ impl<'a, S: Storage> Window<'a, S> {
     #[inline]
     pub fn runs(&self) -> Runs<'a, S> {
         let (first, end) = self.page_range();
-        Runs::new(&self.sgl.leaves, self.sgl.pages, first, end)
+        Runs::of(self.sgl, first..end)
     }
 
     /// How many maximal runs hold a byte of the window. O(groups), of which there is one for up to
@@ -253,7 +253,7 @@ impl<'a, S: Storage> Window<'a, S> {
         let shift = self.page_size().shift();
         let (first, end) = self.page_range();
         let page = self.offset.plus(offset).shifted_down(shift);
-        let mut runs = Runs::new(&self.sgl.leaves, self.sgl.pages, page, end);
+        let mut runs = Runs::of(self.sgl, page..end);
         let begin = runs.run_first().max(first);
         let rest = runs.next()?;
         let before = page.minus(begin);

@@ -222,6 +222,15 @@ impl<'a> PinBatch<'a> {
         self.runs().next().map(|run| (self.start, run))
     }
 
+    /// The run that the batch holds, if it holds one and no other.
+    #[inline]
+    pub(super) fn only(&self) -> Option<PageRun> {
+        match self.slots.get(self.taken..self.used)? {
+            [run] => *run,
+            _ => None,
+        }
+    }
+
     /// Takes the first run out.
     pub(super) fn take_first(&mut self) -> Option<(UserAddr, PageRun)> {
         let (at, run) = self.first()?;

@@ -11,7 +11,7 @@ use super::batch::slots_on_the_heap;
 use super::charge::AccountantHolder;
 use super::error::{PinError, PinErrorKind};
 use super::flags::PinFlags;
-use super::pin::{PinRequest, Pinned, Unfinished};
+use super::pin::{charge, PinRequest, Unfinished};
 use super::pinned::Umem;
 use super::pinner::{Pinner, PinnerHolder};
 use super::range::UserRange;
@@ -65,20 +65,27 @@ where
         F: Fn(u64) -> ControlFlow<()> + Sync,
     {
         let PinRequest { range, flags, progress } = request;
-        Self::charge_and_pin(pinner, accountant, range, flags, |pinner, charge| {
-            let (pinned, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
-            let job = Job { pinner, flags, progress: &progress, pinned: &pinned, stop: &stop };
-            // A page that two parts share would be pinned, and listed, twice.
-            let cut = pinner.cut_size().max(pinner.page_size());
-            let done = match parts(range, cut, threads).as_deref() {
-                Some([]) | None => Err(PinError::new(PinErrorKind::OutOfMemory, range.start())),
-                Some([whole]) => job.join(&[*whole], [job.part(*whole)]),
-                Some(parts) => job.run(parts),
-            };
-            let total = pinned.load(Relaxed) as u64;
-            done.map_err(|error| PinError { pinned: total.max(error.pinned), ..error })?
-                .finish(charge)
-        })
+        let mut charge = match charge(&*pinner, accountant, range, flags) {
+            Ok(charge) => charge,
+            Err(error) => return Err(Failed::new(error, pinner)),
+        };
+        let (pinned, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let job =
+            Job { pinner: &*pinner, flags, progress: &progress, pinned: &pinned, stop: &stop };
+        // A page that two parts share would be pinned, and listed, twice.
+        let cut = pinner.cut_size().max(pinner.page_size());
+        let done = match parts(range, cut, threads).as_deref() {
+            Some([]) | None => Err(PinError::new(PinErrorKind::OutOfMemory, range.start())),
+            Some([whole]) => job.join(&[*whole], [job.part(*whole)]),
+            Some(parts) => job.run(parts),
+        };
+        let total = pinned.load(Relaxed) as u64;
+        let done = done.map_err(|error| PinError { pinned: total.max(error.pinned), ..error });
+        // If this fails or unwinds, all has been unpinned when the charge is given back.
+        match done.and_then(|unfinished| unfinished.finish(&mut charge)) {
+            Ok(sgl) => Ok(Self::of(pinner, charge, sgl, range, flags)),
+            Err(error) => Err(Failed::new(error, pinner)),
+        }
     }
 }
 
@@ -134,6 +141,9 @@ impl Drop for StopOnPanic<'_> {
     }
 }
 
+/// What pinning comes to.
+type Pinned<'p, P> = Result<Unfinished<'p, P, Heap>, PinError<<P as Pinner>::Error>>;
+
 /// What one thread has done.
 type Part<'p, P> = Result<Unfinished<'p, P, Heap>, Missing<<P as Pinner>::Error>>;
 
@@ -149,7 +159,7 @@ where
     P: Pinner<Error: Send> + Sync + ?Sized,
     F: Fn(u64) -> ControlFlow<()> + Sync,
 {
-    fn run(&self, parts: &[UserRange]) -> Pinned<'p, P, Heap> {
+    fn run(&self, parts: &[UserRange]) -> Pinned<'p, P> {
         let results: Vec<_> = thread::scope(|scope| {
             let start = |part: &UserRange| {
                 let part = *part;
@@ -181,7 +191,7 @@ where
         &self,
         parts: &[UserRange],
         results: impl IntoIterator<Item = Part<'p, P>>,
-    ) -> Pinned<'p, P, Heap> {
+    ) -> Pinned<'p, P> {
         let at = parts.first().map_or(UserAddr::default(), UserRange::start);
         let mut whole: Option<Unfinished<'p, P, Heap>> = None;
         let mut stopped = false;

@@ -16,7 +16,7 @@ use super::pinner::Pinner;
 use super::range::UserRange;
 use crate::addr::UserAddr;
 use crate::exact::Exact as _;
-use crate::sgl::{BuildError, Sgl, SglBuilder};
+use crate::sgl::{check_run, check_storage, Sgl, SglBuilder};
 use crate::store::Storage;
 use core::{fmt, mem::ManuallyDrop, ops::ControlFlow};
 
@@ -93,9 +93,6 @@ impl<F> fmt::Debug for PinRequest<F> {
     }
 }
 
-/// What pinning comes to.
-pub(super) type Pinned<'p, P, S> = Result<Unfinished<'p, P, S>, PinError<<P as Pinner>::Error>>;
-
 /// Pins all pages of `range`, a batch at a time. `take` gets each batch and the bytes that are pinned with
 /// it; what it does not take the batch unpins. Then `progress` gets the same number.
 pub(crate) fn in_batches<P: Pinner + ?Sized, E: From<PinError<P::Error>>>(
@@ -103,29 +100,136 @@ pub(crate) fn in_batches<P: Pinner + ?Sized, E: From<PinError<P::Error>>>(
     range: UserRange,
     flags: PinFlags,
     slots: &mut [RunSlot],
-    mut take: impl FnMut(PinnedBatch<'_, P>, u64) -> Result<(), E>,
-    mut progress: impl FnMut(u64) -> ControlFlow<()>,
+    take: impl FnMut(PinnedBatch<'_, P>, u64) -> Result<(), E>,
+    progress: impl FnMut(u64) -> ControlFlow<()>,
 ) -> Result<(), E> {
-    let (mut rest, mut pinned) = (range, 0u64);
-    loop {
-        let mut batch = PinnedBatch::new(pinner, rest, flags, &mut *slots);
+    Batches::new(pinner, range, flags).each(slots, take, progress)
+}
+
+/// The batches of a range, one after the other.
+struct Batches<'p, P: ?Sized> {
+    pinner: &'p P,
+    flags: PinFlags,
+    /// What is still to be pinned.
+    rest: Option<UserRange>,
+    /// The page behind all that is pinned, and the bytes of that.
+    next: UserAddr,
+    pinned: u64,
+}
+
+impl<'p, P: Pinner + ?Sized> Batches<'p, P> {
+    #[inline]
+    const fn new(pinner: &'p P, range: UserRange, flags: PinFlags) -> Self {
+        Self { pinner, flags, rest: Some(range), next: range.start(), pinned: 0 }
+    }
+
+    /// As [`in_batches`], for those that are still to come.
+    fn each<E: From<PinError<P::Error>>>(
+        &mut self,
+        slots: &mut [RunSlot],
+        mut take: impl FnMut(PinnedBatch<'_, P>, u64) -> Result<(), E>,
+        mut progress: impl FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<(), E> {
+        while let Some(rest) = self.rest {
+            take(self.pin(rest, slots)?, self.pinned)?;
+            self.report(&mut progress)?;
+        }
+        Ok(())
+    }
+
+    /// Pins pages of `rest`, the next ones.
+    #[inline]
+    fn pin<'s>(
+        &mut self,
+        rest: UserRange,
+        slots: &'s mut [RunSlot],
+    ) -> Result<PinnedBatch<'s, P>, PinError<P::Error>>
+    where
+        'p: 's,
+    {
+        let mut batch = PinnedBatch::new(self.pinner, rest, self.flags, slots);
         let filled = batch.fill();
         let (next, pages) = (batch.next(), batch.page_count());
-        pinned = pinned.saturating_add(pages.shifted_up(pinner.page_size().shift()));
-        let failed = |kind| E::from(PinError { kind, at: next, pinned });
-        filled.map_err(|error| failed(PinErrorKind::Pinner(error)))?;
+        self.next = next;
+        self.pinned = self.pinned.saturating_add(pages.shifted_up(self.pinner.page_size().shift()));
+        self.rest = rest.rest_from(next);
+        filled.map_err(|error| self.stopped(PinErrorKind::Pinner(error)))?;
         if pages == 0 {
-            return Err(failed(PinErrorKind::NoProgress));
+            return Err(self.stopped(PinErrorKind::NoProgress));
         }
-        take(batch, pinned)?;
-        if progress(pinned).is_break() {
-            return Err(failed(PinErrorKind::Cancelled));
-        }
-        match rest.rest_from(next) {
-            Some(left) => rest = left,
-            None => return Ok(()),
+        Ok(batch)
+    }
+
+    /// Hands the bytes that are pinned to `progress`, which may cancel.
+    #[inline]
+    fn report(
+        &self,
+        progress: &mut impl FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<(), PinError<P::Error>> {
+        match progress(self.pinned) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(self.stopped(PinErrorKind::Cancelled)),
         }
     }
+
+    /// Why it ends here, behind all that is pinned.
+    fn stopped(&self, kind: impl Into<PinErrorKind<P::Error>>) -> PinError<P::Error> {
+        PinError { kind: kind.into(), at: self.next, pinned: self.pinned }
+    }
+}
+
+/// Charges what `pinner` will pin of `range`, if it knows the flags.
+pub(super) fn charge<P: Pinner + ?Sized, A: AccountantHolder>(
+    pinner: &P,
+    accountant: A,
+    range: UserRange,
+    flags: PinFlags,
+) -> Result<Charge<A>, PinError<P::Error>> {
+    let failed = |kind| PinError::new(kind, range.first_page(pinner.page_size()));
+    if !PinFlags::all().contains_all(flags) {
+        return Err(failed(PinErrorKind::UnknownFlags { bits: flags.bits() }));
+    }
+    let charge = Charge::new(accountant, pinner.charged_pages(range));
+    charge.map_err(|error| failed(error.into()))
+}
+
+/// Pins all pages of a range: their list, charged for those that have a pin, which is known then. The pins are the
+/// caller's. O(pages).
+///
+/// After each batch, the progress of the request gets the bytes that are pinned.
+#[inline]
+pub(super) fn pin_list<P, F, S, A>(
+    pinner: &P,
+    request: PinRequest<F>,
+    mut storage: S,
+    slots: &mut [RunSlot],
+    charge: &mut Charge<A>,
+) -> Result<Sgl<S>, PinError<P::Error>>
+where
+    P: Pinner + ?Sized,
+    F: FnMut(u64) -> ControlFlow<()>,
+    S: Storage,
+    A: AccountantHolder,
+{
+    let PinRequest { range, flags, mut progress } = request;
+    let page = pinner.page_size();
+    let refused = |error| PinError::new(PinErrorKind::List(error), range.first_page(page));
+    check_storage(page, &mut storage).map_err(refused)?;
+    let mut batches = Batches::new(pinner, range, flags);
+    let batch = batches.pin(range, slots)?;
+    // Most regions of few pages are one run. A builder is large, and is not needed for that.
+    if let (Some(run), None) = (batch.only(), batches.rest) {
+        batches.report(&mut progress)?;
+        charge.set(batch.pinned_pages()).map_err(|error| batches.stopped(error))?;
+        let taken = batch.accept(|_| check_run(page, run));
+        taken.map_err(|error| batches.stopped(PinErrorKind::List(error)))?;
+        return Ok(Sgl::of_run(page, storage, run));
+    }
+    let mut unfinished = Unfinished::empty(pinner, range, storage);
+    unfinished.take(batch, batches.pinned)?;
+    batches.report(&mut progress)?;
+    batches.each(slots, |batch, pinned| unfinished.take(batch, pinned), progress)?;
+    unfinished.finish(charge)
 }
 
 /// Pages that are pinned and listed, and have no other owner yet: dropping it unpins them.
@@ -139,22 +243,31 @@ pub(super) struct Unfinished<'p, P: Pinner + ?Sized, S: Storage> {
 }
 
 impl<'p, P: Pinner + ?Sized, S: Storage> Unfinished<'p, P, S> {
-    /// Nothing yet of `range`.
-    #[inline]
-    pub(super) fn new(pinner: &'p P, range: UserRange, storage: S) -> Pinned<'p, P, S> {
+    /// Nothing yet of `range`, whose list will be in `storage`.
+    #[cfg(feature = "std")]
+    pub(super) fn new(
+        pinner: &'p P,
+        range: UserRange,
+        mut storage: S,
+    ) -> Result<Self, PinError<P::Error>> {
         let page = pinner.page_size();
-        let start = range.first_page(page);
-        match SglBuilder::new_in(page, storage) {
-            Ok(builder) => {
-                Ok(Self { pinner, start, builder: ManuallyDrop::new(builder), pinned_pages: 0 })
-            }
-            Err(error) => Err(PinError::new(PinErrorKind::List(error), start)),
-        }
+        let refused = |error| PinError::new(PinErrorKind::List(error), range.first_page(page));
+        check_storage(page, &mut storage).map_err(refused)?;
+        Ok(Self::empty(pinner, range, storage))
+    }
+
+    /// The same in a storage that was checked.
+    #[inline]
+    fn empty(pinner: &'p P, range: UserRange, storage: S) -> Self {
+        let page = pinner.page_size();
+        let builder = ManuallyDrop::new(SglBuilder::empty(page, storage));
+        Self { pinner, start: range.first_page(page), builder, pinned_pages: 0 }
     }
 
     /// Pins all pages of `range`, of which there is nothing yet. O(pages).
     ///
     /// After each batch, `progress` gets the bytes that are pinned. If this fails, dropping it unpins what it has.
+    #[cfg(feature = "std")]
     pub(super) fn pin(
         &mut self,
         range: UserRange,
@@ -162,19 +275,14 @@ impl<'p, P: Pinner + ?Sized, S: Storage> Unfinished<'p, P, S> {
         slots: &mut [RunSlot],
         progress: impl FnMut(u64) -> ControlFlow<()>,
     ) -> Result<(), PinError<P::Error>> {
-        let (pinner, start) = (self.pinner, self.start);
-        let take = |batch: PinnedBatch<'_, P>, pinned| {
-            let at = batch.first().map_or(start, |(at, _)| at);
-            let failed = |error| PinError { kind: PinErrorKind::List(error), at, pinned };
-            self.take(batch).map_err(failed)
-        };
-        in_batches(pinner, range, flags, slots, take, progress)
+        in_batches(self.pinner, range, flags, slots, |it, pinned| self.take(it, pinned), progress)
     }
 
-    /// Takes the pages of a batch, or leaves them to be unpinned by it.
-    fn take(&mut self, batch: PinnedBatch<'_, P>) -> Result<(), BuildError> {
-        let pages = batch.pinned_pages();
-        batch.accept(|batch| self.builder.push_runs(batch.runs()))?;
+    /// Takes the pages of a batch, `pinned` bytes with all before, or leaves them to be unpinned by it.
+    fn take(&mut self, batch: PinnedBatch<'_, P>, pinned: u64) -> Result<(), PinError<P::Error>> {
+        let (at, pages) = (batch.start(), batch.pinned_pages());
+        let taken = batch.accept(|batch| self.builder.push_runs(batch.runs()));
+        taken.map_err(|error| PinError { kind: PinErrorKind::List(error), at, pinned })?;
         self.pinned_pages = self.pinned_pages.saturating_add(pages);
         Ok(())
     }

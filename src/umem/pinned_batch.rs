@@ -13,7 +13,8 @@ use super::pinner::Pinner;
 use super::range::UserRange;
 use crate::addr::UserAddr;
 use crate::exact::Exact as _;
-use crate::sgl::{MemoryKind, PageRun};
+use crate::sgl::{MemoryKind, PageRun, Sgl};
+use crate::store::Storage;
 use core::{fmt, mem};
 
 /// Pins that have no other owner yet: dropping it unpins them, through the pinner that made them.
@@ -94,6 +95,39 @@ impl<P: Pinner + ?Sized> fmt::Debug for PinnedBatch<'_, P> {
     }
 }
 
+/// Unpins a run, if it has pins.
+///
+/// # Safety
+///
+/// That of [`Pinner::unpin`].
+#[inline]
+unsafe fn unpin_run<P: Pinner + ?Sized>(pinner: &P, at: UserAddr, run: PageRun, dirty: bool) {
+    if run.kind() != MemoryKind::Mmio {
+        // SAFETY: as the caller promises.
+        unsafe { pinner.unpin(at, run, dirty) };
+    }
+}
+
+/// Unpins the runs of a list, whose first page is that of `start`.
+///
+/// # Safety
+///
+/// That of [`Pinner::unpin`], for each of the runs.
+pub(super) unsafe fn unpin_list<P: Pinner + ?Sized, S: Storage>(
+    pinner: &P,
+    start: UserAddr,
+    sgl: &Sgl<S>,
+    dirty: bool,
+) {
+    match sgl.only() {
+        // Most regions of few pages.
+        // SAFETY: as the caller promises.
+        Some(run) => unsafe { unpin_run(pinner, start, run, dirty) },
+        // SAFETY: as the caller promises.
+        None => unsafe { unpin_runs(pinner, start, sgl.runs(), dirty) },
+    }
+}
+
 /// Unpins `runs`, which lie one behind the other from the page `start` on.
 ///
 /// # Safety
@@ -109,11 +143,9 @@ pub(super) unsafe fn unpin_runs<P: Pinner + ?Sized>(
     let page = pinner.page_size();
     if !pinner.unpins_runs() {
         runs.fold(start, |at, run| {
-            if run.kind() != MemoryKind::Mmio {
-                // SAFETY: the caller promises all that `unpin` asks for, for this run at `at`, which
-                // advances by the pages of each run.
-                unsafe { pinner.unpin(at, run, dirty) };
-            }
+            // SAFETY: the caller promises all that `unpin` asks for, for this run at `at`, which
+            // advances by the pages of each run.
+            unsafe { unpin_run(pinner, at, run, dirty) };
             behind(at, run.count(), page)
         });
         return;

@@ -6,7 +6,7 @@ use super::bits::{mask, pack, significant, store, words, WORD};
 use super::group::{key, Group, Layout, Shape};
 use super::{first_page, group, groups, key_at, set_head};
 use crate::exact::Exact as _;
-use crate::sgl::run::MemoryKind;
+use crate::sgl::run::{MemoryKind, PageRun};
 
 /// Runs that are packed together; the builder keeps as many unpacked.
 pub(in crate::sgl) const BATCH: usize = 64;
@@ -222,6 +222,16 @@ pub(in crate::sgl) fn append(leaf: &mut [u8], first: u64, batch: Batch<'_>) -> u
     fitting.pack_starts(leaf, new.starts, &layout);
     set_head(leaf, first_page(leaf), count.plus(1));
     runs
+}
+
+/// Packs a run into an empty leaf that begins at page 0: what [`append`] makes of it.
+#[inline]
+pub(in crate::sgl) fn put_only(leaf: &mut [u8], run: PageRun) {
+    let (starts, counts, kind) = (&[run.start().get()], &[run.count()], run.kind());
+    let layout = Batch { starts, counts, kind }.layout();
+    let at = key_at(leaf, 0);
+    Group::new(0, 0, 1, kind, layout).write_head(leaf, at);
+    set_head(leaf, 0, 1);
 }
 
 /// Packs runs into the last group of the leaf, if it has the very shape for all of them.

@@ -150,11 +150,7 @@ impl Group {
     pub(super) fn read(leaf: &[u8], key: u64) -> Self {
         let at = (key::PAYLOAD.small(key) as usize).times(WORD);
         let word = load(leaf, at);
-        let kind = match base::KIND.get(word) {
-            0 => MemoryKind::Ram,
-            1 => MemoryKind::Mmio,
-            _ => MemoryKind::Device(ProviderId(load(leaf, at.plus(WORD)))),
-        };
+        let kind = kind_of(leaf, at, word);
         let unit = key::UNIT.small(key);
         let shape = match key::SHAPE.small(key) {
             BITMAP => Shape::Bitmap { words: (base::LAST_WORD.small(word) as usize).plus(1), unit },
@@ -176,11 +172,12 @@ impl Group {
         Self::new(key::FIRST.get(key), at, (last as usize).plus(1), kind, layout)
     }
 
-    /// The start frame of the run of a leaf that has no other: the base of its group, which was packed for it.
+    /// The run of a leaf that has no other: its start frame, which is the base of its group, and what it is made of.
     #[inline]
-    pub(super) fn only_start(leaf: &[u8], key: u64) -> u64 {
+    pub(super) fn only(leaf: &[u8], key: u64) -> (u64, MemoryKind) {
         debug_assert!(key::WIDTH.get(key) == 0, "a run that is alone lies at its base");
-        base::FRAME.get(load(leaf, 0))
+        let word = load(leaf, 0);
+        (base::FRAME.get(word), kind_of(leaf, 0, word))
     }
 
     /// Writes the key (at byte `key_at`) and the base.
@@ -287,6 +284,16 @@ impl Group {
                 (index, offset.shifted_up(unit))
             }
         }
+    }
+}
+
+/// What the runs of a group are made of, whose base is `word`, at byte `at`.
+#[inline]
+fn kind_of(leaf: &[u8], at: usize, word: u64) -> MemoryKind {
+    match base::KIND.get(word) {
+        0 => MemoryKind::Ram,
+        1 => MemoryKind::Mmio,
+        _ => MemoryKind::Device(ProviderId(load(leaf, at.plus(WORD)))),
     }
 }
 
@@ -399,6 +406,12 @@ impl GroupRuns<'_> {
         pages: 0,
         left: 0,
     };
+
+    /// That of a group which has no other, of `pages` pages.
+    #[inline]
+    pub(in crate::sgl) fn only(start: u64, pages: u64) -> Self {
+        Self { base: start, step: pages, pages, left: 1, ..Self::NONE }
+    }
 
     /// How many runs are still to come.
     #[inline]

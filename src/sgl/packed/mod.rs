@@ -36,12 +36,13 @@ mod batch;
 mod bits;
 mod group;
 
+use super::run::MemoryKind;
 use super::search::last_at_most;
 use crate::exact::Exact as _;
 use bits::{store, Field, Fields, WORD};
 use group::key;
 
-pub(super) use batch::{append, truncate, Batch, BATCH};
+pub(super) use batch::{append, put_only, truncate, Batch, BATCH};
 pub(super) use bits::load;
 pub(super) use group::{Group, GroupRuns};
 
@@ -139,10 +140,10 @@ pub(super) fn lookup(leaf: &[u8], index: usize, page: u64) -> Frame<'_> {
     group.frame(leaf, run, page.minus(first))
 }
 
-/// The start frame of the run of a leaf that has no other.
+/// The run of a leaf that has no other: its start frame, and what it is made of.
 #[inline]
-pub(super) fn only_start(leaf: &[u8]) -> u64 {
-    Group::only_start(leaf, load(leaf, key_at(leaf, 0)))
+pub(super) fn only(leaf: &[u8]) -> (u64, MemoryKind) {
+    Group::only(leaf, load(leaf, key_at(leaf, 0)))
 }
 
 impl Frame<'_> {

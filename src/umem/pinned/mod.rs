@@ -14,11 +14,11 @@ use crate::umem::access::{self, AccessError, AccessHolder};
 use crate::umem::batch::RunSlot;
 use crate::umem::charge::AccountantHolder;
 use crate::umem::charge::Charge;
-use crate::umem::error::{PinError, PinErrorKind};
+use crate::umem::error::PinError;
 use crate::umem::flags::PinFlags;
-use crate::umem::pin::{PinRequest, Unfinished};
-use crate::umem::pinned_batch::{report_leaked, unpin_runs};
-use crate::umem::pinner::{Pinner as _, PinnerHolder};
+use crate::umem::pin::{charge, pin_list, PinRequest};
+use crate::umem::pinned_batch::{report_leaked, unpin_list};
+use crate::umem::pinner::PinnerHolder;
 use crate::umem::range::UserRange;
 use crate::umem::region::RegionExt;
 use core::{
@@ -127,44 +127,35 @@ where
     where
         F: FnMut(u64) -> ControlFlow<()>,
     {
-        let PinRequest { range, flags, progress } = request;
-        Self::charge_and_pin(pinner, accountant, range, flags, |pinner, charge| {
-            // In one place from here on: it is large.
-            let mut unfinished = Unfinished::new(pinner, range, storage)?;
-            unfinished.pin(range, flags, slots, progress)?;
-            unfinished.finish(charge)
-        })
-    }
-
-    /// Charges the region, lets `pin` pin it, and puts the parts together.
-    pub(in crate::umem) fn charge_and_pin(
-        pinner: P,
-        accountant: A,
-        range: UserRange,
-        flags: PinFlags,
-        pin: impl FnOnce(&P::Target, &mut Charge<A>) -> Result<Sgl<S>, PinError<P::Error>>,
-    ) -> Result<Self, Failed<PinError<P::Error>, P>> {
-        let at = range.first_page(pinner.page_size());
-        if !PinFlags::all().contains_all(flags) {
-            let unknown = PinErrorKind::UnknownFlags { bits: flags.bits() };
-            return Err(Failed::new(PinError::new(unknown, at), pinner));
-        }
-        let mut charge = match Charge::new(accountant, pinner.charged_pages(range)) {
+        let (range, flags) = (request.range, request.flags);
+        let mut charge = match charge(&*pinner, accountant, range, flags) {
             Ok(charge) => charge,
-            Err(error) => return Err(Failed::new(PinError::new(error, at), pinner)),
+            Err(error) => return Err(Failed::new(error, pinner)),
         };
         // If this fails or unwinds, all has been unpinned when the charge is given back.
-        match pin(&*pinner, &mut charge) {
-            Ok(sgl) => Ok(Self {
-                pinner: ManuallyDrop::new(pinner),
-                charge: ManuallyDrop::new(charge),
-                sgl: ManuallyDrop::new(sgl),
-                range,
-                flags,
-                attachments: AtomicUsize::new(0),
-                dirty: AtomicBool::new(false),
-            }),
+        match pin_list(&*pinner, request, storage, slots, &mut charge) {
+            Ok(sgl) => Ok(Self::of(pinner, charge, sgl, range, flags)),
             Err(error) => Err(Failed::new(error, pinner)),
+        }
+    }
+
+    /// Puts the parts together: each page of the list has one pin, for the user pages from the first of `range` on.
+    #[inline]
+    pub(in crate::umem) fn of(
+        pinner: P,
+        charge: Charge<A>,
+        sgl: Sgl<S>,
+        range: UserRange,
+        flags: PinFlags,
+    ) -> Self {
+        Self {
+            pinner: ManuallyDrop::new(pinner),
+            charge: ManuallyDrop::new(charge),
+            sgl: ManuallyDrop::new(sgl),
+            range,
+            flags,
+            attachments: AtomicUsize::new(0),
+            dirty: AtomicBool::new(false),
         }
     }
 
@@ -332,7 +323,7 @@ where
         Ok(unsafe { this.give_back() })
     }
 
-    /// Unpins all pages, then gives the charge back, then frees the list; returns the pinner. What
+    /// Unpins all pages, then frees the list, then gives the charge back; returns the pinner. What
     /// unwinds on the way leaks what comes later, and unpins nothing twice.
     ///
     /// # Safety
@@ -345,17 +336,13 @@ where
         //   from `at`, and its pin has not been taken back": by the invariant, and as the caller
         //   promises that this is the first call;
         // - "no device can reach the page": the caller promises that no device is attached.
-        unsafe { unpin_runs(&**self.pinner, start, self.sgl.runs(), dirty) };
-        // SAFETY: "the container is not used again": as the caller promises.
-        let (pinner, charge, sgl) = unsafe {
-            (
-                ManuallyDrop::take(&mut self.pinner),
-                ManuallyDrop::take(&mut self.charge),
-                ManuallyDrop::take(&mut self.sgl),
-            )
-        };
+        unsafe { unpin_list(&**self.pinner, start, &self.sgl, dirty) };
+        // SAFETY: "the container is not used again": as the caller promises, each of them.
+        let (pinner, charge) =
+            unsafe { (ManuallyDrop::take(&mut self.pinner), ManuallyDrop::take(&mut self.charge)) };
+        // SAFETY: as above. It is large, and not moved.
+        unsafe { ManuallyDrop::drop(&mut self.sgl) };
         drop(charge);
-        drop(sgl);
         pinner
     }
 
@@ -452,7 +439,8 @@ where
     where
         F: FnMut(u64) -> ControlFlow<()>,
     {
-        use crate::{store::Heap, umem::batch};
+        use crate::store::Heap;
+        use crate::umem::{batch, error::PinErrorKind, pinner::Pinner as _};
         if request.range.page_count(pinner.page_size()) <= batch::FEW.into() {
             let mut slots = [None; batch::FEW as usize];
             return Self::pin_in(pinner, accountant, Heap::new(), &mut slots, request);

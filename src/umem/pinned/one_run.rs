@@ -5,7 +5,7 @@ use super::Umem;
 use crate::sgl::PageRun;
 use crate::store::Storage;
 use crate::umem::{AccountantHolder, Charge, PinnerHolder};
-use core::{mem::ManuallyDrop, ptr};
+use core::mem::ManuallyDrop;
 
 impl<P, A, S> Umem<P, A, S>
 where
@@ -42,21 +42,16 @@ where
     /// be marked dirty would be forgotten.
     #[expect(clippy::result_large_err, reason = "the region comes back as it was")]
     pub fn into_run(self) -> Result<(P, Charge<A>, PageRun), Self> {
-        let mut runs = self.sgl.runs();
-        let run = match (runs.next(), runs.next()) {
-            (Some(run), None) if self.attachments() == 0 && !self.is_dirty() => run,
+        let run = match self.sgl.only() {
+            Some(run) if self.attachments() == 0 && !self.is_dirty() => run,
             _ => return Err(self),
         };
-        let this = ManuallyDrop::new(self);
-        // SAFETY: the fields are valid, and each is read once: `this` is neither used nor dropped again.
-        let (pinner, charge, sgl) = unsafe {
-            (
-                ptr::read(&raw const *this.pinner),
-                ptr::read(&raw const *this.charge),
-                ptr::read(&raw const *this.sgl),
-            )
-        };
-        drop(sgl);
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: "the container is not used again", each of them: `this` is neither used nor dropped again.
+        let (pinner, charge) =
+            unsafe { (ManuallyDrop::take(&mut this.pinner), ManuallyDrop::take(&mut this.charge)) };
+        // SAFETY: as above. It is large, and not moved.
+        unsafe { ManuallyDrop::drop(&mut this.sgl) };
         Ok((pinner, charge, run))
     }
 }
