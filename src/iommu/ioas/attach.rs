@@ -147,10 +147,11 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     /// Unmaps in one domain, in which all of them are mapped, all mappings that overlap `range`, and
     /// flushes once. After a breach, the mapping is poisoned; those behind it are unmapped all the same.
     fn uninstall_from(&mut self, domain: &D::Target, range: IovaRange) -> Result<(), Breach> {
+        let found = self.areas.within(range);
         // SAFETY: "that was installed in the domain and has not been uninstalled since": by `replay`, or
         // while the domain was attached; "areas were cut only where the domain can cut": `check_cut`
         // asks all domains; "which can also be done where `range` begins and ends": no area lies across.
-        unsafe { uninstall(domain, &mut self.areas, range) }
+        unsafe { uninstall(domain, &mut self.areas, range, found) }
     }
 
     /// The same for all mappings before `range`.

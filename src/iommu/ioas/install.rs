@@ -5,7 +5,7 @@
 use super::area::{Area, Mapped};
 use super::space::Ioas;
 use super::store::IoasStore;
-use super::tree::{IovaTree, TreeStore};
+use super::tree::{IovaTree, TreeStore, Within};
 use crate::iommu::domain::{Domain, DomainHolder};
 use crate::iommu::entries;
 use crate::iommu::error::{Breach, MapError};
@@ -49,11 +49,15 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
         Err(error)
     }
 
-    /// Unmaps in all domains what is mapped in `range`, with one flush for each domain. Where a domain
+    /// Unmaps in all domains what is mapped in `range`, where it was found, with one flush for each domain. Where a domain
     /// does not do that, the whole mapping is poisoned; the first breach is returned.
     ///
     /// All domains can cut where the range begins and ends, if a mapping lies across.
-    pub(super) fn uninstall_everywhere(&mut self, range: IovaRange) -> Result<(), Breach> {
+    pub(super) fn uninstall_everywhere(
+        &mut self,
+        range: IovaRange,
+        found: Within,
+    ) -> Result<(), Breach> {
         let Self { areas, domains, .. } = self;
         let mut first = Ok(());
         for (_, domain) in domains.iter() {
@@ -61,7 +65,7 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
             // invariant, and the range is uninstalled once from each domain, as the caller lets go of it
             // afterwards; "areas were cut only where the domain can cut, which can also be done where
             // `range` begins and ends": `check_cut` asks all domains, and so do the callers.
-            let uninstalled = unsafe { uninstall(&**domain, areas, range) };
+            let uninstalled = unsafe { uninstall(&**domain, areas, range, found) };
             first = first.and(uninstalled);
         }
         first
@@ -96,7 +100,7 @@ where
     installed
 }
 
-/// Unmaps in a domain what areas of memory have in `range`, then flushes once. An area of which the
+/// Unmaps in a domain what areas of memory have in `range`, where these were found, then flushes once. An area of which the
 /// domain does not unmap that is poisoned, whole; the first breach is returned.
 ///
 /// # Safety
@@ -107,6 +111,7 @@ pub(super) unsafe fn uninstall<U, D, S>(
     domain: &D,
     areas: &mut IovaTree<Area<U>, S>,
     range: IovaRange,
+    found: Within,
 ) -> Result<(), Breach>
 where
     U: RegionHolder,
@@ -118,7 +123,7 @@ where
     {
         // Its end is the domain's code, too, and may unwind.
         let mut gather = pin!(D::Gather::default());
-        guard.areas.for_each_mut(range, |whole, area| {
+        guard.areas.walk_mut(found, |whole, area| {
             let (Some(mapped), Some(part)) = (area.memory(), whole.intersection(&range)) else {
                 return;
             };

@@ -6,8 +6,8 @@ use super::area::{Area, AreaKind};
 use super::error::IoasError;
 use super::space::Ioas;
 use super::store::IoasStore;
+use super::tree::{Removed, Spot, Within};
 use super::written::Written;
-use crate::addr::Iova;
 use crate::exact::Exact as _;
 use crate::iommu::domain::DomainHolder;
 use crate::iova_range::IovaRange;
@@ -40,15 +40,21 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     /// unmapped; nothing has changed then. [`IoasError::Breach`] if a domain broke its contract:
     /// everything else in the range is unmapped.
     pub fn unmap(&mut self, range: IovaRange) -> Result<u64, IoasError<D::Error>> {
-        self.check_unmap(range, false)?;
-        self.unmap_parts(range)
+        let found = self.areas.within(range);
+        self.check_unmap(range, found, false)?;
+        self.unmap_parts(range, found)
     }
 
     /// Whether there is something to unmap in `range`, and whether it can be; without looking at its
     /// edges if mappings `may_cut` them.
-    fn check_unmap(&self, range: IovaRange, may_cut: bool) -> Result<(), IoasError<D::Error>> {
-        let mut found = false;
-        for (mapping, area) in self.areas.overlapping(range) {
+    fn check_unmap(
+        &self,
+        range: IovaRange,
+        found: Within,
+        may_cut: bool,
+    ) -> Result<(), IoasError<D::Error>> {
+        let mut mapped = false;
+        for (mapping, area) in self.areas.walk(found) {
             if area.is_reserved() {
                 continue;
             }
@@ -61,9 +67,9 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
             if mapping.last() > range.last() && !may_cut {
                 return Err(IoasError::CutsMapping { edge: range.last(), mapping });
             }
-            found = true;
+            mapped = true;
         }
-        if !found {
+        if !mapped {
             return Err(IoasError::NotMapped { iova: range.first() });
         }
         Ok(())
@@ -71,10 +77,10 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
 
     /// Unmaps what is mapped in `range`, whose edges can be cut where a mapping lies across, and lets go
     /// of it. No mapping lies across both.
-    fn unmap_parts(&mut self, range: IovaRange) -> Result<u64, IoasError<D::Error>> {
-        let uninstalled = self.uninstall_everywhere(range);
+    fn unmap_parts(&mut self, range: IovaRange, found: Within) -> Result<u64, IoasError<D::Error>> {
+        let uninstalled = self.uninstall_everywhere(range, found);
         self.written.remove(range);
-        let bytes = self.release(range);
+        let bytes = self.release(range, found);
         uninstalled.map(|()| bytes).map_err(IoasError::Breach)
     }
 
@@ -97,19 +103,18 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn unmap_all(&mut self) -> u64 {
-        let _ = self.uninstall_everywhere(IovaRange::ALL);
+        let all = self.areas.within(IovaRange::ALL);
+        let _ = self.uninstall_everywhere(IovaRange::ALL, all);
         self.written = Written::NOTHING;
-        self.release(IovaRange::ALL)
+        self.release(IovaRange::ALL, all)
     }
 
-    /// Lets go of all memory in `range`, which is mapped nowhere any more; returns its bytes.
-    fn release(&mut self, range: IovaRange) -> u64 {
-        let mut releasing = Releasing { space: self, next: Some(range.first()), range };
-        let mut bytes = 0u64;
-        while let Some(more) = releasing.next_mapping() {
-            bytes = bytes.saturating_add(more);
-        }
-        bytes
+    /// Lets go of all memory in `range`, where it was found, which is mapped nowhere any more; returns its bytes.
+    fn release(&mut self, range: IovaRange, found: Within) -> u64 {
+        let (next, removed) = (found.first(), Removed::NOTHING);
+        let mut releasing = Releasing { space: self, next, range, removed, bytes: 0 };
+        while releasing.go_on().is_some() {}
+        releasing.bytes
     }
 
     /// As [`unmap`](Self::unmap), but where a mapping lies across an edge of the range, it is cut
@@ -149,14 +154,14 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
         let behind = range.last().checked_add(1);
         self.check_cut(first, true)?;
         behind.map_or(Ok(()), |behind| self.check_cut(behind, true))?;
-        self.check_unmap(range, true)?;
+        self.check_unmap(range, self.areas.within(range), true)?;
         let inside = self
             .mapping_at(first)
             .filter(|mapping| mapping.range.first() < first && mapping.range.last() > range.last());
         if let Some(behind) = behind.filter(|_| inside.is_some()) {
             self.cut(behind)?;
         }
-        self.unmap_parts(range)
+        self.unmap_parts(range, self.areas.within(range))
     }
 }
 
@@ -170,54 +175,67 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Drop for Ioas<U, D, S
 /// unwind: the mappings behind it go all the same.
 struct Releasing<'a, U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> {
     space: &'a mut Ioas<U, D, S>,
-    next: Option<Iova>,
     range: IovaRange,
+    /// Where the next ones are.
+    next: Option<Spot>,
+    /// Mappings that are in the tree no more, and still to be let go.
+    removed: Removed,
+    bytes: u64,
 }
 
 impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Releasing<'_, U, D, S> {
-    /// Lets go of what the next mapping has in the range; returns its bytes.
-    fn next_mapping(&mut self) -> Option<u64> {
+    /// Lets go of a mapping, or goes to the next ones; `None` behind the last.
+    fn go_on(&mut self) -> Option<()> {
         let areas = &mut self.space.areas;
-        loop {
-            let spot = areas.spot_from(self.next?)?;
-            let whole = areas.range_at(&spot)?;
-            let part = whole.intersection(&self.range)?;
-            self.next = whole.last().checked_add(1).filter(|next| *next <= self.range.last());
-            let Some(AreaKind::Mapped(mapped)) = areas.value_at(&spot).map(|area| &mut area.kind)
-            else {
-                continue;
-            };
-            let bytes = part.len().unwrap_or(u64::MAX);
-            if part != whole {
-                // What is left goes on under the same attachment.
-                let shrunk = if part.last() == whole.last() {
-                    part.first().checked_sub(1).is_some_and(|last| areas.set_last(&spot, last))
-                } else {
-                    mapped.offset = mapped.offset.plus(bytes);
-                    let behind =
-                        part.last().checked_add(1).filter(|_| part.first() == whole.first());
-                    behind.is_some_and(|behind| areas.set_first(&spot, behind))
-                };
-                if let Some(area) = areas.value_at(&spot).filter(|_| !shrunk) {
-                    // It lies across both edges, which it does not.
-                    drop(area.poison());
-                }
-                return Some(bytes);
-            }
-            let (_, Area { kind: AreaKind::Mapped(mapped) }) = areas.remove_at(&spot)? else {
-                continue;
+        if let Some(key) = self.removed.next() {
+            let Some(Area { kind: AreaKind::Mapped(mapped) }) = areas.remove_kept(key) else {
+                return Some(());
             };
             self.space.mappings = self.space.mappings.minus(1);
             // SAFETY: "the device cannot reach the memory any more, through no cache of translations
             // either": it was unmapped and flushed in every domain; otherwise it is poisoned.
             drop(unsafe { mapped.attachment.release() });
-            return Some(bytes);
+            return Some(());
         }
+        let spot = self.next.take()?;
+        let whole = areas.range_at(&spot)?;
+        let part = whole.intersection(&self.range)?;
+        let (mut last, mut leaked) = (whole.last(), None);
+        let (range, bytes) = (self.range, &mut self.bytes);
+        if part == whole {
+            self.removed = areas.remove_from(&spot, |mapping, area| {
+                let goes = area.memory().is_some() && mapping.last() <= range.last();
+                if goes {
+                    last = mapping.last();
+                    *bytes = bytes.saturating_add(mapping.len().unwrap_or(u64::MAX));
+                }
+                goes
+            });
+        } else if let Some(AreaKind::Mapped(mapped)) =
+            areas.value_at(&spot).map(|area| &mut area.kind)
+        {
+            let len = part.len().unwrap_or(u64::MAX);
+            *bytes = bytes.saturating_add(len);
+            // What is left goes on under the same attachment.
+            let shrunk = if part.last() == whole.last() {
+                part.first().checked_sub(1).is_some_and(|last| areas.set_last(&spot, last))
+            } else {
+                mapped.offset = mapped.offset.plus(len);
+                let behind = part.last().checked_add(1).filter(|_| part.first() == whole.first());
+                behind.is_some_and(|behind| areas.set_first(&spot, behind))
+            };
+            // If not, it lies across both edges, which it does not.
+            leaked = areas.value_at(&spot).filter(|_| !shrunk).and_then(Area::poison);
+        }
+        let behind = last.checked_add(1).filter(|behind| *behind <= range.last());
+        self.next = behind.and_then(|behind| areas.spot_from(behind));
+        drop(leaked);
+        Some(())
     }
 }
 
 impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Drop for Releasing<'_, U, D, S> {
     fn drop(&mut self) {
-        while self.next_mapping().is_some() {}
+        while self.go_on().is_some() {}
     }
 }

@@ -42,25 +42,23 @@ impl<T, S: TreeStore<T>> IovaTree<T, S> {
 
     /// Where a range is to be put in a leaf, or the first one that it overlaps.
     fn room_for(&self, range: IovaRange) -> Result<Spot, IovaRange> {
-        let mut spot = self.near(range.first());
+        let (mut spot, behind) = self.near_and_behind(range.first());
         let Some(here) = self.range_at(&spot) else {
             return Ok(spot);
         };
-        let next = if here.first() > range.first() {
-            Some(here)
-        } else if here.last() >= range.first() {
-            return Err(here);
-        } else {
-            let mut next = spot;
-            let behind = self.go_on(&mut next).and_then(|()| self.range_at(&next));
-            let [leaf, ..] = &mut spot.steps;
-            *leaf = Step::new(leaf.node, leaf.index().plus(1));
-            behind
-        };
-        match next.filter(|next| next.first() <= range.last()) {
-            Some(existing) => Err(existing),
-            None => Ok(spot),
+        if here.first() > range.first() {
+            return if here.first() <= range.last() { Err(here) } else { Ok(spot) };
         }
+        if here.last() >= range.first() {
+            return Err(here);
+        }
+        if behind.is_some_and(|behind| behind <= range.last()) {
+            let next = self.go_on(&mut spot).and_then(|()| self.range_at(&spot));
+            return Err(next.unwrap_or(here));
+        }
+        let [leaf, ..] = &mut spot.steps;
+        *leaf = Step::new(leaf.node, leaf.index().plus(1));
+        Ok(spot)
     }
 
     /// As many empty nodes as it takes to put an entry in at a spot; none if there is no memory for all.
@@ -164,6 +162,38 @@ impl<T, S: TreeStore<T>> IovaTree<T, S> {
         let (leaf, index) = (spot.leaf(), spot.leaf().index());
         let entry = self.nodes.get_mut(leaf.node)?.remove(index)?;
         self.len = self.len.minus(1);
+        self.mend(spot, index)?;
+        Some((entry.range, self.values.remove(entry.link)?))
+    }
+
+    /// Takes ranges out, from the one at a spot on, as many as lie in one node, up to the first that is not `wanted`;
+    /// their values are [kept](Self::keep). O(log n), and O(1) on average for each where there are many.
+    pub(crate) fn remove_from(
+        &mut self,
+        spot: &Spot,
+        mut wanted: impl FnMut(IovaRange, &T) -> bool,
+    ) -> Removed {
+        let mut removed = Removed::NOTHING;
+        let (leaf, index) = (spot.leaf(), spot.leaf().index());
+        let Some(node) = self.nodes.get_mut(leaf.node) else { return removed };
+        let entries = (index..node.len()).map_while(|index| node.entry(index));
+        let entries = entries.take_while(|entry| {
+            self.values.get(entry.link).is_some_and(|value| wanted(entry.range, value))
+        });
+        for (place, entry) in removed.keys.iter_mut().zip(entries) {
+            *place = entry.link;
+            removed.len = removed.len.plus(1);
+        }
+        if removed.len > 0 {
+            node.remove_some(index, removed.len);
+            self.len = self.len.minus(removed.len);
+            self.mend(spot, index);
+        }
+        removed
+    }
+
+    /// Puts the tree in order where entries were taken out of a leaf, at `index`.
+    fn mend(&mut self, spot: &Spot, index: usize) -> Option<()> {
         let mut level = 0;
         while level.plus(1) < self.levels && self.node(spot.step(level).node)?.len() < LEAST {
             level = level.plus(1);
@@ -177,7 +207,7 @@ impl<T, S: TreeStore<T>> IovaTree<T, S> {
             self.levels = self.levels.minus(1);
             self.nodes.remove(root);
         }
-        Some((entry.range, self.values.remove(entry.link)?))
+        Some(())
     }
 
     /// Fills one of two nodes, under the entries of a node at `index` and behind it, from the other, or
@@ -187,7 +217,8 @@ impl<T, S: TreeStore<T>> IovaTree<T, S> {
         let (left, right) = (node.link(index)?, node.link(index.plus(1))?);
         let [few, more] = [left, right].map(|key| self.node(key).map_or(0, Node::len));
         let all = few.plus(more);
-        let mut end = if all <= MOST.minus(LEAST) {
+        let join = all <= MOST.minus(LEAST) || few == 0 || more == 0;
+        let mut end = if join {
             self.nodes.get_mut(above)?.remove(index.plus(1))?;
             self.nodes.remove(right)?
         } else {
@@ -195,7 +226,7 @@ impl<T, S: TreeStore<T>> IovaTree<T, S> {
         };
         let node = self.nodes.get_mut(left)?;
         let half = all >> 1;
-        if all <= MOST.minus(LEAST) {
+        if join {
             node.append_from(&end, 0);
         } else {
             if few > half {
@@ -239,6 +270,27 @@ impl<T, S: TreeStore<T>> IovaTree<T, S> {
         let entry = self.entry(spot)?;
         self.nodes.get_mut(leaf.node)?.set(leaf.index(), Entry { range, ..entry });
         self.settle(spot, 0, leaf.index(), false)
+    }
+}
+
+/// The keys of values whose ranges were taken out, in order.
+pub(crate) struct Removed {
+    keys: [u32; MOST],
+    next: usize,
+    len: usize,
+}
+
+impl Removed {
+    pub(crate) const NOTHING: Self = Self { keys: [NONE; MOST], next: 0, len: 0 };
+}
+
+impl Iterator for Removed {
+    type Item = u32;
+
+    fn next(&mut self) -> Option<u32> {
+        let key = self.keys.get(..self.len)?.get(self.next).copied()?;
+        self.next = self.next.plus(1);
+        Some(key)
     }
 }
 

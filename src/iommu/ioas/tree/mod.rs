@@ -31,9 +31,10 @@ use crate::store::{Slab, Slabs, NONE};
 use crate::{abridged::Abridged, addr::Iova};
 use core::fmt;
 
+pub(crate) use change::Removed;
 pub(crate) use node::{InsertError, Node};
 pub(crate) use overlapping::Overlapping;
-pub(crate) use spot::Spot;
+pub(crate) use spot::{Spot, Within};
 
 /// Where a tree keeps its values and its nodes.
 pub trait TreeStore<T>: Slabs<T> + Slabs<Node> {}
@@ -95,7 +96,17 @@ impl<T, S: TreeStore<T>> IovaTree<T, S> {
     /// The ranges that overlap `range`, in order. The first is found in O(log n), each of the rest
     /// in O(1) on average.
     pub(crate) fn overlapping(&self, range: IovaRange) -> Overlapping<'_, T, S> {
-        Overlapping { tree: self, next: self.spot_from(range.first()), last: range.last() }
+        self.walk(self.within(range))
+    }
+
+    /// Finds the ranges that overlap `range`, in O(log n), for all that is done with them before the tree changes.
+    pub(crate) fn within(&self, range: IovaRange) -> Within {
+        Within { first: self.spot_from(range.first()), last: range.last() }
+    }
+
+    /// [`overlapping`](Self::overlapping) ranges that were found.
+    pub(crate) const fn walk(&self, Within { first, last }: Within) -> Overlapping<'_, T, S> {
+        Overlapping { tree: self, next: first, last }
     }
 
     /// All ranges, in order.
@@ -104,17 +115,23 @@ impl<T, S: TreeStore<T>> IovaTree<T, S> {
     }
 
     /// Hands the ranges that overlap `range` to `f`, in order, to change their values.
-    pub(crate) fn for_each_mut(&mut self, range: IovaRange, mut f: impl FnMut(IovaRange, &mut T)) {
-        let mut next = self.spot_from(range.first());
-        while let Some(mut spot) = next {
-            let entry = self.entry(&spot).filter(|entry| entry.range.first() <= range.last());
-            let Some((entry, value)) =
-                entry.and_then(|it| Some((it, self.values.get_mut(it.link)?)))
-            else {
-                return;
-            };
+    pub(crate) fn for_each_mut(&mut self, range: IovaRange, f: impl FnMut(IovaRange, &mut T)) {
+        self.walk_mut(self.within(range), f);
+    }
+
+    /// The same for ranges that were found.
+    pub(crate) fn walk_mut(
+        &mut self,
+        Within { first, last }: Within,
+        mut f: impl FnMut(IovaRange, &mut T),
+    ) {
+        let Some(mut spot) = first else { return };
+        while let Some(entry) = self.entry(&spot).filter(|entry| entry.range.first() <= last) {
+            let Some(value) = self.values.get_mut(entry.link) else { return };
             f(entry.range, value);
-            next = self.go_on(&mut spot).map(|()| spot);
+            if entry.range.last() >= last || self.go_on(&mut spot).is_none() {
+                return;
+            }
         }
     }
 

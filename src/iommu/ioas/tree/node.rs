@@ -168,6 +168,12 @@ impl Node {
         self.lines.get(line)?.firsts.get(index).copied()
     }
 
+    /// Where the entry at `index` begins.
+    #[inline]
+    pub(super) fn first_of(&self, index: usize) -> Option<Iova> {
+        self.first(index).filter(|_| index < self.len()).map(Iova::new)
+    }
+
     /// The addresses of the entry at `index`; not checked to be one of those in use.
     #[inline]
     pub(super) fn range(&self, index: usize) -> Option<IovaRange> {
@@ -255,22 +261,44 @@ impl Node {
         Some(entry)
     }
 
+    /// Takes `count` entries from `index` on out, all of which are there.
+    pub(super) fn remove_some(&mut self, index: usize, count: usize) {
+        if count == 1 {
+            self.remove(index);
+            return;
+        }
+        for to in index..self.len().saturating_sub(count) {
+            if let Some(entry) = self.entry(to.plus(count)) {
+                self.set(to, entry);
+            }
+        }
+        self.truncate(self.len().saturating_sub(count));
+    }
+
     /// Takes the entries from `at` on out.
     pub(super) fn split_off(&mut self, at: usize) -> Self {
         let mut end = Self::EMPTY;
         end.append_from(self, at);
-        let (line, mut from) = place(at);
+        self.truncate(at);
+        end
+    }
+
+    fn truncate(&mut self, len: usize) {
+        let (line, mut from) = place(len);
         for line in self.lines.iter_mut().skip(line) {
             line.places(from).for_each(|(first, _)| *first = u64::MAX);
             from = 0;
         }
-        self.set_len(at);
-        end
+        self.set_len(len);
     }
 
     /// Adds the entries of `other` from an index on at the end, where there is room.
     pub(super) fn append_from(&mut self, other: &Self, from: usize) {
         let len = self.len();
+        if len == 0 && from == 0 {
+            self.clone_from(other);
+            return;
+        }
         for index in from..other.len() {
             if let Some(entry) = other.entry(index) {
                 self.set(len.plus(index.minus(from)), entry);
@@ -288,16 +316,24 @@ impl Node {
         let before = index.checked_sub(1).map_or(0, |before| self.gap_behind(before));
         let mut gap = before.max(self.gap_behind(index));
         let (mut left, mut behind) = (self.len(), first);
+        let mut look_at = |gap: u64, (first, rest): (&u64, &Rest)| {
+            let before = first.minus(behind);
+            // It ends at zero only behind all other entries.
+            behind = rest.last.wrapping_add(1);
+            gap.max(rest.gap).max(before)
+        };
         for (line, rest) in self.lines.iter().zip(self.rest.chunks_exact(LINE)) {
-            if gap >= known || left == 0 {
+            if gap >= known {
                 break;
             }
-            for (first, rest) in line.firsts.iter().zip(rest).take(left) {
-                gap = gap.max(rest.gap).max(first.minus(behind));
-                // It ends at zero only behind all other entries.
-                behind = rest.last.wrapping_add(1);
+            let entries = line.firsts.iter().zip(rest);
+            match left.checked_sub(LINE) {
+                Some(more) => (left, gap) = (more, entries.fold(gap, &mut look_at)),
+                None => {
+                    gap = entries.take(left).fold(gap, &mut look_at);
+                    break;
+                }
             }
-            left = left.saturating_sub(LINE);
         }
         Some(Entry { range, gap, link })
     }

@@ -9,6 +9,19 @@ use crate::exact::Exact as _;
 use crate::iova_range::IovaRange;
 use crate::store::{Slab as _, NONE};
 
+/// The ranges that overlap another one, found: the first of them, and where it ends. Good until the tree changes.
+#[derive(Clone, Copy)]
+pub(crate) struct Within {
+    pub(super) first: Option<Spot>,
+    pub(super) last: Iova,
+}
+
+impl Within {
+    pub(crate) const fn first(&self) -> Option<Spot> {
+        self.first
+    }
+}
+
 /// Where a range lies in the tree: the way there. Good until the tree changes.
 #[derive(Clone, Copy)]
 pub(crate) struct Spot {
@@ -60,8 +73,14 @@ impl<T, S: TreeStore<T>> IovaTree<T, S> {
     /// would be, if there is none.
     #[inline]
     pub(crate) fn near(&self, at: Iova) -> Spot {
+        self.near_and_behind(at).0
+    }
+
+    /// The same, and where the range behind that one begins, if there is one.
+    #[inline]
+    pub(super) fn near_and_behind(&self, at: Iova) -> (Spot, Option<Iova>) {
         let mut spot = Spot { steps: [Step::NONE; LEVELS] };
-        let mut key = self.root;
+        let (mut key, mut behind) = (self.root, None);
         let steps = spot.steps.get_mut(..self.levels).unwrap_or_default();
         for step in steps.iter_mut().rev() {
             let Some(node) = self.node(key) else {
@@ -72,8 +91,10 @@ impl<T, S: TreeStore<T>> IovaTree<T, S> {
             let (index, link) = found.unwrap_or((0, NONE));
             *step = Step::new(key, index);
             key = link;
+            // The lowest node that has one more entry knows it.
+            behind = node.first_of(index.plus(1)).or(behind);
         }
-        spot
+        (spot, behind)
     }
 
     /// The first range whose last address is `at` or above, in O(log n): the one that contains `at`,
@@ -104,14 +125,21 @@ impl<T, S: TreeStore<T>> IovaTree<T, S> {
     }
 
     /// Goes to the next range, in O(log n), and in O(1) on average when walking; `None` if there is none.
+    #[inline]
     pub(crate) fn go_on(&self, spot: &mut Spot) -> Option<()> {
-        self.go_to_gap(spot, 0).map(drop)
+        for level in 0..self.levels {
+            let step = spot.step(level);
+            let next = step.index().plus(1);
+            if next < self.node(step.node)?.len() {
+                *spot.steps.get_mut(level)? = Step::new(step.node, next);
+                return self.go_down(spot, level);
+            }
+        }
+        None
     }
 
     /// Goes to the next range in front of which there is a gap of `len` addresses or more, and returns
     /// the addresses from the end of the range before to the last one in front of it. O(log n).
-    ///
-    /// A gap of no addresses is one, too, if `len` is zero: its first address lies behind the last.
     pub(super) fn go_to_gap(&self, spot: &mut Spot, len: u64) -> Option<(Iova, Iova)> {
         let (mut level, mut looked_at) = (0usize, true);
         loop {
@@ -150,6 +178,9 @@ impl<T, S: TreeStore<T>> IovaTree<T, S> {
 
     /// Goes to the first range below the entry at a level.
     fn go_down(&self, spot: &mut Spot, level: usize) -> Option<()> {
+        if level == 0 {
+            return Some(());
+        }
         let above = spot.step(level);
         let mut key = self.node(above.node)?.link(above.index())?;
         for step in spot.steps.get_mut(..level)?.iter_mut().rev() {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The tree beside an oracle that is slow and obvious: a sorted list of ranges.
 
+mod removal;
+
 use super::node::{LEAST, MOST};
 use super::*;
 use crate::store::{Pool, PoolSlab, SlabSlot};
