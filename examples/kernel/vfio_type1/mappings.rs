@@ -74,8 +74,7 @@ impl State {
     /// Pins and maps a mapping in every domain.
     pub(crate) fn install(ioas: &mut Space, dma: &Dma) -> Result {
         let len = dma.range.len().ok_or(EOVERFLOW)?;
-        let region = KBox::new(dma.memory.pin_all(len)?, GFP_KERNEL_ACCOUNT)?;
-        ioas.map(Placement::At(dma.range.first()), region, dma.prot)?;
+        ioas.map(Placement::At(dma.range.first()), dma.memory.pin_all(len)?, dma.prot)?;
         Ok(())
     }
 

@@ -189,7 +189,7 @@ impl Memory {
     }
 
     /// Pins `len` bytes, whole pages, from the beginning on.
-    pub(crate) fn pin_all(self: &Arc<Self>, len: u64) -> Result<Pinned> {
+    pub(crate) fn pin_all(self: &Arc<Self>, len: u64) -> Result<KBox<Pinned>> {
         let start = self.state.lock().start;
         let range = UserRange::new(UserAddr::new(start), len).map_err(|_| EOVERFLOW)?;
         let (mut few, mut many);
@@ -202,7 +202,8 @@ impl Memory {
         };
         let request = PinRequest::new(range, self.flags());
         let storage = Kmalloc::new(GFP_KERNEL_ACCOUNT);
-        Ok(Umem::pin_in(self.clone(), self.clone(), storage, slots, request)?)
+        let pinned = Umem::pin_in(self.clone(), self.clone(), storage, slots, request)?;
+        Ok(KBox::new(pinned, GFP_KERNEL_ACCOUNT)?)
     }
 
     /// Pins up to as many pages as `pages` has room for; or finds frames of a device, up to `left`.
