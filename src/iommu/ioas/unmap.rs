@@ -15,7 +15,8 @@ use crate::umem::{RegionHolder, SharedHolder};
 
 impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
     /// Unmaps all mappings in `range`, in every domain, with one flush for each; returns how many bytes
-    /// they had. Gaps do not matter. O(log n) for each mapping, plus what the domains take.
+    /// they had. Gaps do not matter. O(log n), and O(1) on average for each mapping where there are many, plus what the
+    /// domains take.
     ///
     /// ```
     /// # use pinned_sgl::iommu::{HeapIoas, IovaRange, Placement, Prot};

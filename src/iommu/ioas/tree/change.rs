@@ -10,9 +10,6 @@ use crate::exact::Exact as _;
 use crate::iova_range::IovaRange;
 use crate::store::{Slab as _, NONE};
 
-/// What a node knows of its gaps where entries came, went or moved to another node: nothing.
-const UNKNOWN: u64 = u64::MAX;
-
 impl<T, S: TreeStore<T>> IovaTree<T, S> {
     /// Adds a range, in O(log n), and returns the key of its value.
     ///
@@ -107,8 +104,8 @@ impl<T, S: TreeStore<T>> IovaTree<T, S> {
                 return self.settle(spot, level, index, false);
             };
             let end_key = spare.next()?;
-            entry = end.sum(end_key, UNKNOWN, 0)?;
-            let begin = node.sum(key, UNKNOWN, 0)?;
+            entry = end.sum(end_key)?;
+            let begin = node.sum(key)?;
             *self.nodes.get_mut(end_key)? = end;
             if above == self.levels {
                 let root = spare.next()?;
@@ -135,14 +132,15 @@ impl<T, S: TreeStore<T>> IovaTree<T, S> {
     ) -> Option<()> {
         for level in level..self.levels.minus(1) {
             let (key, above) = (spot.step(level).node, spot.step(level.plus(1)));
-            let old = self.node(above.node)?.entry(above.index())?;
-            let known = if moved { UNKNOWN } else { old.gap };
+            let known = self.node(above.node)?.gap(above.index()).filter(|_| !moved);
             moved = false;
-            let new = self.node(key)?.sum(key, known, index)?;
-            if new == old {
+            let node = self.node(key)?;
+            let (range, gap) = (node.span()?, node.gap_around(index));
+            let known = known.unwrap_or(u64::MAX);
+            let gap = if gap < known { node.largest_gap(gap, known) } else { gap };
+            if !self.nodes.get_mut(above.node)?.update(above.index(), range, gap)? {
                 break;
             }
-            self.nodes.get_mut(above.node)?.set(above.index(), new);
             index = above.index();
         }
         Some(())
@@ -238,11 +236,11 @@ impl<T, S: TreeStore<T>> IovaTree<T, S> {
                 node.append_from(&end, 0);
                 end = rest;
             }
-            let entry = end.sum(right, UNKNOWN, 0)?;
+            let entry = end.sum(right)?;
             *self.nodes.get_mut(right)? = end;
             self.nodes.get_mut(above)?.set(index.plus(1), entry);
         }
-        let entry = self.node(left)?.sum(left, UNKNOWN, 0)?;
+        let entry = self.node(left)?.sum(left)?;
         self.nodes.get_mut(above)?.set(index, entry);
         Some(())
     }

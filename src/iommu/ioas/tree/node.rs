@@ -307,15 +307,28 @@ impl Node {
         self.set_len(len.plus(other.len()).minus(from));
     }
 
-    /// What a node above has to know of this one, which is under `link`. No gap in here was larger than
-    /// `known` before something changed at `index`.
-    pub(super) fn sum(&self, link: u32, known: u64, index: usize) -> Option<Entry> {
-        let last = self.len().checked_sub(1)?;
-        let (first, end) = (self.first(0)?, self.rest.get(last)?);
-        let range = IovaRange::inclusive(Iova::new(first), Iova::new(end.last)).ok()?;
+    /// What a node above has to know of this one, which is under `link`.
+    pub(super) fn sum(&self, link: u32) -> Option<Entry> {
+        Some(Entry { range: self.span()?, gap: self.largest_gap(0, u64::MAX), link })
+    }
+
+    /// From the first address to the last one.
+    #[inline]
+    pub(super) fn span(&self) -> Option<IovaRange> {
+        let last = self.rest.get(self.len().checked_sub(1)?)?.last;
+        IovaRange::inclusive(Iova::new(self.first(0)?), Iova::new(last)).ok()
+    }
+
+    /// The largest gap in the entry at `index`, in the one before it, and beside both.
+    #[inline]
+    pub(super) fn gap_around(&self, index: usize) -> u64 {
         let before = index.checked_sub(1).map_or(0, |before| self.gap_behind(before));
-        let mut gap = before.max(self.gap_behind(index));
-        let (mut left, mut behind) = (self.len(), first);
+        before.max(self.gap_behind(index))
+    }
+
+    /// The largest gap: one of `gap` addresses was found, and none is larger than `known`.
+    pub(super) fn largest_gap(&self, mut gap: u64, known: u64) -> u64 {
+        let (mut left, mut behind) = (self.len(), self.first(0).unwrap_or(0));
         let mut look_at = |gap: u64, (first, rest): (&u64, &Rest)| {
             let before = first.minus(behind);
             // It ends at zero only behind all other entries.
@@ -335,7 +348,25 @@ impl Node {
                 }
             }
         }
-        Some(Entry { range, gap, link })
+        gap
+    }
+
+    /// The largest gap in the entry at `index`; not checked to be one of those in use.
+    #[inline]
+    pub(super) fn gap(&self, index: usize) -> Option<u64> {
+        Some(self.rest.get(index)?.gap)
+    }
+
+    /// Writes down what is below the entry at `index`, which is there; returns whether it was otherwise.
+    #[inline]
+    pub(super) fn update(&mut self, index: usize, range: IovaRange, gap: u64) -> Option<bool> {
+        let (line, at) = place(index);
+        let (first, last) = (range.first().get(), range.last().get());
+        let place = self.lines.get_mut(line)?.firsts.get_mut(at)?;
+        let rest = self.rest.get_mut(index)?;
+        let otherwise = (*place, rest.last, rest.gap) != (first, last, gap);
+        (*place, *rest) = (first, Rest { last, gap });
+        Some(otherwise)
     }
 
     /// The first gap of at least `len` addresses behind the entry at `index`, or in it if that was not
