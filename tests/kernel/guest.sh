@@ -129,8 +129,9 @@ if [ -e /nvme_sgl.ko ]; then
     # What the controller tried once more after it was unmapped in the domain of its driver; and nothing else.
     dmesg | tail -n "+$said" >/tmp/log
     grep -E "$refused" /tmp/log >/tmp/faults || fail "the IOMMU has refused nothing"
-    sed 's/^/test: nvme: refused: /' /tmp/faults
-    ! grep -vE "${refused}0x1000000[04]00 " /tmp/faults || fail "refused elsewhere"
+    sed 's/^/test: nvme: refused: /' /tmp/faults | head -n 4
+    # 512 bytes from 1024 on in a page, as they are or as the page.
+    ! grep -vE "${refused}0x1000000(0|4|5)[0-9a-f]{2} " /tmp/faults || fail "refused elsewhere"
     grep -q "$writes" /tmp/log && ! grep "$reads" /tmp/log || fail "what is written to memory is refused, and nothing else"
     rmmod nvme_sgl
     [ "$(pinned)" = 0 ] || fail "$(pinned) pages are pinned at the end"
