@@ -13,7 +13,8 @@ arm64_machine=(-M "virt,gic-version=3,iommu=smmuv3,its=on" -accel tcg -cpu "max,
 # There is no device that ends QEMU with a status: the last two lines count.
 arm64_boot() {
     local log=$modules/$1.log status=0
-    timeout --foreground "$deadline" "${qemu[@]}" "${arm64_machine[@]}" ${devicetree:+-dtb "$devicetree"} \
+    # Twice as long as on x86-64: its tests have sixteen times as much memory.
+    timeout --foreground "$((2 * deadline))" "${qemu[@]}" "${arm64_machine[@]}" ${devicetree:+-dtb "$devicetree"} \
         "${disks[@]}" \
         -kernel "$kernel/arch/arm64/boot/Image" -initrd "$2" \
         -append "console=ttyAMA0 panic=-1 iommu.strict=1 kunit.enable=1 kunit.autorun=1 kunit.filter_glob=*pinned_sgl* \
@@ -44,7 +45,8 @@ arm64_user_tests() {
     for program in "${arm64_programs[@]}"; do
         tests+=(--test "$program")
     done
-    local -x RUSTFLAGS=-Ctarget-feature=+crt-static CARGO_PROFILE_DEV_DEBUG=0
+    # Optimised, as far as it helps where each instruction is emulated; with the checks of tests.
+    local -x RUSTFLAGS=-Ctarget-feature=+crt-static CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_DEV_OPT_LEVEL=1
     mapfile -t programs < <(cd "$root" && cargo test --locked --quiet --no-run --lib "${tests[@]}" --features linux \
         --target "$triple" --target-dir "$target" --message-format=json |
         sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
