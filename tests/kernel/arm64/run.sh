@@ -29,8 +29,9 @@ arm64_kernel_tests() {
     build_tests
     make_disks
     arm64_boot boot "$modules/initramfs.gz" "$@"
-    # Copies stand in for caches.
-    arm64_boot bounce "$modules/initramfs.gz" iommu.passthrough=1 swiotlb=force selftest=bounce
+    # Copies stand in for caches. They are where a device of 32 bits reaches them, if all memory is.
+    arm64_boot bounce "$modules/initramfs.gz" iommu.passthrough=1 swiotlb=force selftest=bounce \
+        mem=3G movablecore=0 cma=0
     # A machine that says of no device that it sees the caches of the CPU: a name in its description is another one.
     local devicetree=$modules/incoherent.dtb
     "${qemu[@]}" "${arm64_machine[@]}" -M "dumpdtb=$devicetree" >/dev/null 2>&1 ||
