@@ -204,7 +204,7 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Releasing<'_, U, D, S
         let (mut last, mut leaked) = (whole.last(), None);
         let (range, bytes) = (self.range, &mut self.bytes);
         if part == whole {
-            self.removed = areas.remove_from(&spot, |mapping, area| {
+            areas.remove_from(&spot, &mut self.removed, |mapping, area| {
                 let goes = area.memory().is_some() && mapping.last() <= range.last();
                 if goes {
                     last = mapping.last();

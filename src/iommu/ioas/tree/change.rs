@@ -165,15 +165,17 @@ impl<T, S: TreeStore<T>> IovaTree<T, S> {
     }
 
     /// Takes ranges out, from the one at a spot on, as many as lie in one node, up to the first that is not `wanted`;
-    /// their values are [kept](Self::keep). O(log n), and O(1) on average for each where there are many.
+    /// their values are [kept](Self::keep), under keys that `removed` has then. O(log n), and O(1) on average for each
+    /// where there are many.
     pub(crate) fn remove_from(
         &mut self,
         spot: &Spot,
+        removed: &mut Removed,
         mut wanted: impl FnMut(IovaRange, &T) -> bool,
-    ) -> Removed {
-        let mut removed = Removed::NOTHING;
+    ) {
+        (removed.next, removed.len) = (0, 0);
         let (leaf, index) = (spot.leaf(), spot.leaf().index());
-        let Some(node) = self.nodes.get_mut(leaf.node) else { return removed };
+        let Some(node) = self.nodes.get_mut(leaf.node) else { return };
         let entries = (index..node.len()).map_while(|index| node.entry(index));
         let entries = entries.take_while(|entry| {
             self.values.get(entry.link).is_some_and(|value| wanted(entry.range, value))
@@ -187,7 +189,6 @@ impl<T, S: TreeStore<T>> IovaTree<T, S> {
             self.len = self.len.minus(removed.len);
             self.mend(spot, index);
         }
-        removed
     }
 
     /// Puts the tree in order where entries were taken out of a leaf, at `index`.

@@ -7,7 +7,8 @@ use super::*;
 fn remove_from(tree: &mut Tree<'_>, oracle: &mut Oracle, at: usize, unwanted: u32) -> usize {
     let spot = tree.near(oracle.0[at].range.first());
     let mut seen = Vec::new();
-    let removed = tree.remove_from(&spot, |range, value| {
+    let mut removed = Removed::NOTHING;
+    tree.remove_from(&spot, &mut removed, |range, value| {
         seen.push((range, *value));
         value % unwanted != 0
     });
