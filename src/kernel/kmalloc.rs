@@ -9,7 +9,10 @@ use super::kernel;
 use crate::iommu::{DomainHolder, Ioas};
 use crate::store::{Allocator, NoMemory, PieceSlab, Pieces};
 use crate::umem::RegionHolder;
-use core::fmt;
+use core::{
+    fmt,
+    ops::{Deref, DerefMut},
+};
 use kernel::alloc::{Flags, KVec};
 
 /// The memory of a list: pieces of at most 4 KiB from `kmalloc()`, each on its own, with the flags of the
@@ -58,34 +61,65 @@ impl fmt::Debug for Gfp {
     }
 }
 
+/// A vector, or none: an empty vector calls `krealloc()` when it is dropped, and a list has seven of them.
+pub struct Slots<T>(Option<KVec<T>>);
+
+impl<T> Default for Slots<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T> Deref for Slots<T> {
+    type Target = [T];
+
+    #[inline]
+    fn deref(&self) -> &[T] {
+        self.0.as_deref().unwrap_or_default()
+    }
+}
+
+impl<T> DerefMut for Slots<T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [T] {
+        self.0.as_deref_mut().unwrap_or_default()
+    }
+}
+
+impl<T> fmt::Debug for Slots<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slots").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
 impl Allocator for Gfp {
-    type Table<T> = KVec<T>;
-    type Piece<T> = KVec<T>;
+    type Table<T> = Slots<T>;
+    type Piece<T> = Slots<T>;
 
-    fn table<T>(&self, slots: usize) -> Result<KVec<T>, NoMemory> {
-        KVec::with_capacity(slots, self.0).map_err(|_| NoMemory)
+    fn table<T>(&self, slots: usize) -> Result<Slots<T>, NoMemory> {
+        KVec::with_capacity(slots, self.0).map(|table| Slots(Some(table))).map_err(|_| NoMemory)
     }
 
     #[inline]
-    fn push<T>(table: &mut KVec<T>, item: T) -> Result<(), NoMemory> {
-        table.push_within_capacity(item).map_err(|_| NoMemory)
+    fn push<T>(table: &mut Slots<T>, item: T) -> Result<(), NoMemory> {
+        table.0.as_mut().ok_or(NoMemory)?.push_within_capacity(item).map_err(|_| NoMemory)
     }
 
     #[inline]
-    fn pop<T>(table: &mut KVec<T>) -> Option<T> {
-        table.pop()
+    fn pop<T>(table: &mut Slots<T>) -> Option<T> {
+        table.0.as_mut()?.pop()
     }
 
     #[inline]
-    fn capacity<T>(table: &KVec<T>) -> usize {
-        table.capacity()
+    fn capacity<T>(table: &Slots<T>) -> usize {
+        table.0.as_ref().map_or(0, KVec::capacity)
     }
 
-    fn piece<T>(table: KVec<T>) -> KVec<T> {
+    fn piece<T>(table: Slots<T>) -> Slots<T> {
         table
     }
 
-    fn zeros(&self, len: usize) -> Result<KVec<u8>, NoMemory> {
-        KVec::zeroed(len, self.0).map_err(|_| NoMemory)
+    fn zeros(&self, len: usize) -> Result<Slots<u8>, NoMemory> {
+        KVec::zeroed(len, self.0).map(|piece| Slots(Some(piece))).map_err(|_| NoMemory)
     }
 }

@@ -129,7 +129,7 @@ pub use self::{
     accountant::{Counter, MmAccountant},
     bound::{ArcDomain, DevresDmaList, DevresDomain, DevresMapping, DomainMapping},
     domain::{PagingDomain, RawDomain},
-    kmalloc::{Gfp, Kmalloc, KmallocIoas, KmallocSlab},
+    kmalloc::{Gfp, Kmalloc, KmallocIoas, KmallocSlab, Slots},
     page_structs::PAGE_SIZE,
     pgtable::{PgTableDomain, TlbFlush},
     pin::{pin, pin_current, UserMem},
