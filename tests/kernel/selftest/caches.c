@@ -5,6 +5,7 @@
  */
 #include <linux/dma-direction.h>
 #include <linux/kprobes.h>
+#include <linux/mm.h>
 #include <linux/sched.h>
 
 #include "caches.h"
@@ -23,13 +24,17 @@ static struct kprobe probes[2] = {
 
 static int called(struct kprobe *probe, struct pt_regs *regs)
 {
+	u64 phys = regs_get_kernel_argument(regs, 0);
 	int for_cpu = probe == probes + 1;
 
-	if (current != watcher || (for_cpu && regs_get_kernel_argument(regs, 2) == DMA_TO_DEVICE))
+	/* An IOMMU that is not coherent either has the entries of its table written back, and those are not pinned. */
+	if (current != watcher || !folio_maybe_dma_pinned(pfn_folio(PHYS_PFN(phys))))
+		return 0;
+	if (for_cpu && regs_get_kernel_argument(regs, 2) == DMA_TO_DEVICE)
 		return 0;
 	if (counts[for_cpu] < ARRAY_SIZE(seen[0]))
 		seen[for_cpu][counts[for_cpu]] = (struct selftest_range){
-			regs_get_kernel_argument(regs, 0), regs_get_kernel_argument(regs, 1) };
+			phys, regs_get_kernel_argument(regs, 1) };
 	counts[for_cpu]++;
 	return 0;
 }
