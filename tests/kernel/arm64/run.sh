@@ -61,7 +61,7 @@ arm64_user_tests() {
 }
 # Those that read no file of the repository. The long laws, which only compute, run in KUnit there: `borders` alone took
 # more than two minutes.
-arm64_programs=(by_user_addr cutting descriptors linux linux_pinner mapping memory_region umem_pin vectors)
+arm64_programs=(cutting descriptors linux linux_pinner mapping memory_region umem_pin vectors)
 
 arm64_vfio_tests() {
     vfio_build
