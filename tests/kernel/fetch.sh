@@ -122,6 +122,13 @@ fetch_bindgen() {
         fail "missing: bindgen-cli 0.72.1 (cargo install bindgen-cli)"
 }
 
+# What KASAN takes with Rust: both compilers on LLVM.
+fetch_clang() {
+    need clang-19 clang-19
+    need ld.lld-19 lld-19
+    need llvm-ar-19 llvm-19
+}
+
 # fetch_qemu x86|arm PROGRAM: QEMU with the libraries that this machine lacks, side by side with what is installed.
 fetch_qemu() {
     local dir=$cache/qemu lib=usr/lib/$(uname -m)-linux-gnu first

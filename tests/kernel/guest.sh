@@ -77,8 +77,9 @@ fi
 if [ -e /bench.ko ]; then
     insmod /bench.ko
     dmesg | sed -n 's/^.*bench: /test: bench: /p'
-    exit 0
 fi
+# No more in User Mode Linux, nor where only that is counted.
+[ -e /selftest.ko ] || exit 0
 
 insmod /selftest.ko
 selftest

@@ -37,8 +37,8 @@ impl Numbers {
 /// A few cases where the machine is emulated, with all that finds mistakes: as in User Mode Linux, at
 /// the speed of the machine, would take hours.
 const CASES: u32 = if cfg!(CONFIG_UML) { 4000 } else { 100 };
-/// How many pages the longest of the lists has of which every one is looked at.
-const LONGEST: usize = if cfg!(CONFIG_UML) { 6 } else { 3 };
+/// How many pages the longest of the lists has of which every one is looked at. KASAN looks at each access as well.
+const LONGEST: usize = if cfg!(CONFIG_UML) && !cfg!(CONFIG_KASAN) { 6 } else { 3 };
 
 /// Runs one law on cases of random bytes.
 fn hold(law: laws::Law) -> Result {
