@@ -90,7 +90,7 @@ dmesg | sed -n 's/^.*\(a message to .*\)/test: selftest: \1/p' | grep . || fail 
 rmmod selftest
 [ "$(pinned)" = 0 ] || fail "$(pinned) pages are pinned after the module is gone"
 echo "test: unload: the module has unpinned what it held"
-dmesg | grep -q 'pinned_sgl: 4 pages more than were charged' || fail "too much was uncharged, and nothing reports it"
+dmesg | grep -q 'memlock: 4 pages more than were charged' || fail "too much was uncharged, and nothing reports it"
 for counter in pinned_vm locked_vm "locked_vm of the user"; do
     dmesg | grep -q "memlock: 5 pages were charged, and $counter has only 2" || fail "$counter: nothing reports what is missing"
 done
