@@ -76,18 +76,21 @@ impl<'a> PinnedPages<'a> {
     }
 
     /// How many are left.
+    #[inline]
     #[must_use]
     pub const fn len(&self) -> usize {
         self.pages.len()
     }
 
     /// Whether all were taken.
+    #[inline]
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.pages.is_empty()
     }
 
     /// The first pages that continue each other.
+    #[inline]
     #[must_use]
     pub fn first_run(&self) -> Option<Run> {
         if self.pages.is_empty() {
@@ -99,6 +102,7 @@ impl<'a> PinnedPages<'a> {
     }
 
     /// The frames of the pages behind the first one, as [`singles`] finds them: how many.
+    #[inline]
     pub fn singles(&self, room: &mut [u64]) -> usize {
         if self.pages.is_empty() {
             return 0;
@@ -109,6 +113,7 @@ impl<'a> PinnedPages<'a> {
     }
 
     /// The first `count` pages have another owner from now on.
+    #[inline]
     pub fn forget(&mut self, count: usize) {
         // INVARIANT: those that are left are some of those that there were.
         self.pages = mem::take(&mut self.pages).get_mut(count..).unwrap_or_default();
@@ -130,6 +135,7 @@ impl Drop for PinnedPages<'_> {
 /// # Safety
 ///
 /// There is at least one pointer, and each points to a page structure.
+#[inline]
 pub unsafe fn first_run(pages: &[*mut bindings::page]) -> Run {
     let (mut pfn, mut provider) = (0, 0);
     // SAFETY: "there is at least one pointer, and each points to a page structure": as the caller
@@ -144,6 +150,7 @@ pub unsafe fn first_run(pages: &[*mut bindings::page]) -> Run {
 /// # Safety
 ///
 /// There is at least one pointer, and each points to a page structure.
+#[inline]
 pub unsafe fn singles(pages: &[*mut bindings::page], room: &mut [u64]) -> usize {
     let most = room.len().min(pages.len().saturating_sub(1));
     // SAFETY: "there is at least one pointer, and each points to a page structure": as the caller
@@ -156,6 +163,7 @@ pub unsafe fn singles(pages: &[*mut bindings::page], room: &mut [u64]) -> usize 
 /// # Safety
 ///
 /// Each of them has a pin of the caller's that nothing relies on any more.
+#[inline]
 pub unsafe fn unpin_run(pfn: u64, count: u64, dirty: bool) {
     // SAFETY: as the caller promises: so they are pages with structures.
     unsafe { ffi::gup_unpin_run(pfn, count, dirty) };
@@ -166,6 +174,7 @@ pub unsafe fn unpin_run(pfn: u64, count: u64, dirty: bool) {
 /// # Safety
 ///
 /// Each of them has a pin of the caller's that nothing relies on any more.
+#[inline]
 pub unsafe fn unpin_singles(pfns: &[u64], dirty: bool) {
     for some in pfns.chunks(UNPINNED) {
         // SAFETY: as the caller promises: so they are pages with structures; there are no more than C takes.

@@ -28,6 +28,7 @@ impl IommuDomain {
     /// # Safety
     ///
     /// It is a paging domain, and is there as long as the reference.
+    #[inline]
     #[must_use]
     pub const unsafe fn from_raw<'a>(raw: NonNull<bindings::iommu_domain>) -> &'a Self {
         // SAFETY: it is a transparent wrapper; as the caller promises.
@@ -35,12 +36,14 @@ impl IommuDomain {
     }
 
     /// As C has it.
+    #[inline]
     #[must_use]
     pub const fn as_raw(&self) -> *mut bindings::iommu_domain {
         self.0.get()
     }
 
     /// A bit for each size of its pages.
+    #[inline]
     #[must_use]
     pub fn page_sizes(&self) -> usize {
         // SAFETY: the domain is there, and nothing writes to the field.
@@ -66,6 +69,7 @@ impl IommuDomain {
     ///
     /// - Nothing else maps, unmaps or reads at these addresses meanwhile;
     /// - the memory stays what it is, and may be accessed like that, until it has been unmapped and flushed.
+    #[inline]
     pub unsafe fn map(
         &self,
         iova: usize,
@@ -89,6 +93,7 @@ impl IommuDomain {
     /// # Safety
     ///
     /// That of [`map`](Self::map), for each of them.
+    #[inline]
     pub unsafe fn map_runs(
         &self,
         iova: usize,
@@ -111,6 +116,7 @@ impl IommuDomain {
     ///
     /// - Nothing else maps, unmaps or reads at these addresses meanwhile;
     /// - they are the caller's, and begin and end where what was mapped may be cut.
+    #[inline]
     pub unsafe fn unmap(&self, iova: usize, len: usize, gather: Option<Pin<&mut Gather>>) -> usize {
         let raw = self.as_raw();
         match gather {
@@ -122,6 +128,7 @@ impl IommuDomain {
     }
 
     /// After it has returned, no device reaches what was unmapped with the gather.
+    #[inline]
     pub fn sync(&self, gather: Pin<&mut Gather>) {
         // SAFETY: by the invariant of `Gather` it is valid. It may be called beside all others: what it frees is linked
         // nowhere.
@@ -133,6 +140,7 @@ impl IommuDomain {
     /// # Safety
     ///
     /// Nothing else unmaps meanwhile.
+    #[inline]
     #[must_use]
     pub unsafe fn phys(&self, iova: u64) -> Option<u64> {
         // SAFETY: as the caller promises.
