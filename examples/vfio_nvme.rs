@@ -40,8 +40,9 @@ fn main() -> Outcome {
     }
     space.attach(container.clone())?;
 
-    // Two rings for each of two queues, and a list page; and what the disk writes.
-    let (queues, queue_memory) = pin(5 * PAGE, Pages::Base)?;
+    // Two rings for each of two queues, and a list page: five of the controller, in whole pages of a CPU, which has
+    // up to 64 KiB. And what the disk writes.
+    let (queues, queue_memory) = pin(16 * PAGE, Pages::Base)?;
     let (buffer, memory) = pin(1 << 20, Pages::Transparent)?;
     let both = Prot::READ | Prot::WRITE;
     let at = space.map(Placement::Anywhere, queues, both)?.first();
