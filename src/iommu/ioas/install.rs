@@ -49,8 +49,8 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
         Err(error)
     }
 
-    /// Unmaps in all domains what is mapped in `range`, where it was found, with one flush for each domain. Where a domain
-    /// does not do that, the whole mapping is poisoned; the first breach is returned.
+    /// Unmaps in all domains what is mapped in `range`, where it was found, with one flush for each domain. Where a
+    /// domain does not do that, the whole mapping is poisoned; the first breach is returned.
     ///
     /// All domains can cut where the range begins and ends, if a mapping lies across.
     pub(super) fn uninstall_everywhere(
@@ -100,8 +100,8 @@ where
     installed
 }
 
-/// Unmaps in a domain what areas of memory have in `range`, where these were found, then flushes once. An area of which the
-/// domain does not unmap that is poisoned, whole; the first breach is returned.
+/// Unmaps in a domain what areas of memory have in `range`, where these were found, then flushes once. An area of
+/// which the domain does not unmap that is poisoned, whole; the first breach is returned.
 ///
 /// # Safety
 ///
