@@ -33,3 +33,18 @@ pub(crate) fn huge_and_small() -> Vec<PageRun> {
     };
     (0..).zip(numbers(60_000)).map(run).collect()
 }
+
+/// 10,000 places of 2 MiB: of twenty, one has runs of one to seven pages, and the others a huge page, each
+/// where it happens to lie.
+pub(crate) fn huge_pages() -> Vec<PageRun> {
+    let mut runs = Vec::new();
+    for (place, number) in (0..).zip(numbers(10_000)) {
+        let (mut start, mut left) = (number & 0xfff_fe00, 512);
+        while left > 0 {
+            let count = if place % 20 == 7 { (1 + left % 7).min(left) } else { left };
+            runs.push(PageRun::ram(Pfn::new(start), count).expect("a run has pages"));
+            (start, left) = (start + count + 1, left - count);
+        }
+    }
+    runs
+}

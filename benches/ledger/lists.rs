@@ -5,7 +5,8 @@
 use super::{inputs, measured, Operation};
 use pinned_sgl::descriptor::{ListMemory, NvmeSgl, Prp, TransferLimits};
 use pinned_sgl::{
-    Heap, Iova, MemoryKind::Ram, PageSize, PageSizes, Pfn, PhysAddr, SegmentLimits, Sgl, SglBuilder,
+    Heap, Iova, MemoryKind::Ram, PageRun, PageSize, PageSizes, Pfn, PhysAddr, SegmentLimits, Sgl,
+    SglBuilder,
 };
 use std::hint::black_box;
 
@@ -17,8 +18,10 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     ("for/huge and small", "run", for_runs),
     ("find byte/one run", "lookup", || find_byte(&one_run())),
     ("find byte/huge and small", "lookup", || find_byte(&huge_and_small())),
+    ("find byte/huge pages", "lookup", || find_byte(&huge_pages())),
     ("find byte/every page a run", "lookup", || find_byte(&every_page_a_run())),
     ("find run/huge and small", "lookup", || find_run(&huge_and_small())),
+    ("find run/huge pages", "lookup", || find_run(&huge_pages())),
     ("find run/every page a run", "lookup", || find_run(&every_page_a_run())),
     ("pages/huge and small", "page", pages),
     ("segments/huge and small", "segment", segments),
@@ -44,8 +47,16 @@ fn every_page_a_run() -> Sgl<Heap> {
 }
 
 fn huge_and_small() -> Sgl<Heap> {
+    of_runs(inputs::huge_and_small())
+}
+
+fn huge_pages() -> Sgl<Heap> {
+    of_runs(inputs::huge_pages())
+}
+
+fn of_runs(runs: Vec<PageRun>) -> Sgl<Heap> {
     let mut builder = SglBuilder::new(K4).expect("4 KiB is a page");
-    builder.push_runs(inputs::huge_and_small()).expect("frames of memory");
+    builder.push_runs(runs).expect("frames of memory");
     builder.finish().expect("there is memory")
 }
 

@@ -270,7 +270,7 @@ impl<S: Storage> SglBuilder<S> {
     /// If this fails or unwinds, the list is the same.
     pub(crate) fn pack(&mut self) -> Result<(), AllocError> {
         self.flush()?;
-        self.packed.leaves.add_directory(self.packed.pages)
+        self.packed.leaves.add_directory(self.packed.pages, self.packed.page)
     }
 
     /// The list of what is packed: of everything, behind [`pack`](Self::pack).

@@ -1,26 +1,36 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The directory of a finished list: from the position of a page to the groups that can hold it.
+//! The directory of a finished list: from the position of a byte to its address, or to the groups that can
+//! hold its page.
 //!
-//! The pages of a list are divided into *cells* of `2^shift` pages. Each has an entry, which names the
-//! group of its first page; one more names the end. So the group of a page lies between the one that its
-//! cell names and the one that the next cell names, and where these are one, nothing is left to search.
-//! The entries lie in pieces behind the leaves:
+//! The bytes of a list are divided into *cells* of `2^shift`; the first is shorter where that lays
+//! their borders where huge pages have theirs. Each cell has an entry, and one more names the end. The
+//! entry of a cell that lies in one run is the address of its first byte, and nothing is left to search.
+//! Any other names the group of its first page: the group of a page lies between the one that its
+//! cell names and the one that the next cell names. Behind them are *marks*, one for `2^MARK` cells, which
+//! name the group in any case. All lie in pieces behind the leaves:
 //!
 //! ```text
-//!  entry  32 bits:  leaf 22 │ group in the leaf 10
+//!  entry  32 bits:  0 │ leaf 21 │ group in the leaf 10
+//!                   1 │ address, in units of 2^unit bytes, 31
 //! ```
 #![forbid(unsafe_code)]
 
-use super::packed::load;
-use crate::exact::Exact as _;
+use super::packed::{load, mask};
+use crate::exact::{u64 as exact, Exact as _};
+use core::ops::Range;
 
 const WORD: usize = 8;
 /// Bytes of an entry.
-const ENTRY: usize = 4;
+pub(super) const ENTRY: usize = 4;
 /// Bits of an entry that name the group in its leaf; the others name the leaf.
 const GROUP_BITS: u32 = 10;
+/// Bits of an address; the one above says that it is one.
+const ADDRESS_BITS: u32 = 31;
+const ADDRESS: u64 = 1 << ADDRESS_BITS;
 /// As many leaves as entries can name, beside the end.
-const MAX_LEAVES: usize = (1 << (32 - GROUP_BITS)) - 1;
+const MAX_LEAVES: usize = (1 << (ADDRESS_BITS - GROUP_BITS)) - 1;
+/// The cells of a mark, as a power of two.
+const MARK: u32 = 6;
 
 /// A group of a list, by the number of its leaf and its own in that; the last one, where a number is
 /// too large.
@@ -31,24 +41,49 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) const FIRST: Self = Self::from_entry(0);
-    pub(super) const END: Self = Self::from_entry(u32::MAX as u64);
+    pub(super) const FIRST: Self = Self::of(0);
+    pub(super) const END: Self = Self::of(ADDRESS - 1);
 
     /// From the lower half of `pair`.
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "the upper half is not meant")]
-    const fn from_entry(pair: u64) -> Self {
+    const fn of(pair: u64) -> Self {
         let entry = pair as u32 as usize;
         Self { leaf: entry >> GROUP_BITS, group: entry & ((1 << GROUP_BITS) - 1) }
     }
 
+    /// Its entry.
     #[inline]
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "at most `MAX_LEAVES`, and a leaf's groups"
-    )]
-    fn entry(self) -> u32 {
-        (self.leaf.shifted_up(GROUP_BITS) | self.group) as u32
+    #[expect(clippy::cast_possible_truncation, reason = "`MAX_LEAVES`, and a leaf's groups")]
+    pub(super) const fn entry(self) -> u32 {
+        exact::shifted_up(self.leaf as u64, GROUP_BITS) as u32 | self.group as u32
+    }
+
+    /// The end of a range of groups that begins here, and may end in another leaf.
+    #[inline]
+    const fn or_any_behind(self) -> Self {
+        Self { leaf: self.leaf, group: usize::MAX }
+    }
+
+    #[inline]
+    pub(super) const fn is_open(self) -> bool {
+        self.group == usize::MAX
+    }
+}
+
+/// The entry of a cell, and in the upper half that of the next; all bits are set where it is not known.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entries(u64);
+
+impl Entries {
+    /// What a list without a directory is searched by.
+    const ALL: Self = Self(exact::shifted_up(Place::END.entry() as u64, 32));
+
+    /// The first and the last group that they name.
+    #[inline]
+    fn places(self) -> (Place, Place) {
+        let (from, next) = (Place::of(self.0), self.0.shifted_down(32));
+        (from, if next & ADDRESS == 0 { Place::of(next) } else { from.or_any_behind() })
     }
 }
 
@@ -57,87 +92,198 @@ impl Place {
 pub(super) struct Directory {
     /// How many cells there are: none while the list is built, nor if it is short.
     cells: usize,
-    /// Pages of a cell, as a power of two.
+    /// The bytes that the first cell lacks.
+    phase: u64,
+    /// Bytes of a page, of a cell, and of a unit of addresses, as powers of two.
+    page: u32,
     shift: u32,
+    unit: u32,
 }
 
 impl Directory {
-    pub(super) const NONE: Self = Self { cells: 0, shift: 0 };
+    pub(super) const NONE: Self = Self { cells: 0, phase: 0, page: 0, shift: 0, unit: 0 };
 
-    /// At most `most` cells for a list of `pages` pages in `leaves` leaves, as small as they can be.
-    pub(super) fn new(pages: u64, leaves: usize, most: usize) -> Self {
+    /// At most `most` cells for a list of `pages` pages of `2^page` bytes in `leaves` leaves, as small as they
+    /// can be.
+    pub(super) fn new(pages: u64, page: u32, leaves: usize, most: usize) -> Self {
         if pages == 0 || leaves > MAX_LEAVES || most < 2 {
             return Self::NONE;
         }
-        let (last, mut shift) = (pages.minus(1), 0u32);
-        while last.shifted_down(shift) >= most as u64 {
-            shift = shift.plus(1);
+        let (last, mut log2) = (pages.minus(1), 0u32);
+        while last.shifted_down(log2) >= most as u64 {
+            log2 = log2.plus(1);
         }
-        #[expect(clippy::cast_possible_truncation, reason = "below `most`")]
-        let last = last.shifted_down(shift) as usize;
-        Self { cells: last.plus(1), shift }
+        Self { page, shift: page.plus(log2), ..Self::NONE }.aligned(pages, 0, 0)
+    }
+
+    /// Cells as small as runs of `2^log2` pages, if these are at most `most`.
+    pub(super) fn of_cells(self, pages: u64, log2: u32, most: usize) -> Self {
+        let shift = self.page.plus(log2);
+        if shift < self.shift && pages.shifted_down(log2) < most as u64 {
+            return Self { shift, ..self };
+        }
+        self
+    }
+
+    /// Cells that begin where addresses are multiples of their size, in runs whose frames have numbers higher
+    /// by `distance`, modulo the pages of a cell, than their pages; no frame is above `highest`.
+    pub(super) fn aligned(self, pages: u64, distance: u64, highest: u64) -> Self {
+        let last = self.offset(pages.minus(1));
+        // A list can have nearly as many bytes as there are numbers.
+        let phase = self.offset(distance & self.cell_pages().minus(1));
+        let (phase, end) = last.checked_add(phase).map_or((0, last), |end| (phase, end));
+        #[expect(clippy::cast_possible_truncation, reason = "at most one more than were asked for")]
+        let cells = (end.shifted_down(self.shift) as usize).plus(1);
+        let bits = 64u32.minus(highest.leading_zeros()).plus(self.page);
+        Self { cells, phase, unit: bits.saturating_sub(ADDRESS_BITS), ..self }
+    }
+
+    /// The pages of a cell.
+    #[inline]
+    pub(super) fn cell_pages(self) -> u64 {
+        1u64.shifted_up(self.shift.minus(self.page))
+    }
+
+    /// The first byte of a page.
+    #[inline]
+    pub(super) fn offset(self, page: u64) -> u64 {
+        page.shifted_up(self.page)
+    }
+
+    /// Whether runs, so many on so many pages, are worth to be looked at one by one: where they are much smaller
+    /// than cells, hardly a cell lies in one of them.
+    #[inline]
+    pub(super) fn is_worth(self, runs: usize, pages: u64) -> bool {
+        pages.saturating_mul(16) >= self.cell_pages().saturating_mul(runs as u64)
+    }
+
+    /// Whether there is none.
+    #[inline]
+    pub(super) const fn is_none(self) -> bool {
+        self.cells == 0
     }
 
     /// The bytes of its pieces in turn, `2^piece` at most.
     pub(super) fn pieces(self, piece: u32) -> impl Iterator<Item = usize> {
-        let entries = if self.cells == 0 { 0 } else { self.cells.plus(1) };
+        let entries = if self.is_none() { 0 } else { self.mark_behind().plus(1) };
         // Whole words.
         let bytes = entries.plus(entries & 1).times(ENTRY);
         let full = 1usize.shifted_up(piece);
         (0..bytes).step_by(full).map(move |before| bytes.minus(before).min(full))
     }
 
-    /// The piece, of `2^piece` bytes, and the byte in it, where the entry of cell `cell` lies.
+    /// The piece, of `2^piece` bytes, and the byte in it, where entry `index` lies.
     #[inline]
-    fn slot(cell: usize, piece: u32) -> (usize, usize) {
+    pub(super) fn slot(index: usize, piece: u32) -> (usize, usize) {
         let slots = piece.minus(ENTRY.trailing_zeros());
-        let slot = cell & 1usize.shifted_up(slots).minus(1);
-        (cell.shifted_down(slots), slot.times(ENTRY))
+        let slot = index & 1usize.shifted_up(slots).minus(1);
+        (index.shifted_down(slots), slot.times(ENTRY))
     }
 
-    /// The first and the last group that can hold page `page`; `piece_of` finds a piece of the
-    /// directory, of `2^piece` bytes.
+    /// Entry `index`, and the next unless that lies in another piece.
+    #[inline]
+    fn pair<'a>(index: usize, piece: u32, piece_of: impl Fn(usize) -> &'a [u8]) -> Entries {
+        let (index, at) = Self::slot(index, piece);
+        let bytes = piece_of(index);
+        match bytes.get(at..at.plus(WORD)).and_then(<[u8]>::first_chunk) {
+            Some(pair) => Entries(u64::from_le_bytes(*pair)),
+            None => {
+                Entries(load(bytes, at.saturating_sub(ENTRY)).shifted_down(32) | u64::MAX << 32)
+            }
+        }
+    }
+
+    /// What it has for byte `offset` of the list; `piece_of` finds a piece of the directory, of `2^piece`
+    /// bytes.
+    #[inline]
+    pub(super) fn entries<'a>(
+        self,
+        offset: u64,
+        piece: u32,
+        piece_of: impl Fn(usize) -> &'a [u8],
+    ) -> Entries {
+        if self.is_none() {
+            return Entries::ALL;
+        }
+        Self::pair(self.cell(offset), piece, piece_of)
+    }
+
+    /// The address of byte `offset`, if it is in its [entries](Self::entries).
+    #[inline]
+    pub(super) fn address(self, Entries(pair): Entries, offset: u64) -> Option<u64> {
+        let cell = (pair & (ADDRESS - 1)).shifted_up(self.unit);
+        let beyond = offset.plus(self.phase) & mask(self.shift);
+        (pair & ADDRESS != 0).then(|| cell.plus(beyond))
+    }
+
+    /// The first and the last group that can hold byte `offset`, which has these [entries](Self::entries).
     #[inline]
     pub(super) fn around<'a>(
         self,
-        page: u64,
+        entries: Entries,
+        offset: u64,
         piece: u32,
         piece_of: impl Fn(usize) -> &'a [u8],
     ) -> (Place, Place) {
-        let cell = page.shifted_down(self.shift);
-        if cell >= self.cells as u64 {
-            return (Place::FIRST, Place::END);
+        if entries.0 & ADDRESS == 0 {
+            return entries.places();
         }
-        #[expect(clippy::cast_possible_truncation, reason = "below `cells`")]
-        let (index, at) = Self::slot(cell as usize, piece);
-        let bytes = piece_of(index);
-        // Both entries at once, unless the next lies in another piece.
-        let pair = if at.plus(WORD) <= 1usize.shifted_up(piece) {
-            load(bytes, at)
-        } else {
-            load(bytes, at.minus(ENTRY)).shifted_down(32) | u64::MAX << 32
-        };
-        (Place::from_entry(pair), Place::from_entry(pair.shifted_down(32)))
+        Self::pair(self.mark(self.cell(offset)), piece, piece_of).places()
     }
 
-    /// Whether cell `cell` exists and begins before page `page`.
     #[inline]
-    pub(super) fn begins_before(self, cell: usize, page: u64) -> bool {
-        cell < self.cells && (cell as u64).shifted_up(self.shift) < page
+    #[expect(clippy::cast_possible_truncation, reason = "at most `cells`")]
+    fn cell(self, offset: u64) -> usize {
+        offset.plus(self.phase).shifted_down(self.shift) as usize
     }
 
-    /// Writes the entry of cell `cell`, or the one behind the last; `piece_of` finds a piece of the
-    /// directory, of `2^piece` bytes.
+    /// The entry of the mark before cell `cell`.
     #[inline]
-    pub(super) fn write<'a>(
+    fn mark(self, cell: usize) -> usize {
+        self.cells.plus(1).plus(cell.shifted_down(MARK))
+    }
+
+    /// The entry behind the last mark, which names the end.
+    pub(super) fn mark_behind(self) -> usize {
+        self.mark(self.cells.saturating_sub(1)).plus(1)
+    }
+
+    /// The entry of the mark at one of so few cells, if one has a mark.
+    #[inline]
+    pub(super) fn mark_in(self, cells: Range<usize>) -> Option<usize> {
+        let mark = self.mark(cells.end.saturating_sub(1));
+        (cells.start == 0 || self.mark(cells.start.minus(1)) != mark).then_some(mark)
+    }
+
+    /// Whether cell `cell` exists and begins at page `last`, or before.
+    #[inline]
+    pub(super) fn begins_by(self, cell: usize, last: u64) -> bool {
+        cell < self.cells && cell <= self.cell(self.offset(last))
+    }
+
+    /// The entry of cell `cell`, which begins in a run, if it ends there, too, and can have an address. The run
+    /// has the pages `run` of a list of `pages` pages, and starts at frame `start`.
+    #[inline]
+    pub(super) fn entry(
+        self,
         cell: usize,
-        place: Place,
-        piece: u32,
-        piece_of: impl FnOnce(usize) -> &'a mut [u8],
-    ) {
-        let (index, at) = Self::slot(cell, piece);
-        if let Some(bytes) = piece_of(index).get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
-            *bytes = place.entry().to_le_bytes();
+        run: &Range<u64>,
+        start: u64,
+        pages: u64,
+    ) -> Option<u32> {
+        if run.end != pages && cell >= self.cell(self.offset(run.end)) {
+            return None;
         }
+        let (start, begin) = (self.offset(start), self.offset(run.start).plus(self.phase));
+        let at = (cell as u64).shifted_up(self.shift);
+        // The first cell begins before the list, in thought.
+        let address = match at.checked_sub(begin) {
+            Some(beyond) => start.plus(beyond),
+            None => start.checked_sub(begin.minus(at))?,
+        };
+        let units = address.shifted_down(self.unit);
+        #[expect(clippy::cast_possible_truncation, reason = "below `ADDRESS`, and its bit")]
+        let entry = (units | ADDRESS) as u32;
+        (units < ADDRESS && units.shifted_up(self.unit) == address).then_some(entry)
     }
 }

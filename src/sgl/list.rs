@@ -131,9 +131,11 @@ impl<S: Storage> Sgl<S> {
         if let Some(run) = self.only() {
             return self.address(run.start().get().plus(page), offset);
         }
-        let found = self.leaves.find(page);
-        let frame = packed::lookup(found.leaf, found.group, page.minus(found.leaf_first));
-        self.address(frame.get(), offset)
+        let entries = self.leaves.entries(offset);
+        match self.leaves.address_by(entries, offset) {
+            Some(address) => PhysAddr::new(address),
+            None => self.address(self.leaves.find_frame(entries, page), offset),
+        }
     }
 
     #[inline]
@@ -144,14 +146,21 @@ impl<S: Storage> Sgl<S> {
     /// The physical addresses of some bytes of the list, step by step for all of them: none waits for the
     /// memory that another one needs.
     pub(super) fn phys_of_some(&self, offsets: [u64; SOME]) -> [PhysAddr; SOME] {
-        let pages = offsets.map(|offset| offset.shifted_down(self.page.shift()));
-        let between = pages.map(|page| (page, self.leaves.around(page)));
-        let found = between.map(|(page, between)| (page, self.leaves.find_between(page, between)));
-        let frames = found.map(|(page, Found { leaf, leaf_first, group, .. })| {
-            packed::lookup(leaf, group, page.minus(leaf_first))
+        let entries = offsets.map(|offset| (offset, self.leaves.entries(offset)));
+        let found = entries.map(|(offset, entries)| {
+            let page = offset.shifted_down(self.page.shift());
+            let address = self.leaves.address_by(entries, offset);
+            address.ok_or_else(|| (offset, page, self.leaves.find_by(entries, page)))
         });
-        let mut offsets = offsets.into_iter();
-        frames.map(|frame| self.address(frame.get(), offsets.next().unwrap_or(0)))
+        let frames = found.map(|found| {
+            found.map_err(|(offset, page, Found { leaf, leaf_first, group, .. })| {
+                (offset, packed::lookup(leaf, group, page.minus(leaf_first)))
+            })
+        });
+        frames.map(|found| match found {
+            Ok(address) => PhysAddr::new(address),
+            Err((offset, frame)) => self.address(frame.get(), offset),
+        })
     }
 }
 

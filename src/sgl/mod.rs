@@ -5,7 +5,7 @@
 //!  SglBuilder ──finish()──► Sgl ──window()──► Window ──► granule::*
 //!      │                     │                  │
 //!      └── Leaves ───────────┴──── Runs ────────┘     runs, in order, from anywhere
-//!            ├── directory   page -> leaf and group
+//!            ├── directory   byte -> address, or leaf and group
 //!            ├── packed      leaf -> group -> run: bits, group, batch
 //!            └── Storage     pieces of memory: see `store`
 //! ```

@@ -167,16 +167,22 @@ impl<T, A: Allocator> PieceMap<T, A> {
         self.len
     }
 
-    /// Piece `index`, in O(1); nothing, or a piece of nothing, if there is none.
+    /// Piece `index`, in O(1); a piece of nothing if there is none.
     #[inline]
-    pub(crate) fn get(&self, index: usize) -> Option<&[T]> {
+    pub(crate) fn get(&self, index: usize) -> &[T] {
         let piece = match Self::path(index) {
             Path::Near(a) => self.near.get(a),
             Path::One(a) => self.one.get(a),
-            Path::Two(a, b) => self.two.get(a)?.get(b),
-            Path::Three(a, b, c) => self.three.get(a)?.get(b)?.get(c),
+            Path::Two(a, b) => self.two.get(a).and_then(|table| table.get(b)),
+            Path::Three(a, b, c) => {
+                let table = self.three.get(a).and_then(|middle| middle.get(b));
+                table.and_then(|table| table.get(c))
+            }
         };
-        piece.map(|piece| &**piece)
+        match piece {
+            Some(piece) => piece,
+            None => &[],
+        }
     }
 
     /// Piece `index`, to change, in O(1); nothing, or a piece of nothing, if there is none.
@@ -273,10 +279,10 @@ mod tests {
             map.push(A::piece(table)).unwrap();
         }
         for index in 0..count {
-            assert_eq!(map.get(index), Some(&[index][..]));
+            assert_eq!(map.get(index), [index]);
             map.get_mut(index).unwrap()[0] = !index;
         }
-        assert_eq!((map.len(), map.get(count)), (count, None));
+        assert!(map.len() == count && map.get(count).is_empty());
         assert!(map.get_mut(usize::MAX).is_none());
         let tables = map.footprint();
         assert!(tables >= count * size_of::<A::Piece<usize>>());

@@ -81,7 +81,7 @@ unsafe impl<A: Allocator> Storage for Pieces<A> {
 
     #[inline]
     fn piece(&self, index: usize) -> &[u8] {
-        self.pieces.get(index).unwrap_or_default()
+        self.pieces.get(index)
     }
 
     #[inline]

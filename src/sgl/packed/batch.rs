@@ -137,14 +137,14 @@ impl<'a> Batch<'a> {
         None
     }
 
-    /// Packs the offsets as a bitmap of `count` words, its ranks at byte `at`.
+    /// Packs the offsets as a bitmap of `count` words from byte `at` on, its ranks before them.
     #[inline]
     fn pack_bitmap(self, leaf: &mut [u8], at: usize, count: usize, unit: u32) {
         let (mut ranks, mut before, mut offset) = (0u64, 0u64, 0u64);
         let mut counts = self.counts.iter();
         let (mut word, mut begin) = (at, 0u64);
-        for rank in (0..64).step_by(8).take(count) {
-            ranks |= before.shifted_up(rank);
+        for shift in (0..64).step_by(8).take(count) {
+            ranks |= before.shifted_up(shift);
             let mut bits = 0u64;
             loop {
                 let bit = offset.shifted_down(unit).minus(begin);
@@ -160,11 +160,14 @@ impl<'a> Batch<'a> {
                 before = before.plus(1);
                 offset = offset.plus(*pages);
             }
+            store(leaf, word, bits);
             word = word.plus(WORD);
             begin = begin.plus(64);
-            store(leaf, word, bits);
         }
-        store(leaf, at, ranks);
+        // None lies before the first word.
+        if count > 1 {
+            store(leaf, at.minus(WORD), ranks >> 8);
+        }
     }
 
     #[inline]

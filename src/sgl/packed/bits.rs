@@ -46,7 +46,7 @@ impl Field {
 
 /// The lowest `width` bits; `width` is below 64.
 #[inline]
-pub(super) const fn mask(width: u32) -> u64 {
+pub(in crate::sgl) const fn mask(width: u32) -> u64 {
     exact::u64::minus(exact::u64::shifted_up(1, width), 1)
 }
 

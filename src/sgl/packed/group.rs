@@ -2,7 +2,8 @@
 //! A group: its key and base, where its fields lie, and its runs.
 #![forbid(unsafe_code)]
 
-use super::bits::{load, significant, store, words as words_of, Fields, WORD};
+use super::bitmap::{find_bit, rank_words, Bits};
+use super::bits::{load, mask, significant, store, words as words_of, Fields, WORD};
 use super::Frame;
 use crate::exact::{self, Exact as _};
 use crate::sgl::run::{MemoryKind, ProviderId};
@@ -47,8 +48,8 @@ mod base {
 pub(super) enum Shape {
     /// In fields of `width` bits, as multiples of `2^unit` pages.
     Offsets { width: u32, unit: u32 },
-    /// As bits of so many words, one for `2^unit` pages; a word before them has a byte for each, which
-    /// counts the bits of those before it.
+    /// As bits of so many words, one for `2^unit` pages. Before them, if there are several, a word has a
+    /// byte for each but the first, which counts the bits of those before it.
     Bitmap { words: usize, unit: u32 },
     /// Not at all: all runs have `2^n` pages, for this `n`.
     Uniform(u32),
@@ -77,7 +78,7 @@ impl Shape {
     pub(super) const fn words(self, count: usize) -> usize {
         match self {
             Self::Offsets { width, .. } => words_of(count, width),
-            Self::Bitmap { words, .. } => exact::usize::plus(words, 1),
+            Self::Bitmap { words, .. } => exact::usize::plus(words, rank_words(words)),
             Self::Uniform(_) => 0,
         }
     }
@@ -115,7 +116,7 @@ pub(in crate::sgl) struct Group {
     pub(super) layout: Layout,
     /// The byte at which the payload begins.
     pub(super) at: usize,
-    /// The byte at which the offsets begin.
+    /// The byte at which the offsets begin, or the bitmap, which has its ranks before it.
     pub(super) offsets: usize,
     /// The byte at which the starts begin.
     pub(super) starts: usize,
@@ -140,8 +141,13 @@ impl Group {
         kind: MemoryKind,
         layout: Layout,
     ) -> Self {
-        let offsets = at.plus(Self::head_words(kind).minus(1).times(WORD));
-        let starts = offsets.plus(layout.shape.words(count).times(WORD));
+        let ranks = match layout.shape {
+            Shape::Bitmap { words, .. } => rank_words(words),
+            _ => 0,
+        };
+        let behind = at.plus(Self::head_words(kind).minus(1).times(WORD));
+        let offsets = behind.plus(ranks.times(WORD));
+        let starts = behind.plus(layout.shape.words(count).times(WORD));
         Self { first, count, kind, layout, at, offsets, starts }
     }
 
@@ -159,17 +165,22 @@ impl Group {
                 None => Shape::Offsets { width: code, unit },
             },
         };
-        let last = match shape {
-            Shape::Uniform(_) => key::LAST_RUN.small(key),
-            _ => key::LAST_OF_FEW.small(key),
-        };
         let layout = Layout {
             shape,
             base: base::FRAME.get(word),
             alignment: base::ALIGNMENT.small(word),
             width: key::WIDTH.small(key),
         };
-        Self::new(key::FIRST.get(key), at, (last as usize).plus(1), kind, layout)
+        let (first, count) = Self::span(key);
+        Self::new(first, at, count, kind, layout)
+    }
+
+    /// The first page of a group, counted from the first of the leaf, and how many runs it has.
+    #[inline]
+    pub(super) fn span(key: u64) -> (u64, usize) {
+        let is_uniform = key::SHAPE.small(key) >= UNIFORM;
+        let last = if is_uniform { key::LAST_RUN } else { key::LAST_OF_FEW };
+        (key::FIRST.get(key), (last.small(key) as usize).plus(1))
     }
 
     /// The run of a leaf that has no other: its start frame, which is the base of its group, and what it is made of.
@@ -210,6 +221,30 @@ impl Group {
             | base::KIND.of(kind)
             | base::LAST_WORD.of(last_word as u64);
         store(leaf, self.at, word);
+    }
+
+    /// The start frame of the first run.
+    #[inline]
+    pub(in crate::sgl) fn start(&self, leaf: &[u8]) -> u64 {
+        self.frame(leaf, 0, 0).get()
+    }
+
+    /// The pages of which all distances between its runs are multiples, in the list and in memory, as a power
+    /// of two.
+    #[inline]
+    pub(in crate::sgl) fn granularity(&self) -> u32 {
+        let in_list = match self.layout.shape {
+            Shape::Offsets { unit, .. } | Shape::Bitmap { unit, .. } => unit,
+            Shape::Uniform(log2) => log2,
+        };
+        in_list.min(self.layout.alignment)
+    }
+
+    /// No run starts above this frame.
+    #[inline]
+    pub(in crate::sgl) fn highest_start(&self) -> u64 {
+        let Layout { base, alignment, width, .. } = self.layout;
+        base.plus(mask(width).shifted_up(alignment))
     }
 
     /// The byte after the payload.
@@ -306,72 +341,6 @@ fn find_offset(leaf: &[u8], at: usize, width: u32, count: usize, limit: u64) -> 
     (index, offset(index))
 }
 
-/// The last bit that is set in a bitmap whose ranks lie at byte `at`, from bit `bit` down: how many are
-/// set below it, and its number.
-#[inline]
-fn find_bit(leaf: &[u8], at: usize, bit: u32) -> (usize, u32) {
-    let bits = |word: u32| load(leaf, at.plus((word as usize).plus(1).times(WORD)));
-    let mut word = bit >> 6;
-    let before = load(leaf, at).shifted_down(word.times(8)) & 0xff;
-    // Those up to `bit` are shifted to the top.
-    let mut here = bits(word).wrapping_shl(63u32.minus(bit & 63));
-    let index = before.plus(u64::from(here.count_ones())).saturating_sub(1);
-    let mut last = bit;
-    while here == 0 && word > 0 {
-        last = word.times(64).minus(1);
-        word = word.minus(1);
-        here = bits(word);
-    }
-    (index as usize, last.minus(here.leading_zeros() & 63))
-}
-
-/// The bits of a bitmap from one of them on.
-#[derive(Clone, Copy, Debug)]
-struct Bits {
-    /// Those of the word at byte `at` that are still to come.
-    bits: u64,
-    /// Zero where there is no bitmap.
-    at: usize,
-    /// The number of the first bit of that word.
-    first: u64,
-}
-
-impl Bits {
-    const NONE: Self = Self { bits: 0, at: 0, first: 0 };
-
-    /// Those behind bit `bit`, in a bitmap whose ranks lie at byte `at`.
-    #[inline]
-    fn behind(leaf: &[u8], at: usize, bit: u64) -> Self {
-        #[expect(clippy::cast_possible_truncation, reason = "a bitmap has at most 512 bits")]
-        let bit = bit as u32;
-        let at = at.plus(((bit >> 6) as usize).plus(1).times(WORD));
-        let behind = u64::MAX.wrapping_shl(bit & 63).wrapping_shl(1);
-        Self { bits: load(leaf, at) & behind, at, first: u64::from(bit & !63) }
-    }
-
-    /// At the next word with bits. By value, and apart: the loops around it stay small and in registers.
-    #[inline(never)]
-    fn at_next_word(mut self, leaf: &[u8]) -> Self {
-        while self.bits == 0 && self.at < leaf.len() {
-            self.at = self.at.plus(WORD);
-            self.bits = load(leaf, self.at);
-            self.first = self.first.plus(64);
-        }
-        self
-    }
-
-    /// The number of the next one; there must be one.
-    #[inline]
-    fn next(&mut self, leaf: &[u8]) -> u64 {
-        if self.bits == 0 {
-            *self = self.at_next_word(leaf);
-        }
-        let bit = u64::from(self.bits.trailing_zeros());
-        self.bits &= self.bits.wrapping_sub(1);
-        self.first.plus(bit)
-    }
-}
-
 /// Runs of a group, in order: the start frame, and the page after the last, counted from the first
 /// of the group.
 #[derive(Clone, Copy, Debug)]
@@ -441,7 +410,7 @@ impl Iterator for GroupRuns<'_> {
             self.at.plus(self.step)
         } else if self.left == 0 {
             self.pages
-        } else if self.bits.at != 0 {
+        } else if self.bits.is_some() {
             self.bits.next(self.leaf).shifted_up(self.unit)
         } else {
             self.fields.next(self.leaf).shifted_up(self.unit)
@@ -463,7 +432,7 @@ impl Iterator for GroupRuns<'_> {
             }
             return acc;
         }
-        if self.bits.at != 0 {
+        if self.bits.is_some() {
             for _ in 1..self.left {
                 let end = self.bits.next(self.leaf).shifted_up(self.unit);
                 acc = f(acc, (self.next_start(), end));

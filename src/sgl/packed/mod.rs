@@ -20,7 +20,8 @@
 //!    base     64 bits: lowest start frame 54 │ alignment 5 │ kind 2 │ words of the bitmap - 1, 3
 //!    provider 64 bits: only for device memory
 //!    offsets  pages from the group's first page to each run       (cumulative: binary search)
-//!    or       ranks 64 bits: the bits before each word, 8 each; bitmap      (a run is counted out)
+//!    or       ranks 64 bits: the bits before each word but the first, 8 each, if there are some;
+//!             bitmap                                                (a run is counted out)
 //!    starts   (start frame - base) >> alignment, of each run      (frame of reference)
 //! ```
 //!
@@ -33,6 +34,7 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+mod bitmap;
 mod bits;
 mod group;
 
@@ -43,7 +45,7 @@ use bits::{store, Field, Fields, WORD};
 use group::key;
 
 pub(super) use batch::{append, put_only, truncate, Batch, BATCH};
-pub(super) use bits::load;
+pub(super) use bits::{load, mask};
 pub(super) use group::{Group, GroupRuns};
 
 /// So many groups behind one are searched without a branch: the sum of the steps.
@@ -98,6 +100,13 @@ pub(super) fn group_first(leaf: &[u8], index: usize) -> Option<u64> {
     (index < groups(leaf)).then(|| key::FIRST.get(load(leaf, key_at(leaf, index))))
 }
 
+/// The first page of group `index`, counted from the first of the leaf, and how many runs it has; `None`
+/// beyond the last.
+#[inline]
+pub(super) fn group_span(leaf: &[u8], index: usize) -> Option<(u64, usize)> {
+    (index < groups(leaf)).then(|| Group::span(load(leaf, key_at(leaf, index))))
+}
+
 /// The group, from number `from` to number `to`, that holds page `page`, counted from the first of
 /// the leaf.
 #[inline]
@@ -108,17 +117,19 @@ pub(super) fn find_group(leaf: &[u8], page: u64, from: usize, to: usize) -> usiz
     let first = |index: usize| key::FIRST.get(load(leaf, key_at(leaf, index)));
     let last = to.min(groups(leaf).saturating_sub(1));
     // Their keys lie side by side: to read some more costs less than a wrong guess.
-    if last.saturating_sub(from) <= FEW_GROUPS {
-        return [4, 2, 1].into_iter().fold(from, |group, step| {
-            let next = group.plus(step).min(last);
-            if first(next) <= page {
-                next
-            } else {
-                group
-            }
-        });
+    let near = last.min(from.plus(FEW_GROUPS));
+    let found = [4, 2, 1].into_iter().fold(from, |group, step| {
+        let next = group.plus(step).min(near);
+        if first(next) <= page {
+            next
+        } else {
+            group
+        }
+    });
+    if found < near || near == last {
+        return found;
     }
-    from.plus(last_at_most(last.minus(from).plus(1), page, |index| first(from.plus(index))))
+    near.plus(last_at_most(last.minus(near).plus(1), page, |index| first(near.plus(index))))
 }
 
 /// A frame whose run is found, and not read yet.

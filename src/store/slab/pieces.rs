@@ -109,7 +109,7 @@ impl<T, A: Allocator> PieceSlab<T, A> {
     /// The bytes of each piece.
     #[cfg(test)]
     fn piece_sizes(&self) -> impl Iterator<Item = usize> + Clone + '_ {
-        (0..self.pieces.len()).filter_map(|index| self.pieces.get(index)).map(size_of_val)
+        (0..self.pieces.len()).map(|index| self.pieces.get(index)).map(size_of_val)
     }
 
     #[inline]
@@ -121,7 +121,7 @@ impl<T, A: Allocator> PieceSlab<T, A> {
     #[inline]
     fn slot(&self, key: u32) -> Option<&SlabSlot<T>> {
         let (piece, slot) = Self::path(key);
-        self.pieces.get(piece)?.get(slot)
+        self.pieces.get(piece).get(slot)
     }
 
     #[inline]

@@ -12,7 +12,9 @@
 //! ```
 #![forbid(unsafe_code)]
 
-use super::directory::{Directory, Place};
+mod cells;
+
+use super::directory::{Directory, Entries};
 use super::packed;
 use super::search::last_at_most;
 use crate::exact::{usize as exact, Exact as _};
@@ -22,8 +24,6 @@ use crate::store::{AllocError, Storage};
 const INLINE_LEAF: usize = 64;
 /// The first leaf in the storage; each of the next is twice as large, up to a piece.
 const FIRST_LEAF: usize = 512;
-/// A search in so few leaves is as good as a directory.
-const FEW_LEAVES: usize = 4;
 
 /// The packed runs of a list.
 #[derive(Debug)]
@@ -102,23 +102,50 @@ impl<S: Storage> Leaves<S> {
     /// The group that holds page `page`. O(log runs); where the directory is fine enough, O(1).
     #[inline]
     pub(super) fn find(&self, page: u64) -> Found<'_> {
-        self.find_between(page, self.around(page))
+        self.find_by(self.entries(self.directory.offset(page)), page)
     }
 
-    /// The first and the last group that can hold page `page`: the first step of [`find`](Self::find).
+    /// What the directory has for byte `offset` of the list: the first step of a lookup.
     #[inline]
-    pub(super) fn around(&self, page: u64) -> (Place, Place) {
-        let piece = |index| self.storage.piece(self.outer.plus(index));
-        self.directory.around(page, Self::PIECE_LOG2, piece)
+    pub(super) fn entries(&self, offset: u64) -> Entries {
+        self.directory.entries(offset, Self::PIECE_LOG2, |index| self.directory_piece(index))
     }
 
-    /// The group that holds page `page`, between two groups: the second step.
+    /// The address of byte `offset`, if the directory has it.
     #[inline]
-    pub(super) fn find_between(&self, page: u64, (from, to): (Place, Place)) -> Found<'_> {
+    pub(super) fn address_by(&self, entries: Entries, offset: u64) -> Option<u64> {
+        self.directory.address(entries, offset)
+    }
+
+    /// The group that holds page `page`: the second step.
+    #[inline]
+    pub(super) fn find_by(&self, entries: Entries, page: u64) -> Found<'_> {
+        let (offset, piece) = (self.directory.offset(page), |index| self.directory_piece(index));
+        let (from, to) = self.directory.around(entries, offset, Self::PIECE_LOG2, piece);
         if from.leaf != to.leaf {
             return self.search(page, from.leaf, to.leaf);
         }
-        self.find_in(from.leaf, page, from.group, to.group)
+        let found = self.find_in(from.leaf, page, from.group, to.group);
+        if to.is_open() && found.group.plus(1) == packed::groups(found.leaf) {
+            let next = from.leaf.plus(1);
+            if self.first_page(next).is_some_and(|first| first <= page) {
+                return self.search(page, next, self.outer);
+            }
+        }
+        found
+    }
+
+    /// The frame of page `page`, which the directory does not have. Apart, as there are few of them where
+    /// runs are large, and so the way to the others stays short.
+    #[inline(never)]
+    pub(super) fn find_frame(&self, entries: Entries, page: u64) -> u64 {
+        let found = self.find_by(entries, page);
+        packed::lookup(found.leaf, found.group, page.minus(found.leaf_first)).get()
+    }
+
+    #[inline]
+    fn directory_piece(&self, index: usize) -> &[u8] {
+        self.storage.piece(self.outer.plus(index))
     }
 
     /// The group that holds page `page`, somewhere in the leaves from `from` to `to`.
@@ -156,81 +183,6 @@ impl<S: Storage> Leaves<S> {
             self.storage.shrink();
         }
         packed::truncate(self.last_mut(), page);
-    }
-
-    /// Adds the directory of a list of `pages` pages, which gets no further leaf.
-    ///
-    /// If there is no memory, nothing has changed; nor if the storage unwinds.
-    pub(super) fn add_directory(&mut self, pages: u64) -> Result<(), AllocError> {
-        let leaves = self.count();
-        if leaves <= FEW_LEAVES {
-            return Ok(());
-        }
-        let groups = (0..leaves).map(|leaf| packed::groups(self.leaf(leaf)));
-        let groups = groups.fold(0usize, |sum, groups| sum.plus(groups));
-        // Two cells for a group that fills a leaf, four for others; an eighth of the leaves at most.
-        let most = groups.times(4).saturating_sub(leaves.times(2)).min(leaves.times(128));
-        let directory = Directory::new(pages, leaves, most);
-        let mut added = Added { storage: &mut self.storage, pieces: 0 };
-        for bytes in directory.pieces(Self::PIECE_LOG2) {
-            added.grow(bytes)?;
-        }
-        added.keep();
-        let (mut cell, mut place) = (0usize, Place::FIRST);
-        for leaf in 0..leaves {
-            let (first, groups) = (self.first_page(leaf), packed::groups(self.leaf(leaf)));
-            for group in 0..groups {
-                let begin = packed::group_first(self.leaf(leaf), group);
-                let begin = first.unwrap_or(0).plus(begin.unwrap_or(0));
-                while directory.begins_before(cell, begin) {
-                    self.write_entry(cell, place);
-                    cell = cell.plus(1);
-                }
-                place = Place { leaf, group };
-            }
-        }
-        while directory.begins_before(cell, u64::MAX) {
-            self.write_entry(cell, place);
-            cell = cell.plus(1);
-        }
-        self.write_entry(cell, Place::END);
-        self.directory = directory;
-        Ok(())
-    }
-
-    #[inline]
-    fn write_entry(&mut self, cell: usize, place: Place) {
-        let (storage, leaves) = (&mut self.storage, self.outer);
-        Directory::write(cell, place, Self::PIECE_LOG2, |index| {
-            storage.piece_mut(leaves.plus(index))
-        });
-    }
-}
-
-/// Pieces that were added to a storage, and are removed again unless they are kept: so that nothing
-/// changes where the storage fails or unwinds between two of them.
-struct Added<'a, S: Storage> {
-    storage: &'a mut S,
-    pieces: usize,
-}
-
-impl<S: Storage> Added<'_, S> {
-    fn grow(&mut self, bytes: usize) -> Result<(), AllocError> {
-        self.storage.grow(bytes)?;
-        self.pieces = self.pieces.plus(1);
-        Ok(())
-    }
-
-    fn keep(mut self) {
-        self.pieces = 0;
-    }
-}
-
-impl<S: Storage> Drop for Added<'_, S> {
-    fn drop(&mut self) {
-        for _ in 0..self.pieces {
-            self.storage.shrink();
-        }
     }
 }
 
