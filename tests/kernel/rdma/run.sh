@@ -82,18 +82,26 @@ rdma_rust() {
     done
 }
 
-# rdma_drivers: every driver of hardware is compiled again, without a line changed, and keeps no table then. Their kernel
-# is only configured: modpost warns that there are no symbols yet.
+# rdma_compile FOLDER [FOLDER...]: compiles drivers with the headers for lists, and those of other folders before them.
+rdma_compile() {
+    local log=$1.log headers=
+    [ $# = 1 ] || headers=$(printf -- ' -I%s' "${@:2}")
+    make -s -C "$kernel" M="$1" -j"$jobs" KBUILD_MODPOST_WARN=1 "${listed[@]/-nostdinc/-nostdinc$headers}" modules \
+        >"$log" 2>&1 || fail_with "$log" "the drivers cannot be compiled"
+    ! grep -B 3 -A 12 '\.[ch]:.*warning:' "$log" || fail "the drivers are compiled with warnings: $log"
+}
+
+# rdma_drivers: every driver of hardware is compiled again, without a line changed, and keeps no table then; and rdmavt
+# with its patch, of which hfi1 has a header and a line. Their kernel is only configured: modpost warns that there are no
+# symbols yet.
 rdma_drivers() {
-    local dir=$kernel_source/drivers/infiniband/hw file names='' drivers
+    local dir=$kernel_source/drivers/infiniband/hw file names='' drivers patch=$root/examples/kernel/ib_umem/rdmavt.patch
     build_kernel drivers modules_prepare
     use drivers
     mkdir -p "$modules/rdma"
     cp -rpu "$dir" "$modules/rdma/"
     dir=$modules/rdma/hw
-    make -s -C "$kernel" M="$dir" -j"$jobs" KBUILD_MODPOST_WARN=1 "${listed[@]}" modules >"$dir.log" 2>&1 ||
-        fail_with "$dir.log" "the drivers cannot be compiled"
-    ! grep -B 3 -A 12 '\.[ch]:.*warning:' "$dir.log" || fail "the drivers are compiled with warnings: $dir.log"
+    rdma_compile "$dir"
     for file in $(cd "$dir" && grep -rlE 'ib_umem_get_|rdma_umem_for_each_dma_block' --include='*.c'); do
         [ -e "$dir/${file%.c}.o" ] || fail "$file is not compiled"
         grep -q rdma_umem_for_each_dma_block "$dir/$file" || continue
@@ -102,6 +110,20 @@ rdma_drivers() {
     done
     drivers=$(tr ' ' '\n' <<<"$names" | cut -d / -f 1 | sort -u | tr '\n' ' ')
     echo "test: rdma: compiled, and take blocks out of lists: $(wc -w <<<"$drivers") drivers:$drivers"
+    dir=$modules/rdma/rdmavt
+    if ! cmp -s "$patch" "$dir/patch"; then
+        need patch patch
+        rm -rf "$dir"
+        mkdir -p "$dir"
+        (cd "$kernel_source" && cp -r --parents drivers/infiniband/{sw/rdmavt,hw/hfi1} include/rdma/rdmavt_mr.h "$dir/")
+        patch -s -p1 -d "$dir" <"$patch" || fail "rdmavt has changed"
+        echo "obj-y := drivers/infiniband/sw/rdmavt/ drivers/infiniband/hw/hfi1/" >"$dir/Kbuild"
+        cp "$patch" "$dir/patch"
+    fi
+    rdma_compile "$dir" "$dir/include"
+    [[ $(nm "$dir/drivers/infiniband/sw/rdmavt/rdmavt.o") = *" U ib_umem_run"* ]] || fail "rdmavt looks no pages up in lists"
+    [[ $(nm "$dir/drivers/infiniband/hw/hfi1/hfi1.o") = *" U rvt_next_seg"* ]] || fail "hfi1 has segments of its own"
+    echo "test: rdma: compiled, and looks pages up in lists: rdmavt, with hfi1 above it"
 }
 
 rdma_initramfs() {
