@@ -54,7 +54,7 @@ unsafe extern "C" fn __ib_umem_get_va(
     size: usize,
     access: c_int,
 ) -> *mut IbUmem {
-    // SAFETY: the device is there, as the caller promises.
+    // SAFETY: "the device is there as long as the call takes": and longer, as the caller promises.
     let made = unsafe { Request::new(device, addr, size, access) }.and_then(|request| {
         // SAFETY: "the device is there until the registration is dropped, and does not reach the memory any more
         // then": as the caller promises, for it is dropped when it is released.
@@ -67,10 +67,11 @@ unsafe extern "C" fn __ib_umem_get_va(
 ///
 /// # Safety
 ///
-/// `umem` was registered, is pinned, and is not released meanwhile.
+/// `umem` was returned by `__ib_umem_get_va`, and is not released meanwhile.
 #[no_mangle]
 unsafe extern "C" fn ib_umem_phys(umem: *mut IbUmem, offset: usize) -> u64 {
-    // SAFETY: as the caller promises.
+    // SAFETY: "`umem` was returned by `register`": which `__ib_umem_get_va` calls; "and is not released meanwhile": as the
+    // caller promises.
     unsafe { registration::phys(umem, offset) }.unwrap_or(u64::MAX)
 }
 
@@ -78,12 +79,13 @@ unsafe extern "C" fn ib_umem_phys(umem: *mut IbUmem, offset: usize) -> u64 {
 ///
 /// # Safety
 ///
-/// That of [`ib_umem_phys`]; `len` can be written.
+/// `umem` was returned by any of `ib_umem_get_*()`, and is not released meanwhile; `len` can be written.
 #[no_mangle]
 unsafe extern "C" fn ib_umem_phys_run(umem: *mut IbUmem, offset: usize, len: *mut u64) -> u64 {
-    // SAFETY: as the caller promises.
+    // SAFETY: "`umem` was returned by `register`, or made by the kernel's C": there are no others; "and is not released
+    // meanwhile": as the caller promises.
     let (phys, bytes) = unsafe { registration::run(umem, offset) }.unwrap_or((u64::MAX, 0));
-    // SAFETY: as the caller promises.
+    // SAFETY: "valid for writes": as the caller promises.
     unsafe { *len = bytes };
     phys
 }
@@ -95,9 +97,9 @@ unsafe extern "C" fn ib_umem_phys_run(umem: *mut IbUmem, offset: usize, len: *mu
 /// That of [`ib_umem_phys_run`].
 #[no_mangle]
 unsafe extern "C" fn ib_umem_dma_run(umem: *mut IbUmem, offset: usize, len: *mut u64) -> u64 {
-    // SAFETY: as the caller promises.
+    // SAFETY: as in `ib_umem_phys_run`, preconditions and who keeps them.
     let (at, bytes) = unsafe { registration::dma_run(umem, offset) }.unwrap_or((u64::MAX, 0));
-    // SAFETY: as the caller promises.
+    // SAFETY: "valid for writes": as the caller promises.
     unsafe { *len = bytes };
     at
 }
@@ -106,14 +108,14 @@ unsafe extern "C" fn ib_umem_dma_run(umem: *mut IbUmem, offset: usize, len: *mut
 ///
 /// # Safety
 ///
-/// The device does not reach it any more, and nothing uses it.
+/// It is the first call for it. The device does not reach it any more, and nothing uses it.
 #[no_mangle]
 unsafe extern "C" fn ib_umem_release(umem: *mut IbUmem) {
     if umem.is_null() || kernel::error::from_err_ptr(umem).is_err() {
         return;
     }
-    // SAFETY: it was made; what is released is so once; nothing uses it, and the device does not reach it: as the caller
-    // promises.
+    // SAFETY: "`umem` was returned by `register`, or made by the kernel's C": there are no others, and it is no error; "this
+    // is the first call for it, nothing uses it, and no device reaches the memory": as the caller promises.
     unsafe { registration::release(umem) };
 }
 
@@ -121,7 +123,8 @@ unsafe extern "C" fn ib_umem_release(umem: *mut IbUmem) {
 ///
 /// # Safety
 ///
-/// There is room for `length` bytes at `dst`; `umem` was registered, and is not released meanwhile.
+/// There is room for `length` bytes at `dst`, which nothing else uses meanwhile; `umem` was returned by any of
+/// `ib_umem_get_*()`, and is not released meanwhile.
 #[no_mangle]
 unsafe extern "C" fn ib_umem_copy_from(
     dst: *mut c_void,
@@ -129,14 +132,15 @@ unsafe extern "C" fn ib_umem_copy_from(
     offset: usize,
     length: usize,
 ) -> c_int {
-    // SAFETY: it was registered, as the caller promises; its length never changes.
+    // SAFETY: "valid for reads, initialised": it is a `struct ib_umem` that is there, as the caller promises; "no data race":
+    // its length never changes.
     let has = unsafe { (*umem).length };
     if has.checked_sub(offset).is_none_or(|left| length > left) {
         pr_err!("{} bytes from {} on are not in a registration of {} bytes\n", length, offset, has);
         return EINVAL.to_errno();
     }
-    // SAFETY: it was registered and is not released meanwhile, and there is room for as many bytes: as the caller
-    // promises.
+    // SAFETY: "`umem` was returned by `register`, or made by the kernel's C": there are no others; "and is not released
+    // meanwhile; there is room for as many bytes at `to`, which nothing else uses meanwhile": as the caller promises.
     from_result(|| unsafe { registration::read(umem, offset, dst.cast(), length) }.map(|()| 0))
 }
 
@@ -144,13 +148,14 @@ unsafe extern "C" fn ib_umem_copy_from(
 ///
 /// # Safety
 ///
-/// `umem` was registered, and is not released meanwhile.
+/// `umem` was returned by any of `ib_umem_get_*()`, and is neither released nor asked about elsewhere meanwhile.
 #[no_mangle]
 unsafe extern "C" fn ib_umem_find_best_pgsz(
     umem: *mut IbUmem,
     sizes: c_ulong,
     virt: u64,
 ) -> c_ulong {
-    // SAFETY: "a registration that is mapped": it was registered, as the caller promises.
+    // SAFETY: "`umem` was returned by `register`, or made by the kernel's C": there are no others; "and is not released
+    // meanwhile", "nothing else writes its `iova` meanwhile": as the caller promises.
     unsafe { page_size::best(umem, PageSizes::from_bits_retain(sizes as u64), virt) as c_ulong }
 }

@@ -30,7 +30,8 @@ pub(crate) struct One {
     entry: Opaque<scatterlist>,
 }
 
-// SAFETY: an entry is memory, which any thread may read.
+// SAFETY: "may be sent to another thread": an entry is memory, which belongs to no thread; pins, charge and reference are
+// given back by whichever thread is the last.
 unsafe impl Send for One {}
 
 impl One {
@@ -39,7 +40,8 @@ impl One {
     pub(crate) fn new(pinned: Pinned) -> Result<Self, Pinned> {
         let (owner, charge, run) = pinned.into_run()?;
         let entry = Opaque::zeroed();
-        // SAFETY: there is room for it, and these pages are there.
+        // SAFETY: "pointers are to what their types say, which is there": the entry is a local; and its pages are there, as
+        // they are pinned. "Nothing else changes meanwhile": nothing else has it yet.
         unsafe { ffi::ib_umem_entry(entry.get(), run.start().get(), run.count()) };
         // One reference is kept: that in the charge, which is given back by `let_go`.
         drop(owner);
@@ -50,7 +52,8 @@ impl One {
 
     fn pages(&self) -> Option<PageRun> {
         let mut count = 0;
-        // SAFETY: by the invariant it is an entry.
+        // SAFETY: "pointers are to what their types say, which is there": the entry, by the invariant; the count, a local.
+        // "Nothing else changes meanwhile": pages and length are written when it is made.
         let pfn = unsafe { ffi::ib_umem_entry_pages(self.entry.get(), &mut count) };
         PageRun::new(Pfn::new(pfn), count, MemoryKind::Ram).ok()
     }
@@ -75,7 +78,7 @@ impl Memory for One {
 
     fn run(&self, offset: u64) -> Option<(u64, u64)> {
         let mut len = 0;
-        // SAFETY: by the invariant it is an entry.
+        // SAFETY: as in `pages`, preconditions and what keeps them.
         let first = unsafe { ffi::ib_umem_entry_phys(self.entry.get(), &mut len) };
         let left = len.checked_sub(offset).filter(|left| *left > 0)?;
         Some((first.wrapping_add(offset), left))
@@ -94,9 +97,13 @@ impl Memory for One {
             return Err(EINVAL);
         }
         let from = Location::new(PhysAddr::new(phys), MemoryKind::Ram, None);
-        // SAFETY: "`ptr` points at an `mm_struct` that is not deallocated": it is held, as the caller promises; "the
-        // bytes are those of pages that this pinner has pinned, and stay pinned": by the invariant, as `self` is
-        // borrowed, and all of them lie in the entry.
+        // SAFETY:
+        // - "`ptr` points at an `mm_struct`, and it is not deallocated during the lifetime": it is held, as the caller
+        //   promises, and the lifetime ends here;
+        // - "the bytes are those of pages that this pinner has pinned": it has, as the caller promises, and all of them lie
+        //   in the entry;
+        // - "at the user address that the location has": it has none;
+        // - "and stay pinned as long as the call takes": by the invariant, as `self` is borrowed.
         unsafe { Mm::from_raw(mm).read(from, to) }
     }
 
@@ -104,10 +111,12 @@ impl Memory for One {
         let (Some(run), Some(mm)) = (self.pages(), NonNull::new(umem.mm)) else {
             return;
         };
-        // SAFETY: "each of them has a pin of the caller's that nothing relies on any more": by the invariant, and as the
-        // caller promises, of whom this is the last call.
+        // SAFETY: "each of them has a pin of the caller's": by the invariant; "that nothing relies on any more": this is the
+        // last call, and no device reaches them, as the caller promises.
         unsafe { PinnedPages::unpin(run, dirty) };
-        // SAFETY: "the caller has an increment on the refcount, and relinquishes it": by the invariant.
+        // SAFETY: "the reference count was incremented at least once, and callers are properly relinquishing one increment":
+        // by the invariant it is ours, of the address space that has pinned them, which is that of the `struct ib_umem`;
+        // and this is the last call, as the caller promises.
         let mm = unsafe { ARef::<Mm>::from_raw(mm.cast()) };
         mm.uncharge(run.count());
     }

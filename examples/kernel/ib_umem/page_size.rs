@@ -10,9 +10,11 @@ use pinned_sgl::{Iova, PageSize, PageSizes, PhysAddr};
 ///
 /// # Safety
 ///
-/// `umem` is a registration that is mapped.
+/// `umem` was returned by [`register`](registration::register), or made by the kernel's C, and is not released meanwhile.
+/// Nothing else writes its `iova` meanwhile.
 pub(crate) unsafe fn best(umem: *mut IbUmem, sizes: PageSizes, iova: u64) -> u64 {
-    // SAFETY: it is a registration, as the caller promises.
+    // SAFETY: "valid for writes", "valid for reads, initialised": it is a `struct ib_umem` that is there, as the caller
+    // promises; "no data race": of its members, `iova` alone is written later, and by nothing else meanwhile.
     let (length, address, entries) = unsafe {
         (*umem).iova = iova;
         let entries = &raw const (*umem).entries.sgt;
@@ -20,12 +22,13 @@ pub(crate) unsafe fn best(umem: *mut IbUmem, sizes: PageSizes, iova: u64) -> u64
     };
     // As C has it, no bytes at zero are all addresses, and none anywhere else.
     let length = if length == 0 && iova == 0 { u64::MAX } else { length };
-    // SAFETY: as above.
+    // SAFETY: "pointers are to what their types say, which is there": as the caller promises; "nothing else changes
+    // meanwhile": what it is was written when it was made.
     let demand = unsafe { ffi::ib_umem_demand_page(umem) };
     if let Some(page) = PageSize::new(demand as u64) {
         return if sizes.has(page) { demand as u64 } else { 0 };
     }
-    // SAFETY: it is mapped, so that it has as many entries with addresses.
+    // SAFETY: "valid for reads, initialised", "no data race": as above; the table is written before a driver has it.
     let (mut at, mut left) = unsafe { ((*entries).sgl, (*entries).nents) };
     let has_table = left > 0;
     let mut listed = 0usize;
@@ -33,11 +36,14 @@ pub(crate) unsafe fn best(umem: *mut IbUmem, sizes: PageSizes, iova: u64) -> u64
         let mut len = 0;
         if has_table {
             left = left.checked_sub(1)?;
-            // SAFETY: there was one more.
+            // SAFETY: "pointers are to what their types say, which is there": the entry, of a table that is there as long as
+            // the registration; the length, a local. "Nothing else changes meanwhile": tables do not. "There is one more
+            // entry": by the count, which that of the device is, as a driver has what is mapped.
             let dma = unsafe { ffi::ib_umem_dma_entry(&mut at, &mut len) };
             return Some((dma, len));
         }
-        // SAFETY: it is a registration, as the caller promises.
+        // SAFETY: "`umem` was returned by `register`, or made by the kernel's C, and is not released meanwhile": as the
+        // caller promises.
         let (dma, len) = unsafe { registration::dma_run(umem, listed) }?;
         listed = listed.wrapping_add(len as usize);
         Some((dma, len))

@@ -35,7 +35,8 @@ impl Request {
         size: usize,
         access: c_int,
     ) -> Result<Self> {
-        // SAFETY: the device is there, as the caller promises.
+        // SAFETY: "pointers are to what their types say, which is there": the device, as the caller promises; "nothing else
+        // changes meanwhile": the bit that is read is written before drivers register anything.
         if unsafe { ffi::ib_umem_bounces(device) } {
             return Err(EOPNOTSUPP);
         }
