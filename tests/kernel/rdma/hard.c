@@ -48,19 +48,6 @@ static void deregistered(uint32_t region)
 	check(!errno);
 }
 
-/* The nth allocation of what this thread does next fails; none does after fails(0), which returns what is left of it. */
-static int fails(int nth)
-{
-	static int file = -1;
-	char text[32] = "", set[32];
-	int len = snprintf(set, sizeof(set), "%d", nth);
-
-	if (file < 0)
-		file = open("/proc/thread-self/fail-nth", O_RDWR);
-	check(file >= 0 && pread(file, text, sizeof(text) - 1, 0) > 0 && pwrite(file, set, len, 0) == len);
-	return atoi(text);
-}
-
 /* Every allocation fails once, of registering and of deregistering; memory that is there, or comes meanwhile. */
 static void test_memory(const char *kind, uint64_t len, int there)
 {
@@ -68,7 +55,7 @@ static void test_memory(const char *kind, uint64_t len, int there)
 	int failed[2] = { 0 }, left = 0;
 
 	for (int nth = 1; !left; nth++) {
-		uint32_t region;
+		uint32_t region = 0;
 		int error;
 
 		check(nth < 5000);
@@ -107,11 +94,7 @@ static void test_fail_nth(void)
 	/* siw forgets what is registered when it has no memory for its own record of it, whatever is below. */
 	if (strncmp(device, "rxe", 3))
 		return;
-	put("/sys/kernel/debug/failslab/ignore-gfp-wait", "N");
-	put("/sys/kernel/debug/failslab/verbose", "0");
-	put("/sys/kernel/debug/fail_page_alloc/ignore-gfp-wait", "N");
-	put("/sys/kernel/debug/fail_page_alloc/min-order", "0");
-	put("/sys/kernel/debug/fail_page_alloc/verbose", "0");
+	let_memory_fail();
 	test_memory("a page", PAGE, 1);
 	test_memory("3 MiB", 3 * MIB, 1);
 	test_memory("256 KiB that come meanwhile", MIB / 4, 0);

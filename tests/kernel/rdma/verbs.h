@@ -145,6 +145,29 @@ static inline void put(const char *path, const char *text)
 	close(out);
 }
 
+/* Any allocation may fail, where one is to: quietly. */
+static inline void let_memory_fail(void)
+{
+	put("/sys/kernel/debug/failslab/ignore-gfp-wait", "N");
+	put("/sys/kernel/debug/failslab/verbose", "0");
+	put("/sys/kernel/debug/fail_page_alloc/ignore-gfp-wait", "N");
+	put("/sys/kernel/debug/fail_page_alloc/min-order", "0");
+	put("/sys/kernel/debug/fail_page_alloc/verbose", "0");
+}
+
+/* The nth allocation of what this thread does next fails; none does after fails(0), which returns what is left of it. */
+static inline int fails(int nth)
+{
+	static int file = -1;
+	char text[32] = "", set[32];
+	int len = snprintf(set, sizeof(set), "%d", nth);
+
+	if (file < 0)
+		file = open("/proc/thread-self/fail-nth", O_RDWR);
+	check(file >= 0 && pread(file, text, sizeof(text) - 1, 0) > 0 && pwrite(file, set, len, 0) == len);
+	return atoi(text);
+}
+
 /* Pages that are pinned, in the whole machine. */
 static inline long pinned(void)
 {

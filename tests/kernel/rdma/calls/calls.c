@@ -6,6 +6,7 @@
  */
 #include <linux/debugfs.h>
 #include <linux/delay.h>
+#include <linux/dma-direct.h>
 #include <linux/dma-mapping.h>
 #include <linux/iommu.h>
 #include <linux/mm.h>
@@ -18,9 +19,15 @@
 #include <rdma/ib_verbs.h>
 #include <rdma/iter.h>
 
-/* A device that sees bytes at most `segment` at a time, edu or another one; or one that needs no DMA, if that is zero. */
+/*
+ * Where a device sees memory: where it is; at addresses of an IOMMU, of which edu is such a device; where it is, but its
+ * last run elsewhere, as behind a bus with two windows; nowhere.
+ */
+enum place { DIRECT, IOMMU, WINDOWS, NOWHERE };
+
+/* A device that sees bytes at most `segment` at a time; or one that needs no DMA, if that is zero. */
 struct request {
-	u64 addr, len, segment, edu, seed;
+	u64 addr, len, segment, place, seed;
 };
 
 struct test {
@@ -38,6 +45,29 @@ static struct pci_dev *edu;
 static void __iomem *registers;
 enum { SRC = 0x80, DST = 0x88, COUNT = 0x90, COMMAND = 0x98, START = 1, TO_MEMORY = 2, BUFFER = 0x40000 };
 
+/* How far away. */
+static const u64 moved = SZ_8G + SZ_2M;
+static struct bus_dma_region windows[3];
+static struct io_tlb_mem all_bounces = { .force_bounce = true };
+
+/* No run has memory of both windows. */
+static void open_windows(struct test *test)
+{
+	u64 last = 0;
+
+	for (size_t i = 0; i < test->count; i++)
+		if (!i || page_to_pfn(test->pages[i]) != page_to_pfn(test->pages[i - 1]) + 1)
+			last = max(last, page_to_phys(test->pages[i]));
+	windows[0] = (struct bus_dma_region){ 0, 0, last };
+	windows[1] = (struct bus_dma_region){ last, last + moved, BIT_ULL(40) };
+	hardware->dev.dma_range_map = windows;
+}
+
+static u64 window_of(u64 phys)
+{
+	return hardware->dev.dma_range_map && phys >= windows[1].cpu_start ? phys + moved : phys;
+}
+
 static u64 iommu_phys(u64 at)
 {
 	return iommu_iova_to_phys(iommu_get_domain_for_dev(&edu->dev), at);
@@ -49,13 +79,13 @@ static int find_pages(struct test *test)
 	struct ib_block_iter iter;
 	size_t i = 0;
 
-	if (test->at.edu)
+	if (test->at.place == IOMMU)
 		rdma_umem_for_each_dma_block(test->umem, &iter, PAGE_SIZE)
 			if (i < test->count)
 				test->dma[i++] = rdma_block_iter_dma_address(&iter);
 	for (size_t page = 0; page < test->count; page++) {
-		if (!test->at.edu)
-			test->dma[page] = test->at.segment ? page_to_phys(test->pages[page]) :
+		if (test->at.place != IOMMU)
+			test->dma[page] = test->at.segment ? window_of(page_to_phys(test->pages[page])) :
 				(uintptr_t)page_address(test->pages[page]);
 		else if (iommu_phys(test->dma[page]) != page_to_phys(test->pages[page]))
 			return -EILSEQ;
@@ -239,26 +269,24 @@ static int test_dma(struct test *test)
 
 static int test_all(struct test *test)
 {
-	int ret = pin_user_pages_fast(test->at.addr & PAGE_MASK, test->count, FOLL_LONGTERM | FOLL_WRITE, test->pages);
-	int pinned = ret;
+	int ret = find_pages(test) ?: test_sizes(test);
 
-	if (ret < 0)
-		return ret;
-	ret = pinned == test->count ? find_pages(test) ?: test_sizes(test) : -EFAULT;
 	for (int bit = 6; bit <= 30 && !ret; bit++)
 		ret = test_blocks(test, BIT_ULL(bit));
 	if (!ret)
 		ret = test_copies(test);
-	if (!ret && test->at.edu)
+	if (!ret && test->at.place == IOMMU)
 		ret = test_dma(test);
-	unpin_user_pages(test->pages, pinned);
 	return ret;
 }
+
+/* What the device has by default. */
+static struct io_tlb_mem *bounces;
 
 static ssize_t calls_write(struct file *file, const char __user *from, size_t len, loff_t *pos)
 {
 	struct test test = { };
-	int ret = -ENOMEM;
+	int ret = -ENOMEM, pinned = 0;
 
 	if (len != sizeof(test.at) || copy_from_user(&test.at, from, len))
 		return -EINVAL;
@@ -269,10 +297,19 @@ static ssize_t calls_write(struct file *file, const char __user *from, size_t le
 	test.device = _ib_alloc_device(sizeof(*test.device), &init_net);
 	if (!test.pages || !test.dma || !test.device)
 		goto out;
+	pinned = pin_user_pages_fast(test.at.addr & PAGE_MASK, test.count, FOLL_LONGTERM | FOLL_WRITE, test.pages);
+	if (pinned != test.count) {
+		ret = pinned < 0 ? pinned : -EFAULT;
+		goto out;
+	}
 	if (test.at.segment) {
-		test.device->dma_device = test.at.edu ? &edu->dev : &hardware->dev;
+		test.device->dma_device = test.at.place == IOMMU ? &edu->dev : &hardware->dev;
 		dma_set_max_seg_size(test.device->dma_device, test.at.segment);
 	}
+	if (test.at.place == WINDOWS)
+		open_windows(&test);
+	else if (test.at.place == NOWHERE)
+		hardware->dev.dma_io_tlb_mem = &all_bounces;
 	test.umem = ib_umem_get_va(test.device, test.at.addr, test.at.len, IB_ACCESS_LOCAL_WRITE);
 	ret = PTR_ERR_OR_ZERO(test.umem);
 	if (!ret) {
@@ -280,10 +317,14 @@ static ssize_t calls_write(struct file *file, const char __user *from, size_t le
 		/* How many pages C gives back depends on the address that was asked about last. */
 		ib_umem_find_best_pgsz(test.umem, PAGE_SIZE, test.at.addr);
 		ib_umem_release(test.umem);
-		for (size_t i = 0; i < test.count && test.at.edu && !ret; i++)
+		for (size_t i = 0; i < test.count && test.at.place == IOMMU && !ret; i++)
 			ret = iommu_phys(test.dma[i]) ? -EADDRINUSE : 0;
 	}
 out:
+	hardware->dev.dma_range_map = NULL;
+	hardware->dev.dma_io_tlb_mem = bounces;
+	if (pinned > 0)
+		unpin_user_pages(test.pages, pinned);
 	if (test.device)
 		ib_dealloc_device(test.device);
 	kvfree(test.pages);
@@ -325,6 +366,7 @@ static int __init calls_init(void)
 	hardware = platform_device_register_simple("rdma_calls", -1, NULL, 0);
 	if (IS_ERR(hardware))
 		return PTR_ERR(hardware);
+	bounces = hardware->dev.dma_io_tlb_mem;
 	hardware->dev.coherent_dma_mask = DMA_BIT_MASK(64);
 	hardware->dev.dma_mask = &hardware->dev.coherent_dma_mask;
 	ret = dma_set_mask(&hardware->dev, DMA_BIT_MASK(64)) ?: edu_init();
