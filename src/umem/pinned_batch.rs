@@ -80,6 +80,10 @@ impl<'a, P: Pinner + ?Sized> core::ops::Deref for PinnedBatch<'a, P> {
 
 impl<P: Pinner + ?Sized> Drop for PinnedBatch<'_, P> {
     fn drop(&mut self) {
+        // Mostly there is nothing, as all of it was taken.
+        if self.batch.first().is_none() {
+            return;
+        }
         // SAFETY:
         // - "each page of the run was pushed to a batch by `pin`, for the user address that follows
         //   from `at`, and its pin has not been taken back": by the invariants of both types;
