@@ -5,32 +5,55 @@
 
 use super::foundation::gup;
 use super::{kernel, page_structs::page_run};
+use crate::addr::UserAddr;
 use crate::exact::Exact as _;
 use crate::sgl::{MemoryKind, PageRun};
-use crate::umem::PinBatch;
+use crate::umem::{PinBatch, PinFlags};
 use core::fmt;
-use kernel::{bindings, error::Result, ffi::c_uint, mm::Mm};
+use kernel::{
+    bindings::{self, FOLL_FORCE, FOLL_LONGTERM, FOLL_NOFAULT, FOLL_WRITE},
+    error::{code, Result},
+    ffi::c_uint,
+    mm::Mm,
+};
 
 /// Pages behind the first of a run that are looked at by one call of C.
 const SINGLES: usize = 32;
+
+/// The flags of GUP.
+fn gup_flags(flags: PinFlags) -> c_uint {
+    let each = [
+        (PinFlags::WRITE, FOLL_WRITE),
+        (PinFlags::LONGTERM, FOLL_LONGTERM),
+        (PinFlags::FORCE, FOLL_FORCE),
+        (PinFlags::NOFAULT, FOLL_NOFAULT),
+    ];
+    let asked = each.iter().filter(|(flag, _)| flags.contains_all(*flag));
+    asked.fold(0, |bits, (_, bit)| bits | bit)
+}
 
 /// Pages that `pin_user_pages()` or one of its sisters has pinned, for a [`Pinner`](crate::umem::Pinner) to give to a
 /// batch. Dropping it unpins those that no batch has taken.
 pub struct PinnedPages<'a>(gup::PinnedPages<'a>);
 
 impl<'a> PinnedPages<'a> {
-    /// Pins pages of `mm` from `start` on, with flags of GUP: as many as `pages` has room for at most, at least one.
+    /// Pins pages of `mm` from `start` on: as many as `pages` has room for at most, at least one. May sleep.
     ///
     /// # Errors
     ///
-    /// Those of [`Pinner::pin`](crate::umem::Pinner::pin) of an `Mm`.
-    pub(super) fn pin(
+    /// That of GUP; `ESRCH` if it is another process, which has exited; `EINTR` if the calling thread is killed;
+    /// `EOPNOTSUPP` for memory of devices on the PCI bus.
+    pub fn pin(
         mm: &Mm,
-        start: usize,
-        flags: c_uint,
+        start: UserAddr,
+        flags: PinFlags,
         pages: &'a mut [*mut bindings::page],
     ) -> Result<Self> {
-        gup::PinnedPages::pin(mm, start, flags, pages).map(Self)
+        if flags.contains_all(PinFlags::PCI_P2PDMA) {
+            return Err(code::EOPNOTSUPP);
+        }
+        let start = usize::try_from(start.get()).map_err(|_| code::EFAULT)?;
+        gup::PinnedPages::pin(mm, start, gup_flags(flags), pages).map(Self)
     }
 
     /// Takes them over.
@@ -65,8 +88,23 @@ impl<'a> PinnedPages<'a> {
     /// They are what the contract of [`Pinner`](crate::umem::Pinner) says: those of the user pages from
     /// [`next`](PinBatch::next) on, in order.
     pub unsafe fn give(&mut self, batch: &mut PinBatch<'_>) -> usize {
+        // SAFETY: that of this function, as the caller promises, in both.
+        unsafe {
+            match self.len() {
+                // The most regions are of one page. No room for more is made and cleared then.
+                1 => self.give_by(batch, &mut []),
+                _ => self.give_by(batch, &mut [0; SINGLES]),
+            }
+        }
+    }
+
+    /// [`give`](Self::give), which takes as many single pages at a time as `frames` has room for.
+    ///
+    /// # Safety
+    ///
+    /// That of `give`.
+    unsafe fn give_by(&mut self, batch: &mut PinBatch<'_>, frames: &mut [u64]) -> usize {
         let mut runs = 0usize;
-        let mut frames = [0; SINGLES];
         while let Some((run, mut count)) = self.first_run() {
             // SAFETY: "the frames of these user pages, of the kind that they are, each with a pin that
             // belongs to the batch from now on": each has a pin, and is forgotten below; its kind was read of its
@@ -76,7 +114,7 @@ impl<'a> PinnedPages<'a> {
             }
             runs = runs.plus(1);
             if run.kind() == MemoryKind::Ram && count == 1 {
-                let found = self.0.singles(&mut frames);
+                let found = self.0.singles(frames);
                 // SAFETY: as of the run, for those behind it.
                 let more = unsafe { batch.push_singles(frames.get(..found).unwrap_or_default()) };
                 runs = runs.plus(more);

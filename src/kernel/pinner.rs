@@ -10,13 +10,12 @@ use super::{kernel, page_structs::PAGE_SIZE, pinned_pages::PinnedPages};
 use crate::addr::UserAddr;
 use crate::page_size::PageSize;
 use crate::sgl::{MemoryKind, PageRun};
-use crate::umem::{Location, PageAccess, PinBatch, PinFlags, Pinner, FEW};
+use crate::umem::{Location, PageAccess, PinBatch, Pinner, FEW};
 use core::{fmt, ptr};
 use kernel::{
     alloc::{Flags, KVec},
-    bindings::{page, FOLL_FORCE, FOLL_LONGTERM, FOLL_NOFAULT, FOLL_WRITE},
+    bindings::page,
     error::{code, Error},
-    ffi::c_uint,
     mm::{Mm, MmWithUser},
     sync::aref::ARef,
 };
@@ -53,42 +52,27 @@ impl MmPinner {
     }
 }
 
-/// The flags of GUP.
-fn gup_flags(flags: PinFlags) -> c_uint {
-    let each = [
-        (PinFlags::WRITE, FOLL_WRITE),
-        (PinFlags::LONGTERM, FOLL_LONGTERM),
-        (PinFlags::FORCE, FOLL_FORCE),
-        (PinFlags::NOFAULT, FOLL_NOFAULT),
-    ];
-    let asked = each.iter().filter(|(flag, _)| flags.contains_all(*flag));
-    asked.fold(0, |bits, (_, bit)| bits | bit)
-}
-
 /// Pins pages of `mm` for a batch of its own or of a pinner that forwards to it; what it needs meanwhile is
 /// allocated with `gfp`.
 fn pin(mm: &Mm, gfp: Flags, batch: &mut PinBatch<'_>) -> Result<(), Error> {
-    let flags = batch.flags();
-    if flags.contains_all(PinFlags::PCI_P2PDMA) {
-        return Err(code::EOPNOTSUPP);
-    }
-    let mut few;
-    let mut many;
-    let pointers = if batch.left() <= FEW.into() {
-        few = [ptr::null_mut::<page>(); FEW as usize];
-        &mut few[..]
-    } else {
-        many = KVec::from_elem(ptr::null_mut(), POINTERS, gfp)?;
-        &mut many[..]
-    };
+    let mut few = [ptr::null_mut::<page>(); FEW as usize];
+    let mut many = None::<KVec<_>>;
     // Whether the last pages came in long runs, so that more of them than slots will fit.
     let mut smooth = false;
     while batch.left() > 0 && batch.room() > 0 {
         let most = if smooth { POINTERS } else { POINTERS.min(batch.room()) };
         let most = usize::try_from(batch.left()).unwrap_or(usize::MAX).min(most);
-        let pages = pointers.get_mut(..most).ok_or(code::EINVAL)?;
-        let start = usize::try_from(batch.next().get()).map_err(|_| code::EFAULT)?;
-        let mut pinned = PinnedPages::pin(mm, start, gup_flags(flags), pages)?;
+        let pages = if most <= few.len() {
+            few.get_mut(..most)
+        } else {
+            let many = many.get_or_insert_with(KVec::new);
+            if many.len() < most {
+                many.resize(most, ptr::null_mut(), gfp)?;
+            }
+            many.get_mut(..most)
+        };
+        let pages = pages.ok_or(code::EINVAL)?;
+        let mut pinned = PinnedPages::pin(mm, batch.next(), batch.flags(), pages)?;
         // SAFETY: "they are what the contract of `Pinner` says: those of the user pages from `next`
         // on, in order": GUP was asked for those.
         let runs = unsafe { pinned.give(batch) };
