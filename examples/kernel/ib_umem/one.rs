@@ -5,8 +5,12 @@ use crate::{
     abi::IbUmem,
     ffi,
     registration::{Memory, Pinned},
+    request::Request,
 };
-use core::{mem, ptr::NonNull};
+use core::{
+    mem,
+    ptr::{self, NonNull},
+};
 use kernel::{
     bindings::{mm_struct, scatterlist, sg_append_table},
     mm::Mm,
@@ -17,7 +21,7 @@ use kernel::{
 use pinned_sgl::{
     kernel::PinnedPages,
     sgl::MemoryKind,
-    umem::{Accountant as _, Location, PageAccess as _},
+    umem::{Accountant as _, Charge, Location, PageAccess as _},
     PageRun, Pfn, PhysAddr,
 };
 
@@ -35,19 +39,40 @@ pub(crate) struct One {
 unsafe impl Send for One {}
 
 impl One {
+    /// Charges and pins a single page. A region has a list, and is large: it is not made for that.
+    pub(crate) fn page(mm: &Mm, request: &Request) -> Result<Self> {
+        let charge = Charge::new(ARef::<Mm>::from(mm), 1)?;
+        let mut page = [ptr::null_mut()];
+        let start = request.pages.start();
+        let run = PinnedPages::pin(mm, start, request.flags(), &mut page)?.take_run().ok_or(EIO)?;
+        // SAFETY: "each page of the run has a pin of the caller's, by the accountant of the charge": it was pinned by `mm`,
+        // and taken; "is charged": just now; "an entry counts its bytes": those of a page.
+        Ok(unsafe { Self::of(run, charge) })
+    }
+
     /// Takes a region over that is one run, of fewer bytes than an entry counts; or gives it back.
     #[expect(clippy::result_large_err, reason = "the region comes back as it was")]
     pub(crate) fn new(pinned: Pinned) -> Result<Self, Pinned> {
-        let (owner, charge, run) = pinned.into_run()?;
+        let (_, charge, run) = pinned.into_run()?;
+        // SAFETY: "each page of the run has a pin of the caller's, by the accountant of the charge": `into_run` has handed
+        // them over, and a region of this type is pinned and charged by the same `mm`; "is charged": by the charge of the
+        // region; "an entry counts its bytes": as the caller has looked.
+        Ok(unsafe { Self::of(run, charge) })
+    }
+
+    /// # Safety
+    ///
+    /// Each page of the run has a pin of the caller's, by the accountant of the charge, and is charged. An entry counts its
+    /// bytes.
+    unsafe fn of(run: PageRun, charge: Charge<ARef<Mm>>) -> Self {
         let entry = Opaque::zeroed();
         // SAFETY: "pointers are to what their types say, which is there": the entry is a local; and its pages are there, as
         // they are pinned. "Nothing else changes meanwhile": nothing else has it yet.
         unsafe { ffi::ib_umem_entry(entry.get(), run.start().get(), run.count()) };
-        // One reference is kept: that in the charge, which is given back by `let_go`.
-        drop(owner);
+        // Given back by `let_go`, and the reference in it.
         mem::forget(charge);
-        // INVARIANT: these were the pins, the charge and the holder of the region.
-        Ok(Self { entry })
+        // INVARIANT: the pins are the caller's, and the charge and its reference were, too.
+        Self { entry }
     }
 
     fn pages(&self) -> Option<PageRun> {

@@ -25,7 +25,7 @@ use kernel::{
     types::Opaque,
 };
 use pinned_sgl::{
-    kernel::{pin, Kmalloc},
+    kernel::{pin, Kmalloc, PAGE_SIZE},
     umem::{PinRequest, Umem},
 };
 
@@ -89,19 +89,24 @@ pub(crate) struct Registration<M: Memory> {
 pub(crate) unsafe fn register(request: &Request) -> Result<*mut IbUmem> {
     let task = current!();
     let mm: &Mm = task.mm().ok_or(EINVAL)?;
-    let owner = ARef::<Mm>::from(mm);
-    let to_pin = PinRequest::new(request.pages, request.flags());
-    let mut pinned = pin(owner.clone(), owner, GFP_KERNEL, to_pin)?;
     // SAFETY: "pointers are to what .., which is there": the device is, as the caller promises; "nothing else changes"
     // is asked for what is written, and this reads what the driver has set before.
     let max_segment = unsafe { ffi::ib_umem_max_segment(request.device) };
     let max_segment = max_segment & (PAGE as u32).wrapping_neg();
+    if request.pages.page_count(PAGE_SIZE) == 1 && max_segment != 0 {
+        let one = One::page(mm, request)?;
+        // SAFETY:
+        // - "the device is there until the registration is dropped", "does not reach the memory any more then": as the
+        //   caller promises;
+        // - "`memory` was pinned for the request, by `mm`": just now.
+        return unsafe { Registration::make(request, mm, one, max_segment) };
+    }
+    let owner = ARef::<Mm>::from(mm);
+    let to_pin = PinRequest::new(request.pages, request.flags());
+    let mut pinned = pin(owner.clone(), owner, GFP_KERNEL, to_pin)?;
     if pinned.sgl().byte_len() <= max_segment.into() {
         match One::new(pinned) {
-            // SAFETY:
-            // - "the device is there until the registration is dropped", "does not reach the memory any more then": as
-            //   the caller promises;
-            // - "`memory` was pinned for the request, by `mm`": just now.
+            // SAFETY: as above, preconditions and who keeps them.
             Ok(one) => return unsafe { Registration::make(request, mm, one, max_segment) },
             Err(many) => pinned = many,
         }
