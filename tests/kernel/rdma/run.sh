@@ -53,15 +53,19 @@ rdma_module() {
 }
 
 # calls.ko, which calls what only drivers of hardware call, and the same compiled for lists; and umem_differ.ko, which
-# has the kernel's own umem.c beside ours.
+# has the kernel's own umem.c beside ours; and what measures.
 rdma_calls() {
-    mkdir -p "$modules"/rdma/{calls,calls_lists,differ}
+    mkdir -p "$modules"/rdma/{calls,calls_lists,differ,bytes,lookup}
     cp -u "$here"/rdma/calls/* "$modules/rdma/calls/"
     cp -u "$here"/rdma/calls/* "$modules/rdma/calls_lists/"
     cp -u "$here"/rdma/differ/* "$modules/rdma/differ/"
     rdma_module calls
     rdma_module calls_lists "${listed[@]}"
     rdma_module differ "IB_UMEM=$modules/ib_umem"
+    cp -u "$here"/rdma/bytes/* "$modules/rdma/bytes/"
+    cp -u "$here"/rdma/lookup/* "$modules/rdma/lookup/"
+    rdma_module bytes
+    rdma_module lookup "${listed[@]}"
 }
 
 # examples/kernel/ib_umem; and the two drivers as they are when they look pages up in its lists.
@@ -137,11 +141,12 @@ rdma_initramfs() {
     ln -s usr/lib usr/lib64 usr/sbin "$dir/"
     ln -s ../usr/bin/bash "$dir/bin/bash"
     (cd "$kernel" && cp --parents $(sed 's/\.o$/.ko/' modules.order) modules.order modules.builtin{,.modinfo} "$to/")
-    cp "$split"/{ib_core,tun}.ko "$modules"/rdma/{calls/calls,differ/umem_differ}.ko "$modules/pinned_sgl/pinned_sgl.ko" "$to/lab/"
+    cp "$split"/{ib_core,tun}.ko "$modules"/rdma/{calls/calls,differ/umem_differ,bytes/rdma_bytes}.ko "$modules/pinned_sgl/pinned_sgl.ko" "$to/lab/"
     rm "$to/drivers/infiniband/core/ib_core.ko"
     cp "$split/ib_umem.ko" "$dir/rdma/c/"
     cp "$modules/ib_umem/ib_umem.ko" "$dir/rdma/rust/"
-    cp "$modules/ib_umem/ib_umem.ko" "$modules"/rdma/{rxe/rdma_rxe,siw/siw,calls_lists/calls}.ko "$dir/rdma/lists/"
+    cp "$modules/ib_umem/ib_umem.ko" "$modules"/rdma/{rxe/rdma_rxe,siw/siw,calls_lists/calls,lookup/rdma_lookup}.ko \
+        "$dir/rdma/lists/"
     cp -r "$cache/rdma/tests" "$here"/rdma/{run_pyverbs.py,pyverbs.txt} "$dir/rdma/"
     cp -r "$kernel_source"/tools/testing/selftests/{kselftest,rdma} "$dir/rdma/kernel/"
     for file in blocks edges hard measure; do
