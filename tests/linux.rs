@@ -10,7 +10,7 @@ use pinned_sgl::umem::{
     PinError, PinErrorKind, PinFlags, PinRequest, Region, Umem, Unaccounted, UserRange,
 };
 use pinned_sgl::{Failed, Heap, MemoryKind, PageSize, PageSizes, Pfn, Sgl, SglBuilder, UserAddr};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fs, num::NonZeroUsize, ops::ControlFlow, os::unix::process::CommandExt, process};
@@ -317,6 +317,19 @@ fn base_pages_are_what_they_are_called() {
     assert_eq!(anon_huge_pages(start_of(&pinned)), 0);
 }
 
+/// The sizes of which this machine has huge pages, the smallest first.
+fn huge_page_sizes() -> Vec<PageSize> {
+    let pools = fs::read_dir("/sys/kernel/mm/hugepages").expect("a machine with huge pages");
+    let size_of = |pool: io::Result<fs::DirEntry>| {
+        let name = pool.unwrap().file_name().into_string().unwrap();
+        let kib = name.strip_prefix("hugepages-").unwrap().strip_suffix("kB").unwrap();
+        PageSize::new(kib.parse::<u64>().unwrap() * 1024).unwrap()
+    };
+    let mut sizes: Vec<_> = pools.map(size_of).collect();
+    sizes.sort();
+    sizes
+}
+
 /// Huge pages reserved for a test, and given back after it.
 struct Reserved {
     path: String,
@@ -366,14 +379,14 @@ impl Drop for Reserved {
 #[test]
 fn reserved_huge_pages_are_pinned_whole() {
     let _alone = alone();
-    // A machine that has run for long may have a single gigabyte in one piece, or none.
-    for (pages, size, least, count) in
-        [(Pages::Huge2M, PageSize::SIZE_2M, 40, 40), (Pages::Huge1G, PageSize::SIZE_1G, 0, 2)]
-    {
+    // A machine that has run for long may have little in pieces as large as those behind the first.
+    let (mut least, mut count) = (40, 40);
+    for size in huge_page_sizes() {
+        let pages = Pages::Huge(size);
         let reserved = Reserved::pages(size, least, count);
-        let count = reserved.count;
-        let len = count * size.bytes();
-        if count == 0 {
+        (least, count) = (0, 2);
+        let len = reserved.count * size.bytes();
+        if len == 0 {
             // Not captured, as what is printed would be: what was not pinned must be seen.
             let _ = writeln!(std::io::stderr(), "NOT PINNED: there is no free page of {size}");
             let error = Buffer::new(size.bytes(), pages).unwrap_err();
@@ -387,7 +400,7 @@ fn reserved_huge_pages_are_pinned_whole() {
             check_whole(&pinned, len);
             let window = pinned.sgl().whole().unwrap();
             let best = window.best_page_size(size.into(), pinned_sgl::Iova::new(1 << 40));
-            assert_eq!(best.unwrap().expect("aligned huge pages").block_count(), count);
+            assert_eq!(best.unwrap().expect("aligned huge pages").block_count(), reserved.count);
             drop(pinned);
             assert_eq!(vm_pin(), before);
         }
@@ -398,7 +411,7 @@ fn reserved_huge_pages_are_pinned_whole() {
 fn huge_pages_that_are_not_reserved_are_named() {
     let _alone = alone();
     let count = 1 << 20;
-    let error = Buffer::new(count * 2 * MIB, Pages::Huge2M).unwrap_err();
+    let error = Buffer::new(count * 2 * MIB, Pages::Huge(PageSize::SIZE_2M)).unwrap_err();
     let BufferError::NoHugePages { size, needed, available, .. } = error else {
         panic!("{error}");
     };
@@ -408,13 +421,26 @@ fn huge_pages_that_are_not_reserved_are_named() {
 }
 
 #[test]
+fn huge_pages_that_the_machine_does_not_have_are_named() {
+    // A size of one byte would be, to the kernel, whichever it has by default.
+    let page = Buffer::new(MIB, Pages::Base).unwrap().page_size();
+    for size in [PageSize::from_shift(0).unwrap(), page, PageSize::from_shift(62).unwrap()] {
+        let error = Buffer::new(size.bytes(), Pages::Huge(size)).unwrap_err();
+        assert!(
+            matches!(error, BufferError::NoSuchHugePages { size: of } if of == size),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn sizes_that_are_none() {
     assert!(matches!(Buffer::new(0, Pages::Base), Err(BufferError::Empty)));
     for (len, pages) in [
         (1, Pages::Base),
         (MIB + 1, Pages::Transparent),
-        (3 * MIB, Pages::Huge2M),
-        (512 * MIB, Pages::Huge1G),
+        (3 * MIB, Pages::Huge(PageSize::SIZE_2M)),
+        (512 * MIB, Pages::Huge(PageSize::SIZE_1G)),
         (u64::MAX, Pages::Base),
     ] {
         match Buffer::new(len, pages) {

@@ -64,8 +64,8 @@ impl Buffer {
     /// # Errors
     ///
     /// [`BufferError`] if `len` is zero or not a multiple of the page size (the huge page size for
-    /// [`Pages::Huge2M`] and [`Pages::Huge1G`], otherwise that of a base page), if the pool has not
-    /// enough huge pages, or if the kernel has no memory to give.
+    /// [`Pages::Huge`], otherwise that of a base page), if the machine has no such huge pages or the pool not
+    /// enough of them, or if the kernel has no memory to give.
     pub fn new(len: u64, pages: Pages) -> Result<Self, BufferError> {
         let (page, huge) = sizes(len, pages)?;
         // Room to begin at a huge page; what is left over is never touched.
@@ -94,7 +94,7 @@ impl Buffer {
     /// # Errors
     ///
     /// [`BufferError`] if `len` is zero, or `start` or `len` not a multiple of the page size (the huge
-    /// page size for [`Pages::Huge2M`] and [`Pages::Huge1G`], otherwise that of a base page).
+    /// page size for [`Pages::Huge`], otherwise that of a base page).
     ///
     /// # Safety
     ///
@@ -169,7 +169,7 @@ impl Buffer {
                 _ => {}
             },
             Pages::Transparent => advise(libc::MADV_HUGEPAGE).map_err(failed)?,
-            Pages::Huge2M | Pages::Huge1G => {}
+            Pages::Huge(_) => {}
         }
         advise(libc::MADV_DONTFORK).map_err(failed)
     }
@@ -250,8 +250,8 @@ fn sizes(len: u64, pages: Pages) -> Result<(PageSize, PageSize), BufferError> {
     let huge = match pages {
         Pages::Base => page,
         Pages::Transparent => transparent_page_size().ok_or(BufferError::NoTransparentHugePages)?,
-        Pages::Huge2M => PageSize::SIZE_2M,
-        Pages::Huge1G => PageSize::SIZE_1G,
+        Pages::Huge(size) if size <= page => return Err(BufferError::NoSuchHugePages { size }),
+        Pages::Huge(size) => size,
     };
     let unit = pages.huge_page_size().unwrap_or(page);
     if len == 0 {
@@ -273,8 +273,10 @@ fn skip_to(place: NonNull<u8>, huge: PageSize) -> usize {
 fn map(len: usize, pages: Pages) -> io::Result<NonNull<u8>> {
     let huge = match pages {
         Pages::Base | Pages::Transparent => 0,
-        Pages::Huge2M => libc::MAP_HUGETLB | libc::MAP_HUGE_2MB,
-        Pages::Huge1G => libc::MAP_HUGETLB | libc::MAP_HUGE_1GB,
+        // Six bits, which end with the highest one.
+        Pages::Huge(size) => {
+            libc::MAP_HUGETLB | (size.shift() << libc::MAP_HUGE_SHIFT) as libc::c_int
+        }
     };
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | huge;
     // SAFETY: a new mapping at an address that the kernel chooses touches nothing that exists.

@@ -32,7 +32,7 @@
 //! | pinning at all | io_uring, Linux 5.19 (`kernel.io_uring_disabled` = 0; no seccomp filter) | [`PageError::NoIoUring`] |
 //! | pinning more than `RLIMIT_MEMLOCK` | `CAP_IPC_LOCK`, or a higher limit | [`PageError::MemlockLimit`] |
 //! | knowing frame numbers | `CAP_SYS_ADMIN` | [`PageError::Hidden`] |
-//! | [`Pages::Huge2M`], [`Pages::Huge1G`] | pages that an administrator has reserved | [`BufferError::NoHugePages`] |
+//! | [`Pages::Huge`] | pages that an administrator has reserved | [`BufferError::NoHugePages`] |
 //!
 //! The kernel does not refuse to show frame numbers: it shows 0 for each of them. That is never
 //! taken for an address. As the kernel accounts for what it pins, an `Umem` here is

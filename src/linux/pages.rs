@@ -15,10 +15,9 @@ pub enum Pages {
     ///
     /// A wish: where the kernel has no huge page at hand, it gives base pages.
     Transparent,
-    /// Huge pages of 2 MiB from the pool that an administrator has reserved (`MAP_HUGETLB`).
-    Huge2M,
-    /// Huge pages of 1 GiB from the pool that an administrator has reserved (`MAP_HUGETLB`).
-    Huge1G,
+    /// Huge pages of this size from the pool that an administrator has reserved (`MAP_HUGETLB`). Each machine has
+    /// sizes of its own: 2 MiB and 1 GiB on x86-64, 2 MiB and 512 MiB on arm64 with pages of 64 KiB.
+    Huge(PageSize),
 }
 
 impl Pages {
@@ -26,8 +25,7 @@ impl Pages {
     #[must_use]
     pub const fn huge_page_size(self) -> Option<PageSize> {
         match self {
-            Self::Huge2M => Some(PageSize::SIZE_2M),
-            Self::Huge1G => Some(PageSize::SIZE_1G),
+            Self::Huge(size) => Some(size),
             Self::Base | Self::Transparent => None,
         }
     }

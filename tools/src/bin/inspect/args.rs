@@ -99,8 +99,8 @@ impl Kind {
         match self {
             Self::Base => Pages::Base,
             Self::Thp => Pages::Transparent,
-            Self::Huge2M => Pages::Huge2M,
-            Self::Huge1G => Pages::Huge1G,
+            Self::Huge2M => Pages::Huge(pinned_sgl::PageSize::SIZE_2M),
+            Self::Huge1G => Pages::Huge(pinned_sgl::PageSize::SIZE_1G),
         }
     }
 
