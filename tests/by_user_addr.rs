@@ -2,6 +2,8 @@
 //! Regions of user addresses, for domains that pin what they map; and that no device gets addresses of
 //! the other kind. No privilege is needed: nothing is pinned.
 
+mod real;
+
 use pinned_sgl::iommu::{
     Cuts, Domain, HeapIoas, IoasError, IovaRange, MapError, Mapping, Placement, Prot, Stream,
     StreamError,
@@ -14,6 +16,7 @@ use pinned_sgl::umem::{
 };
 use pinned_sgl::{Heap, Iova, PageRun, PageSize, PageSizes, PhysAddr, Tile, UserAddr};
 use pinned_sgl_mock::{Bus, BusError, Memory, Process, RegionBus, Vma};
+use real::page;
 use std::{mem, pin::Pin, sync::Arc, sync::Mutex};
 
 const READ_WRITE: Prot = Prot::READ.union(Prot::WRITE);
@@ -71,7 +74,7 @@ fn pin(memory: &Arc<ByUserAddr>) -> Arc<Umem<Arc<ByUserAddr>, &'static Unaccount
 }
 
 fn memory(pages: u64) -> Arc<ByUserAddr> {
-    Arc::new(ByUserAddr::new(Buffer::new(pages << 12, Pages::Base).unwrap()))
+    Arc::new(ByUserAddr::new(Buffer::new(pages * page(), Pages::Base).unwrap()))
 }
 
 #[test]
@@ -83,7 +86,7 @@ fn a_region_is_mapped_by_one_call_and_never_cut() {
     space.attach(calls.clone()).unwrap();
     let range = space.map(Placement::At(Iova::new(0x10_3000)), umem, READ_WRITE).unwrap();
     let user = memory.buffer().user_addr().get();
-    assert_eq!(*calls.0.lock().unwrap(), [(0x10_3000, user, 1024 << 12)]);
+    assert_eq!(*calls.0.lock().unwrap(), [(0x10_3000, user, 1024 * page())]);
     // The CPU reaches the bytes by the addresses of the device.
     space.write(Iova::new(0x10_4ffe), b"over a page").unwrap();
     let mut bytes = [0; 11];
@@ -93,7 +96,7 @@ fn a_region_is_mapped_by_one_call_and_never_cut() {
     let refused = space.unmap(part).unwrap_err();
     assert!(matches!(refused, IoasError::CutsMapping { .. }), "{refused}");
     assert!(space.unmap_cutting(part).is_err());
-    assert_eq!(space.unmap(range).unwrap(), 1024 << 12);
+    assert_eq!(space.unmap(range).unwrap(), 1024 * page());
     assert!(calls.0.lock().unwrap().is_empty());
 }
 
@@ -170,7 +173,7 @@ fn what_is_leaked_stays_mapped_in_the_process() {
         }
         drop(umem);
         drop(memory);
-        let (at, len) = (range.start().get() as *mut _, PAGES << 12);
+        let (at, len) = (range.start().get() as *mut _, PAGES * page() as usize);
         let mut resident = vec![0u8; PAGES];
         // SAFETY: the call reads page tables, and writes one byte for each page. It fails with ENOMEM where
         // nothing is mapped.
@@ -182,7 +185,7 @@ fn what_is_leaked_stays_mapped_in_the_process() {
 #[test]
 fn what_is_not_in_the_buffer_is_refused() {
     let memory = memory(2);
-    let beyond = UserRange::new(memory.buffer().user_addr(), 3 << 12).unwrap();
+    let beyond = UserRange::new(memory.buffer().user_addr(), 3 * page()).unwrap();
     let request = PinRequest::new(beyond, PinFlags::WRITE);
     assert!(Umem::pin(&*memory, &Unaccounted, request).is_err());
     let request = PinRequest::new(memory.buffer().user_range(), PinFlags::NOFAULT);
@@ -212,7 +215,7 @@ unsafe impl Pinner for Careless {
 
 #[test]
 fn a_batch_of_a_pinner_with_other_addresses_is_refused() {
-    let memory = Careless(ByUserAddr::new(Buffer::new(4096, Pages::Base).unwrap()));
+    let memory = Careless(ByUserAddr::new(Buffer::new(page(), Pages::Base).unwrap()));
     let request = PinRequest::new(memory.0.buffer().user_range(), PinFlags::WRITE);
     let refused = Umem::pin(&memory, &Unaccounted, request).unwrap_err().into_error();
     assert!(matches!(refused.kind, PinErrorKind::Pinner(PageError::AddressKind)), "{refused:?}");
@@ -267,5 +270,5 @@ fn a_part_of_a_mapping_has_the_addresses_of_the_whole() {
     let range = space.map(Placement::At(Iova::new(0x10_0000)), pin(&memory), READ_WRITE).unwrap();
     let part = IovaRange::new(range.first(), 0x1000).unwrap();
     assert_eq!(space.unmap_cutting(part).unwrap(), 0x1000);
-    assert_eq!(space.unmap_all(), 0x3000);
+    assert_eq!(space.unmap_all(), 4 * page() - 0x1000);
 }

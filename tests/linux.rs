@@ -5,17 +5,18 @@
 //! refuses run in a child process that gives privileges up.
 #![cfg(target_os = "linux")]
 
+mod real;
+
 use pinned_sgl::linux::{Buffer, BufferError, PageError, PageMap, Pages};
 use pinned_sgl::umem::{
     PinError, PinErrorKind, PinFlags, PinRequest, Region, Umem, Unaccounted, UserRange,
 };
 use pinned_sgl::{Failed, Heap, MemoryKind, PageSize, PageSizes, Pfn, Sgl, SglBuilder, UserAddr};
+use real::{alone, page, vm_pin, MIB};
 use std::io::{self, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::{fs, num::NonZeroUsize, ops::ControlFlow, os::unix::process::CommandExt, process};
-
-const MIB: u64 = 1 << 20;
 
 type Pinned = Umem<Box<Buffer>, &'static Unaccounted, Heap>;
 
@@ -43,17 +44,10 @@ fn unpin(pinned: Pinned) -> Buffer {
     *pinned.unpin().unwrap()
 }
 
-/// `VmPin` and the pool of huge pages belong to the process and to the machine: one test at a time.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The bytes that the kernel counts as pinned by this process.
-fn vm_pin() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmPin:")).expect("a VmPin line");
-    line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+/// What is pinned at a time of a buffer of transparent huge pages.
+fn at_a_time() -> u64 {
+    let huge = Buffer::new(MIB, Pages::Transparent).unwrap().huge_page_size();
+    huge.bytes().max(64 * MIB)
 }
 
 fn threads(count: usize) -> NonZeroUsize {
@@ -153,7 +147,8 @@ fn copies_stay_inside_the_buffer() {
 fn threads_build_the_list_that_one_thread_builds() {
     let _alone = alone();
     // Not a multiple of a huge page, and fewer huge pages than threads.
-    for (len, pages) in [(70 * MIB + 12288, Pages::Transparent), (4 * MIB, Pages::Transparent)] {
+    for (len, pages) in [(70 * MIB + 3 * page(), Pages::Transparent), (4 * MIB, Pages::Transparent)]
+    {
         let mut buffer = Buffer::new(len, pages).unwrap();
         for count in [1, 2, 3, 16] {
             let pinned = pin_parallel(buffer, count, on).unwrap();
@@ -176,7 +171,7 @@ fn progress_counts_every_byte_once() {
     let _alone = alone();
     for count in [1, 2] {
         let (calls, most) = (AtomicU64::new(0), AtomicU64::new(0));
-        let len = 200 * MIB;
+        let len = 3 * at_a_time() + 8 * MIB;
         let buffer = Buffer::new(len, Pages::Transparent).unwrap();
         let pinned = pin_parallel(buffer, count, |pinned| {
             calls.fetch_add(1, Ordering::Relaxed);
@@ -185,7 +180,7 @@ fn progress_counts_every_byte_once() {
         });
         assert_eq!(pinned.unwrap().len(), len);
         assert_eq!(most.into_inner(), len);
-        // 64 MiB are pinned at a time, and reported at the latest when they are.
+        // What is pinned is reported at the latest when the next is to be.
         assert!(calls.into_inner() >= 4);
     }
 }
@@ -194,12 +189,13 @@ fn progress_counts_every_byte_once() {
 fn cancelling_half_way_leaves_nothing_pinned() {
     let _alone = alone();
     let before = vm_pin();
-    let mut buffer = Buffer::new(256 * MIB, Pages::Transparent).unwrap();
+    let half = 2 * at_a_time();
+    let mut buffer = Buffer::new(2 * half, Pages::Transparent).unwrap();
     for count in [1, 2] {
         let seen = AtomicU64::new(0);
         let error = pin_parallel(buffer, count, |pinned| {
             seen.fetch_max(vm_pin() - before, Ordering::Relaxed);
-            if pinned >= 128 * MIB {
+            if pinned >= half {
                 ControlFlow::Break(())
             } else {
                 ControlFlow::Continue(())
@@ -207,8 +203,8 @@ fn cancelling_half_way_leaves_nothing_pinned() {
         })
         .unwrap_err();
         assert!(matches!(&error.error().kind, PinErrorKind::Cancelled), "{error}");
-        assert!(seen.into_inner() >= 128 * MIB, "it was pinned");
-        assert!(error.error().pinned >= 128 * MIB);
+        assert!(seen.into_inner() >= half, "it was pinned");
+        assert!(error.error().pinned >= half);
         assert_eq!(vm_pin(), before, "{count} threads");
         buffer = *error.into_value();
     }
@@ -222,7 +218,7 @@ fn a_panic_in_the_middle_leaves_nothing_pinned() {
     let before = vm_pin();
     for count in [1, 2] {
         let pin = || {
-            let buffer = Buffer::new(130 * MIB, Pages::Transparent).unwrap();
+            let buffer = Buffer::new(2 * at_a_time() + 2 * MIB, Pages::Transparent).unwrap();
             let _ = pin_parallel(buffer, count, |_| panic!("on purpose"));
         };
         assert!(std::panic::catch_unwind(pin).is_err());
@@ -291,7 +287,7 @@ fn anon_huge_pages(addr: UserAddr) -> u64 {
 #[test]
 fn transparent_huge_pages_are_runs_of_huge_pages() {
     let _alone = alone();
-    let len = 64 * MIB;
+    let len = 2 * at_a_time();
     let pinned = pin(Buffer::new(len, Pages::Transparent).unwrap()).unwrap();
     let huge = pinned.pinner().huge_page_size();
     assert!(start_of(&pinned).is_aligned(huge));
@@ -498,11 +494,14 @@ fn child(role: &str, give_up: fn() -> libc::c_int) -> String {
 /// A limit of 1 MiB of locked memory, for root without the capability to exceed it.
 fn with_little_memory_to_lock() -> libc::c_int {
     let limit = libc::rlimit { rlim_cur: MIB, rlim_max: MIB };
-    // SAFETY: the pointer is to a whole `rlimit`; the other call takes numbers. What is dropped
+    // SAFETY: the pointer is to a whole `rlimit`; the other calls take numbers. What is dropped
     // from the bounding set is gone after exec.
     unsafe {
+        // All processes of a user share the limit: this is a user of its own, with the privileges of root.
+        let user = libc::getpid().unsigned_abs() | 1 << 30;
         libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit)
             | libc::prctl(libc::PR_CAPBSET_DROP, CAP_IPC_LOCK)
+            | libc::setresuid(user, !0, !0)
     }
 }
 

@@ -4,28 +4,17 @@
 //! These tests need root: frame numbers are hidden from all others.
 #![cfg(target_os = "linux")]
 
+mod real;
+
 use pinned_sgl::linux::{Buffer, BufferError, PageError, PageMap, Pages};
 use pinned_sgl::umem::{PinFlags, PinnedBatch, Pinner, RunSlot, UserRange};
 use pinned_sgl::{PageRun, Pfn, UserAddr};
+use real::{alone, page, vm_pin, MIB};
 use std::ops::Range;
-use std::sync::{Barrier, Mutex, MutexGuard, PoisonError};
-use std::{fs, mem, ptr, thread};
+use std::sync::Barrier;
+use std::{mem, ptr, thread};
 
-const MIB: u64 = 1 << 20;
 const FLAGS: PinFlags = PinFlags::WRITE.union(PinFlags::LONGTERM);
-
-/// `VmPin` belongs to the process: one test at a time.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The bytes that the kernel counts as pinned by this process.
-fn vm_pin() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmPin:")).expect("a VmPin line");
-    line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
-}
 
 /// The bytes `range` of the buffer.
 fn part(buffer: &Buffer, range: Range<u64>) -> UserRange {
@@ -96,18 +85,24 @@ impl<'a> Pins<'a> {
     }
 }
 
+/// The pages of so many MiB.
+fn pages_of(mib: u64) -> usize {
+    usize::try_from(mib * MIB / page()).unwrap()
+}
+
 #[test]
 fn every_page_is_pinned_once_whatever_the_batches() {
     let _alone = alone();
     let before = vm_pin();
     for pages in [Pages::Base, Pages::Transparent] {
         for slots in [1, 2, 3, 128] {
-            let len = 150 * MIB + 12288;
+            let len = 150 * MIB + 3 * page();
             let buffer = Buffer::new(len, pages).unwrap();
             let pins = Pins::take(&buffer, 0..len, slots).unwrap();
             let pinned = vm_pin() - before;
             // A huge page at the end counts whole.
-            assert!((len..len + 2 * MIB).contains(&pinned), "{pages:?}, {slots} slots: {pinned}");
+            let huge = buffer.huge_page_size().bytes();
+            assert!((len..len + huge).contains(&pinned), "{pages:?}, {slots} slots: {pinned}");
             pins.check();
             pins.give_back();
             assert_eq!(vm_pin(), before, "{pages:?}, {slots} slots");
@@ -121,25 +116,26 @@ fn two_pins_of_one_page_are_two() {
     let before = vm_pin();
     for pages in [Pages::Base, Pages::Transparent] {
         let buffer = Buffer::new(130 * MIB, pages).unwrap();
-        let (a, b, c) = (0..100 * MIB, 50 * MIB..130 * MIB, 60 * MIB..60 * MIB + 4096);
+        let (a, b, c) = (0..100 * MIB, 50 * MIB..130 * MIB, 60 * MIB..60 * MIB + page());
         let first = Pins::take(&buffer, a.clone(), 128).unwrap();
         let second = Pins::take(&buffer, b, 2).unwrap();
         let third = Pins::take(&buffer, c, 1).unwrap();
         assert_eq!(vm_pin() - before, 130 * MIB, "the kernel pins a page once");
-        assert_eq!(first.frames()[60 << 8], third.frames()[0]);
-        assert_eq!(first.frames()[50 << 8..], second.frames()[..50 << 8]);
+        assert_eq!(first.frames()[pages_of(60)], third.frames()[0]);
+        assert_eq!(first.frames()[pages_of(50)..], second.frames()[..pages_of(50)]);
         first.give_back();
         // What the others hold is still pinned: where it was.
         assert!(vm_pin() - before >= 80 * MIB);
         second.check();
         let again = Pins::take(&buffer, a, 128).unwrap();
         assert_eq!(vm_pin() - before, 130 * MIB);
-        assert_eq!(again.frames()[50 << 8..], second.frames()[..50 << 8]);
+        assert_eq!(again.frames()[pages_of(50)..], second.frames()[..pages_of(50)]);
         second.give_back();
         again.check();
         again.give_back();
         let left = vm_pin() - before;
-        assert!(left > 0 && left <= 64 * MIB, "{left}");
+        let slot = (64 * MIB).max(buffer.huge_page_size().bytes());
+        assert!(left > 0 && left <= slot, "{left}");
         third.check();
         third.give_back();
         assert_eq!(vm_pin(), before);
@@ -154,11 +150,9 @@ fn pins_are_given_back_in_any_pieces() {
     let mut random = fastrand::Rng::with_seed(7);
     let mut held = Vec::new();
     for _ in 0..3 {
-        held.extend(
-            Pins::take(&buffer, 0..70 * MIB, 5).unwrap().frames().iter().zip(0u64..).map(
-                |(frame, index)| (buffer.user_addr().checked_add(index << 12).unwrap(), *frame),
-            ),
-        );
+        held.extend(Pins::take(&buffer, 0..70 * MIB, 5).unwrap().frames().iter().zip(0u64..).map(
+            |(frame, index)| (buffer.user_addr().checked_add(index * page()).unwrap(), *frame),
+        ));
     }
     random.shuffle(&mut held);
     let last = held.pop().unwrap();
@@ -199,12 +193,12 @@ fn a_slot_ends_where_it_is_wanted_no_more() {
     let _alone = alone();
     let before = vm_pin();
     let buffer = Buffer::new(16 * MIB, Pages::Base).unwrap();
-    let pins = Pins::take(&buffer, 4097..3 * 4096 + 1, 128).unwrap();
-    assert_eq!(vm_pin() - before, 3 * 4096);
+    let pins = Pins::take(&buffer, page() + 1..3 * page() + 1, 128).unwrap();
+    assert_eq!(vm_pin() - before, 3 * page());
     assert_eq!(pins.frames().len(), 3);
     // Around it, and over it: only what is not yet pinned is.
-    let more = Pins::take(&buffer, 0..8 * 4096, 128).unwrap();
-    assert_eq!(vm_pin() - before, 8 * 4096);
+    let more = Pins::take(&buffer, 0..8 * page(), 128).unwrap();
+    assert_eq!(vm_pin() - before, 8 * page());
     pins.give_back();
     more.check();
     more.give_back();
@@ -225,10 +219,10 @@ fn threads_pin_and_unpin_at_the_same_time() {
                 for _ in 0..30 {
                     // All begin at one of few places, so that they meet.
                     let from = random.u64(0..12) * 8 * MIB;
-                    let pages = random.u64(1..=(96 * MIB - from) >> 12);
-                    let pins = Pins::take(buffer, from..from + (pages << 12), 128).unwrap();
+                    let pages = random.u64(1..=(96 * MIB - from) / page());
+                    let pins = Pins::take(buffer, from..from + pages * page(), 128).unwrap();
                     assert_eq!(pins.frames().len() as u64, pages);
-                    assert!(vm_pin() - before >= pages << 12);
+                    assert!(vm_pin() - before >= pages * page());
                     pins.check();
                     thread::yield_now();
                     pins.check();

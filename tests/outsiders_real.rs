@@ -4,6 +4,8 @@
 //! These tests need root: frame numbers are hidden from all others.
 #![cfg(target_os = "linux")]
 
+mod real;
+
 use pinned_sgl::iommu::{HeapIoas, IovaRange, Mapping, Placement, Prot, Stream, StreamError};
 use pinned_sgl::linux::{Buffer, PageError, PageMap, Pages};
 use pinned_sgl::umem::{
@@ -12,30 +14,16 @@ use pinned_sgl::umem::{
 };
 use pinned_sgl::{BuildError, Heap, Iova, PageRun, PageSizes, Pfn, Pool, Storage};
 use pinned_sgl_mock::{Bus, Iommu};
+use real::{alone, page, vm_pin, MIB};
+use std::mem;
 use std::num::NonZeroUsize;
 use std::ops::{ControlFlow, Range};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::{fs, mem};
+use std::sync::Arc;
 
-const P: u64 = 4096;
-const MIB: u64 = 1 << 20;
 const FLAGS: PinFlags = PinFlags::WRITE.union(PinFlags::LONGTERM);
 const RW: Prot = Prot::READ.union(Prot::WRITE);
 
 type Pinned = Umem<Arc<Buffer>, Arc<Account>, Heap>;
-
-/// `VmPin` belongs to the process: one test at a time.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The bytes that the kernel counts as pinned by this process.
-fn vm_pin() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmPin:")).expect("a VmPin line");
-    line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
-}
 
 fn part(buffer: &Buffer, range: Range<u64>) -> UserRange {
     let start = buffer.user_addr().checked_add(range.start).unwrap();
@@ -83,8 +71,8 @@ fn a_stale_storage_unpins_nothing_of_others() {
     }
     let _alone = alone();
     let before = vm_pin();
-    let buffer = Arc::new(Buffer::new(8000 * P, Pages::Base).unwrap());
-    let good = pin(&buffer, 0..8000 * P);
+    let buffer = Arc::new(Buffer::new(8000 * page(), Pages::Base).unwrap());
+    let good = pin(&buffer, 0..8000 * page());
     let attachment = Attachment::new(good.clone(), true).unwrap();
     for size in [8, 512, 1024, 2048, 4096, 8192, 1 << 20] {
         for count in [1, 5, 30] {
@@ -127,7 +115,8 @@ fn one_buffer_does_not_pin_for_another() {
         let kind = error.unwrap().into_error().kind;
         assert!(matches!(kind, PinErrorKind::Pinner(PageError::NotInBuffer { .. })));
         // The last page, and what is not there behind it.
-        let beyond = UserRange::new(a.user_addr().checked_add(MIB - P).unwrap(), 2 * P).unwrap();
+        let beyond =
+            UserRange::new(a.user_addr().checked_add(MIB - page()).unwrap(), 2 * page()).unwrap();
         assert!(Umem::pin(&*a, &Unaccounted, PinRequest::new(beyond, FLAGS)).is_err());
         assert_eq!(vm_pin(), before);
     }
@@ -189,7 +178,7 @@ fn values_of_two_buffers_in_any_order() {
         let mut rng = fastrand::Rng::with_seed(seed);
         let pages = 900;
         let buffers: Vec<_> =
-            (0..2).map(|_| Arc::new(Buffer::new(pages * P, Pages::Base).unwrap())).collect();
+            (0..2).map(|_| Arc::new(Buffer::new(pages * page(), Pages::Base).unwrap())).collect();
         let iommus: Vec<_> = (0..2).map(|_| Arc::new(Iommu::new(PageSizes::SIZE_4K))).collect();
         let mut regions: Vec<Arc<Pinned>> = vec![];
         let mut mappings: Vec<Mapping<Arc<Pinned>, Arc<Iommu>>> = vec![];
@@ -200,8 +189,8 @@ fn values_of_two_buffers_in_any_order() {
             let buffer = &buffers[rng.usize(..2)];
             let iommu = &iommus[rng.usize(..2)];
             let first = rng.u64(..pages);
-            let range = first * P..(first + rng.u64(1..=pages - first)) * P;
-            let at = Iova::new(rng.u64(..4 * pages) * P);
+            let range = first * page()..(first + rng.u64(1..=pages - first)) * page();
+            let at = Iova::new(rng.u64(..4 * pages) * page());
             match rng.u8(..10) {
                 0 | 1 => regions.push(pin(buffer, range)),
                 2 if !regions.is_empty() => drop(regions.swap_remove(rng.usize(..regions.len()))),
@@ -213,7 +202,7 @@ fn values_of_two_buffers_in_any_order() {
                     let (a, b) = (rng.usize(..mappings.len()), mappings.len() - 1);
                     mappings.swap(a, b);
                     let mapping = mappings.pop().unwrap();
-                    let cut = rng.u64(..=mapping.len() / P) * P;
+                    let cut = rng.u64(..=mapping.len() / page()) * page();
                     match mapping.split_at(cut) {
                         Ok((head, tail)) => mappings.extend([tail, head]),
                         Err(error) => mappings.push(error.into_value()),
@@ -242,7 +231,7 @@ fn values_of_two_buffers_in_any_order() {
                     let _ = space.map(Placement::At(at), region, RW);
                 }
                 _ => {
-                    let last = at.checked_add(rng.u64(1..2 * pages) * P - 1).unwrap();
+                    let last = at.checked_add(rng.u64(1..2 * pages) * page() - 1).unwrap();
                     let _ = space.unmap_cutting(IovaRange::inclusive(at, last).unwrap());
                 }
             }
@@ -289,7 +278,7 @@ fn what_is_forgotten_stays() {
         way(buffer.clone(), iommu);
         drop(buffer);
         assert_eq!(vm_pin() - before, index * MIB);
-        let mut frames = [Pfn::default(); 256];
+        let mut frames = vec![Pfn::default(); (MIB / page()) as usize];
         PageMap::open().unwrap().read(at, &mut frames).unwrap();
     }
 }
@@ -304,10 +293,10 @@ fn a_bus_reaches_what_it_holds() {
     let (umem, other) = (pin(&a, 0..MIB), pin(&b, 0..MIB));
     let mut bus = RegionBus::new();
     bus.push(umem.clone());
-    let of = |umem: &Pinned| umem.whole().unwrap().phys(5 * P).unwrap();
+    let of = |umem: &Pinned| umem.whole().unwrap().phys(5 * page()).unwrap();
     bus.write(of(&umem), b"mine").unwrap();
     assert!(bus.write(of(&other), b"others").is_err());
     let mut bytes = [0; 6];
-    b.read(5 * P, &mut bytes).unwrap();
+    b.read(5 * page(), &mut bytes).unwrap();
     assert_eq!(bytes, [0; 6]);
 }

@@ -124,12 +124,13 @@ impl PageAccess for ByUserAddr {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::linux::Pages;
+    use crate::linux::pages::{base_page_size, Pages};
     use crate::umem::{PinFlags, PinRequest, Umem, Unaccounted};
 
     #[test]
     fn leaked_pins_do_not_wrap_to_none() {
-        let memory = ByUserAddr::new(Buffer::new(2 << 12, Pages::Base).unwrap());
+        let page = base_page_size().unwrap().bytes();
+        let memory = ByUserAddr::new(Buffer::new(2 * page, Pages::Base).unwrap());
         // As after so many regions that were forgotten.
         memory.held.store(u64::MAX - 1, Ordering::Relaxed);
         let request = PinRequest::new(memory.buffer().user_range(), PinFlags::WRITE);

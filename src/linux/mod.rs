@@ -12,7 +12,8 @@
 //! 2. It is the [`Pinner`](crate::umem::Pinner) of its own pages, so that an [`Umem`](crate::umem::Umem)
 //!    can hold them. It registers them with an io_uring as fixed buffers: the kernel faults every page
 //!    in and holds it with `FOLL_LONGTERM | FOLL_WRITE`, the very pins a driver would take. The
-//!    frames do not move, are not swapped, and are shown as `VmPin` in `/proc/self/status`.
+//!    frames do not move and are not swapped. `VmPin` in `/proc/self/status` counts them; in newer kernels
+//!    (7.3 is one) only for threads that a limit holds, which have no `CAP_IPC_LOCK`.
 //! 3. The frame numbers come from `/proc/self/pagemap` ([`PageMap`]).
 //! 4. When an `Umem` is dropped, its pages are unregistered from the ring, and a buffer that is dropped
 //!    is unmapped. There is no other order: an `Umem` holds its buffer. Where an `Umem` or a mapping
@@ -35,7 +36,7 @@
 //! | [`Pages::Huge`] | pages that an administrator has reserved | [`BufferError::NoHugePages`] |
 //!
 //! The kernel does not refuse to show frame numbers: it shows 0 for each of them. That is never
-//! taken for an address. As the kernel accounts for what it pins, an `Umem` here is
+//! taken for an address. As the kernel itself holds what it pins against the limit, an `Umem` here is
 //! [`Unaccounted`](crate::umem::Unaccounted).
 //!
 //! # What this is not
