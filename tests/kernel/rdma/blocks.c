@@ -8,15 +8,6 @@
  */
 #include "verbs.h"
 
-static const struct {
-	const char *name;
-	uint64_t offset, len;
-} cuts[] = {
-	{ "all", 0, 4 * MIB }, { "ragged", 100, 3 * MIB + 1000 }, { "a huge page of it", 2 * MIB, 2 * MIB },
-	{ "across huge pages", MIB, 2 * MIB }, { "a page", 5 * PAGE, PAGE }, { "a byte", 4095, 1 },
-	{ "two bytes on two pages", 2 * MIB - 1, 2 }, { "64 KiB", 64 << 10, 64 << 10 },
-};
-
 /* As calls.c has them. */
 enum { DIRECT, IOMMU, WINDOWS, NOWHERE };
 static const char *const places[] = { "", " behind the IOMMU", " in two windows", " of which it sees none" };
@@ -48,6 +39,14 @@ static int ask(const uint8_t *at, uint64_t len, uint64_t segment, uint64_t place
 
 static void blocks(const char *kind, const uint8_t *at)
 {
+	const struct {
+		const char *name;
+		uint64_t offset, len;
+	} cuts[] = {
+		{ "all", 0, 4 * MIB }, { "ragged", 100, 3 * MIB + 1000 }, { "a huge page of it", 2 * MIB, 2 * MIB },
+		{ "across huge pages", MIB, 2 * MIB }, { "a page", 5 * PAGE, PAGE }, { "a byte", 4095, 1 },
+		{ "two bytes on two pages", 2 * MIB - 1, 2 }, { "64 KiB", 64 << 10, 64 << 10 },
+	};
 	static const uint64_t devices[][2] = {
 		{ 0, DIRECT }, { 64 << 10, DIRECT }, { 2 << 20, DIRECT }, { 0xfffff000, DIRECT }, { 64 << 10, IOMMU },
 		{ 0xfffff000, IOMMU }, { 64 << 10, WINDOWS }, { 0xfffff000, WINDOWS }, { 0xfffff000, NOWHERE },

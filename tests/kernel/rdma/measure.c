@@ -92,7 +92,7 @@ static uint8_t *scattered(uint64_t len)
 
 int main(int argc, char **argv)
 {
-	static const uint64_t sizes[] = { PAGE, 2 * MIB, 64 * MIB };
+	const uint64_t sizes[] = { PAGE, 2 * MIB, 64 * MIB };
 	uint8_t *huge, *small, *apart;
 
 	setvbuf(stdout, NULL, _IONBF, 0);

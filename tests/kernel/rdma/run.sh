@@ -9,7 +9,7 @@
 fetch_rdma() {
     (
         lab=$cache
-        cache=$lab/rdma suites=trixie
+        cache=$lab/rdma${debian:+-$debian} suites=trixie
         ! cmp -s "$here/rdma/packages.txt" "$cache/packages.txt" || exit 0
         rm -rf "$cache"
         private_apt_update
@@ -19,7 +19,7 @@ fetch_rdma() {
         # The tests of pyverbs come as its documentation. What else nobody reads is left out.
         mv "$cache/root/usr/share/doc/rdma-core/tests" "$cache/tests" || fail "missing: the tests of python3-pyverbs"
         gunzip "$cache"/tests/*.gz
-        rm -r "$cache"/apt "$cache"/root/usr/share/{doc,locale,man} "$cache"/root/usr/lib/x86_64-linux-gnu/gconv
+        rm -r "$cache"/apt "$cache"/root/usr/share/{doc,locale,man} "$cache"/root/usr/lib/*-linux-gnu/gconv
         cp "$here/rdma/packages.txt" "$cache/"
     ) || exit 1
 }
@@ -39,7 +39,7 @@ obj-m := ib_core.o ib_umem.o tun.o
 ib_umem-y := umem.o umem_dmabuf.o umem_odp.o umem_module.o
 CFLAGS_tun.o := -DCONFIG_TUN_MODULE
 MAKEFILE
-    make -s -C "$kernel" M="$split" modules >"$split.log" 2>&1 || fail_with "$split.log" "ib_core cannot be split"
+    make -s -C "$kernel" "${arch[@]}" M="$split" modules >"$split.log" 2>&1 || fail_with "$split.log" "ib_core cannot be split"
 }
 
 # What make is given for drivers that need no table: headers of ib_umem in front of the kernel's.
@@ -48,7 +48,7 @@ listed=("NOSTDINC_FLAGS=-nostdinc -I$root/examples/kernel/ib_umem/include")
 # rdma_module NAME [MAKE ARGUMENTS...]: a module in C, on ib_umem, of the sources that lie in its folder.
 rdma_module() {
     local dir=$modules/rdma/$1
-    make -s -C "$kernel" M="$dir" "KBUILD_EXTRA_SYMBOLS=$split/Module.symvers $modules/ib_umem/Module.symvers" \
+    make -s -C "$kernel" "${arch[@]}" M="$dir" "KBUILD_EXTRA_SYMBOLS=$split/Module.symvers $modules/ib_umem/Module.symvers" \
         "${@:2}" modules >"$dir.log" 2>&1 || fail_with "$dir.log" "the module $1 cannot be built"
 }
 
@@ -131,13 +131,13 @@ rdma_drivers() {
 }
 
 rdma_initramfs() {
-    local dir=$modules/rdma/initramfs release to file
+    local dir=$modules/rdma/initramfs from=$cache/rdma${debian:+-$debian} release to file
     release=$(cat "$kernel/include/config/kernel.release")
     to=$dir/usr/lib/modules/$release
     rm -rf "$dir"
     mkdir -p "$dir"/{bin,root,run,rdma/c,rdma/rust,rdma/lists,rdma/kernel} "$to/lab"
-    cp -r "$cache"/rdma/root/* "$dir/"
-    cp "$(command -v busybox)" "$dir/bin/busybox"
+    cp -r "$from"/root/* "$dir/"
+    cp "${busybox:-$(command -v busybox)}" "$dir/bin/busybox"
     ln -s usr/lib usr/lib64 usr/sbin "$dir/"
     ln -s ../usr/bin/bash "$dir/bin/bash"
     (cd "$kernel" && cp --parents $(sed 's/\.o$/.ko/' modules.order) modules.order modules.builtin{,.modinfo} "$to/")
@@ -147,10 +147,10 @@ rdma_initramfs() {
     cp "$modules/ib_umem/ib_umem.ko" "$dir/rdma/rust/"
     cp "$modules/ib_umem/ib_umem.ko" "$modules"/rdma/{rxe/rdma_rxe,siw/siw,calls_lists/calls,lookup/rdma_lookup}.ko \
         "$dir/rdma/lists/"
-    cp -r "$cache/rdma/tests" "$here"/rdma/{run_pyverbs.py,pyverbs.txt} "$dir/rdma/"
+    cp -r "$from/tests" "$here"/rdma/{run_pyverbs.py,pyverbs.txt} "$dir/rdma/"
     cp -r "$kernel_source"/tools/testing/selftests/{kselftest,rdma} "$dir/rdma/kernel/"
     for file in blocks edges hard measure; do
-        gcc -O2 -Wall -Werror -static -pthread -o "$dir/bin/rdma_$file" "$here/rdma/$file.c" ||
+        "${cross}gcc" -O2 -Wall -Werror -static -pthread -o "$dir/bin/rdma_$file" "$here/rdma/$file.c" ||
             fail "cannot compile $file.c (Debian package libc6-dev)"
     done
     cp "$here/init" "$dir/init"
@@ -178,23 +178,31 @@ slab_debug=FZP intel_iommu=on,sm_off iommu.strict=1 rdma.umem=$*" </dev/null >"$
     echo "test: rdma: passed on $1; log: $log.txt"
 }
 
-# rdma_tests WORDS...: for guest.sh, on the command line of the kernel; without them, all tests. Where the first names
-# one, on that alone: on the kernel's ib_umem (c), on ours (rust), or on ours with drivers that use its lists (lists).
-rdma_tests() {
-    local started=$SECONDS umem umems=(c rust lists) log=$modules/rdma
-    case ${1:-} in c | rust | lists) umems=("$1") && shift ;; esac
+rdma_build() {
     fetch_rdma
     mkdir -p "$modules/rdma"
     rdma_split
     rdma_rust
     rdma_calls
     rdma_initramfs
+}
+
+# rdma_edges LOG OTHER: what is answered at the edges, if anything is, is the same in both.
+rdma_edges() {
+    grep -q '^edge: ' "$1" || return 0
+    diff <(grep '^edge: ' "$1") <(grep '^edge: ' "$2") || fail "the edges differ"
+    echo "test: rdma: $(grep -c '^edge: ' "$1") answers at the edges are those of C"
+}
+
+# rdma_tests WORDS...: for guest.sh, on the command line of the kernel; without them, all tests. Where the first names
+# one, on that alone: on the kernel's ib_umem (c), on ours (rust), or on ours with drivers that use its lists (lists).
+rdma_tests() {
+    local started=$SECONDS umem umems=(c rust lists) log=$modules/rdma
+    case ${1:-} in c | rust | lists) umems=("$1") && shift ;; esac
+    rdma_build
     for umem in "${umems[@]}"; do
         rdma_machine "$umem" "$@"
-        if [ "${#umems[@]}" != 1 ] && grep -q '^edge: ' "$log/$umem.log.txt"; then
-            diff <(grep '^edge: ' "$log/c.log.txt") <(grep '^edge: ' "$log/$umem.log.txt") || fail "the edges differ"
-            echo "test: rdma: $(grep -c '^edge: ' "$log/c.log.txt") answers at the edges are those of C"
-        fi
+        [ "${#umems[@]}" = 1 ] || rdma_edges "$log/c.log.txt" "$log/$umem.log.txt"
     done
     echo "tests/kernel/run: rdma passed in $((SECONDS - started)) s"
 }

@@ -15,7 +15,7 @@
 #include <unistd.h>
 #include <rdma/ib_user_verbs.h>
 
-#define PAGE ((uint64_t)4096)
+#define PAGE ((uint64_t)sysconf(_SC_PAGESIZE))
 #define MIB ((uint64_t)1 << 20)
 
 enum {
