@@ -102,6 +102,8 @@ igb=$(device "0x8086 0x10c9")
 nvme=$(device "0x1b36 0x0010")
 # Nothing but a BAR, of 8 GiB.
 testdev=$(device "0x1b36 0x0005")
+# KiB of a page.
+page=$(awk '/^KernelPageSize/ { print $2; exit }' /proc/self/smaps)
 backends=$(option backends vfio_type1_sgl,vfio_iommu_type1 | tr , ' ')
 programs=$(option programs vfio_dma_mapping_test@edu,vfio_dma_mapping_test@igb,\
 vfio_dma_mapping_mmio_test@igb,vfio_pci_device_test@igb,vfio_pci_driver_test@igb | tr , ' ')
@@ -170,12 +172,13 @@ for backend in $backends; do
             single=/sys/module/$backend/parameters/disable_hugepages
             # How much is mapped, and how much of that time it may take to undo it, in percent. The kernel's own
             # unmaps much slower.
-            part=1 within=50
-            [ "$backend" != vfio_iommu_type1 ] || part=4 within=1000
+            part=1 within=50 small=$((64 * page))
+            # And can be killed between batches only, each of a page of pointers: 32 of them.
+            [ "$backend" != vfio_iommu_type1 ] || part=4 within=1000 small=$((4 * page * page))
             echo 1 >"$single"
             bounds "$backend" kill-huge "$edu" $((256 / part)) "$within"
             echo 0 >"$single"
-            bounds "$backend" kill-small "$edu" $((256 / part)) "$within"
+            bounds "$backend" kill-small "$edu" "$small" "$within"
             bounds "$backend" kill-huge "$edu" $((32768 / part)) "$within"
             bounds "$backend" repins "$edu"
             bounds "$backend" faults "$edu"
