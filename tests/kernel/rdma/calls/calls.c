@@ -43,7 +43,7 @@ struct test {
 static struct platform_device *hardware;
 static struct pci_dev *edu;
 static void __iomem *registers;
-enum { SRC = 0x80, DST = 0x88, COUNT = 0x90, COMMAND = 0x98, START = 1, TO_MEMORY = 2, BUFFER = 0x40000 };
+enum { SRC = 0x80, DST = 0x88, COUNT = 0x90, COMMAND = 0x98, START = 1, TO_MEMORY = 2, BUFFER = 0x40000, HOLDS = 4096 };
 
 /* How far away. */
 static const u64 moved = SZ_8G + SZ_2M;
@@ -227,7 +227,7 @@ static struct part random_part(struct test *test)
 	u64 begin = max(ALIGN_DOWN(iova, size) + wanted * size, iova);
 	u64 end = min(ALIGN_DOWN(iova, size) + (wanted + 1) * size, iova + test->at.len);
 	u64 at = begin + random(test) % (end - begin);
-	struct part part = { 0, at - iova, min(end - at, PAGE_SIZE) };
+	struct part part = { 0, at - iova, min(end - at, (u64)HOLDS) };
 	struct ib_block_iter iter;
 
 	rdma_umem_for_each_dma_block(test->umem, &iter, size)
@@ -369,6 +369,7 @@ static int __init calls_init(void)
 	bounces = hardware->dev.dma_io_tlb_mem;
 	hardware->dev.coherent_dma_mask = DMA_BIT_MASK(64);
 	hardware->dev.dma_mask = &hardware->dev.coherent_dma_mask;
+	dev_set_dma_coherent(&hardware->dev);
 	ret = dma_set_mask(&hardware->dev, DMA_BIT_MASK(64)) ?: edu_init();
 	if (ret) {
 		edu_exit();

@@ -412,6 +412,7 @@ static int __init differ_init(void)
 	if (error)
 		goto out;
 	platform->dev.dma_parms = &params;
+	dev_set_dma_coherent(&platform->dev);
 	error = dma_coerce_mask_and_coherent(&platform->dev, DMA_BIT_MASK(64)) ?: dma_set_mask(&edu->dev, DMA_BIT_MASK(28));
 	if (!error)
 		error = memory_map(memory, measure ? SZ_64M : SZ_8M);
