@@ -18,20 +18,21 @@ arm64_boot() {
         "${disks[@]}" \
         -kernel "$kernel/arch/arm64/boot/Image" -initrd "$2" \
         -append "console=ttyAMA0 panic=-1 iommu.strict=1 kunit.enable=1 kunit.autorun=1 kunit.filter_glob=*pinned_sgl* \
-default_hugepagesz=2M hugepages=40 hugepagesz=512M hugepages=2 movablecore=1G cma=512M slab_nomerge slab_debug=FZP \
-${*:3}" </dev/null >"$log" 2>&1 || status=$?
+default_hugepagesz=2M hugepages=40 cma=0 slab_nomerge slab_debug=FZP ${*:3}" </dev/null >"$log" 2>&1 || status=$?
     say "arm64 ($1)" "$status" 0 "$1"
     tail -n 2 "$modules/$1.txt" | grep -A 1 '^guest: passed' | grep -q 'reboot: Power down$' ||
         fail "the machine has said something after it had passed: $modules/$1.txt"
 }
 
 arm64_kernel_tests() {
+    # Memory that must be left before it is pinned. The kernel takes reserved pages out of it, and does not give those to
+    # what pins them first: so there is none in other machines.
+    local movable=(movablecore=1G cma=512M) huge=(hugepagesz=512M hugepages=2)
     build_tests
     make_disks
-    arm64_boot boot "$modules/initramfs.gz" "$@"
+    arm64_boot boot "$modules/initramfs.gz" "${huge[@]}" "${movable[@]}" "$@"
     # Copies stand in for caches. They are where a device of 32 bits reaches them, if all memory is.
-    arm64_boot bounce "$modules/initramfs.gz" iommu.passthrough=1 swiotlb=force selftest=bounce \
-        mem=3G movablecore=0 cma=0
+    arm64_boot bounce "$modules/initramfs.gz" iommu.passthrough=1 swiotlb=force selftest=bounce mem=3G "${huge[@]}"
     # A machine that says of no device that it sees the caches of the CPU. As QEMU writes its description, it is larger
     # than Linux takes.
     local devicetree=$modules/incoherent.dtb dtc=$kernel/scripts/dtc/dtc
@@ -39,7 +40,7 @@ arm64_kernel_tests() {
         fail "the machine cannot be described"
     "$dtc" -q -I dtb -O dts "$devicetree" | sed '/dma-coherent;/d' | "$dtc" -q -I dts -O dtb -o "$devicetree.small"
     devicetree=$devicetree.small
-    arm64_boot incoherent "$modules/initramfs.gz" selftest=incoherent
+    arm64_boot incoherent "$modules/initramfs.gz" "${huge[@]}" "${movable[@]}" selftest=incoherent
 }
 
 # Tests of user space, static: the same programs that run on the machine on which they are built.
@@ -61,19 +62,29 @@ arm64_user_tests() {
 }
 # Those that read no file of the repository. The long laws, which only compute, run in KUnit there: `borders` alone took
 # more than two minutes.
-arm64_programs=(cutting descriptors linux linux_pinner mapping memory_region umem_pin vectors)
+arm64_programs=(by_user_addr cutting descriptors linux linux_pinner mapping memory_region outsiders_real umem_pin vectors)
 
 arm64_vfio_tests() {
     vfio_build
     vfio_disk
-    arm64_boot vfio "$modules/vfio.gz" "$@"
+    arm64_boot vfio "$modules/vfio.gz" hugepagesz=512M hugepages=1 "$@"
     vfio_trace "$modules/vfio.txt"
 }
 
-# arm64_tests [kernel|user|vfio [ARGUMENTS]]: one part, with more for the command line of the kernel; or all of it.
+# Without the tools of others: they are as slow here as what they measure.
+arm64_rdma_tests() {
+    local debian=arm64 umem log=$modules/rdma
+    rdma_build
+    for umem in c rust lists; do
+        arm64_boot "rdma/$umem" "$log/initramfs.cpio" "rdma.umem=$umem" rdma.tests=edges,blocks,differ "$@"
+        rdma_edges "$log/c.txt" "$log/$umem.txt"
+    done
+}
+
+# arm64_tests [kernel|user|vfio|rdma [ARGUMENTS]]: one part, with more for the command line of the kernel; or all of it.
 arm64_tests() {
     local started=$SECONDS part=all disks=()
-    case ${1:-} in kernel | user | vfio) part=$1 && shift ;; esac
+    case ${1:-} in kernel | user | vfio | rdma) part=$1 && shift ;; esac
     fetch_arm64
     build_kernel arm64 Image modules
     use arm64
@@ -81,7 +92,8 @@ arm64_tests() {
     case $part in
     all | kernel) arm64_kernel_tests "$@" ;;&
     all | user) arm64_user_tests "$@" ;;&
-    all | vfio) arm64_vfio_tests "$@" ;;
+    all | vfio) arm64_vfio_tests "$@" ;;&
+    all | rdma) arm64_rdma_tests "$@" ;;
     esac
     echo "tests/kernel/run: arm64 passed in $((SECONDS - started)) s; logs:$logs"
 }
