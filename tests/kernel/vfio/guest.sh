@@ -173,8 +173,8 @@ for backend in $backends; do
             # How much is mapped, and how much of that time it may take to undo it, in percent. The kernel's own
             # unmaps much slower.
             part=1 within=50 small=$((64 * page))
-            # And can be killed between batches only, each of a page of pointers: 32 of them.
-            [ "$backend" != vfio_iommu_type1 ] || part=4 within=1000 small=$((4 * page * page))
+            # And can be killed between batches only, each of a page of pointers: here are some.
+            [ "$backend" != vfio_iommu_type1 ] || part=4 within=1000 small=$((page > 4 ? small : 64))
             echo 1 >"$single"
             bounds "$backend" kill-huge "$edu" $((256 / part)) "$within"
             echo 0 >"$single"
