@@ -390,7 +390,7 @@ static struct pci_dev *edu;
 
 static int __init differ_init(void)
 {
-	static const unsigned int segments[] = { 0, SZ_64K, SZ_4K, SZ_1M + 512, SZ_2G };
+	static const unsigned int segments[] = { 0, 16 * PAGE_SIZE, PAGE_SIZE, SZ_1M + 512, SZ_2G };
 	static struct device_dma_parameters params;
 	struct memory memory[KINDS];
 	struct ib_device *device;
