@@ -12,7 +12,7 @@ arm64_machine=(-M "virt,gic-version=3,iommu=smmuv3,its=on" -accel tcg -cpu "max,
 # arm64_boot NAME INITRAMFS ARGUMENTS: boots it, shows what the tests have said, and fails if they have not passed.
 # There is no device that ends QEMU with a status: the last two lines count.
 arm64_boot() {
-    local log=$modules/$1.log status=0
+    local log=$modules/$1.log status=0 started=$SECONDS
     # Twice as long as on x86-64: its tests have sixteen times as much memory.
     timeout --foreground "$((2 * deadline))" "${qemu[@]}" "${arm64_machine[@]}" ${devicetree:+-dtb "$devicetree"} \
         "${disks[@]}" \
@@ -22,6 +22,7 @@ default_hugepagesz=2M hugepages=40 cma=0 slab_nomerge slab_debug=FZP ${*:3}" </d
     say "arm64 ($1)" "$status" 0 "$1"
     tail -n 2 "$modules/$1.txt" | grep -A 1 '^guest: passed' | grep -q 'reboot: Power down$' ||
         fail "the machine has said something after it had passed: $modules/$1.txt"
+    echo "test: arm64 ($1) passed in $((SECONDS - started)) s"
 }
 
 arm64_kernel_tests() {
