@@ -36,8 +36,8 @@ fn check_list<S: Storage>(sgl: &Sgl<S>, model: &[PageRun]) {
 }
 
 fn check_pool<const N: usize>(page: PageSize, runs: &[PageRun], model: &[PageRun]) {
-    // Runs of 2^32 pages, should there be any, take a leaf each; and there is a directory.
-    let mut memory = vec![[0xa5u8; N]; runs.len() + runs.len() / 16 + 16];
+    // Runs of 2^32 pages, should there be any, take a leaf each; and a directory half as much at most.
+    let mut memory = vec![[0xa5u8; N]; runs.len() + runs.len() / 2 + 16];
     let mut builder = SglBuilder::new_in(page, Pool::new(&mut memory)).unwrap();
     builder.push_runs(runs.iter().copied()).unwrap();
     check_list(&builder.finish().unwrap(), model);

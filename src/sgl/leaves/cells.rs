@@ -82,7 +82,8 @@ impl<S: Storage> Leaves<S> {
         let groups = (0..leaves).map(|leaf| packed::groups(self.leaf(leaf)));
         let groups = groups.fold(0usize, |sum, groups| sum.plus(groups));
         // Two cells for a group that fills a leaf, four for others; an eighth of the leaves at most.
-        let most = groups.times(4).saturating_sub(leaves.times(2)).min(leaves.times(128));
+        let eighth = leaves.times((S::PIECE_BYTES >> 3) >> ENTRY.trailing_zeros());
+        let most = groups.times(4).saturating_sub(leaves.times(2)).min(eighth);
         let directory = Directory::new(pages, page.shift(), leaves, most);
         if directory.is_none() {
             return directory;
@@ -97,7 +98,7 @@ impl<S: Storage> Leaves<S> {
             return directory;
         };
         // Half of the leaves at most.
-        let directory = directory.of_cells(pages, log2, leaves.times(512));
+        let directory = directory.of_cells(pages, log2, eighth.times(4));
         directory.aligned(pages, distance, highest.plus(directory.cell_pages()))
     }
 
