@@ -87,21 +87,27 @@ impl Entries {
     }
 }
 
+/// A power of two, which is below 64 or so, in a byte.
+#[expect(clippy::cast_possible_truncation, reason = "below 64, or so")]
+const fn small(log2: u32) -> u8 {
+    log2 as u8
+}
+
 /// How a list is divided into cells.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Directory {
     /// How many cells there are: none while the list is built, nor if it is short.
-    cells: usize,
+    cells: u32,
+    /// Bytes of a page, of a cell, and of a unit of addresses, as powers of two.
+    page: u8,
+    shift: u8,
+    unit: u8,
     /// The bytes that the first cell lacks.
     phase: u64,
-    /// Bytes of a page, of a cell, and of a unit of addresses, as powers of two.
-    page: u32,
-    shift: u32,
-    unit: u32,
 }
 
 impl Directory {
-    pub(super) const NONE: Self = Self { cells: 0, phase: 0, page: 0, shift: 0, unit: 0 };
+    pub(super) const NONE: Self = Self { cells: 0, page: 0, shift: 0, unit: 0, phase: 0 };
 
     /// At most `most` cells for a list of `pages` pages of `2^page` bytes in `leaves` leaves, as small as they
     /// can be.
@@ -113,14 +119,15 @@ impl Directory {
         while last.shifted_down(log2) >= most as u64 {
             log2 = log2.plus(1);
         }
-        Self { page, shift: page.plus(log2), ..Self::NONE }.aligned(pages, 0, 0)
+        let (page, shift) = (small(page), small(page.plus(log2)));
+        Self { page, shift, ..Self::NONE }.aligned(pages, 0, 0)
     }
 
     /// Cells as small as runs of `2^log2` pages, if these are at most `most`.
     pub(super) fn of_cells(self, pages: u64, log2: u32, most: usize) -> Self {
-        let shift = self.page.plus(log2);
-        if shift < self.shift && pages.shifted_down(log2) < most as u64 {
-            return Self { shift, ..self };
+        let shift = self.page().plus(log2);
+        if shift < self.shift() && pages.shifted_down(log2) < most as u64 {
+            return Self { shift: small(shift), ..self };
         }
         self
     }
@@ -133,21 +140,21 @@ impl Directory {
         let phase = self.offset(distance & self.cell_pages().minus(1));
         let (phase, end) = last.checked_add(phase).map_or((0, last), |end| (phase, end));
         #[expect(clippy::cast_possible_truncation, reason = "at most one more than were asked for")]
-        let cells = (end.shifted_down(self.shift) as usize).plus(1);
-        let bits = 64u32.minus(highest.leading_zeros()).plus(self.page);
-        Self { cells, phase, unit: bits.saturating_sub(ADDRESS_BITS), ..self }
+        let cells = (end.shifted_down(self.shift()) as u32).plus(1);
+        let bits = 64u32.minus(highest.leading_zeros()).plus(self.page());
+        Self { cells, phase, unit: small(bits.saturating_sub(ADDRESS_BITS)), ..self }
     }
 
     /// The pages of a cell.
     #[inline]
     pub(super) fn cell_pages(self) -> u64 {
-        1u64.shifted_up(self.shift.minus(self.page))
+        1u64.shifted_up(self.shift().minus(self.page()))
     }
 
     /// The first byte of a page.
     #[inline]
     pub(super) fn offset(self, page: u64) -> u64 {
-        page.shifted_up(self.page)
+        page.shifted_up(self.page())
     }
 
     /// Whether runs, so many on so many pages, are worth to be looked at one by one: where they are much smaller
@@ -157,10 +164,30 @@ impl Directory {
         pages.saturating_mul(16) >= self.cell_pages().saturating_mul(runs as u64)
     }
 
+    #[inline]
+    const fn cells(self) -> usize {
+        self.cells as usize
+    }
+
+    #[inline]
+    const fn page(self) -> u32 {
+        self.page as u32
+    }
+
+    #[inline]
+    const fn shift(self) -> u32 {
+        self.shift as u32
+    }
+
+    #[inline]
+    const fn unit(self) -> u32 {
+        self.unit as u32
+    }
+
     /// Whether there is none.
     #[inline]
     pub(super) const fn is_none(self) -> bool {
-        self.cells == 0
+        self.cells() == 0
     }
 
     /// The bytes of its pieces in turn, `2^piece` at most.
@@ -211,8 +238,8 @@ impl Directory {
     /// The address of byte `offset`, if it is in its [entries](Self::entries).
     #[inline]
     pub(super) fn address(self, Entries(pair): Entries, offset: u64) -> Option<u64> {
-        let cell = (pair & (ADDRESS - 1)).shifted_up(self.unit);
-        let beyond = offset.plus(self.phase) & mask(self.shift);
+        let cell = (pair & (ADDRESS - 1)).shifted_up(self.unit());
+        let beyond = offset.plus(self.phase) & mask(self.shift());
         (pair & ADDRESS != 0).then(|| cell.plus(beyond))
     }
 
@@ -234,18 +261,18 @@ impl Directory {
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "at most `cells`")]
     fn cell(self, offset: u64) -> usize {
-        offset.plus(self.phase).shifted_down(self.shift) as usize
+        offset.plus(self.phase).shifted_down(self.shift()) as usize
     }
 
     /// The entry of the mark before cell `cell`.
     #[inline]
     fn mark(self, cell: usize) -> usize {
-        self.cells.plus(1).plus(cell.shifted_down(MARK))
+        self.cells().plus(1).plus(cell.shifted_down(MARK))
     }
 
     /// The entry behind the last mark, which names the end.
     pub(super) fn mark_behind(self) -> usize {
-        self.mark(self.cells.saturating_sub(1)).plus(1)
+        self.mark(self.cells().saturating_sub(1)).plus(1)
     }
 
     /// The entry of the mark at one of so few cells, if one has a mark.
@@ -258,7 +285,7 @@ impl Directory {
     /// Whether cell `cell` exists and begins at page `last`, or before.
     #[inline]
     pub(super) fn begins_by(self, cell: usize, last: u64) -> bool {
-        cell < self.cells && cell <= self.cell(self.offset(last))
+        cell < self.cells() && cell <= self.cell(self.offset(last))
     }
 
     /// The entry of cell `cell`, which begins in a run, if it ends there, too, and can have an address. The run
@@ -275,15 +302,15 @@ impl Directory {
             return None;
         }
         let (start, begin) = (self.offset(start), self.offset(run.start).plus(self.phase));
-        let at = (cell as u64).shifted_up(self.shift);
+        let at = (cell as u64).shifted_up(self.shift());
         // The first cell begins before the list, in thought.
         let address = match at.checked_sub(begin) {
             Some(beyond) => start.plus(beyond),
             None => start.checked_sub(begin.minus(at))?,
         };
-        let units = address.shifted_down(self.unit);
+        let units = address.shifted_down(self.unit());
         #[expect(clippy::cast_possible_truncation, reason = "below `ADDRESS`, and its bit")]
         let entry = (units | ADDRESS) as u32;
-        (units < ADDRESS && units.shifted_up(self.unit) == address).then_some(entry)
+        (units < ADDRESS && units.shifted_up(self.unit()) == address).then_some(entry)
     }
 }
