@@ -53,12 +53,16 @@ fn vec_of_runs(runs: &[PageRun]) -> Vec<(u64, u64)> {
 }
 
 fn from_pages<'a>(title: &'static str, pages: &'a [Pfn]) -> Contest<'a> {
-    let mut tables = peers::Tables::new();
+    let (mut tables, mut batches) = (peers::Tables::new(), peers::Batches::default());
     Contest::new(title, pages.len() as u64, "page")
         .way(OURS, || build(black_box(pages)))
         .way("pinned-sgl, page by page", || push_each(black_box(pages)))
         .way(READ, || peers::read_once(black_box(pages)))
         .way("Vec of runs", || peers::vec_of(black_box(pages)))
+        .way("two arrays, as iommufd's batches, in used memory", move || {
+            batches.fill(black_box(pages));
+            black_box(&batches);
+        })
         .way(SCATTERLIST, move || {
             peers::scatterlist_of(black_box(pages), &mut tables);
             black_box(tables.as_ptr());

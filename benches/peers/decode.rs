@@ -3,6 +3,7 @@
 
 use crate::contest::{Contest, Session, Target};
 use crate::inputs::{self, Run, Scale, HUGE};
+use crate::peers::Batches;
 use pinned_sgl::{Heap, Sgl};
 use std::hint::black_box;
 
@@ -33,12 +34,15 @@ fn contest(session: &mut Session, title: &'static str, runs: Vec<Run>) {
         return;
     }
     let list = inputs::list(runs.iter().copied());
+    let batches = Batches::of(&runs);
+    assert_eq!(batches.fold(), vec(&runs));
     assert_eq!(by_fold(&list), vec(&runs));
     assert_eq!(by_next(&list), vec(&runs));
     let contest = Contest::new(title, runs.len() as u64, "run")
         .way(FOLD, || by_fold(black_box(&list)))
         .way(NEXT, || by_next(black_box(&list)))
         .way("Vec of runs", || vec(black_box(&runs)))
+        .way("two arrays, as iommufd's batches", || black_box(&batches).fold())
         .target(FOLD, Target::Nanoseconds(1.5))
         .target(NEXT, Target::Nanoseconds(1.5));
     session.run(contest);

@@ -3,13 +3,15 @@
 
 use crate::contest::{Contest, Session, Target};
 use crate::inputs::{self, Run, Scale};
-use crate::peers::{self, Lookup, Sampled, Sorted};
+use crate::peers::{self, Lookup, Sampled, Sorted, StaticTree};
 use pinned_sgl::{Heap, Window};
 use std::hint::black_box;
 
 const OURS: &str = "pinned-sgl";
 const MANY: &str = "pinned-sgl, many in one call";
+const SEGMENT: &str = "pinned-sgl, the whole run";
 const SAMPLED: &str = "sampled directory";
+const STATIC: &str = "static B+-tree";
 const BTREE: &str = "BTreeMap";
 const RANGEMAP: &str = "rangemap";
 
@@ -25,6 +27,15 @@ fn many(window: &Window<'_, Heap>, offsets: &[u64]) -> u64 {
     let mut acc = 0;
     window.phys_of_many(offsets, |phys| acc ^= phys.unwrap().get());
     acc
+}
+
+/// Where the run begins in the list and in memory, and how long it is, which peers read beside the address.
+#[inline(never)]
+fn segments(window: &Window<'_, Heap>, offsets: &[u64]) -> u64 {
+    offsets.iter().fold(0, |acc, offset| {
+        let (begin, segment) = window.segment_at(*offset).unwrap();
+        acc ^ begin ^ segment.phys.get() ^ segment.len
+    })
 }
 
 /// Each lookup waits for the answer before, as only this file knows that `nothing` is zero.
@@ -75,6 +86,7 @@ pub(crate) fn run(session: &mut Session, scale: Scale) {
     let rangemap = peers::rangemap_of(&frames);
     drop(frames);
     let (sampled, sorted) = (Sampled::new(&runs), Sorted::new(&runs));
+    let fixed = StaticTree::new(&runs);
     let (bytes, any_run) = (by_byte(&runs, scale.lookups), by_run(&runs, scale.lookups));
 
     for offset in bytes.iter().chain(&any_run).copied() {
@@ -83,6 +95,7 @@ pub(crate) fn run(session: &mut Session, scale: Scale) {
         assert_eq!(btree.phys(offset), expected);
         assert_eq!(rangemap.phys(offset), expected);
         assert_eq!(sampled.phys(offset), expected);
+        assert_eq!(fixed.phys(offset), expected);
     }
 
     for ((title, most), offsets) in FREE.into_iter().zip([15.0, 35.0]).zip([&bytes, &any_run]) {
@@ -90,9 +103,11 @@ pub(crate) fn run(session: &mut Session, scale: Scale) {
         let contest = Contest::new(title, offsets.len() as u64, "lookup")
             .way(OURS, || independent(&window, black_box(offsets)))
             .way(MANY, || many(&window, black_box(offsets)))
+            .way(SEGMENT, || segments(&window, black_box(offsets)))
             .way(BTREE, || independent(&btree, black_box(offsets)))
             .way(RANGEMAP, || independent(&rangemap, black_box(offsets)))
             .way(SAMPLED, || independent(&sampled, black_box(offsets)))
+            .way(STATIC, || independent(&fixed, black_box(offsets)))
             .way("binary search in a Vec", || independent(&sorted, black_box(offsets)))
             .target(OURS, Target::Nanoseconds(most))
             .target(OURS, Target::Faster(7.0, BTREE))
@@ -107,6 +122,7 @@ pub(crate) fn run(session: &mut Session, scale: Scale) {
             .way(BTREE, || dependent(&btree, black_box(offsets)))
             .way(RANGEMAP, || dependent(&rangemap, black_box(offsets)))
             .way(SAMPLED, || dependent(&sampled, black_box(offsets)))
+            .way(STATIC, || dependent(&fixed, black_box(offsets)))
             .way("binary search in a Vec", || dependent(&sorted, black_box(offsets)));
         session.run(contest);
     }

@@ -243,3 +243,96 @@ impl Lookup for Scatterlist {
         0
     }
 }
+
+/// Keys of a node: a line of the cache.
+const KEYS: usize = 16;
+
+/// A static B+-tree, as fast as searches in order get (an S+-tree): every layer is an array of nodes of one line, and has the
+/// first key of each node of the layer below, so that no pointer is read, and no comparison is a branch. It has
+/// page numbers of 32 bits.
+pub(crate) struct StaticTree {
+    /// From the root down; the last has the first page of each run.
+    layers: Vec<Vec<[u32; KEYS]>>,
+    starts: Vec<u64>,
+}
+
+impl StaticTree {
+    pub(crate) fn new(runs: &[Run]) -> Self {
+        let mut keys: Vec<u32> = runs
+            .iter()
+            .scan(0, |page, run| {
+                let first = *page;
+                *page += run.1;
+                Some(u32::try_from(first).unwrap())
+            })
+            .collect();
+        let mut layers = Vec::new();
+        loop {
+            let node = |keys: &[u32]| {
+                let mut node = [u32::MAX; KEYS];
+                node[..keys.len()].copy_from_slice(keys);
+                node
+            };
+            let layer: Vec<_> = keys.chunks(KEYS).map(node).collect();
+            keys = layer.iter().map(|node| node[0]).collect();
+            layers.push(layer);
+            if keys.len() == 1 {
+                break;
+            }
+        }
+        layers.reverse();
+        Self { layers, starts: runs.iter().map(|run| run.0).collect() }
+    }
+}
+
+impl Lookup for StaticTree {
+    #[inline]
+    fn phys(&self, offset: u64) -> u64 {
+        let page = (offset >> SHIFT) as u32;
+        let (mut index, mut first) = (0, 0);
+        for layer in &self.layers {
+            let node = &layer[index];
+            let before = node.iter().map(|key| u32::from(*key <= page)).sum::<u32>() as usize - 1;
+            (index, first) = (index * KEYS + before, node[before]);
+        }
+        address(offset, page.into(), first.into(), self.starts[index])
+    }
+}
+
+/// Runs as iommufd has them on their way (`struct pfn_batch`): an array of frames, and one of how many
+/// follow each. It is filled for some runs at a time, and not kept.
+#[derive(Default)]
+pub(crate) struct Batches {
+    frames: Vec<u64>,
+    counts: Vec<u32>,
+}
+
+impl Batches {
+    pub(crate) fn of(runs: &[Run]) -> Self {
+        let counts = runs.iter().map(|run| u32::try_from(run.1).unwrap());
+        Self { frames: runs.iter().map(|run| run.0).collect(), counts: counts.collect() }
+    }
+
+    #[inline(never)]
+    pub(crate) fn fold(&self) -> u64 {
+        let runs = self.frames.iter().zip(&self.counts);
+        runs.fold(0, |acc, (frame, count)| acc ^ frame ^ u64::from(*count))
+    }
+
+    /// As `batch_add_pfn()` fills it, page by page, if it is large enough for all.
+    #[inline(never)]
+    pub(crate) fn fill(&mut self, pages: &[Pfn]) {
+        self.frames.clear();
+        self.counts.clear();
+        for pfn in pages {
+            if let (Some(frame), Some(count)) = (self.frames.last(), self.counts.last_mut()) {
+                if frame + u64::from(*count) == pfn.get() {
+                    *count += 1;
+                    continue;
+                }
+            }
+            self.frames.push(pfn.get());
+            self.counts.push(1);
+        }
+    }
+}
