@@ -314,3 +314,14 @@ impl Directory {
         (units < ADDRESS && units.shifted_up(self.unit()) == address).then_some(entry)
     }
 }
+
+/// Writes entries, as many as there is room for; returns how many.
+pub(super) fn put(room: &mut [u8], entries: &[u32]) -> usize {
+    let count = room.len().shifted_down(ENTRY.trailing_zeros()).min(entries.len());
+    for (to, entry) in room.chunks_exact_mut(ENTRY).zip(entries) {
+        if let Some(to) = to.first_chunk_mut() {
+            *to = entry.to_le_bytes();
+        }
+    }
+    count
+}

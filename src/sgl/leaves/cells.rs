@@ -8,7 +8,7 @@
 use super::Leaves;
 use crate::exact::Exact as _;
 use crate::page_size::PageSize;
-use crate::sgl::directory::{Directory, Place, ENTRY};
+use crate::sgl::directory::{self, Directory, Place, ENTRY};
 use crate::sgl::packed::{self, mask, Group};
 use crate::store::{AllocError, Storage};
 
@@ -201,13 +201,11 @@ impl<S: Storage> Leaves<S> {
         while !entries.is_empty() {
             let (piece, at) = Directory::slot(index, Self::PIECE_LOG2);
             let piece = self.storage.piece_mut(self.outer.plus(piece));
-            let room = piece.get_mut(at..).unwrap_or_default().chunks_exact_mut(ENTRY);
-            let count = room.len().min(entries.len());
+            let count = directory::put(piece.get_mut(at..).unwrap_or_default(), entries);
             if count == 0 {
                 return;
             }
-            let (here, behind) = entries.split_at(count);
-            room.zip(here).for_each(|(to, entry)| to.copy_from_slice(&entry.to_le_bytes()));
+            let behind = entries.get(count..).unwrap_or_default();
             (index, entries) = (index.plus(count), behind);
         }
     }
