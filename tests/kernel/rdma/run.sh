@@ -17,9 +17,9 @@ fetch_rdma() {
         # shellcheck disable=SC2046 # a list of packages
         unpack root $(grep -v '^#' "$here/rdma/packages.txt")
         # The tests of pyverbs come as its documentation. What else nobody reads is left out.
-        mv "$cache/root/usr/share/doc/rdma-core/tests" "$cache/tests" || fail "missing: the tests of python3-pyverbs"
+        mv "$cache/root"/usr/share/doc/rdma-core/tests "$cache/tests" || fail "missing: the tests of python3-pyverbs"
         gunzip "$cache"/tests/*.gz
-        rm -r "$cache"/apt "$cache"/root/usr/share/{doc,locale,man} "$cache"/root/usr/lib/*-linux-gnu/gconv
+        rm -r "$cache"/apt "$cache/root"/usr/share/{doc,locale,man} "$cache/root"/usr/lib/*-linux-gnu/gconv
         cp "$here/rdma/packages.txt" "$cache/"
     ) || exit 1
 }
@@ -136,7 +136,7 @@ rdma_initramfs() {
     to=$dir/usr/lib/modules/$release
     rm -rf "$dir"
     mkdir -p "$dir"/{bin,root,run,rdma/c,rdma/rust,rdma/lists,rdma/kernel} "$to/lab"
-    cp -r "$from"/root/* "$dir/"
+    cp -r "$from/root"/* "$dir/"
     cp "${busybox:-$(command -v busybox)}" "$dir/bin/busybox"
     ln -s usr/lib usr/lib64 usr/sbin "$dir/"
     ln -s ../usr/bin/bash "$dir/bin/bash"
