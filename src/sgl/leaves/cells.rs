@@ -9,14 +9,11 @@ use super::Leaves;
 use crate::exact::Exact as _;
 use crate::page_size::PageSize;
 use crate::sgl::directory::{self, Directory, Place, ENTRY};
-use crate::sgl::packed::{self, mask, Group};
+use crate::sgl::packed::{self, mask, Group, LARGE_LOG2};
 use crate::store::{AllocError, Storage};
 
 /// A search in so few leaves is as good as a directory.
 const FEW_LEAVES: usize = 4;
-/// Runs of so many pages are large, as a power of two.
-const LARGE_LOG2: u32 = 6;
-
 /// So many entries are found together.
 const SOME: usize = 32;
 

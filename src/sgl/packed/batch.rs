@@ -15,8 +15,9 @@ const MAX_GROUP: usize = 2048;
 /// It does not pay to begin a group for fewer runs than this at the end of a leaf.
 const MIN_TAIL: usize = 4;
 const MAX_ALIGNMENT: u32 = 31;
-/// A run of so many pages is large: too many for the bits of a bitmap of pages.
-const LARGE: u64 = 64;
+/// A run of so many pages, as a power of two, is large: too many for the bits of a bitmap of pages.
+pub(in crate::sgl) const LARGE_LOG2: u32 = 6;
+const LARGE: u64 = 1 << LARGE_LOG2;
 /// Runs that are as many, on the average, and all large or all small, are worth a group of their own.
 const WORTH_A_GROUP_LOG2: u32 = 4;
 

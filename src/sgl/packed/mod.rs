@@ -44,7 +44,7 @@ use crate::exact::Exact as _;
 use bits::{store, Field, Fields, WORD};
 use group::key;
 
-pub(super) use batch::{append, put_only, truncate, Batch, BATCH};
+pub(super) use batch::{append, put_only, truncate, Batch, BATCH, LARGE_LOG2};
 pub(super) use bits::{load, mask};
 pub(super) use group::{Group, GroupRuns};
 
