@@ -13,7 +13,7 @@ use core::{
     fmt,
     ops::{Deref, DerefMut},
 };
-use kernel::alloc::{Flags, KVec};
+use kernel::alloc::{Flags, KBox, KVec};
 
 /// The memory of a list: pieces of at most 4 KiB from `kmalloc()`, each on its own, with the flags of the
 /// caller. No allocation needs more than one page of the buddy allocator, whatever the size of the list.
@@ -95,6 +95,11 @@ impl<T> fmt::Debug for Slots<T> {
 impl Allocator for Gfp {
     type Table<T> = Slots<T>;
     type Piece<T> = Slots<T>;
+    type One<T> = KBox<[T; 1]>;
+
+    fn one<T>(&self, item: T) -> Result<KBox<[T; 1]>, NoMemory> {
+        KBox::new([item], self.0).map_err(|_| NoMemory)
+    }
 
     fn table<T>(&self, slots: usize) -> Result<Slots<T>, NoMemory> {
         KVec::with_capacity(slots, self.0).map(|table| Slots(Some(table))).map_err(|_| NoMemory)

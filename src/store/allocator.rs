@@ -19,6 +19,16 @@ pub trait Allocator {
     /// A full table, which may be smaller without room for more. The default value owns nothing.
     type Piece<T>: Default + DerefMut<Target = [T]>;
 
+    /// Memory for one item.
+    type One<T>: DerefMut<Target = [T; 1]>;
+
+    /// An item in memory of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`NoMemory`]; the item is dropped.
+    fn one<T>(&self, item: T) -> Result<Self::One<T>, NoMemory>;
+
     /// A table with room for `slots` items at least.
     ///
     /// # Errors
@@ -59,6 +69,13 @@ pub struct OnHeap;
 impl Allocator for OnHeap {
     type Table<T> = Vec<T>;
     type Piece<T> = Box<[T]>;
+    type One<T> = Box<[T; 1]>;
+
+    fn one<T>(&self, item: T) -> Result<Box<[T; 1]>, NoMemory> {
+        let mut table = self.table(1)?;
+        Self::push(&mut table, item)?;
+        table.try_into().map_err(|_| NoMemory)
+    }
 
     fn table<T>(&self, slots: usize) -> Result<Vec<T>, NoMemory> {
         let mut table = Vec::new();

@@ -240,6 +240,12 @@ mod tests {
         type Table<T> = Vec<T>;
         type Piece<T> = Vec<T>;
 
+        type One<T> = Box<[T; 1]>;
+
+        fn one<T>(&self, item: T) -> Result<Box<[T; 1]>, NoMemory> {
+            OnHeap.one(item)
+        }
+
         fn table<T>(&self, slots: usize) -> Result<Vec<T>, NoMemory> {
             OnHeap.table(slots)
         }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! [`Pieces`]: a list in pieces from an allocator.
 //!
-//! The pieces are found by a piece map, whose tables are never larger than a page.
+//! The pieces are found by a piece map, whose tables are never larger than a page. It comes with the first piece, as
+//! most lists are of a few runs and have none: they are moved often, and are half as large without it.
 
 #[cfg(feature = "alloc")]
 use super::allocator::OnHeap;
@@ -9,15 +10,16 @@ use super::allocator::{Allocator, NoMemory};
 use super::piece_map::PieceMap;
 use super::storage::{is_piece_size, AllocError, Storage};
 use crate::exact::Exact as _;
-use core::fmt;
+use core::{fmt, mem::size_of_val};
 
 /// Pieces of at most 4 KiB from an allocator, each allocated on its own and fallibly: of the global one,
 /// that is a `Heap`.
 ///
 /// A list of a few runs allocates nothing; the first piece has 512 bytes.
 pub struct Pieces<A: Allocator> {
-    pieces: PieceMap<u8, A>,
+    map: Option<A::One<PieceMap<u8, A>>>,
     piece_bytes: usize,
+    allocator: A,
 }
 
 /// The memory of a list from the global allocator.
@@ -41,8 +43,38 @@ impl Default for Heap {
 }
 
 impl<A: Allocator> Pieces<A> {
-    pub(crate) fn new_in(allocator: A) -> Self {
-        Self { pieces: PieceMap::new(allocator), piece_bytes: 0 }
+    pub(crate) const fn new_in(allocator: A) -> Self {
+        Self { map: None, piece_bytes: 0, allocator }
+    }
+
+    #[inline]
+    fn map(&self) -> Option<&PieceMap<u8, A>> {
+        self.map.as_ref().map(|map| {
+            let [map] = &**map;
+            map
+        })
+    }
+
+    #[inline]
+    fn map_mut(&mut self) -> Option<&mut PieceMap<u8, A>> {
+        self.map.as_mut().map(|map| {
+            let [map] = &mut **map;
+            map
+        })
+    }
+}
+
+impl<A: Allocator + Copy> Pieces<A> {
+    /// Adds a piece of zeros.
+    fn add(&mut self, bytes: usize) -> Result<(), NoMemory> {
+        let piece = self.allocator.zeros(bytes)?;
+        if let Some(map) = self.map_mut() {
+            return map.push(piece);
+        }
+        let mut map = PieceMap::new(self.allocator);
+        map.push(piece)?;
+        self.map = Some(self.allocator.one(map)?);
+        Ok(())
     }
 }
 
@@ -56,48 +88,49 @@ impl<A: Allocator> Pieces<A> {
 // - "`grow` adds exactly one piece, or changes nothing": it returns before it adds one, and calls
 //   nothing that unwinds: the allocator is asked in the way that may fail;
 // - "`shrink` removes exactly the last piece; .. do not unwind": `pop` removes one piece, which is bytes.
-unsafe impl<A: Allocator> Storage for Pieces<A> {
+unsafe impl<A: Allocator + Copy> Storage for Pieces<A> {
     const PIECE_BYTES: usize = 4096;
 
     fn grow(&mut self, bytes: usize) -> Result<(), AllocError> {
         if !is_piece_size(bytes, Self::PIECE_BYTES) {
             return Err(AllocError);
         }
-        let piece = self.pieces.allocator().zeros(bytes);
-        piece.and_then(|piece| self.pieces.push(piece)).map_err(|NoMemory| AllocError)?;
+        self.add(bytes).map_err(|NoMemory| AllocError)?;
         self.piece_bytes = self.piece_bytes.plus(bytes);
         Ok(())
     }
 
     /// Frees the piece; the tables stay for those that follow.
     fn shrink(&mut self) {
-        let bytes = self.pieces.pop().map_or(0, |piece| piece.len());
+        let last = self.map_mut().and_then(PieceMap::pop);
+        let bytes = last.map_or(0, |piece| piece.len());
         self.piece_bytes = self.piece_bytes.saturating_sub(bytes);
     }
 
     fn pieces(&self) -> usize {
-        self.pieces.len()
+        self.map().map_or(0, PieceMap::len)
     }
 
     #[inline]
     fn piece(&self, index: usize) -> &[u8] {
-        self.pieces.get(index)
+        self.map().map_or(&[], |map| map.get(index))
     }
 
     #[inline]
     fn piece_mut(&mut self, index: usize) -> &mut [u8] {
-        self.pieces.get_mut(index).unwrap_or_default()
+        self.map_mut().and_then(|map| map.get_mut(index)).unwrap_or_default()
     }
 
     fn footprint(&self) -> usize {
-        self.piece_bytes.saturating_add(self.pieces.footprint())
+        let map = self.map().map_or(0, |map| map.footprint().saturating_add(size_of_val(map)));
+        self.piece_bytes.saturating_add(map)
     }
 }
 
 impl<A: Allocator> fmt::Debug for Pieces<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pieces")
-            .field("pieces", &self.pieces.len())
+            .field("pieces", &self.map().map_or(0, PieceMap::len))
             .field("bytes", &self.piece_bytes)
             .finish_non_exhaustive()
     }
