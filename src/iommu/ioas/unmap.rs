@@ -112,8 +112,8 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Ioas<U, D, S> {
 
     /// Lets go of all memory in `range`, where it was found, which is mapped nowhere any more; returns its bytes.
     fn release(&mut self, range: IovaRange, found: Within) -> u64 {
-        let (next, removed) = (found.first(), Removed::NOTHING);
-        let mut releasing = Releasing { space: self, next, range, removed, bytes: 0 };
+        let next = found.first();
+        let mut releasing = Releasing { space: self, next, range, removed: None, bytes: 0 };
         while releasing.go_on().is_some() {}
         releasing.bytes
     }
@@ -180,7 +180,7 @@ struct Releasing<'a, U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> {
     /// Where the next ones are.
     next: Option<Spot>,
     /// Mappings that are in the tree no more, and still to be let go.
-    removed: Removed,
+    removed: Option<Removed>,
     bytes: u64,
 }
 
@@ -188,14 +188,9 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Releasing<'_, U, D, S
     /// Lets go of a mapping, or goes to the next ones; `None` behind the last.
     fn go_on(&mut self) -> Option<()> {
         let areas = &mut self.space.areas;
-        if let Some(key) = self.removed.next() {
-            let Some(Area { kind: AreaKind::Mapped(mapped) }) = areas.remove_kept(key) else {
-                return Some(());
-            };
-            self.space.mappings = self.space.mappings.minus(1);
-            // SAFETY: "the device cannot reach the memory any more, through no cache of translations
-            // either": it was unmapped and flushed in every domain; otherwise it is poisoned.
-            drop(unsafe { mapped.attachment.release() });
+        if let Some(key) = self.removed.as_mut().and_then(Removed::next) {
+            let area = areas.remove_kept(key);
+            self.let_go(area);
             return Some(());
         }
         let spot = self.next.take()?;
@@ -203,8 +198,18 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Releasing<'_, U, D, S
         let part = whole.intersection(&self.range)?;
         let (mut last, mut leaked) = (whole.last(), None);
         let (range, bytes) = (self.range, &mut self.bytes);
+        if part == whole && whole.last() == range.last() {
+            // Most ranges are one mapping, or end with one.
+            if areas.value_at(&spot).is_some_and(|area| area.memory().is_some()) {
+                *bytes = bytes.saturating_add(whole.len().unwrap_or(u64::MAX));
+                let area = areas.remove_at(&spot).map(|(_, area)| area);
+                self.let_go(area);
+            }
+            return Some(());
+        }
         if part == whole {
-            areas.remove_from(&spot, &mut self.removed, |mapping, area| {
+            let removed = self.removed.get_or_insert(Removed::NOTHING);
+            areas.remove_from(&spot, removed, |mapping, area| {
                 let goes = area.memory().is_some() && mapping.last() <= range.last();
                 if goes {
                     last = mapping.last();
@@ -232,6 +237,16 @@ impl<U: RegionHolder, D: DomainHolder, S: IoasStore<U, D>> Releasing<'_, U, D, S
         self.next = behind.and_then(|behind| areas.spot_from(behind));
         drop(leaked);
         Some(())
+    }
+
+    /// Lets go of what was taken out.
+    fn let_go(&mut self, area: Option<Area<U>>) {
+        if let Some(Area { kind: AreaKind::Mapped(mapped) }) = area {
+            self.space.mappings = self.space.mappings.minus(1);
+            // SAFETY: "the device cannot reach the memory any more, through no cache of translations
+            // either": it was unmapped and flushed in every domain; otherwise it is poisoned.
+            drop(unsafe { mapped.attachment.release() });
+        }
     }
 }
 

@@ -64,10 +64,13 @@ impl<T, S: TreeStore<T>> IovaTree<T, S> {
         let full = spot.steps.iter().take(self.levels).take_while(full).count();
         // A new root if the one that is there is full; the first one if there is none.
         let grows = full == self.levels;
+        let mut spare = Spare { keys: [NONE; LEVELS], len: 0 };
+        if full == 0 && !grows {
+            return Some(spare);
+        }
         if grows && self.levels >= LEVELS {
             return None;
         }
-        let mut spare = Spare { keys: [NONE; LEVELS], len: 0 };
         for place in spare.keys.iter_mut().take(full.plus(usize::from(grows))) {
             let Ok(key) = self.nodes.insert(Node::EMPTY) else {
                 self.give_back(spare);

@@ -29,11 +29,11 @@ pub(crate) struct Spot {
     pub(super) steps: [Step; LEVELS],
 }
 
-/// Small, as a spot is copied.
+/// Small, as a spot is copied; without padding, so that it is written at once.
 #[derive(Clone, Copy)]
 pub(super) struct Step {
     pub(super) node: u32,
-    index: u8,
+    index: u32,
 }
 
 impl Step {
@@ -41,12 +41,12 @@ impl Step {
 
     #[inline]
     pub(super) fn new(node: u32, index: usize) -> Self {
-        Self { node, index: u8::try_from(index).unwrap_or(u8::MAX) }
+        Self { node, index: u32::try_from(index).unwrap_or(u32::MAX) }
     }
 
     #[inline]
     pub(super) fn index(self) -> usize {
-        self.index.into()
+        self.index as usize
     }
 }
 
