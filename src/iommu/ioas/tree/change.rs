@@ -134,17 +134,20 @@ impl<T, S: TreeStore<T>> IovaTree<T, S> {
         mut moved: bool,
     ) -> Option<()> {
         for level in level..self.levels.minus(1) {
-            let (key, above) = (spot.step(level).node, spot.step(level.plus(1)));
-            let known = self.node(above.node)?.gap(above.index()).filter(|_| !moved);
-            moved = false;
+            let (Step { node: key, .. }, above) = (spot.step(level), spot.step(level.plus(1)));
             let node = self.node(key)?;
-            let (range, gap) = (node.span()?, node.gap_around(index));
-            let known = known.unwrap_or(u64::MAX);
-            let gap = if gap < known { node.largest_gap(gap, known) } else { gap };
-            if !self.nodes.get_mut(above.node)?.update(above.index(), range, gap)? {
+            let (range, mut gap) = (node.span()?, node.gap_around(index));
+            index = above.index();
+            let mut node = self.nodes.get_mut(above.node)?;
+            let known = node.gap(index).filter(|_| !moved).unwrap_or(u64::MAX);
+            moved = false;
+            if gap < known {
+                gap = self.node(key)?.largest_gap(gap, known);
+                node = self.nodes.get_mut(above.node)?;
+            }
+            if !node.update(index, range, gap)? {
                 break;
             }
-            index = above.index();
         }
         Some(())
     }

@@ -118,6 +118,12 @@ impl Line {
 
 impl Rest {
     const NOTHING: Self = Self { last: 0, gap: 0 };
+
+    /// The largest gap in the entry, or between it and the next one, which begins at `next`, if there is one.
+    #[inline]
+    fn gap_to(&self, next: Option<u64>) -> u64 {
+        self.gap.max(next.map_or(0, |next| next.minus(self.last).minus(1)))
+    }
 }
 
 /// The line of an entry, and its place there.
@@ -322,8 +328,12 @@ impl Node {
     /// The largest gap in the entry at `index`, in the one before it, and beside both.
     #[inline]
     pub(super) fn gap_around(&self, index: usize) -> u64 {
-        let before = index.checked_sub(1).map_or(0, |before| self.gap_behind(before));
-        before.max(self.gap_behind(index))
+        let here = self.first_of(index).map(Iova::get);
+        let before = index.checked_sub(1).and_then(|before| self.rest.get(before));
+        let before = before.map_or(0, |before| before.gap_to(here));
+        let rest = self.rest.get(index).filter(|_| here.is_some());
+        let next = self.first_of(index.plus(1)).map(Iova::get);
+        before.max(rest.map_or(0, |rest| rest.gap_to(next)))
     }
 
     /// The largest gap: one of `gap` addresses was found, and none is larger than `known`.
@@ -395,16 +405,6 @@ impl Node {
             from = 0;
         }
         None
-    }
-
-    /// The largest gap in the entry at `index`, or between it and the next one.
-    fn gap_behind(&self, index: usize) -> u64 {
-        let (len, next) = (self.len(), index.plus(1));
-        let rest = self.rest.get(index).filter(|_| index < len);
-        rest.map_or(0, |rest| {
-            let next = self.first(next).filter(|_| next < len);
-            rest.gap.max(next.map_or(0, |next| next.minus(rest.last).minus(1)))
-        })
     }
 }
 
