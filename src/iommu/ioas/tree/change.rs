@@ -94,27 +94,30 @@ impl<T, S: TreeStore<T>> IovaTree<T, S> {
         if self.levels == 0 {
             self.root = spare.next()?;
             self.levels = 1;
-            self.nodes.get_mut(self.root)?.insert(0, entry);
+            self.nodes.get_mut(self.root)?.push(entry);
             return Some(());
         }
         let (mut level, mut index, mut entry) = (0, spot.leaf().index(), entry);
         loop {
             let Step { node: key, .. } = spot.step(level);
             let node = self.nodes.get_mut(key)?;
-            let end = node.insert(index, entry);
-            let above = level.plus(1);
-            let Some(end) = end else {
+            if node.len() < MOST {
+                node.open(index, entry);
                 return self.settle(spot, level, index, false);
-            };
-            let end_key = spare.next()?;
-            entry = end.sum(end_key)?;
-            let begin = node.sum(key)?;
-            *self.nodes.get_mut(end_key)? = end;
+            }
+            let (end_key, cut, above) = (spare.next()?, Node::cut_for(index), level.plus(1));
+            self.move_entries(key, cut, MOST.minus(cut), end_key)?;
+            match index.checked_sub(cut) {
+                None | Some(0) => self.nodes.get_mut(key)?.open(index, entry),
+                Some(index) => self.nodes.get_mut(end_key)?.open(index, entry),
+            }
+            entry = self.node(end_key)?.sum(end_key)?;
+            let begin = self.node(key)?.sum(key)?;
             if above == self.levels {
                 let root = spare.next()?;
                 let node = self.nodes.get_mut(root)?;
-                node.insert(0, begin);
-                node.insert(1, entry);
+                node.push(begin);
+                node.push(entry);
                 (self.root, self.levels) = (root, above.plus(1));
                 return Some(());
             }
@@ -221,34 +224,38 @@ impl<T, S: TreeStore<T>> IovaTree<T, S> {
         let node = self.node(above)?;
         let (left, right) = (node.link(index)?, node.link(index.plus(1))?);
         let [few, more] = [left, right].map(|key| self.node(key).map_or(0, Node::len));
-        let all = few.plus(more);
-        let join = all <= MOST.minus(LEAST) || few == 0 || more == 0;
-        let mut end = if join {
+        let (all, half) = (few.plus(more), few.plus(more) >> 1);
+        if few == 0 {
+            self.nodes.get_mut(above)?.remove(index)?;
+            self.nodes.remove(left);
+            return Some(());
+        }
+        if more == 0 || all <= MOST.minus(LEAST) {
+            self.move_entries(right, 0, more, left)?;
             self.nodes.get_mut(above)?.remove(index.plus(1))?;
-            self.nodes.remove(right)?
+            self.nodes.remove(right);
         } else {
-            core::mem::replace(self.nodes.get_mut(right)?, Node::EMPTY)
-        };
-        let node = self.nodes.get_mut(left)?;
-        let half = all >> 1;
-        if join {
-            node.append_from(&end, 0);
-        } else {
-            if few > half {
-                let mut moved = node.split_off(half);
-                moved.append_from(&end, 0);
-                end = moved;
-            } else {
-                let rest = end.split_off(half.minus(few));
-                node.append_from(&end, 0);
-                end = rest;
+            for _ in half..few {
+                let entry = self.nodes.get_mut(left)?.pop()?;
+                self.nodes.get_mut(right)?.open(0, entry);
             }
-            let entry = end.sum(right)?;
-            *self.nodes.get_mut(right)? = end;
+            self.move_entries(right, 0, half.saturating_sub(few), left)?;
+            let entry = self.node(right)?.sum(right)?;
             self.nodes.get_mut(above)?.set(index.plus(1), entry);
         }
         let entry = self.node(left)?.sum(left)?;
         self.nodes.get_mut(above)?.set(index, entry);
+        Some(())
+    }
+
+    /// Moves entries of a node, `count` from the one at `at` on, behind those of another one, where there is room. One
+    /// by one: few are moved, and a node is a kilobyte.
+    fn move_entries(&mut self, from: u32, at: usize, count: usize, to: u32) -> Option<()> {
+        for index in at..at.plus(count) {
+            let entry = self.node(from)?.entry(index)?;
+            self.nodes.get_mut(to)?.push(entry);
+        }
+        self.nodes.get_mut(from)?.remove_some(at, count);
         Some(())
     }
 

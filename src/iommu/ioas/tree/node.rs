@@ -55,7 +55,6 @@ pub(super) enum Place {
 ///
 /// A search asks the first of each line, then all of one: none of the lines has to be there before another is
 /// asked for.
-#[derive(Clone)]
 #[repr(C)]
 pub struct Node {
     // Invariant: firsts ascend, and are the highest address in all places that are free.
@@ -206,28 +205,30 @@ impl Node {
         }
     }
 
-    /// Adds an entry at `index`; if the node is full, its end becomes another node, which is returned.
-    pub(super) fn insert(&mut self, index: usize, entry: Entry) -> Option<Self> {
-        if self.len() < MOST {
-            self.open(index, entry);
-            return None;
-        }
-        // Entries that come in order find room where the last one was put.
-        let half = match index {
+    /// Where a full node is cut in two for an entry at `index`: entries that come in order find room where the last
+    /// one was put.
+    pub(super) const fn cut_for(index: usize) -> usize {
+        match index {
             0 => LEAST,
-            MOST => MOST.minus(LEAST),
+            MOST => MOST - LEAST,
             _ => MOST >> 1,
-        };
-        let mut end = self.split_off(half);
-        match index.checked_sub(half) {
-            None | Some(0) => self.open(index, entry),
-            Some(index) => end.open(index, entry),
         }
-        Some(end)
+    }
+
+    /// Adds an entry at the end, where there is room.
+    pub(super) fn push(&mut self, entry: Entry) {
+        let len = self.len();
+        self.set(len, entry);
+        self.set_len(len.plus(1));
+    }
+
+    /// Takes the last entry out.
+    pub(super) fn pop(&mut self) -> Option<Entry> {
+        self.remove(self.len().checked_sub(1)?)
     }
 
     /// Adds an entry at `index`, where there is room.
-    fn open(&mut self, index: usize, entry: Entry) {
+    pub(super) fn open(&mut self, index: usize, entry: Entry) {
         let len = self.len();
         let rest = self.rest.get_mut(index..=len).unwrap_or_default();
         if let Some(end) = rest.len().checked_sub(1) {
@@ -281,14 +282,6 @@ impl Node {
         self.truncate(self.len().saturating_sub(count));
     }
 
-    /// Takes the entries from `at` on out.
-    pub(super) fn split_off(&mut self, at: usize) -> Self {
-        let mut end = Self::EMPTY;
-        end.append_from(self, at);
-        self.truncate(at);
-        end
-    }
-
     fn truncate(&mut self, len: usize) {
         let (line, mut from) = place(len);
         for line in self.lines.iter_mut().skip(line) {
@@ -296,21 +289,6 @@ impl Node {
             from = 0;
         }
         self.set_len(len);
-    }
-
-    /// Adds the entries of `other` from an index on at the end, where there is room.
-    pub(super) fn append_from(&mut self, other: &Self, from: usize) {
-        let len = self.len();
-        if len == 0 && from == 0 {
-            self.clone_from(other);
-            return;
-        }
-        for index in from..other.len() {
-            if let Some(entry) = other.entry(index) {
-                self.set(len.plus(index.minus(from)), entry);
-            }
-        }
-        self.set_len(len.plus(other.len()).minus(from));
     }
 
     /// What a node above has to know of this one, which is under `link`.
