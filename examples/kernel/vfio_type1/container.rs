@@ -141,18 +141,18 @@ impl Container {
         bitmap: Option<UserBitmap>,
     ) -> Result<u64> {
         let mut state = self.state.lock();
-        let range = state.check_unmap(flags, iova, size, bitmap.as_ref())?;
+        let what = state.check_unmap(flags, iova, size, bitmap.as_ref())?;
         if flags & abi::unmap::VADDR != 0 {
-            return state.start_moving(range);
+            return state.start_moving(what);
         }
-        if state.pinned_in(range).is_none() {
-            return state.unmap(range, bitmap.as_ref());
+        if state.pinned_in(what).is_none() {
+            return state.unmap(what, bitmap.as_ref());
         }
         drop(state);
         // One at a time. The devices will unpin, which takes the lock of the state.
         let devices = self.devices.lock();
         // What the devices have pinned only gets less from now on.
-        self.state.lock().going = Some(range);
+        self.state.lock().going = Some(what.range);
         let unmapped = self.unmap_pinned(&devices, flags, iova, size, bitmap);
         self.state.lock().going = None;
         unmapped
@@ -171,9 +171,9 @@ impl Container {
         while times < 10 {
             let mut state = self.state.lock();
             // Whatever was there may be another one now.
-            let range = state.check_unmap(flags, iova, size, bitmap.as_ref())?;
-            let Some(pinned) = state.pinned_in(range) else {
-                return state.unmap(range, bitmap.as_ref());
+            let what = state.check_unmap(flags, iova, size, bitmap.as_ref())?;
+            let Some(pinned) = state.pinned_in(what) else {
+                return state.unmap(what, bitmap.as_ref());
             };
             if state.devices == 0 {
                 break;

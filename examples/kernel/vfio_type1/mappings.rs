@@ -20,6 +20,15 @@ pub(crate) struct Request {
     pub(crate) range: IovaRange,
 }
 
+/// What to unmap.
+#[derive(Clone, Copy)]
+pub(crate) struct Unmap {
+    /// What the program asks for.
+    pub(crate) range: IovaRange,
+    /// From the first mapping of that to the last one; `None` if there is none.
+    pub(crate) span: Option<IovaRange>,
+}
+
 impl State {
     /// The mapping that is a range, which is what programs unmap.
     fn exactly(&self, range: IovaRange) -> Option<&Dma> {
@@ -148,7 +157,7 @@ impl State {
         iova: u64,
         size: u64,
         bitmap: Option<&UserBitmap>,
-    ) -> Result<IovaRange> {
+    ) -> Result<Unmap> {
         if flags & abi::unmap::VADDR != 0 && self.has_emulated() {
             return Err(EBUSY);
         }
@@ -172,10 +181,11 @@ impl State {
         if bitmap.is_some_and(|bitmap| !self.tracking || bitmap.page != page.bytes()) {
             return Err(EINVAL);
         }
-        if self.v2 && !all && self.cuts(range) {
+        let span = self.span(range);
+        if self.v2 && !all && span != Some(range) && self.cuts(range) {
             return Err(EINVAL);
         }
-        Ok(range)
+        Ok(Unmap { range, span })
     }
 
     /// Whether a mapping lies across an end of the range.
@@ -201,13 +211,14 @@ impl State {
         IovaRange::inclusive(from, to).ok()
     }
 
-    /// The first mapping of a range in which an emulated device has pinned pages.
-    pub(crate) fn pinned_in(&mut self, range: IovaRange) -> Option<IovaRange> {
-        if let Some(dma) = self.exactly(range) {
-            return dma.memory.has_external().then_some(range);
+    /// The first mapping of what is to be unmapped in which an emulated device has pinned pages.
+    pub(crate) fn pinned_in(&mut self, what: Unmap) -> Option<IovaRange> {
+        let span = what.span?;
+        if let Some(dma) = self.exactly(span) {
+            return dma.memory.has_external().then_some(span);
         }
         let mut found = None;
-        let _ = self.each_in(self.span(range)?, |_, dma| {
+        let _ = self.each_in(span, |_, dma| {
             if dma.memory.has_external() {
                 found = Some(dma.range);
                 return Err(EAGAIN);
@@ -217,9 +228,9 @@ impl State {
         found
     }
 
-    /// The memory behind a range will lie elsewhere.
-    pub(crate) fn start_moving(&mut self, range: IovaRange) -> Result<u64> {
-        let Some(span) = self.span(range) else {
+    /// The memory behind what could be unmapped will lie elsewhere.
+    pub(crate) fn start_moving(&mut self, what: Unmap) -> Result<u64> {
+        let Some(span) = what.span else {
             return Ok(0);
         };
         self.each_in(span, |_, dma| if dma.moving { Err(EINVAL) } else { Ok(()) })?;
@@ -234,14 +245,14 @@ impl State {
         Ok(bytes)
     }
 
-    /// Unmaps what is in a range; returns how many bytes.
-    pub(crate) fn unmap(&mut self, range: IovaRange, bitmap: Option<&UserBitmap>) -> Result<u64> {
-        let Some(span) = self.span(range) else {
+    /// Unmaps what can be; returns how many bytes.
+    pub(crate) fn unmap(&mut self, what: Unmap, bitmap: Option<&UserBitmap>) -> Result<u64> {
+        let Unmap { range, span: Some(span) } = what else {
             return Ok(0);
         };
-        let (page, paged) = (self.page(), self.is_paged());
+        let paged = self.is_paged();
         if let Some(bitmap) = bitmap {
-            let all_dirty = paged && self.writes_unseen();
+            let (page, all_dirty) = (self.page(), paged && self.writes_unseen());
             self.each_in(span, |_, dma| {
                 if all_dirty {
                     dma.all_written();
