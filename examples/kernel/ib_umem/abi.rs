@@ -3,6 +3,7 @@
 
 use kernel::bindings::{mm_struct, sg_append_table};
 use kernel::ffi::c_ulong;
+use pinned_sgl::Segment;
 
 /// A device, of which C knows more.
 #[repr(C)]
@@ -20,6 +21,33 @@ pub(crate) struct IbUmem {
     /// Which C reads and writes.
     bits: u32,
     pub(crate) entries: sg_append_table,
+}
+
+/// Runs that are recent at most: `IB_UMEM_RECENT` of `recent.h`.
+pub(crate) const RECENT: usize = 8;
+
+/// `struct ib_umem_recent`, of a list that packets look bytes up in. C reads and writes it, on many CPUs at once.
+#[derive(Default)]
+#[repr(C)]
+pub(crate) struct Recent {
+    turn: c_ulong,
+    begin: u64,
+    bytes: u64,
+    runs: [[u64; 2]; RECENT],
+}
+
+impl Recent {
+    /// Makes runs recent, so many at most; the first of them begins at byte `begin`. Returns how many there are.
+    pub(crate) fn fill(&mut self, begin: u64, runs: impl Iterator<Item = Segment>) -> usize {
+        let (mut at, mut count) = (begin, 0usize);
+        for (place, run) in self.runs.iter_mut().zip(runs) {
+            let end = at.wrapping_add(run.len);
+            *place = [end, run.phys.get().wrapping_sub(at)];
+            (at, count) = (end, count.wrapping_add(1));
+        }
+        (self.begin, self.bytes) = (begin, at.wrapping_sub(begin));
+        count
+    }
 }
 
 /// `IB_ACCESS_ON_DEMAND`.

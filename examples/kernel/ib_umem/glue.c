@@ -9,11 +9,21 @@
 #include <linux/export.h>
 #include <linux/mm.h>
 #include <linux/scatterlist.h>
+#include <linux/unroll.h>
 #include <rdma/ib_umem_odp.h>
 #include <rdma/ib_verbs.h>
 
 #include "glue.h"
 #include "include/rdma/ib_umem.h"
+#include "recent.h"
+
+/* What a registration is that has a list. */
+struct listed {
+	struct ib_umem umem;
+	/* Which Rust has. */
+	u64 flags;
+	struct ib_umem_recent recent;
+};
 
 /* As abi.rs has it. */
 static_assert(offsetof(struct ib_umem, ibdev) == 0 && offsetof(struct ib_umem, owning_mm) == 8 &&
@@ -21,6 +31,7 @@ static_assert(offsetof(struct ib_umem, ibdev) == 0 && offsetof(struct ib_umem, o
 	      offsetof(struct ib_umem, address) == 32 && offsetof(struct ib_umem, dma_attrs) == 40 &&
 	      offsetof(struct ib_umem, sgt_append) == 56 && sizeof(struct ib_umem) == 88);
 static_assert(IB_ACCESS_ON_DEMAND == 1 << 6);
+static_assert(offsetof(struct listed, recent) == 96 && sizeof(struct ib_umem_recent) == 152);
 /* As ffi.rs has it. */
 static_assert(offsetof(struct dma_iova_state, addr) == 0 && sizeof(struct dma_iova_state) == 16);
 
@@ -29,17 +40,62 @@ EXPORT_SYMBOL(ib_umem_copy_from);
 EXPORT_SYMBOL(ib_umem_find_best_pgsz);
 EXPORT_SYMBOL(ib_umem_dma_run);
 
+bool ib_umem_is_pinned(struct ib_umem *umem)
+{
+	return !umem->is_dmabuf && !umem->is_odp;
+}
+
+/* Of a byte that is in no recent run. */
+static noinline u64 look_up(struct listed *listed, u64 at, u64 *phys)
+{
+	struct ib_umem_recent *recent = &listed->recent, found = {};
+	u64 next = READ_ONCE(recent->begin) + READ_ONCE(recent->bytes);
+	size_t count = ib_umem_find(&listed->umem, at, at == next, &found);
+
+	if (!count)
+		return 0;
+	/* So that no other looks everything up for as long as this is not running. */
+	preempt_disable();
+	ib_umem_remember(recent, &found, count);
+	preempt_enable();
+	return ib_umem_recall(&found, at, phys);
+}
+
+/* How many bytes from byte `offset` on are contiguous, and the physical address of that; 0 behind the last page. */
+static __always_inline u64 phys_at(struct ib_umem *umem, size_t offset, u64 *phys)
+{
+	const struct sg_table *table = &umem->sgt_append.sgt;
+	struct listed *listed = (struct listed *)umem;
+	/* From the first page on. Bytes before the first one are in its page, too. */
+	u64 at = offset + offset_in_page(umem->address), found, len;
+
+	if (unlikely(!ib_umem_is_pinned(umem)))
+		return 0;
+	/* All of them lie side by side. */
+	if (table->orig_nents == 1) {
+		*phys = sg_phys(table->sgl) + at;
+		return at < table->sgl->length ? table->sgl->length - at : 0;
+	}
+	len = ib_umem_recall(&listed->recent, at, phys);
+	if (likely(len))
+		return len;
+	/* Not `phys` itself, which stays in a register. */
+	len = look_up(listed, at, &found);
+	*phys = found;
+	return len;
+}
+
 struct page *ib_umem_page(struct ib_umem *umem, size_t offset)
 {
-	u64 phys = ib_umem_phys(umem, offset);
+	u64 phys;
 
-	return phys == U64_MAX ? NULL : pfn_to_page(PHYS_PFN(phys));
+	return phys_at(umem, offset, &phys) ? pfn_to_page(PHYS_PFN(phys)) : NULL;
 }
 EXPORT_SYMBOL(ib_umem_page);
 
 size_t ib_umem_run(struct ib_umem *umem, size_t offset, struct page **page)
 {
-	u64 len, phys = ib_umem_phys_run(umem, offset, &len);
+	u64 phys, len = phys_at(umem, offset, &phys);
 
 	if (len)
 		*page = pfn_to_page(PHYS_PFN(phys));
@@ -89,11 +145,6 @@ void ib_umem_init(struct ib_umem *umem, struct ib_device *device, struct mm_stru
 	umem->dma_attrs = DMA_ATTR_REQUIRE_COHERENT;
 	if (access & IB_ACCESS_RELAXED_ORDERING)
 		umem->dma_attrs |= DMA_ATTR_WEAK_ORDERING;
-}
-
-bool ib_umem_is_pinned(struct ib_umem *umem)
-{
-	return !umem->is_dmabuf && !umem->is_odp;
 }
 
 void ib_umem_release_other(struct ib_umem *umem)

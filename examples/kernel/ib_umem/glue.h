@@ -7,6 +7,7 @@
 struct dma_iova_state;
 struct ib_device;
 struct ib_umem;
+struct ib_umem_recent;
 struct mm_struct;
 struct scatterlist;
 struct sg_table;
@@ -16,11 +17,11 @@ struct ib_umem *__ib_umem_get_va(struct ib_device *device, unsigned long addr, s
 				 int access);
 
 /*
- * The physical address of a byte, or all ones; and how many bytes from there on are contiguous. The same as the device
- * sees it, if there is no table; 0 bytes, if there is one.
+ * The run that holds byte `at` of a list, counted from the first page, into `found`, which is zero, and how many runs these
+ * are: none behind the last page, some of those behind it if packets `go_on` in order, and all if they are few.
  */
-u64 ib_umem_phys(struct ib_umem *umem, size_t offset);
-u64 ib_umem_phys_run(struct ib_umem *umem, size_t offset, u64 *len);
+size_t ib_umem_find(struct ib_umem *umem, u64 at, bool go_on, struct ib_umem_recent *found);
+/* Where the device sees a byte, and how many bytes from there on continue it: 0, if there is a table. */
 u64 ib_umem_dma_run(struct ib_umem *umem, size_t offset, u64 *len);
 
 /* In C. */

@@ -21,7 +21,7 @@ mod page_size;
 mod registration;
 mod request;
 
-use abi::{IbDevice, IbUmem};
+use abi::{IbDevice, IbUmem, Recent};
 use kernel::{error::from_result, ffi::c_ulong, prelude::*};
 use pinned_sgl::PageSizes;
 use request::Request;
@@ -63,41 +63,35 @@ unsafe extern "C" fn __ib_umem_get_va(
     made.unwrap_or_else(|error| error.to_ptr())
 }
 
-/// The physical address of byte `offset`, or all ones. In any context.
+/// The run that holds byte `at` of a list, as `glue.h` has it; how many runs these are. In any context.
 ///
 /// # Safety
 ///
-/// `umem` was returned by `__ib_umem_get_va`, and is not released meanwhile.
+/// `umem` was returned by `__ib_umem_get_va`, and is not released meanwhile. `found` is zero, and nothing else uses it.
 #[no_mangle]
-unsafe extern "C" fn ib_umem_phys(umem: *mut IbUmem, offset: usize) -> u64 {
-    // SAFETY: "`umem` was returned by `register`": which `__ib_umem_get_va` calls; "and is not released meanwhile": as the
-    // caller promises.
-    unsafe { registration::phys(umem, offset) }.unwrap_or(u64::MAX)
-}
-
-/// The same, and how many bytes from there on are contiguous.
-///
-/// # Safety
-///
-/// `umem` was returned by any of `ib_umem_get_*()`, and is not released meanwhile; `len` can be written.
-#[no_mangle]
-unsafe extern "C" fn ib_umem_phys_run(umem: *mut IbUmem, offset: usize, len: *mut u64) -> u64 {
-    // SAFETY: "`umem` was returned by `register`, or made by the kernel's C": there are no others; "and is not released
-    // meanwhile": as the caller promises.
-    let (phys, bytes) = unsafe { registration::run(umem, offset) }.unwrap_or((u64::MAX, 0));
-    // SAFETY: "valid for writes": as the caller promises.
-    unsafe { *len = bytes };
-    phys
+unsafe extern "C" fn ib_umem_find(
+    umem: *mut IbUmem,
+    at: u64,
+    go_on: bool,
+    found: *mut Recent,
+) -> usize {
+    // SAFETY:
+    // - of `find`, "`umem` was returned by `register`": which `__ib_umem_get_va` calls; "and is not released meanwhile": as
+    //   the caller promises;
+    // - of the borrow, "a valid pointer to an initialised value, not aliased": it is zero, and nothing else uses it, as
+    //   the caller promises.
+    unsafe { registration::find(umem, at, go_on, &mut *found) }
 }
 
 /// The address at which the device sees byte `offset`, and how many bytes from there on continue it.
 ///
 /// # Safety
 ///
-/// That of [`ib_umem_phys_run`].
+/// `umem` was returned by any of `ib_umem_get_*()`, and is not released meanwhile; `len` can be written.
 #[no_mangle]
 unsafe extern "C" fn ib_umem_dma_run(umem: *mut IbUmem, offset: usize, len: *mut u64) -> u64 {
-    // SAFETY: as in `ib_umem_phys_run`, preconditions and who keeps them.
+    // SAFETY: "`umem` was returned by `register`, or made by the kernel's C": there are no others; "and is not released
+    // meanwhile": as the caller promises.
     let (at, bytes) = unsafe { registration::dma_run(umem, offset) }.unwrap_or((u64::MAX, 0));
     // SAFETY: "valid for writes": as the caller promises.
     unsafe { *len = bytes };

@@ -3,13 +3,13 @@
 //! of them, no more and no fewer.
 
 use crate::{
-    abi::IbUmem,
+    abi::{IbUmem, Recent, RECENT},
     dma::Dma,
     ffi,
     registration::{Memory, Pinned},
     request::PAGE,
 };
-use core::mem::offset_of;
+use core::{iter, mem::offset_of};
 use kernel::{
     bindings::{self, mm_struct, scatterlist, sg_append_table},
     error::to_result,
@@ -20,6 +20,7 @@ use pinned_sgl::SegmentLimits;
 
 #[repr(C)]
 pub(crate) struct Many {
+    recent: Opaque<Recent>,
     pinned: Pinned,
     dma: Dma,
     /// The first entry, where there is no table of all.
@@ -31,6 +32,8 @@ unsafe impl Send for Many {}
 
 // By which entry a table begins with it is known which one this is.
 const _: () = assert!(offset_of!(Many, first) != 0);
+// Where `glue.c` has it, as that of `Registration`.
+const _: () = assert!(offset_of!(Many, recent) == 0);
 
 /// Entries that are filled by one call of C.
 const SOME: usize = 32;
@@ -39,19 +42,43 @@ const MOST: u64 = u32::MAX as u64 & (PAGE as u64).wrapping_neg();
 
 impl Many {
     pub(crate) fn new(pinned: Pinned) -> Self {
-        Self { pinned, dma: Dma::None, first: Opaque::zeroed() }
+        Self { recent: Opaque::zeroed(), pinned, dma: Dma::None, first: Opaque::zeroed() }
+    }
+
+    /// The run that holds a byte, as `glue.h` has it; how many runs these are.
+    #[inline]
+    pub(crate) fn find(&self, at: u64, go_on: bool, found: &mut Recent) -> Option<usize> {
+        let whole = self.pinned.whole().ok()?;
+        Some(if at >= whole.len() {
+            0
+        } else if self.pinned.sgl().run_count() <= RECENT as u64 {
+            found.fill(0, whole.iter())
+        } else if go_on {
+            found.fill(at, whole.iter_at(at))
+        } else {
+            let (begin, run) = whole.segment_at(at)?;
+            found.fill(begin, iter::once(run))
+        })
+    }
+
+    /// Where the device sees a byte, and how many bytes from there on continue it; none, if there is a table.
+    pub(crate) fn dma_run(&self, offset: u64) -> Option<(u64, u64)> {
+        self.dma.run(&self.pinned, offset)
     }
 }
 
 impl Memory for Many {
     unsafe fn map_list(&mut self, umem: &mut IbUmem) -> bool {
-        let Some((phys, len)) = self.run(0) else { return false };
+        let Some(first) = self.pinned.whole().ok().and_then(|whole| whole.iter().next()) else {
+            return false;
+        };
         // SAFETY: "the device of `umem` is there, and the list is its memory": as the caller promises; "what is returned
         // is given to `unmap`": by `let_go`.
         let Some(dma) = (unsafe { Dma::map(&self.pinned, umem) }) else { return false };
         let at = dma.run(&self.pinned, 0).map_or(0, |(at, _)| at);
         self.dma = dma;
-        let (page, pages) = (phys >> PAGE.trailing_zeros(), len.min(MOST) >> PAGE.trailing_zeros());
+        let [page, pages] =
+            [first.phys.get(), first.len.min(MOST)].map(|bytes| bytes >> PAGE.trailing_zeros());
         // SAFETY: "pointers are to what their types say, which is there": the entry, which is ours alone; the pages are,
         // as they are pinned.
         unsafe {
@@ -96,21 +123,6 @@ impl Memory for Many {
         }
         flush(&pfns, &lens, filled);
         Ok(())
-    }
-
-    #[inline]
-    fn phys(&self, offset: u64) -> Option<u64> {
-        Some(self.pinned.whole().ok()?.phys(offset)?.get())
-    }
-
-    fn run(&self, offset: u64) -> Option<(u64, u64)> {
-        let (begin, segment) = self.pinned.whole().ok()?.segment_at(offset)?;
-        let skip = offset.checked_sub(begin)?;
-        Some((segment.phys.get().checked_add(skip)?, segment.len.checked_sub(skip)?))
-    }
-
-    fn dma_run(&self, offset: u64) -> Option<(u64, u64)> {
-        self.dma.run(&self.pinned, offset)
     }
 
     unsafe fn read(&self, _: *mut mm_struct, offset: u64, to: &mut [u8]) -> Result {

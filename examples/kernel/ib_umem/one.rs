@@ -97,31 +97,18 @@ impl Memory for One {
         Ok(())
     }
 
-    fn phys(&self, offset: u64) -> Option<u64> {
-        Some(self.run(offset)?.0)
-    }
-
-    fn run(&self, offset: u64) -> Option<(u64, u64)> {
-        let mut len = 0;
-        // SAFETY: as in `pages`, preconditions and what keeps them.
-        let first = unsafe { ffi::ib_umem_entry_phys(self.entry.get(), &mut len) };
-        let left = len.checked_sub(offset).filter(|left| *left > 0)?;
-        Some((first.wrapping_add(offset), left))
-    }
-
-    fn dma_run(&self, _: u64) -> Option<(u64, u64)> {
-        None
-    }
-
     unsafe fn read(&self, mm: *mut mm_struct, offset: u64, to: &mut [u8]) -> Result {
         if to.is_empty() {
             return Ok(());
         }
-        let (phys, left) = self.run(offset).ok_or(EINVAL)?;
-        if to.len() as u64 > left {
+        let mut len = 0;
+        // SAFETY: as in `pages`, preconditions and what keeps them.
+        let first = unsafe { ffi::ib_umem_entry_phys(self.entry.get(), &mut len) };
+        if len.checked_sub(offset).is_none_or(|left| to.len() as u64 > left) {
             return Err(EINVAL);
         }
-        let from = Location::new(PhysAddr::new(phys), MemoryKind::Ram, None);
+        let phys = PhysAddr::new(first.wrapping_add(offset));
+        let from = Location::new(phys, MemoryKind::Ram, None);
         // SAFETY:
         // - "`ptr` points at an `mm_struct`, and it is not deallocated during the lifetime": it is held, as the caller
         //   promises, and the lifetime ends here;

@@ -4,12 +4,12 @@
 //!
 //! ```text
 //!  driver ──► struct ib_umem │ one entry of a table           One: pages that lie side by side
-//!  driver ──► struct ib_umem │ Umem ── list │ one entry       Many: the first page, if the driver reads no table,
-//!                  └────────────────────────┴─► table         or the entries of all pages
+//!  driver ──► struct ib_umem │ recent runs │ Umem ── list │ one entry      Many: the first page, if the driver reads
+//!                  └──────────────────────────────────────┴─► table        no table, or the entries of all pages
 //! ```
 
 use crate::{
-    abi::IbUmem,
+    abi::{IbUmem, Recent},
     ffi,
     many::Many,
     one::One,
@@ -44,15 +44,6 @@ pub(crate) trait Memory {
     /// Makes the table that drivers walk, in `to`, which is zero.
     fn make_table(&mut self, to: &mut sg_append_table, max_segment: u32) -> Result;
 
-    /// The physical address of a byte.
-    fn phys(&self, offset: u64) -> Option<u64>;
-
-    /// The same, and how many bytes from there on are contiguous.
-    fn run(&self, offset: u64) -> Option<(u64, u64)>;
-
-    /// The same as the device sees it; none, if there is a table.
-    fn dma_run(&self, offset: u64) -> Option<(u64, u64)>;
-
     /// Copies bytes from `offset` on.
     ///
     /// # Safety
@@ -80,6 +71,9 @@ pub(crate) struct Registration<M: Memory> {
     is_writable: bool,
     memory: M,
 }
+
+// Where `glue.c` has the recent runs.
+const _: () = assert!(offset_of!(Registration<Many>, memory) == 96);
 
 /// Pins memory, and maps it for the device.
 ///
@@ -271,59 +265,34 @@ pub(crate) unsafe fn read(umem: *mut IbUmem, offset: usize, to: *mut u8, len: us
     }
 }
 
-/// The physical address of byte `offset` of the registration, if it has one. In any context.
+/// The run that holds byte `at` of a list, as `glue.h` has it; how many runs these are. In any context.
 ///
 /// # Safety
 ///
 /// `umem` was returned by [`register`], and is not released meanwhile.
-pub(crate) unsafe fn phys(umem: *mut IbUmem, offset: usize) -> Option<u64> {
+pub(crate) unsafe fn find(umem: *mut IbUmem, at: u64, go_on: bool, found: &mut Recent) -> usize {
     // SAFETY: "`umem` was returned by `register`, and is not released yet", so that it is there, in its form: as the caller
     // promises, also for as long as it is used here.
     unsafe {
         match Form::of_pinned(umem) {
-            Form::One(one) => (*one).memory.phys((*one).in_pages(offset)),
-            Form::Many(many) => (*many).memory.phys((*many).in_pages(offset)),
-            Form::Other => None,
+            Form::Many(many) => (*many).memory.find(at, go_on, found).unwrap_or(0),
+            Form::One(_) | Form::Other => 0,
         }
     }
 }
 
-/// The same, and how many bytes from there on are contiguous; none, if it was made by the kernel's C.
-///
-/// # Safety
-///
-/// `umem` was returned by [`register`], or made by the kernel's C, and is not released meanwhile.
-pub(crate) unsafe fn run(umem: *mut IbUmem, offset: usize) -> Option<(u64, u64)> {
-    // SAFETY: "returned by `register`, or made by the kernel's C": as the caller promises; "is not released while what is
-    // returned is used": not meanwhile, as the caller promises, and it is not used afterwards.
-    let (memory, offset) = unsafe { at(umem, offset) }?;
-    memory.run(offset)
-}
-
-/// The same as the device sees it; none, if there is a table.
+/// Where the device sees byte `offset`, and how many bytes from there on continue it; none, if there is a table.
 ///
 /// # Safety
 ///
 /// `umem` was returned by [`register`], or made by the kernel's C, and is not released meanwhile.
 pub(crate) unsafe fn dma_run(umem: *mut IbUmem, offset: usize) -> Option<(u64, u64)> {
-    // SAFETY: as in `run`.
-    let (memory, offset) = unsafe { at(umem, offset) }?;
-    memory.dma_run(offset)
-}
-
-/// The pages, and where byte `offset` of the registration lies in them.
-///
-/// # Safety
-///
-/// `umem` was returned by [`register`], or made by the kernel's C, and is not released while what is returned is used.
-unsafe fn at<'a>(umem: *mut IbUmem, offset: usize) -> Option<(&'a dyn Memory, u64)> {
     // SAFETY: "returned by `register`, or made by the kernel's C, and is not released yet", so that it is there, in its
-    // form, and stays there while it is borrowed: as the caller promises.
+    // form: as the caller promises, also for as long as it is used here.
     unsafe {
         match Form::of(umem) {
-            Form::One(one) => Some((&(*one).memory, (*one).in_pages(offset))),
-            Form::Many(many) => Some((&(*many).memory, (*many).in_pages(offset))),
-            Form::Other => None,
+            Form::Many(many) => (*many).memory.dma_run((*many).in_pages(offset)),
+            Form::One(_) | Form::Other => None,
         }
     }
 }

@@ -178,6 +178,12 @@ slab_debug=FZP intel_iommu=on,sm_off iommu.strict=1 rdma.umem=$*" </dev/null >"$
     echo "test: rdma: passed on $1; log: $log.txt"
 }
 
+# rdma_recent: what CPUs that look bytes up at once share, in a program.
+rdma_recent() {
+    gcc -O2 -Wall -Werror -pthread -o "$modules/rdma/recent" "$here/rdma/recent.c" || fail "cannot compile recent.c"
+    "$modules/rdma/recent" || fail "what is recent is not true"
+}
+
 rdma_build() {
     fetch_rdma
     mkdir -p "$modules/rdma"
@@ -200,6 +206,7 @@ rdma_tests() {
     local started=$SECONDS umem umems=(c rust lists) log=$modules/rdma
     case ${1:-} in c | rust | lists) umems=("$1") && shift ;; esac
     rdma_build
+    rdma_recent
     for umem in "${umems[@]}"; do
         rdma_machine "$umem" "$@"
         [ "${#umems[@]}" = 1 ] || rdma_edges "$log/c.log.txt" "$log/$umem.log.txt"

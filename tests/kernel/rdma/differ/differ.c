@@ -10,7 +10,11 @@
 #define pr_fmt(fmt) "test: umem: " fmt
 
 #include <linux/cred.h>
+#include <linux/delay.h>
 #include <linux/dma-mapping.h>
+#include <linux/hrtimer.h>
+#include <linux/kthread.h>
+#include <linux/math64.h>
 #include <linux/module.h>
 #include <linux/pci.h>
 #include <linux/platform_device.h>
@@ -48,6 +52,8 @@ static struct ib_umem *get_list(struct ib_device *device, unsigned long addr, si
 
 static struct rnd_state random;
 static unsigned int failed;
+/* Whether pages are asked for by threads, too, which takes a while. */
+static bool at_once;
 
 static u64 below(u64 limit)
 {
@@ -185,6 +191,84 @@ static void same_members(struct ib_umem *c, struct ib_umem *r)
 	same(c->is_dmabuf, r->is_dmabuf, "dma-buf");
 }
 
+/* Pages of one list, asked for by threads and by a timer at once: `pages` is where C has them. */
+struct at_once {
+	struct ib_umem *list;
+	struct page **pages;
+	size_t count;
+	atomic_t wrong, interrupts;
+	struct hrtimer timer;
+};
+
+static void ask(struct at_once *asked, u64 number)
+{
+	u64 first = offset_in_page(asked->list->address), at = max(number * PAGE_SIZE, first);
+
+	if (ib_umem_page(asked->list, at - first) != asked->pages[number])
+		atomic_inc(&asked->wrong);
+}
+
+static u64 next_of(u64 *state, u64 count)
+{
+	*state = *state * 6364136223846793005ull + 1442695040888963407ull;
+	return mul_u64_u64_shr(*state, count, 64);
+}
+
+static int ask_in_order(void *data)
+{
+	struct at_once *asked = data;
+
+	for (u64 i = 0; !kthread_should_stop(); i = i + 1 < asked->count ? i + 1 : 0) {
+		ask(asked, i);
+		cond_resched();
+	}
+	return 0;
+}
+
+static int ask_anywhere(void *data)
+{
+	struct at_once *asked = data;
+	u64 state = 1;
+
+	while (!kthread_should_stop()) {
+		ask(asked, next_of(&state, asked->count));
+		cond_resched();
+	}
+	return 0;
+}
+
+/* In a hard interrupt: in the middle of whatever the threads do. */
+static enum hrtimer_restart ask_in_interrupt(struct hrtimer *timer)
+{
+	struct at_once *asked = container_of(timer, struct at_once, timer);
+	u64 state = atomic_inc_return(&asked->interrupts);
+
+	for (u64 i = 0, number = next_of(&state, asked->count); i < 20; i++)
+		ask(asked, (number + i) % asked->count);
+	hrtimer_forward_now(timer, us_to_ktime(500));
+	return HRTIMER_RESTART;
+}
+
+static void same_at_once(struct ib_umem *list, struct page **pages, size_t count)
+{
+	struct at_once asked = { .list = list, .pages = pages, .count = count };
+	struct task_struct *threads[3];
+
+	hrtimer_setup_on_stack(&asked.timer, ask_in_interrupt, CLOCK_MONOTONIC, HRTIMER_MODE_REL_HARD);
+	for (int i = 0; i < ARRAY_SIZE(threads); i++)
+		threads[i] = kthread_run(i ? ask_in_order : ask_anywhere, &asked, "asks-%d", i);
+	hrtimer_start(&asked.timer, us_to_ktime(500), HRTIMER_MODE_REL_HARD);
+	msleep(200);
+	hrtimer_cancel(&asked.timer);
+	destroy_hrtimer_on_stack(&asked.timer);
+	for (int i = 0; i < ARRAY_SIZE(threads); i++)
+		if (IS_ERR(threads[i]) || kthread_stop(threads[i]))
+			differs("there is no thread");
+	if (!atomic_read(&asked.interrupts))
+		differs("there was no interrupt");
+	same(0, atomic_read(&asked.wrong), "pages, where threads ask at once");
+}
+
 /* A list without a table: each page where C has it, the runs in order, and what drivers of hardware ask for. */
 static void same_list(struct ib_umem *c, unsigned long addr, size_t size, int access, u8 *bytes)
 {
@@ -192,12 +276,17 @@ static void same_list(struct ib_umem *c, unsigned long addr, size_t size, int ac
 	size_t first = offset_in_page(addr), at = 0, len = 0;
 	/* And at least one: not ib_umem_num_pages(), which counts from where the page size was looked for. */
 	size_t pages = max(DIV_ROUND_UP(first + size, PAGE_SIZE), (size_t)1);
+	struct page *page = NULL, **all;
 	struct sg_page_iter in_c;
-	struct page *page = NULL;
 
 	if (IS_ERR(list)) {
 		differs("a list of %zu bytes: %ld", size, PTR_ERR(list));
 		return;
+	}
+	all = kvmalloc_array(pages, sizeof(*all), GFP_KERNEL);
+	if (!all) {
+		differs("no memory for %zu pages", pages);
+		goto out;
 	}
 	__sg_page_iter_start(&in_c, c->sgt_append.sgt.sgl, c->sgt_append.sgt.orig_nents, 0);
 	for (size_t i = 0; i < pages; i++) {
@@ -205,14 +294,15 @@ static void same_list(struct ib_umem *c, unsigned long addr, size_t size, int ac
 		struct page *there = ib_umem_page(list, offset);
 
 		__sg_page_iter_next(&in_c);
-		if (there != sg_page_iter_page(&in_c)) {
+		all[i] = sg_page_iter_page(&in_c);
+		if (there != all[i]) {
 			differs("page %zu of %zu in the list", i, pages);
-			break;
+			goto out;
 		}
 		/* Runs are as long as they can be, and begin where the one before has ended. */
 		if (i && offset_in_page(at + first)) {
 			differs("a run ends within a page");
-			break;
+			goto out;
 		}
 		if (!i || at == (i << PAGE_SHIFT) - first) {
 			struct page *before = page ? page + (len >> PAGE_SHIFT) : NULL;
@@ -220,7 +310,7 @@ static void same_list(struct ib_umem *c, unsigned long addr, size_t size, int ac
 			len = ib_umem_run(list, at, &page);
 			if (!len || page != there || page == before) {
 				differs("a run at %zu", at);
-				break;
+				goto out;
 			}
 			at += len;
 			len = round_up(len, PAGE_SIZE);
@@ -228,12 +318,22 @@ static void same_list(struct ib_umem *c, unsigned long addr, size_t size, int ac
 	}
 	same(at, (pages << PAGE_SHIFT) - first, "bytes of all runs");
 	same((long)ib_umem_page(list, (pages << PAGE_SHIFT) - first), 0, "behind the last page");
+	for (int i = 0; i < 64; i++) {
+		size_t number = below(pages);
+
+		if (ib_umem_page(list, (number << PAGE_SHIFT) + PAGE_SIZE - 1 - first) != all[number])
+			differs("page %zu of %zu at random", number, pages);
+	}
+	if (at_once)
+		same_at_once(list, all, pages);
 	/* Nothing here needs one. */
 	if (list->sgt_append.sgt.orig_nents > 1)
 		differs("a list has a table of %u entries", list->sgt_append.sgt.orig_nents);
 	same(offset_in_page(ib_umem_start_dma_addr(list)), first, "offset of the first byte");
 	same_page_sizes(c, list);
 	same_bytes(c, list, bytes, bytes + 4 * PAGE_SIZE);
+out:
+	kvfree(all);
 	in_rust.release(list);
 }
 
@@ -325,7 +425,10 @@ static void try_all(struct ib_device *device, const struct memory memory[KINDS],
 	for (int kind = 0; kind < KINDS; kind++) {
 		unsigned long start = memory[kind].start, len = memory[kind].len;
 
+		at_once = !device->dma_device;
 		try(device, start, len, IB_ACCESS_LOCAL_WRITE, bytes);
+		try(device, start + 8, len - 8, IB_ACCESS_LOCAL_WRITE, bytes);
+		at_once = false;
 		try(device, start, 0, 0, bytes);
 		try(device, start + 1, 0, 0, bytes);
 		try(device, start + len - 1, PAGE_SIZE, 0, bytes);
