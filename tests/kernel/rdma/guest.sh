@@ -58,20 +58,27 @@ unread() {
 # When siw has accepted a connection, it sends the answer, and is called for what comes from then on only later. What
 # comes between waits for more, and a peer that waits as well sends no more. That is no failure of what is tested.
 pair() {
-    local status left tries
+    local status left tries server looks
     [[ $1 = *"$only"* ]] || return 0
     for tries in 1 2 3; do
         status=0 left=0
         # shellcheck disable=SC2086 # words
         timeout -k 5 700 $2 >/tmp/out 2>&1 &
+        server=$!
         sleep 3
+        # While both wait: with one of them, its connection goes, and its bytes.
+        echo 0 >/tmp/left
+        (sleep 290; unread >/tmp/left) &
+        looks=$!
         # shellcheck disable=SC2086
         timeout -k 5 300 $3 >/tmp/client 2>&1 || status=$?
+        kill $looks
+        wait $looks 2>/dev/null
         if [ "$status" != 0 ]; then
-            left=$(unread)
-            kill $! 2>/dev/null
+            left=$(cat /tmp/left)
+            kill $server 2>/dev/null
         fi
-        wait $! || status=$status,$?
+        wait $server || status=$status,$?
         cat /tmp/client >>/tmp/out
         [ "$left" != 0 ] || break
         echo "test: siw has forgotten what a new connection has sent: $1, attempt $tries"
