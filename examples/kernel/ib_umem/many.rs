@@ -110,17 +110,19 @@ impl Memory for Many {
             at =
                 unsafe { ffi::ib_umem_fill(at, pfns.as_ptr(), lens.as_ptr(), filled, &mut to.prv) };
         };
-        for segment in whole.segments(&limits)? {
+        // By `for_each`, which decodes a group at a time.
+        whole.segments(&limits)?.for_each(|segment| {
             if filled == SOME {
                 flush(&pfns, &lens, filled);
                 filled = 0;
             }
             if let (Some(pfn), Some(len)) = (pfns.get_mut(filled), lens.get_mut(filled)) {
                 *pfn = segment.phys.get() >> PAGE.trailing_zeros();
-                *len = u32::try_from(segment.len)?;
+                // At most `max_segment`.
+                *len = segment.len as u32;
             }
             filled = filled.saturating_add(1);
-        }
+        });
         flush(&pfns, &lens, filled);
         Ok(())
     }
