@@ -138,35 +138,6 @@ impl<'a> PinnedPages<'a> {
         self.0.first_run().map(|run| (page_run(run), run.count))
     }
 
-    /// Unpins the pages of runs, for [`Pinner::unpin_runs`](crate::umem::Pinner::unpin_runs). May sleep.
-    ///
-    /// # Safety
-    ///
-    /// Each of them has a pin of the caller's that nothing relies on any more.
-    pub unsafe fn unpin_runs(runs: &[PageRun], dirty: bool) {
-        let (mut frames, mut found) = ([0; gup::UNPINNED], 0usize);
-        for run in runs {
-            if run.count() != 1 {
-                // SAFETY: "each of them has a pin of the caller's that nothing relies on any more": as the caller
-                // promises.
-                unsafe { Self::unpin(*run, dirty) };
-                continue;
-            }
-            if found == frames.len() {
-                // SAFETY: "each of them has a pin of the caller's that nothing relies on any more": as the caller
-                // promises: these are single runs of the caller's.
-                unsafe { gup::unpin_singles(&frames, dirty) };
-                found = 0;
-            }
-            if let Some(frame) = frames.get_mut(found) {
-                *frame = run.start().get();
-                found = found.plus(1);
-            }
-        }
-        // SAFETY: "each of them has a pin of the caller's that nothing relies on any more": as above.
-        unsafe { gup::unpin_singles(frames.get(..found).unwrap_or_default(), dirty) };
-    }
-
     /// Unpins the pages of a run, for [`Pinner::unpin`](crate::umem::Pinner::unpin): `unpin_user_page_range_dirty_lock()`. May
     /// sleep.
     ///

@@ -113,15 +113,6 @@ unsafe impl Pinner for Mm {
         unsafe { PinnedPages::unpin(run, dirty) };
     }
 
-    fn unpins_runs(&self) -> bool {
-        true
-    }
-
-    unsafe fn unpin_runs(&self, _: UserAddr, runs: &[PageRun], dirty: bool) {
-        // SAFETY: "each of them has a pin of the caller's that nothing relies on any more": as of `unpin`.
-        unsafe { PinnedPages::unpin_runs(runs, dirty) };
-    }
-
     fn leaked(&self, at: UserAddr, run: PageRun) {
         gup::report_leak(at.get(), run.start().get(), run.count());
     }
@@ -143,15 +134,6 @@ unsafe impl Pinner for MmPinner {
         // SAFETY: "pushed to a batch by `pin`, .. and its pin has not been taken back; nothing relies on this
         // pin any more": as the caller promises.
         unsafe { self.mm.unpin(at, run, dirty) };
-    }
-
-    fn unpins_runs(&self) -> bool {
-        self.mm.unpins_runs()
-    }
-
-    unsafe fn unpin_runs(&self, at: UserAddr, runs: &[PageRun], dirty: bool) {
-        // SAFETY: as of `unpin`, for each of them.
-        unsafe { self.mm.unpin_runs(at, runs, dirty) };
     }
 
     fn leaked(&self, at: UserAddr, run: PageRun) {

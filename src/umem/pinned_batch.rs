@@ -12,10 +12,9 @@ use super::flags::PinFlags;
 use super::pinner::Pinner;
 use super::range::UserRange;
 use crate::addr::UserAddr;
-use crate::exact::Exact as _;
 use crate::sgl::{MemoryKind, PageRun, Sgl};
 use crate::store::Storage;
-use core::{fmt, mem};
+use core::fmt;
 
 /// Pins that have no other owner yet: dropping it unpins them, through the pinner that made them.
 ///
@@ -143,43 +142,13 @@ pub(super) unsafe fn unpin_runs<P: Pinner + ?Sized>(
     runs: impl Iterator<Item = PageRun>,
     dirty: bool,
 ) {
-    const AT_ONCE: usize = 16;
     let page = pinner.page_size();
-    if !pinner.unpins_runs() {
-        runs.fold(start, |at, run| {
-            // SAFETY: the caller promises all that `unpin` asks for, for this run at `at`, which
-            // advances by the pages of each run.
-            unsafe { unpin_run(pinner, at, run, dirty) };
-            behind(at, run.count(), page)
-        });
-        return;
-    }
-    let (mut some, mut used) = ([PageRun::stored(0, 1, MemoryKind::Ram); AT_ONCE], 0usize);
-    // Pages before the first of them, and behind the last.
-    let (mut before, mut end) = (0u64, 0u64);
-    let unpin = |some: &[PageRun], before| {
-        // SAFETY: the caller promises all that `unpin` asks for, for each of the runs, which lie one behind
-        // the other from there on.
-        unsafe { pinner.unpin_runs(behind(start, before, page), some, dirty) };
-    };
-    runs.for_each(|run| {
-        // What has no pins is left out.
-        let pinned = run.kind() != MemoryKind::Mmio;
-        if used == AT_ONCE || !pinned {
-            // Books first: if this unwinds, nothing is unpinned again.
-            let runs = some.get(..mem::take(&mut used)).unwrap_or_default();
-            unpin(runs, mem::replace(&mut before, end));
-        }
-        end = end.wrapping_add(run.count());
-        match some.get_mut(used).filter(|_| pinned) {
-            Some(place) => {
-                *place = run;
-                used = used.plus(1);
-            }
-            None => before = end,
-        }
+    runs.fold(start, |at, run| {
+        // SAFETY: the caller promises all that `unpin` asks for, for this run at `at`, which
+        // advances by the pages of each run.
+        unsafe { unpin_run(pinner, at, run, dirty) };
+        behind(at, run.count(), page)
     });
-    unpin(some.get(..used).unwrap_or_default(), before);
 }
 
 /// Calls [`Pinner::leaked`] for each of `runs`, which lie one behind the other from the page `start`

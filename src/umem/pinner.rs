@@ -2,7 +2,7 @@
 //! [`Pinner`]: pins user pages in batches and unpins runs of them.
 
 use super::address_kind::AddressKind;
-use super::batch::{behind, PinBatch};
+use super::batch::PinBatch;
 use super::holder::Holder;
 use super::range::UserRange;
 use crate::addr::UserAddr;
@@ -33,9 +33,8 @@ use core::fmt;
 /// - runs of [`MemoryKind::Mmio`](crate::MemoryKind::Mmio) have no pins and are never unpinned; they
 ///   must stay what they are as long as the pinner lives;
 /// - `pin` may unwind: what it has pushed is in the batch, which unpins it, and what it has pinned
-///   and not pushed it unpins itself, or leaks. Where [`unpin`](Self::unpin) or
-///   [`unpin_runs`](Self::unpin_runs) unwinds, the pins of its runs are taken for taken back, and those of
-///   later runs are leaked.
+///   and not pushed it unpins itself, or leaks. Where [`unpin`](Self::unpin) unwinds, the pins of its run
+///   are taken for taken back, and those of later runs are leaked.
 ///
 /// # Safety
 ///
@@ -96,26 +95,6 @@ pub unsafe trait Pinner {
     /// `at`, and its pin has not been taken back; nothing relies on this pin any more: no device can
     /// reach the page through what was mapped under it.
     unsafe fn unpin(&self, at: UserAddr, run: PageRun, dirty: bool);
-
-    /// Whether [`unpin_runs`](Self::unpin_runs) is less work than [`unpin`](Self::unpin) for each run.
-    fn unpins_runs(&self) -> bool {
-        false
-    }
-
-    /// [`unpin`](Self::unpin) for runs that lie one behind the other from `at` on. Called only where it is
-    /// [less work](Self::unpins_runs).
-    ///
-    /// # Safety
-    ///
-    /// That of [`unpin`](Self::unpin), for each of the runs.
-    unsafe fn unpin_runs(&self, at: UserAddr, runs: &[PageRun], dirty: bool) {
-        let page = self.page_size();
-        runs.iter().fold(at, |at, run| {
-            // SAFETY: that of `unpin`, for this run: as the caller promises.
-            unsafe { self.unpin(at, *run, dirty) };
-            behind(at, run.count(), page)
-        });
-    }
 
     /// Called for pins that stay for ever, because a device may still reach the pages: a mapping was
     /// leaked, or a domain broke its contract. To be logged; nothing can be done about it.

@@ -414,15 +414,6 @@ unsafe impl Pinner for Memory {
         unsafe { PinnedPages::unpin(run, dirty) };
     }
 
-    fn unpins_runs(&self) -> bool {
-        true
-    }
-
-    unsafe fn unpin_runs(&self, _: UserAddr, runs: &[PageRun], dirty: bool) {
-        // SAFETY: "each of them has a pin of the caller's that nothing relies on any more": as of `unpin`.
-        unsafe { PinnedPages::unpin_runs(runs, dirty) };
-    }
-
     fn leaked(&self, at: UserAddr, run: PageRun) {
         pr_err!(
             "{} pages from frame {:#x} on, of user address {:#x}, stay pinned for ever\n",

@@ -29,8 +29,6 @@ extern "C" {
     pub(super) fn gup_singles(pages: *const *mut page, count: usize, pfns: *mut u64) -> usize;
     #[link_name = "rust_helper_gup_unpin_run"]
     pub(super) fn gup_unpin_run(pfn: u64, count: u64, dirty: bool);
-    #[link_name = "rust_helper_gup_unpin_singles"]
-    pub(super) fn gup_unpin_singles(pfns: *const u64, count: usize, dirty: bool);
     #[link_name = "rust_helper_gup_copy_from"]
     pub(super) fn gup_copy_from(phys: u64, to: *mut c_void, len: usize);
     #[link_name = "rust_helper_gup_copy_to"]

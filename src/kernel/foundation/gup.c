@@ -26,9 +26,6 @@
 #endif
 #define GUP_BLOCK (1UL << (SUBSECTION_SHIFT - PAGE_SHIFT))
 
-/* As many single pages as are unpinned at once, as gup.rs has it. */
-#define GUP_SINGLES 16
-
 /* Pins up to `count` pages (as many as an int counts) from `start` on: how many, or an errno. */
 __rust_helper long rust_helper_gup_pin(struct mm_struct *mm, unsigned long start, size_t count,
 				       unsigned int flags, struct page **pages)
@@ -98,7 +95,7 @@ __rust_helper size_t rust_helper_gup_singles(struct page *const *pages, size_t c
 	return found;
 }
 
-__rust_helper void rust_helper_gup_unpin_run(u64 pfn, u64 count, bool dirty)
+static noinline void gup_unpin_pages(u64 pfn, u64 count, bool dirty)
 {
 	while (count) {
 		/* Never across a boundary of this size; and a run of a terabyte lets others run. */
@@ -106,23 +103,21 @@ __rust_helper void rust_helper_gup_unpin_run(u64 pfn, u64 count, bool dirty)
 		u64 some = count < most ? count : most;
 
 		unpin_user_page_range_dirty_lock(pfn_to_page(pfn), some, dirty);
-		/* Runs of a page come by the million: asked before it is called. */
-		if (need_resched())
-			cond_resched();
+		cond_resched();
 		pfn += some;
 		count -= some;
 	}
 }
 
-/* Pages that need not lie side by side, GUP_SINGLES at the most. */
-__rust_helper void rust_helper_gup_unpin_singles(const u64 *pfns, size_t count, bool dirty)
+/* Runs of a page come by the million: they are spared what there is to do for others. */
+__rust_helper void rust_helper_gup_unpin_run(u64 pfn, u64 count, bool dirty)
 {
-	struct page *pages[GUP_SINGLES];
+	struct folio *folio = page_folio(pfn_to_page(pfn));
 
-	for (size_t i = 0; i < count; i++)
-		pages[i] = pfn_to_page(pfns[i]);
-	unpin_user_pages_dirty_lock(pages, count, dirty);
-	cond_resched();
+	if (count != 1 || (dirty && !folio_test_dirty(folio)) || need_resched())
+		gup_unpin_pages(pfn, count, dirty);
+	else
+		unpin_user_folio(folio, 1);
 }
 
 __rust_helper void rust_helper_gup_copy_from(u64 phys, void *to, size_t len)

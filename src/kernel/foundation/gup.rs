@@ -14,9 +14,6 @@ use kernel::{
     mm::Mm,
 };
 
-/// Single pages that are unpinned by one call, at most.
-pub const UNPINNED: usize = 16;
-
 /// Pages of which each continues the one before.
 #[derive(Clone, Copy)]
 pub struct Run {
@@ -167,19 +164,6 @@ pub unsafe fn singles(pages: &[*mut bindings::page], room: &mut [u64]) -> usize 
 pub unsafe fn unpin_run(pfn: u64, count: u64, dirty: bool) {
     // SAFETY: as the caller promises: so they are pages with structures.
     unsafe { ffi::gup_unpin_run(pfn, count, dirty) };
-}
-
-/// Unpins pages that need not lie side by side. May sleep.
-///
-/// # Safety
-///
-/// Each of them has a pin of the caller's that nothing relies on any more.
-#[inline]
-pub unsafe fn unpin_singles(pfns: &[u64], dirty: bool) {
-    for some in pfns.chunks(UNPINNED) {
-        // SAFETY: as the caller promises: so they are pages with structures; there are no more than C takes.
-        unsafe { ffi::gup_unpin_singles(some.as_ptr(), some.len(), dirty) };
-    }
 }
 
 /// Copies from pages. Rust makes no reference to what a device may change.

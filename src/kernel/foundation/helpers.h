@@ -26,7 +26,6 @@ long rust_helper_gup_pin(struct mm_struct *mm, unsigned long start, size_t count
 size_t rust_helper_gup_first_run(struct page *const *pages, size_t count, u64 *pfn, u64 *provider);
 size_t rust_helper_gup_singles(struct page *const *pages, size_t count, u64 *pfns);
 void rust_helper_gup_unpin_run(u64 pfn, u64 count, bool dirty);
-void rust_helper_gup_unpin_singles(const u64 *pfns, size_t count, bool dirty);
 void rust_helper_gup_copy_from(u64 phys, void *to, size_t len);
 void rust_helper_gup_copy_to(u64 phys, const void *from, size_t len);
 void rust_helper_gup_report_leak(u64 user, u64 pfn, u64 count);
