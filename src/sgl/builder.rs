@@ -325,17 +325,20 @@ impl<S: Storage> SglBuilder<S> {
         if count > limit.minus(self.pages) {
             return Err(Failure::TooManyPages);
         }
+        let is_same = kind == self.kind;
         if let Some(last) = self.open.checked_sub(1) {
             if let (Some(last_start), Some(last_count)) =
                 (self.starts.get(last), self.counts.get_mut(last))
             {
-                if last_start.plus(*last_count) == start && kind == self.kind {
+                if last_start.plus(*last_count) == start && is_same {
                     *last_count = last_count.plus(count);
                     self.pages = self.pages.plus(count);
                     return Ok(());
                 }
             }
-            self.make_room(kind).map_err(|AllocError| Failure::OutOfMemory)?;
+            if !(is_same && self.open < BATCH) {
+                self.make_room(kind).map_err(|AllocError| Failure::OutOfMemory)?;
+            }
         }
         // There is room now; if there were not, pages must not be dropped in silence.
         let (Some(s), Some(c)) = (self.starts.get_mut(self.open), self.counts.get_mut(self.open))
@@ -343,23 +346,17 @@ impl<S: Storage> SglBuilder<S> {
             return Err(Failure::OutOfMemory);
         };
         (*s, *c) = (start, count);
-        self.kind = kind;
+        if !is_same {
+            self.kind = kind;
+        }
         self.open = self.open.plus(1);
         self.pages = self.pages.plus(count);
         Ok(())
     }
 
-    /// Makes room for an open run of `kind`.
-    #[inline]
-    fn make_room(&mut self, kind: MemoryKind) -> Result<(), AllocError> {
-        if self.open < BATCH && kind == self.kind {
-            return Ok(());
-        }
-        self.make_room_by_packing(kind)
-    }
-
+    /// Makes room for an open run of `kind`, where there is none.
     #[inline(never)]
-    fn make_room_by_packing(&mut self, kind: MemoryKind) -> Result<(), AllocError> {
+    fn make_room(&mut self, kind: MemoryKind) -> Result<(), AllocError> {
         if kind == self.kind {
             return self.pack_some();
         }

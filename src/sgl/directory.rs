@@ -10,7 +10,8 @@
 //! name the group in any case. All lie in pieces behind the leaves:
 //!
 //! ```text
-//!  entry  32 bits:  0 │ leaf 21 │ group in the leaf 10
+//!  entry  32 bits:  00 │ leaf 21 │ group in the leaf 9
+//!                   01 │ leaf 21 │ word of the leaf 9: there lies the only group of the cell
 //!                   1 │ address, in units of 2^unit bytes, 31
 //! ```
 #![forbid(unsafe_code)]
@@ -22,15 +23,19 @@ use core::ops::Range;
 const WORD: usize = 8;
 /// Bytes of an entry.
 pub(super) const ENTRY: usize = 4;
-/// Bits of an entry that name the group in its leaf; the others name the leaf.
-const GROUP_BITS: u32 = 10;
+/// Bits of an entry that name the group in its leaf, or a word of it.
+const GROUP_BITS: u32 = 9;
+/// Bits of an entry that name a group; the one above says that there is no other in the cell, and that a
+/// word is named.
+const PLACE_BITS: u32 = 30;
+const ONLY: u64 = 1 << PLACE_BITS;
 /// Bits of an address; the one above says that it is one.
 const ADDRESS_BITS: u32 = 31;
 const ADDRESS: u64 = 1 << ADDRESS_BITS;
 /// As many leaves as entries can name, beside the end.
-const MAX_LEAVES: usize = (1 << (ADDRESS_BITS - GROUP_BITS)) - 1;
+const MAX_LEAVES: usize = (1 << (PLACE_BITS - GROUP_BITS)) - 1;
 /// The cells of a mark, as a power of two.
-const MARK: u32 = 6;
+const MARK: u32 = 4;
 
 /// A group of a list, by the number of its leaf and its own in that; the last one, where a number is
 /// too large.
@@ -42,13 +47,13 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) const FIRST: Self = Self::of(0);
-    pub(super) const END: Self = Self::of(ADDRESS - 1);
+    pub(super) const END: Self = Self::of(ONLY - 1);
 
     /// From the lower half of `pair`.
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "the upper half is not meant")]
     const fn of(pair: u64) -> Self {
-        let entry = pair as u32 as usize;
+        let entry = pair as usize & ((1 << PLACE_BITS) - 1);
         Self { leaf: entry >> GROUP_BITS, group: entry & ((1 << GROUP_BITS) - 1) }
     }
 
@@ -57,6 +62,13 @@ impl Place {
     #[expect(clippy::cast_possible_truncation, reason = "`MAX_LEAVES`, and a leaf's groups")]
     pub(super) const fn entry(self) -> u32 {
         exact::shifted_up(self.leaf as u64, GROUP_BITS) as u32 | self.group as u32
+    }
+
+    /// The entry of a cell that has no other group, which lies at byte `at` of its leaf.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "a word of a page")]
+    pub(super) const fn only_entry(self, at: usize) -> u32 {
+        Self { group: at >> WORD.trailing_zeros(), ..self }.entry() | ONLY as u32
     }
 
     /// The end of a range of groups that begins here, and may end in another leaf.
@@ -77,13 +89,20 @@ pub(super) struct Entries(u64);
 
 impl Entries {
     /// What a list without a directory is searched by.
-    const ALL: Self = Self(exact::shifted_up(Place::END.entry() as u64, 32));
+    pub(super) const ALL: Self = Self(exact::shifted_up(Place::END.entry() as u64, 32));
 
     /// The first and the last group that they name.
     #[inline]
     fn places(self) -> (Place, Place) {
         let (from, next) = (Place::of(self.0), self.0.shifted_down(32));
-        (from, if next & ADDRESS == 0 { Place::of(next) } else { from.or_any_behind() })
+        (from, if next & (ADDRESS | ONLY) == 0 { Place::of(next) } else { from.or_any_behind() })
+    }
+
+    /// The leaf, and the byte in it, of the only group of the cell, if there is no other.
+    #[inline]
+    pub(super) fn only(self) -> Option<(usize, usize)> {
+        let Place { leaf, group } = Place::of(self.0);
+        (self.0 & (ADDRESS | ONLY) == ONLY).then(|| (leaf, group.times(WORD)))
     }
 }
 
@@ -149,6 +168,12 @@ impl Directory {
     #[inline]
     pub(super) fn cell_pages(self) -> u64 {
         1u64.shifted_up(self.shift().minus(self.page()))
+    }
+
+    /// The bytes of a cell.
+    #[inline]
+    fn cell_bytes(self) -> u64 {
+        1u64.shifted_up(self.shift())
     }
 
     /// The first byte of a page.
@@ -275,43 +300,55 @@ impl Directory {
         self.mark(self.cells().saturating_sub(1)).plus(1)
     }
 
-    /// The entry of the mark at one of so few cells, if one has a mark.
+    /// The entries of the marks at some cells.
     #[inline]
-    pub(super) fn mark_in(self, cells: Range<usize>) -> Option<usize> {
-        let mark = self.mark(cells.end.saturating_sub(1));
-        (cells.start == 0 || self.mark(cells.start.minus(1)) != mark).then_some(mark)
+    pub(super) fn marks_in(self, cells: Range<usize>) -> Range<usize> {
+        let before = |cell: usize| self.mark(cell.plus((1 << MARK) - 1));
+        before(cells.start)..before(cells.end)
     }
 
-    /// Whether cell `cell` exists and begins at page `last`, or before.
+    /// How many cells begin at page `page`, or before.
     #[inline]
-    pub(super) fn begins_by(self, cell: usize, last: u64) -> bool {
-        cell < self.cells() && cell <= self.cell(self.offset(last))
+    pub(super) fn begun_by(self, page: u64) -> usize {
+        self.cells().min(self.cell(self.offset(page)).plus(1))
     }
 
-    /// The entry of cell `cell`, which begins in a run, if it ends there, too, and can have an address. The run
-    /// has the pages `run` of a list of `pages` pages, and starts at frame `start`.
+    /// Whether cell `cell`, or the list of `pages` pages, ends at page `end`, or before.
     #[inline]
-    pub(super) fn entry(
+    pub(super) fn ends_by(self, cell: usize, end: u64, pages: u64) -> bool {
+        end == pages || cell < self.cell(self.offset(end))
+    }
+
+    /// Puts the addresses of cells from number `cell` on, which begin in a run: of those that end there, too, and
+    /// can have one. The run has the pages `run` of a list of `pages` pages, and starts at frame `start`.
+    #[inline]
+    pub(super) fn put_addresses(
         self,
+        entries: &mut [u32],
         cell: usize,
         run: &Range<u64>,
         start: u64,
         pages: u64,
-    ) -> Option<u32> {
-        if run.end != pages && cell >= self.cell(self.offset(run.end)) {
-            return None;
-        }
+    ) {
         let (start, begin) = (self.offset(start), self.offset(run.start).plus(self.phase));
-        let at = (cell as u64).shifted_up(self.shift());
-        // The first cell begins before the list, in thought.
-        let address = match at.checked_sub(begin) {
-            Some(beyond) => start.plus(beyond),
-            None => start.checked_sub(begin.minus(at))?,
-        };
-        let units = address.shifted_down(self.unit());
-        #[expect(clippy::cast_possible_truncation, reason = "below `ADDRESS`, and its bit")]
-        let entry = (units | ADDRESS) as u32;
-        (units < ADDRESS && units.shifted_up(self.unit()) == address).then_some(entry)
+        let (mut at, mut entries) = ((cell as u64).shifted_up(self.shift()), entries);
+        // Only the last of them can end elsewhere.
+        let last = cell.plus(entries.len()).saturating_sub(1);
+        if !self.ends_by(last, run.end, pages) {
+            entries = entries.split_last_mut().map_or(&mut [], |(_, before)| before);
+        }
+        for entry in entries {
+            // The first cell begins before the list, in thought, and perhaps before all memory.
+            let is_there = at >= begin || begin.minus(at) <= start;
+            let address = at.wrapping_sub(begin).wrapping_add(start);
+            let units = address.shifted_down(self.unit());
+            if is_there && units < ADDRESS && units.shifted_up(self.unit()) == address {
+                #[expect(clippy::cast_possible_truncation, reason = "below `ADDRESS`, and its bit")]
+                let this = (units | ADDRESS) as u32;
+                *entry = this;
+            }
+            at = at.wrapping_add(self.cell_bytes());
+        }
     }
 }
 

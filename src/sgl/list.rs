@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::error::{BuildError, Failure};
-use super::leaves::{Found, Leaves};
+use super::leaves::Leaves;
 use super::packed;
 use super::run::PageRun;
 use super::runs::Runs;
@@ -138,6 +138,15 @@ impl<S: Storage> Sgl<S> {
         }
     }
 
+    /// The run that holds page `page`: its first page, and the run. O(log runs).
+    #[inline]
+    pub(super) fn run_at(&self, page: u64) -> (u64, PageRun) {
+        match self.only() {
+            Some(run) => (0, run),
+            None => self.leaves.run_at(page, self.pages),
+        }
+    }
+
     #[inline]
     fn address(&self, pfn: u64, offset: u64) -> PhysAddr {
         PhysAddr::new(pfn.shifted_up(self.page.shift()) | (offset & self.page.mask()))
@@ -147,16 +156,12 @@ impl<S: Storage> Sgl<S> {
     /// memory that another one needs.
     pub(super) fn phys_of_some(&self, offsets: [u64; SOME]) -> [PhysAddr; SOME] {
         let entries = offsets.map(|offset| (offset, self.leaves.entries(offset)));
-        let found = entries.map(|(offset, entries)| {
+        let spots = entries.map(|(offset, entries)| {
             let page = offset.shifted_down(self.page.shift());
             let address = self.leaves.address_by(entries, offset);
-            address.ok_or_else(|| (offset, page, self.leaves.find_by(entries, page)))
+            address.ok_or_else(|| (offset, self.leaves.spot(entries, page)))
         });
-        let frames = found.map(|found| {
-            found.map_err(|(offset, page, Found { leaf, leaf_first, group, .. })| {
-                (offset, packed::lookup(leaf, group, page.minus(leaf_first)))
-            })
-        });
+        let frames = spots.map(|spot| spot.map_err(|(offset, spot)| (offset, spot.frame())));
         frames.map(|found| match found {
             Ok(address) => PhysAddr::new(address),
             Err((offset, frame)) => self.address(frame.get(), offset),

@@ -90,12 +90,10 @@ impl<'a, S: Storage> Runs<'a, S> {
     /// names.
     #[inline]
     fn enter(&mut self, group: &Group, run: (usize, u64)) {
-        let next = self.group_index.plus(1);
         self.group_first = self.leaf_first.plus(group.first);
-        self.group_end = match packed::group_first(self.leaf, next) {
-            Some(first) => self.leaf_first.plus(first),
-            None => self.leaves.first_page(self.leaf_index.plus(1)).unwrap_or(self.total),
-        };
+        let (leaf, leaf_index, leaf_first) = (self.leaf, self.leaf_index, self.leaf_first);
+        let found = Found { leaf, leaf_index, leaf_first, group: self.group_index };
+        self.group_end = self.leaves.group_end(&found, self.total);
         self.kind = group.kind;
         let pages = self.group_end.minus(self.group_first);
         self.group = group.runs(self.leaf, run, pages);
@@ -118,13 +116,6 @@ impl<'a, S: Storage> Runs<'a, S> {
         let group = packed::group(self.leaf, self.group_index);
         self.enter(&group, (0, 0));
         self
-    }
-
-    /// The first page of the run that comes next, also where that run is clipped. Only right before
-    /// the first step.
-    #[inline]
-    pub(super) const fn run_first(&self) -> u64 {
-        self.run_first
     }
 
     /// The pages that are still to come.

@@ -251,14 +251,8 @@ impl<'a, S: Storage> Window<'a, S> {
             return None;
         }
         let shift = self.page_size().shift();
-        let (first, end) = self.page_range();
         let page = self.offset.plus(offset).shifted_down(shift);
-        let mut runs = Runs::of(self.sgl, page..end);
-        let begin = runs.run_first().max(first);
-        let rest = runs.next()?;
-        let before = page.minus(begin);
-        let start = rest.start().get().minus(before);
-        let run = PageRun::stored(start, rest.count().plus(before), rest.kind());
+        let (begin, run) = self.sgl.run_at(page);
         // In bytes of the list; a run that begins before the window is clipped to it.
         let at = begin.shifted_up(shift).max(self.offset);
         let skip = at.minus(begin.shifted_up(shift));

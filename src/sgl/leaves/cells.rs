@@ -11,6 +11,7 @@ use crate::page_size::PageSize;
 use crate::sgl::directory::{self, Directory, Place, ENTRY};
 use crate::sgl::packed::{self, mask, Group, LARGE_LOG2};
 use crate::store::{AllocError, Storage};
+use core::ops::Range;
 
 /// A search in so few leaves is as good as a directory.
 const FEW_LEAVES: usize = 4;
@@ -32,6 +33,15 @@ impl Span {
     fn pages(&self) -> u64 {
         self.end.minus(self.begin)
     }
+}
+
+/// Entries that name a group.
+struct Names {
+    /// That of each cell but the last.
+    each: u32,
+    last: u32,
+    /// The byte of the group, if the last cell goes on in the next leaf.
+    open: Option<usize>,
 }
 
 /// The item of which there are more than of all others together, if there is one; another one if not.
@@ -108,7 +118,7 @@ impl<S: Storage> Leaves<S> {
         large.filter_map(|span| {
             let leaf = self.leaf(span.place.leaf);
             let group = packed::group(leaf, span.place.group);
-            (group.granularity() >= LARGE_LOG2).then(|| (group, group.start(leaf), span.begin))
+            (group.granularity() >= LARGE_LOG2).then(|| (group, group.start(leaf, 0), span.begin))
         })
     }
 
@@ -138,19 +148,36 @@ impl<S: Storage> Leaves<S> {
     fn write(&mut self, directory: Directory, pages: u64) {
         let (mut cell, mut place) = (0usize, Place::FIRST);
         while let Some(span) = self.span(place, pages) {
+            let end = directory.begun_by(span.end.minus(1));
+            let group = packed::group(self.leaf(span.place.leaf), span.place.group);
+            let Names { each, last, open } = self.names(directory, &span, &group, pages, end);
+            if let Some(at) = open {
+                packed::open(self.leaf_mut(span.place.leaf), at);
+            }
+            let has_addresses = directory.is_worth(span.count, span.pages());
             let mut at = (0usize, 0u64);
-            while directory.begins_by(cell, span.end.minus(1)) {
-                // Found before the directory is changed, which lies in the same storage.
-                let (some, count) = self.some_entries(directory, &span, pages, cell, &mut at);
-                self.write_entries(cell, some.get(..count).unwrap_or_default());
-                if count == 0 {
-                    break;
+            while cell < end {
+                let cells = cell..end.min(cell.plus(SOME));
+                let mut some = [each; SOME];
+                let some = some.get_mut(..cells.end.minus(cell)).unwrap_or_default();
+                if let (true, Some(entry)) = (cells.end == end, some.last_mut()) {
+                    *entry = last;
                 }
-                let next = cell.plus(count);
-                if let Some(mark) = directory.mark_in(cell..next) {
+                if has_addresses {
+                    self.put_addresses(
+                        directory,
+                        (&span, &group),
+                        pages,
+                        cells.clone(),
+                        &mut at,
+                        some,
+                    );
+                }
+                self.write_entries(cell, some);
+                cell = cells.end;
+                for mark in directory.marks_in(cells) {
                     self.write_entries(mark, &[span.place.entry()]);
                 }
-                cell = next;
             }
             place = span.next;
         }
@@ -158,39 +185,73 @@ impl<S: Storage> Leaves<S> {
         self.write_entries(directory.mark_behind(), &[Place::END.entry()]);
     }
 
-    /// The entries of the next cells that begin in a group, `cell` and those behind it, and how many these are:
-    /// at least one if there is one. `at` has the run with which to go on.
-    fn some_entries(
+    /// How a group is named by the cells that begin in it, which end before cell `end`.
+    fn names(
         &self,
         directory: Directory,
         span: &Span,
+        group: &Group,
         pages: u64,
-        cell: usize,
-        at: &mut (usize, u64),
-    ) -> ([u32; SOME], usize) {
-        let (mut some, mut count) = ([span.place.entry(); SOME], 0usize);
-        if !directory.is_worth(span.count, span.pages()) {
-            while count < SOME && directory.begins_by(cell.plus(count), span.end.minus(1)) {
-                count = count.plus(1);
-            }
-            return (some, count);
+        end: usize,
+    ) -> Names {
+        let entry = span.place.entry();
+        let names = Names { each: entry, last: entry, open: None };
+        let Some(at) = group.direct(span.pages()) else {
+            return names;
+        };
+        let only = span.place.only_entry(at);
+        let names = Names { each: only, ..names };
+        let last = end.saturating_sub(1);
+        if directory.ends_by(last, span.end, pages) {
+            return Names { last: only, ..names };
         }
+        // The rest of the last cell may be the first group of the next leaf.
+        let next = self.span(span.next, pages);
+        let next = next.filter(|next| next.place.leaf == span.place.leaf.plus(1));
+        match next {
+            Some(next) if self.is_direct(&next) && directory.ends_by(last, next.end, pages) => {
+                Names { last: only, open: Some(at), ..names }
+            }
+            _ => names,
+        }
+    }
+
+    /// Whether a group is looked up without its key.
+    fn is_direct(&self, span: &Span) -> bool {
+        let group = packed::group(self.leaf(span.place.leaf), span.place.group);
+        group.direct(span.pages()).is_some()
+    }
+
+    /// Puts the addresses of those of some cells that lie in one run each of a group. `at` has the run with
+    /// which to go on.
+    fn put_addresses(
+        &self,
+        directory: Directory,
+        (span, group): (&Span, &Group),
+        pages: u64,
+        cells: Range<usize>,
+        at: &mut (usize, u64),
+        mut entries: &mut [u32],
+    ) {
         let leaf = self.leaf(span.place.leaf);
-        let group = packed::group(leaf, span.place.group);
+        let mut cell = cells.start;
         for (start, end) in group.runs(leaf, *at, span.pages()) {
             let run = span.begin.plus(at.1)..span.begin.plus(end);
-            while directory.begins_by(cell.plus(count), run.end.minus(1)) {
-                let Some(entry) = some.get_mut(count) else {
-                    return (some, count);
-                };
-                if let Some(address) = directory.entry(cell.plus(count), &run, start, pages) {
-                    *entry = address;
-                }
-                count = count.plus(1);
+            let begun = directory.begun_by(run.end.minus(1));
+            let count = begun.min(cells.end).saturating_sub(cell);
+            let Some((here, behind)) = entries.split_at_mut_checked(count) else {
+                return;
+            };
+            directory.put_addresses(here, cell, &run, start, pages);
+            (cell, entries) = (cell.plus(count), behind);
+            if begun > cells.end {
+                return;
             }
             *at = (at.0.plus(1), end);
+            if cell == cells.end {
+                return;
+            }
         }
-        (some, count)
     }
 
     /// Writes entries from number `index` on.

@@ -15,7 +15,8 @@
 mod cells;
 
 use super::directory::{Directory, Entries};
-use super::packed;
+use super::packed::{self, Direct, Frame};
+use super::run::PageRun;
 use super::search::last_at_most;
 use crate::exact::{usize as exact, Exact as _};
 use crate::store::{AllocError, Storage};
@@ -44,6 +45,26 @@ pub(super) struct Found<'a> {
     pub(super) leaf_first: u64,
     /// The group in that leaf.
     pub(super) group: usize,
+}
+
+/// Where a page is: its leaf, and the group there, as the one without a key, in which pages are counted from the
+/// first of the list, or by its number, from the first of the leaf.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spot<'a> {
+    leaf: &'a [u8],
+    page: u64,
+    group: Result<Direct, usize>,
+}
+
+impl<'a> Spot<'a> {
+    /// The frame of the page, not read yet: the third step.
+    #[inline]
+    pub(super) fn frame(self) -> Frame<'a> {
+        match self.group {
+            Ok(direct) => direct.lookup(self.leaf, self.page),
+            Err(group) => packed::lookup(self.leaf, group, self.page),
+        }
+    }
 }
 
 impl<S: Storage> Leaves<S> {
@@ -117,9 +138,21 @@ impl<S: Storage> Leaves<S> {
         self.directory.address(entries, offset)
     }
 
-    /// The group that holds page `page`: the second step.
+    /// The group that holds page `page`.
     #[inline]
     pub(super) fn find_by(&self, entries: Entries, page: u64) -> Found<'_> {
+        if let Some((leaf_index, at)) = entries.only() {
+            if let Some((leaf_index, leaf, direct)) = self.direct(leaf_index, at, page) {
+                let (leaf_first, group) = (packed::first_page(leaf), direct.number());
+                return Found { leaf, leaf_index, leaf_first, group };
+            }
+        }
+        self.find_group(entries, page)
+    }
+
+    /// The same, where the directory does not name the only group of a cell.
+    #[inline]
+    fn find_group(&self, entries: Entries, page: u64) -> Found<'_> {
         let (offset, piece) = (self.directory.offset(page), |index| self.directory_piece(index));
         let (from, to) = self.directory.around(entries, offset, Self::PIECE_LOG2, piece);
         if from.leaf != to.leaf {
@@ -139,8 +172,94 @@ impl<S: Storage> Leaves<S> {
     /// runs are large, and so the way to the others stays short.
     #[inline(never)]
     pub(super) fn find_frame(&self, entries: Entries, page: u64) -> u64 {
-        let found = self.find_by(entries, page);
+        match entries.only() {
+            Some((leaf, at)) => self.direct_frame(leaf, at, page),
+            None => self.search_frame(entries, page),
+        }
+    }
+
+    #[inline(never)]
+    fn direct_frame(&self, leaf_index: usize, at: usize, page: u64) -> u64 {
+        let leaf = self.leaf(leaf_index);
+        match Direct::read(leaf, at) {
+            Some(direct) if !direct.is_open() => direct.lookup(leaf, page).get(),
+            _ => self.open_frame(leaf_index, at, page),
+        }
+    }
+
+    #[inline(never)]
+    fn open_frame(&self, leaf_index: usize, at: usize, page: u64) -> u64 {
+        match self.direct(leaf_index, at, page) {
+            Some((_, leaf, direct)) => direct.lookup(leaf, page).get(),
+            // It was there when the directory was made.
+            None => self.search_frame(Entries::ALL, page),
+        }
+    }
+
+    #[inline(never)]
+    fn search_frame(&self, entries: Entries, page: u64) -> u64 {
+        let found = self.find_group(entries, page);
         packed::lookup(found.leaf, found.group, page.minus(found.leaf_first)).get()
+    }
+
+    /// Where page `page` is: the second step.
+    #[inline]
+    pub(super) fn spot(&self, entries: Entries, page: u64) -> Spot<'_> {
+        if let Some((leaf, at)) = entries.only() {
+            if let Some((_, leaf, direct)) = self.direct(leaf, at, page) {
+                return Spot { leaf, page, group: Ok(direct) };
+            }
+        }
+        let Found { leaf, leaf_first, group, .. } = self.find_group(entries, page);
+        Spot { leaf, page: page.minus(leaf_first), group: Err(group) }
+    }
+
+    /// The run that holds page `page` of a list of `pages` pages: its first page, and the run.
+    pub(super) fn run_at(&self, page: u64, pages: u64) -> (u64, PageRun) {
+        let entries = self.entries(self.directory.offset(page));
+        if let Some((leaf, at)) = entries.only() {
+            let direct = self.direct(leaf, at, page);
+            if let Some(found) = direct.and_then(|(_, leaf, direct)| direct.run(leaf, page)) {
+                return found;
+            }
+        }
+        let found = self.find_by(entries, page);
+        let Found { leaf, leaf_first, group: index, .. } = found;
+        let group = packed::group(leaf, index);
+        let first = leaf_first.plus(group.first);
+        let run = group.find(leaf, page.minus(first));
+        let begin = first.plus(run.1);
+        let end = match group.next_offset(leaf, run) {
+            Some(offset) => first.plus(offset),
+            None => self.group_end(&found, pages),
+        };
+        let start = group.start(leaf, run.0);
+        (begin, PageRun::stored(start, end.minus(begin), group.kind))
+    }
+
+    /// The page behind the last of a group, in a list of `pages` pages.
+    #[inline]
+    pub(super) fn group_end(&self, found: &Found<'_>, pages: u64) -> u64 {
+        match packed::group_first(found.leaf, found.group.plus(1)) {
+            Some(first) => found.leaf_first.plus(first),
+            None => self.first_page(found.leaf_index.plus(1)).unwrap_or(pages),
+        }
+    }
+
+    /// The group that holds page `page`, where the directory names the one at byte `at` of a leaf as the only
+    /// one, or else the first of the next leaf; and its leaf.
+    #[inline]
+    fn direct(&self, leaf_index: usize, at: usize, page: u64) -> Option<(usize, &[u8], Direct)> {
+        let leaf = self.leaf(leaf_index);
+        let direct = Direct::read(leaf, at)?;
+        if direct.is_open() {
+            let next = leaf_index.plus(1);
+            if self.first_page(next).is_some_and(|first| first <= page) {
+                let leaf = self.leaf(next);
+                return Some((next, leaf, Direct::read(leaf, 0)?));
+            }
+        }
+        Some((leaf_index, leaf, direct))
     }
 
     #[inline]

@@ -2,7 +2,8 @@
 //! Runs are packed behind those of a leaf, and taken out again.
 #![forbid(unsafe_code)]
 
-use super::bits::{mask, pack, significant, store, words, WORD};
+use super::bitmap::{behind, bits_of, find_bit, with_rank, word_of, words_to, BITS, MAX_WORDS};
+use super::bits::{load, mask, pack, significant, store, words, WORD};
 use super::group::{key, Group, Layout, Shape};
 use super::{first_page, group, groups, key_at, set_head};
 use crate::exact::Exact as _;
@@ -29,6 +30,15 @@ pub(in crate::sgl) struct Batch<'a> {
     pub(in crate::sgl) kind: MemoryKind,
 }
 
+/// What is known of the lengths of runs.
+#[derive(Clone, Copy, Debug)]
+struct Lengths {
+    /// The pages of all but the last, and the bits that any of these lengths has.
+    before: u64,
+    any: u64,
+    last: u64,
+}
+
 impl<'a> Batch<'a> {
     #[inline]
     fn prefix(self, runs: usize) -> Self {
@@ -39,18 +49,20 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// How many pages after the first run the last begins.
     #[inline]
-    fn last_offset(self) -> u64 {
-        let before = self.counts.split_last().map_or(&[][..], |(_, before)| before);
-        before.iter().fold(0, |sum: u64, count| sum.plus(*count))
+    fn lengths(self) -> Lengths {
+        let (last, before) = self.counts.split_last().unwrap_or((&1, &[]));
+        let fold = |(pages, any): (u64, u64), count: &u64| (pages.plus(*count), any | count);
+        let (before, any) = before.iter().fold((0, 0), fold);
+        Lengths { before, any, last: *last }
     }
 
-    /// How many runs begin less than `span` pages after the first.
+    /// The runs from the front that begin less than `span` pages after the first, given what is known of the
+    /// lengths of all.
     #[inline]
-    fn within(self, span: u64) -> usize {
-        if self.last_offset() < span {
-            return self.counts.len();
+    fn within(self, span: u64, lengths: Lengths) -> (Self, Lengths) {
+        if lengths.before < span {
+            return (self, lengths);
         }
         let mut offset = 0u64;
         let begins_within = |count: &&u64| {
@@ -58,7 +70,8 @@ impl<'a> Batch<'a> {
             offset = offset.saturating_add(**count);
             begins
         };
-        self.counts.iter().take_while(begins_within).count()
+        let near = self.prefix(self.counts.iter().take_while(begins_within).count());
+        (near, near.lengths())
     }
 
     fn offsets(self) -> impl Iterator<Item = u64> + 'a {
@@ -70,19 +83,16 @@ impl<'a> Batch<'a> {
     }
 
     /// The smallest layout for these runs; offsets are a bitmap where that is as small as fields.
-    #[inline]
-    fn layout(self) -> Layout {
-        let (last, before) = self.counts.split_last().unwrap_or((&1, &[]));
-        let (pages, any) = before
-            .iter()
-            .fold((0u64, 0u64), |(pages, any), count| (pages.plus(*count), any | count));
+    #[inline(always)]
+    fn layout(self, lengths: Lengths) -> Layout {
+        let Lengths { before, any, last } = lengths;
         let log2 = last.trailing_zeros();
-        let is_uniform = last.is_power_of_two() && (before.is_empty() || any == *last);
+        let is_uniform = last.is_power_of_two() && (self.counts.len() == 1 || any == last);
         let shape = if is_uniform && log2 <= Shape::MAX_UNIFORM {
             Shape::Uniform(log2)
         } else {
             let unit = any.trailing_zeros().min(Shape::MAX_UNIT);
-            Shape::smallest(self.counts.len(), pages.shifted_down(unit), unit)
+            Shape::smallest(self.counts.len(), before.shifted_down(unit), unit)
         };
         let fold = |(low, high, any): (u64, u64, u64), &start: &u64| {
             (low.min(start), high.max(start), any | start)
@@ -99,86 +109,92 @@ impl<'a> Batch<'a> {
     /// The runs from the front that are all large or all small, or all runs where these change too
     /// often: apart, frames have more bits in common, and a bitmap has fewer.
     #[inline]
-    fn alike(self) -> Self {
+    fn alike(self, lengths: Lengths) -> (Self, Lengths) {
         // Most batches have small runs only, and this is the fastest way to see it.
-        if self.counts.iter().fold(0, |any, count| any | count) < LARGE {
-            return self;
+        if lengths.any | lengths.last < LARGE {
+            return (self, lengths);
         }
         let is_large = |count: &u64| *count >= LARGE;
         let first = self.counts.first().is_some_and(is_large);
         let alike = self.counts.iter().take_while(|count| is_large(count) == first).count();
         if alike == self.counts.len() {
-            return self;
+            return (self, lengths);
         }
         let rest = self.counts.get(alike..).unwrap_or_default();
         let (changes, _) = rest.iter().fold((0usize, first), |(changes, before), count| {
             (changes.plus(usize::from(is_large(count) != before)), is_large(count))
         });
         if changes <= self.counts.len() >> WORTH_A_GROUP_LOG2 {
-            return self.prefix(alike);
+            let alike = self.prefix(alike);
+            return (alike, alike.lengths());
         }
-        self
+        (self, lengths)
     }
 
     /// As many runs from the front as take at most `room` words, and their layout; none if there is
     /// no room for one.
     #[inline]
-    fn fitting(self, room: usize) -> Option<(Self, Layout)> {
-        let mut runs = self.starts.len();
-        while runs > 0 {
-            let prefix = self.prefix(runs);
-            let layout = prefix.layout();
+    fn fitting(mut self, mut lengths: Lengths, room: usize) -> Option<(Self, Lengths, Layout)> {
+        while !self.counts.is_empty() {
+            let (runs, layout) = (self.counts.len(), self.layout(lengths));
             let beyond = layout.words(runs).saturating_sub(room);
             if beyond == 0 {
-                return Some((prefix, layout));
+                return Some((self, lengths, layout));
             }
             // A run takes a word at most, but for its share of a bitmap.
-            runs = runs.saturating_sub(beyond);
+            self = self.prefix(runs.saturating_sub(beyond));
+            lengths = self.lengths();
         }
         None
     }
 
-    /// Packs the offsets as a bitmap of `count` words from byte `at` on, its ranks before them.
+    /// Packs the offsets as the bits of a group, which has `old` runs in `old_words` words already; the first
+    /// one begins `offset` pages behind that of the group.
     #[inline]
-    fn pack_bitmap(self, leaf: &mut [u8], at: usize, count: usize, unit: u32) {
-        let (mut ranks, mut before, mut offset) = (0u64, 0u64, 0u64);
-        let mut counts = self.counts.iter();
-        let (mut word, mut begin) = (at, 0u64);
-        for shift in (0..64).step_by(8).take(count) {
-            ranks |= before.shifted_up(shift);
-            let mut bits = 0u64;
+    fn pack_bitmap(
+        self,
+        leaf: &mut [u8],
+        group: &Group,
+        (old, old_words): (usize, usize),
+        mut offset: u64,
+    ) {
+        let Shape::Bitmap { words, unit } = group.layout.shape else {
+            return;
+        };
+        let (mut before, mut counts) = (old as u64, self.counts.iter());
+        // The last of the old words may get some more.
+        for word in old_words.saturating_sub(1)..words {
+            let at = group.offsets.plus(word.times(WORD));
+            let mut bits = if word < old_words { load(leaf, at) } else { with_rank(0, before) };
+            let begin = (word as u64).times(u64::from(BITS));
             loop {
                 let bit = offset.shifted_down(unit).minus(begin);
-                if bit >= 64 {
+                if bit >= u64::from(BITS) {
                     break;
                 }
                 let Some(pages) = counts.next() else {
                     break;
                 };
-                #[expect(clippy::cast_possible_truncation, reason = "below 64")]
+                #[expect(clippy::cast_possible_truncation, reason = "below 56")]
                 let bit = bit as u32;
                 bits |= 1u64.shifted_up(bit);
                 before = before.plus(1);
                 offset = offset.plus(*pages);
             }
-            store(leaf, word, bits);
-            word = word.plus(WORD);
-            begin = begin.plus(64);
-        }
-        // None lies before the first word.
-        if count > 1 {
-            store(leaf, at.minus(WORD), ranks >> 8);
+            store(leaf, at, bits);
         }
     }
 
+    /// Packs the starts of the runs behind `before` runs of a group.
     #[inline]
-    fn pack_starts(self, leaf: &mut [u8], at: usize, layout: &Layout) {
-        let Layout { base, alignment, width, .. } = *layout;
+    fn pack_starts(self, leaf: &mut [u8], group: &Group, before: usize) {
+        let Layout { base, alignment, width, .. } = group.layout;
         let above = self.starts.iter().map(|start| start.wrapping_sub(base));
         if alignment == 0 {
-            pack(leaf, at, width, above);
+            pack(leaf, group.starts, before, width, above);
         } else {
-            pack(leaf, at, width, above.map(|above| above.shifted_down(alignment)));
+            let above = above.map(|above| above.shifted_down(alignment));
+            pack(leaf, group.starts, before, width, above);
         }
     }
 }
@@ -205,25 +221,34 @@ pub(in crate::sgl) fn append(leaf: &mut [u8], first: u64, batch: Batch<'_>) -> u
         return 0;
     };
     // As many runs as begin where a key can say it.
-    let near = batch.prefix(batch.within(key::FIRST.max().plus(1).saturating_sub(first))).alike();
-    let Some((fitting, layout)) = near.fitting(room) else {
+    let span = key::FIRST.max().plus(1).saturating_sub(first);
+    let (near, lengths) = batch.within(span, batch.lengths());
+    let (near, lengths) = near.alike(lengths);
+    let Some((fitting, lengths, layout)) = near.fitting(lengths, room) else {
         return 0;
     };
+    if let Some(last) = last {
+        let last = (last, count.minus(1));
+        let joined = join_bitmap(leaf, last, first, free, (fitting, lengths, &layout));
+        if joined > 0 {
+            return joined;
+        }
+    }
     let runs = fitting.starts.len();
     if runs < near.starts.len() && runs < MIN_TAIL && count > 0 {
         return 0;
     }
     let new = Group::new(first, begin, runs, batch.kind, layout);
-    new.write_head(leaf, end.minus(WORD));
+    new.write_head(leaf, count);
     match layout.shape {
         Shape::Offsets { width, unit } => {
             let offsets = fitting.offsets().map(|offset| offset.shifted_down(unit));
-            pack(leaf, new.offsets, width, offsets);
+            pack(leaf, new.offsets, 0, width, offsets);
         }
-        Shape::Bitmap { words, unit } => fitting.pack_bitmap(leaf, new.offsets, words, unit),
+        Shape::Bitmap { .. } => fitting.pack_bitmap(leaf, &new, (0, 0), 0),
         Shape::Uniform(_) => {}
     }
-    fitting.pack_starts(leaf, new.starts, &layout);
+    fitting.pack_starts(leaf, &new, 0);
     set_head(leaf, first_page(leaf), count.plus(1));
     runs
 }
@@ -232,9 +257,9 @@ pub(in crate::sgl) fn append(leaf: &mut [u8], first: u64, batch: Batch<'_>) -> u
 #[inline]
 pub(in crate::sgl) fn put_only(leaf: &mut [u8], run: PageRun) {
     let (starts, counts, kind) = (&[run.start().get()], &[run.count()], run.kind());
-    let layout = Batch { starts, counts, kind }.layout();
-    let at = key_at(leaf, 0);
-    Group::new(0, 0, 1, kind, layout).write_head(leaf, at);
+    let batch = Batch { starts, counts, kind };
+    let layout = batch.layout(batch.lengths());
+    Group::new(0, 0, 1, kind, layout).write_head(leaf, 0);
     set_head(leaf, 0, 1);
 }
 
@@ -271,11 +296,65 @@ fn join(leaf: &mut [u8], last: Group, index: usize, free: usize, batch: Batch<'_
     }
     let batch = batch.prefix(runs);
     if runs > 0 {
-        batch.pack_starts(leaf, last.end(), &last.layout);
-        let grown = Group { count: last.count.plus(runs), ..last };
-        let at = key_at(leaf, index);
-        grown.write_head(leaf, at);
+        batch.pack_starts(leaf, &last, last.count);
+        Group { count: last.count.plus(runs), ..last }.write_head(leaf, index);
     }
+    runs
+}
+
+/// Packs runs, which would have this layout, into the last group of the leaf, if both have bitmaps and
+/// take less room together.
+///
+/// The first of the runs begins at page `first` of the leaf.
+#[inline]
+fn join_bitmap(
+    leaf: &mut [u8],
+    (last, index): (Group, usize),
+    first: u64,
+    free: usize,
+    (batch, lengths, layout): (Batch<'_>, Lengths, &Layout),
+) -> usize {
+    let Layout { shape: Shape::Bitmap { words: old_words, unit }, .. } = last.layout else {
+        return 0;
+    };
+    let gap = first.minus(last.first);
+    let is_multiple = gap & mask(unit) == 0
+        && match layout.shape {
+            Shape::Offsets { unit: of, .. } | Shape::Bitmap { unit: of, .. } => of >= unit,
+            Shape::Uniform(log2) => log2 >= unit || batch.counts.len() == 1,
+        };
+    let reaches = layout.base >= last.layout.base
+        && layout.alignment >= last.layout.alignment
+        && layout.highest_start() <= last.layout.highest_start();
+    let span = u64::from(bits_of(MAX_WORDS)).shifted_up(unit);
+    if !(is_multiple && reaches && batch.kind == last.kind && gap < span) {
+        return 0;
+    }
+    let most = Shape::MAX_IN_BITMAP.saturating_sub(last.count);
+    let (mut near, mut lengths) = batch.within(span.minus(gap), lengths);
+    if near.counts.len() > most {
+        near = near.prefix(most);
+        lengths = near.lengths();
+    }
+    let runs = near.starts.len();
+    if runs == 0 || (runs < MIN_TAIL && runs < batch.starts.len()) {
+        return 0;
+    }
+    let last_unit = gap.plus(lengths.before).shifted_down(unit);
+    let Some(words) = words_to(last_unit) else {
+        return 0;
+    };
+    let shape = Shape::Bitmap { words, unit };
+    let grown = last.layout.with(shape).words(last.count.plus(runs));
+    let more = grown.minus(last.layout.words(last.count));
+    let alone = layout.words(runs).plus(Group::head_words(batch.kind));
+    if more > alone.min(free) {
+        return 0;
+    }
+    let grown = last.reshaped(leaf, shape, last.count.plus(runs));
+    grown.write_head(leaf, index);
+    near.pack_bitmap(leaf, &grown, (last.count, old_words), gap);
+    near.pack_starts(leaf, &grown, last.count);
     runs
 }
 
@@ -286,16 +365,40 @@ pub(in crate::sgl) fn truncate(leaf: &mut [u8], page: u64) {
     while let Some(index) = count.checked_sub(1) {
         let last = group(leaf, index);
         if last.first < page {
-            // What has offsets is packed, and taken out, as a whole; the others shrink in place.
-            if let Shape::Uniform(log2) = last.layout.shape {
-                let left = usize::try_from(page.minus(last.first).shifted_down(log2));
-                let count = last.count.min(left.unwrap_or(usize::MAX));
-                let at = key_at(leaf, index);
-                Group { count, ..last }.write_head(leaf, at);
+            let beyond = page.minus(last.first);
+            match last.layout.shape {
+                Shape::Uniform(log2) => {
+                    let left = usize::try_from(beyond.shifted_down(log2));
+                    let count = last.count.min(left.unwrap_or(usize::MAX));
+                    Group { count, ..last }.write_head(leaf, index);
+                }
+                Shape::Bitmap { unit, .. } => {
+                    // The last run may be smaller than a unit.
+                    let last_bit = beyond.minus(1).shifted_down(unit);
+                    cut_bitmap(leaf, (last, index), last_bit);
+                }
+                // Packed, and taken out, as a whole.
+                Shape::Offsets { .. } => {}
             }
             break;
         }
         count = index;
     }
     set_head(leaf, first_page(leaf), count);
+}
+
+/// Takes the runs out of a group with a bitmap that begin behind bit `last`; the first is not one of them.
+fn cut_bitmap(leaf: &mut [u8], (group, index): (Group, usize), last: u64) {
+    let Shape::Bitmap { words, unit } = group.layout.shape else {
+        return;
+    };
+    #[expect(clippy::cast_possible_truncation, reason = "at most the bits of a bitmap")]
+    let bit = last.min(u64::from(bits_of(words).minus(1))) as u32;
+    let (run, bit) = find_bit(leaf, group.offsets, bit);
+    let (word, first) = word_of(bit);
+    let at = group.offsets.plus(word.times(WORD));
+    let kept = load(leaf, at) & !(behind(bit.minus(first)) & mask(BITS));
+    store(leaf, at, kept);
+    let shape = Shape::Bitmap { words: word.plus(1), unit };
+    group.reshaped(leaf, shape, run.plus(1)).write_head(leaf, index);
 }

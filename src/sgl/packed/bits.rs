@@ -110,16 +110,26 @@ impl Words<'_> {
     }
 }
 
-/// Writes fields of `width` bits one after another.
-///
-/// The first field goes to the start of a word.
+/// Writes fields of `width` bits one after another, behind `before` of them in a part that begins at byte `at`.
 #[inline]
-pub(super) fn pack(leaf: &mut [u8], at: usize, width: u32, mut values: impl Iterator<Item = u64>) {
+pub(super) fn pack(
+    leaf: &mut [u8],
+    at: usize,
+    before: usize,
+    width: u32,
+    mut values: impl Iterator<Item = u64>,
+) {
     if width == 0 {
         return;
     }
+    let bit = before.times(width as usize);
+    let at = at.plus((bit >> 6).times(WORD));
+    #[expect(clippy::cast_possible_truncation, reason = "below 64")]
+    let filled = (bit & 63) as u32;
+    // What lies behind them in their last word was never written.
+    let word = if filled == 0 { 0 } else { load(leaf, at) & mask(filled) };
     let out = leaf.get_mut(at..).unwrap_or(&mut []).chunks_exact_mut(WORD);
-    let mut words = Words { out, word: 0, filled: 0 };
+    let mut words = Words { out, word, filled };
     // Two narrow fields are one wide one: half as many steps.
     if width < 32 {
         while let Some(first) = values.next() {

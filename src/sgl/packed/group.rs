@@ -2,16 +2,19 @@
 //! A group: its key and base, where its fields lie, and its runs.
 #![forbid(unsafe_code)]
 
-use super::bitmap::{find_bit, rank_words, Bits};
+use super::bitmap::{bits_of, find_bit, guide, guide_words, next_bit, words_to, Bits, BITS};
 use super::bits::{load, mask, significant, store, words as words_of, Fields, WORD};
-use super::Frame;
+use super::{first_page, key_at, Frame};
 use crate::exact::{self, Exact as _};
-use crate::sgl::run::{MemoryKind, ProviderId};
+use crate::sgl::run::{MemoryKind, PageRun, ProviderId};
 use crate::sgl::search::last_at_most;
+use core::ops::Range;
 
-/// The code of a bitmap, and the first of a shape that is uniform; those before are widths of offsets.
+/// The codes of bitmaps of one word and of several, and the first of a shape that is uniform; those before
+/// are widths of offsets.
 const BITMAP: u32 = 33;
-const UNIFORM: u32 = 34;
+const BITMAPS: u32 = 34;
+const UNIFORM: u32 = 35;
 
 /// The fields of a key.
 pub(super) mod key {
@@ -27,6 +30,8 @@ pub(super) mod key {
     /// offsets are multiples, as a power of two.
     pub(in crate::sgl) const LAST_OF_FEW: Field = Field::new(12, 6);
     pub(in crate::sgl) const UNIT: Field = Field::new(18, 5);
+    /// With a bitmap of several words, there are 255 runs at most.
+    pub(in crate::sgl) const LAST_OF_SOME: Field = Field::new(12, 8);
     pub(in crate::sgl) const SHAPE: Field = Field::new(6, 6);
     /// Bits per start.
     pub(in crate::sgl) const WIDTH: Field = Field::new(0, 6);
@@ -39,8 +44,6 @@ mod base {
     pub(super) const FRAME: Field = Field::new(10, 54);
     pub(super) const ALIGNMENT: Field = Field::new(5, 5);
     pub(super) const KIND: Field = Field::new(3, 2);
-    /// The words of the bitmap, less one.
-    pub(super) const LAST_WORD: Field = Field::new(0, 3);
 }
 
 /// How the offsets of the runs of a group are kept, from its first page to theirs.
@@ -48,8 +51,8 @@ mod base {
 pub(super) enum Shape {
     /// In fields of `width` bits, as multiples of `2^unit` pages.
     Offsets { width: u32, unit: u32 },
-    /// As bits of so many words, one for `2^unit` pages. Before them, if there are several, a word has a
-    /// byte for each but the first, which counts the bits of those before it.
+    /// As bits of so many words, one for `2^unit` pages. Before them, if there are several, a word
+    /// [guides](guide) to the right bit.
     Bitmap { words: usize, unit: u32 },
     /// Not at all: all runs have `2^n` pages, for this `n`.
     Uniform(u32),
@@ -59,26 +62,24 @@ impl Shape {
     /// The largest run of a group without offsets, as its log2.
     pub(super) const MAX_UNIFORM: u32 = 63 - UNIFORM;
     pub(super) const MAX_UNIT: u32 = 31;
-    /// The most words of a bitmap.
-    pub(super) const MAX_BITMAP: usize = 8;
+    /// The most runs that the ranks of a bitmap can count.
+    pub(super) const MAX_IN_BITMAP: usize = 255;
 
     /// The smaller one for `count` runs, the last of which begins `last` units behind the first.
     #[inline]
     pub(super) fn smallest(count: usize, last: u64, unit: u32) -> Self {
         let width = significant(last);
-        let words = last.shifted_down(6).plus(1);
-        if words <= words_of(count, width).min(Self::MAX_BITMAP) as u64 {
-            #[expect(clippy::cast_possible_truncation, reason = "at most `MAX_BITMAP`")]
-            return Self::Bitmap { words: words as usize, unit };
+        match words_to(last) {
+            Some(words) if words <= words_of(count, width) => Self::Bitmap { words, unit },
+            _ => Self::Offsets { width, unit },
         }
-        Self::Offsets { width, unit }
     }
 
     #[inline]
     pub(super) const fn words(self, count: usize) -> usize {
         match self {
             Self::Offsets { width, .. } => words_of(count, width),
-            Self::Bitmap { words, .. } => exact::usize::plus(words, rank_words(words)),
+            Self::Bitmap { words, .. } => exact::usize::plus(words, guide_words(words)),
             Self::Uniform(_) => 0,
         }
     }
@@ -101,6 +102,17 @@ impl Layout {
     #[inline]
     pub(super) const fn words(&self, count: usize) -> usize {
         exact::usize::plus(self.shape.words(count), words_of(count, self.width))
+    }
+
+    /// No run starts above this frame.
+    #[inline]
+    pub(super) fn highest_start(&self) -> u64 {
+        self.base.plus(mask(self.width).shifted_up(self.alignment))
+    }
+
+    #[inline]
+    pub(super) fn with(self, shape: Shape) -> Self {
+        Self { shape, ..self }
     }
 }
 
@@ -126,10 +138,16 @@ impl Group {
     /// The words that a group takes beside its [layout](Layout::words): key, base, provider.
     #[inline]
     pub(super) const fn head_words(kind: MemoryKind) -> usize {
+        exact::usize::plus(1, Self::base_words(kind))
+    }
+
+    /// The words of base and provider.
+    #[inline]
+    const fn base_words(kind: MemoryKind) -> usize {
         if matches!(kind, MemoryKind::Device(_)) {
-            3
-        } else {
             2
+        } else {
+            1
         }
     }
 
@@ -141,25 +159,30 @@ impl Group {
         kind: MemoryKind,
         layout: Layout,
     ) -> Self {
-        let ranks = match layout.shape {
-            Shape::Bitmap { words, .. } => rank_words(words),
+        let guide = match layout.shape {
+            Shape::Bitmap { words, .. } => guide_words(words),
             _ => 0,
         };
         let behind = at.plus(Self::head_words(kind).minus(1).times(WORD));
-        let offsets = behind.plus(ranks.times(WORD));
+        let offsets = behind.plus(guide.times(WORD));
         let starts = behind.plus(layout.shape.words(count).times(WORD));
         Self { first, count, kind, layout, at, offsets, starts }
     }
 
-    /// Takes a key and the base behind it apart.
-    #[inline]
+    /// Takes a key and the base behind it apart. In line, as a call would pass all of it through memory.
+    #[inline(always)]
     pub(super) fn read(leaf: &[u8], key: u64) -> Self {
         let at = (key::PAYLOAD.small(key) as usize).times(WORD);
         let word = load(leaf, at);
         let kind = kind_of(leaf, at, word);
         let unit = key::UNIT.small(key);
         let shape = match key::SHAPE.small(key) {
-            BITMAP => Shape::Bitmap { words: (base::LAST_WORD.small(word) as usize).plus(1), unit },
+            BITMAPS => {
+                let guide = load(leaf, at.plus(Self::base_words(kind).times(WORD)));
+                let words = (guide::LAST_WORD.small(guide) as usize).plus(1);
+                Shape::Bitmap { words, unit: guide::UNIT.small(guide) }
+            }
+            BITMAP => Shape::Bitmap { words: 1, unit },
             code => match code.checked_sub(UNIFORM) {
                 Some(log2) => Shape::Uniform(log2),
                 None => Shape::Offsets { width: code, unit },
@@ -178,8 +201,11 @@ impl Group {
     /// The first page of a group, counted from the first of the leaf, and how many runs it has.
     #[inline]
     pub(super) fn span(key: u64) -> (u64, usize) {
-        let is_uniform = key::SHAPE.small(key) >= UNIFORM;
-        let last = if is_uniform { key::LAST_RUN } else { key::LAST_OF_FEW };
+        let last = match key::SHAPE.small(key) {
+            UNIFORM.. => key::LAST_RUN,
+            BITMAPS => key::LAST_OF_SOME,
+            _ => key::LAST_OF_FEW,
+        };
         (key::FIRST.get(key), (last.small(key) as usize).plus(1))
     }
 
@@ -191,23 +217,24 @@ impl Group {
         (base::FRAME.get(word), kind_of(leaf, 0, word))
     }
 
-    /// Writes the key (at byte `key_at`) and the base.
+    /// Writes the key of group `index`, which this is, the base, and the guide, if there is one.
     #[inline]
-    pub(super) fn write_head(&self, leaf: &mut [u8], key_at: usize) {
+    pub(super) fn write_head(&self, leaf: &mut [u8], index: usize) {
         let Layout { shape, base, alignment, width } = self.layout;
         let last = self.count.minus(1) as u64;
         let few = |unit| key::LAST_OF_FEW.of(last) | key::UNIT.of(u64::from(unit));
-        let (code, last, last_word) = match shape {
-            Shape::Offsets { width, unit } => (width, few(unit), 0),
-            Shape::Bitmap { words, unit } => (BITMAP, few(unit), words.minus(1)),
-            Shape::Uniform(log2) => (log2.plus(UNIFORM), key::LAST_RUN.of(last), 0),
+        let (code, last) = match shape {
+            Shape::Offsets { width, unit } => (width, few(unit)),
+            Shape::Bitmap { words: 1, unit } => (BITMAP, few(unit)),
+            Shape::Bitmap { .. } => (BITMAPS, key::LAST_OF_SOME.of(last)),
+            Shape::Uniform(log2) => (log2.plus(UNIFORM), key::LAST_RUN.of(last)),
         };
         let key = key::FIRST.of(self.first)
             | key::PAYLOAD.of((self.at >> 3) as u64)
             | last
             | key::SHAPE.of(u64::from(code))
             | key::WIDTH.of(u64::from(width));
-        store(leaf, key_at, key);
+        store(leaf, key_at(leaf, index), key);
         let kind = match self.kind {
             MemoryKind::Ram => 0,
             MemoryKind::Mmio => 1,
@@ -216,17 +243,77 @@ impl Group {
                 2
             }
         };
-        let word = base::FRAME.of(base)
-            | base::ALIGNMENT.of(u64::from(alignment))
-            | base::KIND.of(kind)
-            | base::LAST_WORD.of(last_word as u64);
+        let word =
+            base::FRAME.of(base) | base::ALIGNMENT.of(u64::from(alignment)) | base::KIND.of(kind);
         store(leaf, self.at, word);
+        if let Shape::Bitmap { words: words @ 2.., unit } = shape {
+            let first = first_page(leaf).wrapping_add(self.first) & guide::FIRST.max();
+            let word = guide::FIRST.of(first)
+                | guide::LAST_WORD.of(words.minus(1) as u64)
+                | guide::UNIT.of(u64::from(unit))
+                | guide::WIDTH.of(u64::from(width))
+                | guide::GROUP.of(index as u64);
+            store(leaf, self.offsets.minus(WORD), word);
+        }
     }
 
-    /// The start frame of the first run.
+    /// The same runs, or the first `count` of them, with a bitmap of another size, or with room behind them
+    /// for more than there were. What is in words that both have stays; neither head nor guide is written.
+    pub(super) fn reshaped(&self, leaf: &mut [u8], shape: Shape, count: usize) -> Self {
+        let new = Self::new(self.first, self.at, count, self.kind, self.layout.with(shape));
+        let old_end = self.end();
+        if new.starts >= self.starts {
+            // The guide is inserted before the bitmap, and words behind it.
+            let (guide, more) = (new.offsets.minus(self.offsets), new.starts.minus(self.starts));
+            move_up(leaf, self.starts..old_end.plus(more), more);
+            move_up(leaf, self.offsets..self.starts.plus(guide), guide);
+        } else {
+            let (guide, less) = (self.offsets.minus(new.offsets), self.starts.minus(new.starts));
+            let kept = new.end().plus(less);
+            move_down(leaf, new.offsets..new.starts.plus(guide), guide);
+            move_down(leaf, new.starts..kept, less);
+        }
+        new
+    }
+
+    /// The byte at which to [look up](Direct) its pages without its key, of which it has `pages`.
     #[inline]
-    pub(in crate::sgl) fn start(&self, leaf: &[u8]) -> u64 {
-        self.frame(leaf, 0, 0).get()
+    pub(in crate::sgl) fn direct(&self, pages: u64) -> Option<usize> {
+        let guided = matches!(self.layout.shape, Shape::Bitmap { words: 2.., .. });
+        let near = !matches!(self.kind, MemoryKind::Device(_));
+        (guided && near && pages <= guide::FIRST.max()).then_some(self.at)
+    }
+
+    /// The start frame of run `index`.
+    #[inline]
+    pub(in crate::sgl) fn start(&self, leaf: &[u8], index: usize) -> u64 {
+        self.frame(leaf, index, 0).get()
+    }
+
+    /// The first page of the run behind one, which is given by its number and first page, both counted from the
+    /// first of the group; `None` behind the last.
+    #[inline]
+    pub(in crate::sgl) fn next_offset(
+        &self,
+        leaf: &[u8],
+        (index, offset): (usize, u64),
+    ) -> Option<u64> {
+        let next = index.plus(1);
+        if next >= self.count {
+            return None;
+        }
+        Some(match self.layout.shape {
+            Shape::Uniform(log2) => offset.plus(1u64.shifted_up(log2)),
+            Shape::Bitmap { words, unit } => {
+                #[expect(clippy::cast_possible_truncation, reason = "a bit of a bitmap")]
+                let bit = offset.shifted_down(unit) as u32;
+                let next = next_bit(leaf, self.offsets, bit, bits_of(words))?;
+                u64::from(next).shifted_up(unit)
+            }
+            Shape::Offsets { width, unit } => {
+                Fields::from(self.offsets, next, width).next(leaf).shifted_up(unit)
+            }
+        })
     }
 
     /// The pages of which all distances between its runs are multiples, in the list and in memory, as a power
@@ -243,8 +330,7 @@ impl Group {
     /// No run starts above this frame.
     #[inline]
     pub(in crate::sgl) fn highest_start(&self) -> u64 {
-        let Layout { base, alignment, width, .. } = self.layout;
-        base.plus(mask(width).shifted_up(alignment))
+        self.layout.highest_start()
     }
 
     /// The byte after the payload.
@@ -308,7 +394,7 @@ impl Group {
                 (index, (index as u64).shifted_up(log2))
             }
             Shape::Bitmap { words, unit } => {
-                let last = (words as u64).times(64).minus(1);
+                let last = u64::from(bits_of(words).minus(1));
                 let bit = page.shifted_down(unit).min(last) as u32;
                 let (index, begin) = find_bit(leaf, self.offsets, bit);
                 (index, u64::from(begin).shifted_up(unit))
@@ -320,6 +406,109 @@ impl Group {
             }
         }
     }
+}
+
+/// Moves the bytes of a range to its end, but for the last `by`, which are lost.
+#[inline]
+fn move_up(leaf: &mut [u8], range: Range<usize>, by: usize) {
+    if let Some(bytes) = leaf.get_mut(range) {
+        if by <= bytes.len() {
+            bytes.rotate_right(by);
+        }
+    }
+}
+
+/// Moves the bytes of a range to its front, but for the first `by`, which are lost.
+#[inline]
+fn move_down(leaf: &mut [u8], range: Range<usize>, by: usize) {
+    if let Some(bytes) = leaf.get_mut(range) {
+        if by <= bytes.len() {
+            bytes.rotate_left(by);
+        }
+    }
+}
+
+/// A group that is looked up without its key: the base, the guide, and the byte at which its bitmap begins.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::sgl) struct Direct {
+    base: u64,
+    guide: u64,
+    bitmap: usize,
+}
+
+impl Direct {
+    /// That at byte `at`, of which [`Group::direct`] says that it is one.
+    #[inline]
+    pub(in crate::sgl) fn read(leaf: &[u8], at: usize) -> Option<Self> {
+        let bitmap = at.plus(2 * WORD);
+        let head: &[u8; 2 * WORD] = leaf.get(at..bitmap)?.first_chunk()?;
+        let (base, guide) = (head.first_chunk()?, head.last_chunk()?);
+        Some(Self { base: u64::from_le_bytes(*base), guide: u64::from_le_bytes(*guide), bitmap })
+    }
+
+    /// Its number in its leaf.
+    #[inline]
+    pub(in crate::sgl) fn number(self) -> usize {
+        guide::GROUP.small(self.guide) as usize
+    }
+
+    /// Whether pages that are looked up here may lie in the next leaf, and in its first group.
+    #[inline]
+    pub(in crate::sgl) fn is_open(self) -> bool {
+        guide::OPEN.get(self.guide) != 0
+    }
+
+    /// The frame of page `page` of the list.
+    #[inline]
+    pub(in crate::sgl) fn lookup(self, leaf: &[u8], page: u64) -> Frame<'_> {
+        let (run, _, beyond) = self.find(leaf, page);
+        self.frame(leaf, run, beyond)
+    }
+
+    /// The run that holds page `page` of the list, but for the last of the group, of which is not known here where it
+    /// ends: its first page, and the run.
+    #[inline]
+    pub(in crate::sgl) fn run(self, leaf: &[u8], page: u64) -> Option<(u64, PageRun)> {
+        let (run, begin, beyond) = self.find(leaf, page);
+        let end = self.last_word().plus(1).times(BITS);
+        let next = next_bit(leaf, self.bitmap, begin, end)?;
+        let count = u64::from(next.minus(begin)).shifted_up(guide::UNIT.small(self.guide));
+        let start = self.frame(leaf, run, 0).get();
+        let kind = if base::KIND.get(self.base) == 0 { MemoryKind::Ram } else { MemoryKind::Mmio };
+        Some((page.minus(u64::from(beyond)), PageRun::stored(start, count, kind)))
+    }
+
+    /// The words of the bitmap, less one.
+    #[inline]
+    fn last_word(self) -> u32 {
+        guide::LAST_WORD.small(self.guide)
+    }
+
+    /// The run that holds page `page` of the list, its bit, and the pages of it before that one.
+    #[inline]
+    fn find(self, leaf: &[u8], page: u64) -> (usize, u32, u32) {
+        let unit = guide::UNIT.small(self.guide);
+        #[expect(clippy::cast_possible_truncation, reason = "the group has fewer pages than 2^32")]
+        let page = (page as u32).wrapping_sub(guide::FIRST.small(self.guide));
+        let last = self.last_word().times(BITS).plus(BITS.minus(1));
+        let (run, begin) = find_bit(leaf, self.bitmap, page.shifted_down(unit).min(last));
+        (run, begin, page.minus(begin.shifted_up(unit)))
+    }
+
+    /// The frame `beyond` pages behind the start of run `run`.
+    #[inline]
+    fn frame(self, leaf: &[u8], run: usize, beyond: u32) -> Frame<'_> {
+        let starts = self.bitmap.plus((self.last_word().plus(1) as usize).times(WORD));
+        let start = Fields::from(starts, run, guide::WIDTH.small(self.guide));
+        let beyond = base::FRAME.get(self.base).plus(u64::from(beyond));
+        Frame { leaf, start, alignment: base::ALIGNMENT.small(self.base), beyond }
+    }
+}
+
+/// Says of the group at byte `at` that it [is open](Direct::is_open).
+pub(in crate::sgl) fn open(leaf: &mut [u8], at: usize) {
+    let guide = load(leaf, at.plus(WORD)) | guide::OPEN.of(1);
+    store(leaf, at.plus(WORD), guide);
 }
 
 /// What the runs of a group are made of, whose base is `word`, at byte `at`.

@@ -13,14 +13,16 @@
 //!  key    64 bits:  first page, from the leaf's first 32 │ payload at, in words 9 │
 //!                   runs - 1, 11 (or unit 5 │ runs - 1, 6) │ shape 6 │ bits per start 6
 //!                   shape 0..=32:  bits per offset; offsets are multiples of 2^unit pages
-//!                   shape 33:      offsets are a bitmap, with a bit for 2^unit pages
-//!                   shape 34..=63: all runs have 2^(shape - 34) pages, and no offsets are stored
+//!                   shape 33:      offsets are a bitmap of a word, with a bit for 2^unit pages
+//!                   shape 34:      offsets are a bitmap of several words: instead of runs, words - 1, 3 │ runs - 1, 8
+//!                   shape 35..=63: all runs have 2^(shape - 35) pages, and no offsets are stored
 //!
 //!  payload, each part a whole number of words:
-//!    base     64 bits: lowest start frame 54 │ alignment 5 │ kind 2 │ words of the bitmap - 1, 3
+//!    base     64 bits: lowest start frame 54 │ alignment 5 │ kind 2 │ unused 3
 //!    provider 64 bits: only for device memory
 //!    offsets  pages from the group's first page to each run       (cumulative: binary search)
-//!    or       ranks 64 bits: the bits before each word but the first, 8 each, if there are some;
+//!    or       guide 64 bits: only before several words: bits before words 6, 4, 2, 8 each │ first page,
+//!             from the list's first, its lowest 16 bits │ unit 5 │ bits per start 6 │ words - 1, 3 │ open 1 │ group 9
 //!             bitmap                                                (a run is counted out)
 //!    starts   (start frame - base) >> alignment, of each run      (frame of reference)
 //! ```
@@ -46,7 +48,7 @@ use group::key;
 
 pub(super) use batch::{append, put_only, truncate, Batch, BATCH, LARGE_LOG2};
 pub(super) use bits::{load, mask};
-pub(super) use group::{Group, GroupRuns};
+pub(super) use group::{open, Direct, Group, GroupRuns};
 
 /// So many groups behind one are searched without a branch: the sum of the steps.
 const FEW_GROUPS: usize = 7;
