@@ -5,7 +5,8 @@
 //! The bytes of a list are divided into *cells* of `2^shift`; the first is shorter where that lays
 //! their borders where huge pages have theirs. Each cell has an entry, and one more names the end. The
 //! entry of a cell that lies in one run is the address of its first byte, and nothing is left to search.
-//! Any other names the group of its first page: the group of a page lies between the one that its
+//! That of a cell with one group only, which has a bitmap, is the place of this: its rest may be the first group of
+//! the next leaf, if the group says so. Any other names the group of its first page: the group of a page lies between the one that its
 //! cell names and the one that the next cell names. Behind them are *marks*, one for `2^MARK` cells, which
 //! name the group in any case. All lie in pieces behind the leaves:
 //!

@@ -182,7 +182,7 @@ impl<'a, S: Storage> Window<'a, S> {
     }
 
     /// How many maximal runs hold a byte of the window. O(groups), of which there is one for up to
-    /// 64 or 2048 runs of one kind; nothing is decoded.
+    /// 64, 255 or 2048 runs of one kind; nothing is decoded.
     ///
     /// ```
     /// # use pinned_sgl::{PageSize, Pfn, Sgl};

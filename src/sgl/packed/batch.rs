@@ -402,3 +402,66 @@ fn cut_bitmap(leaf: &mut [u8], (group, index): (Group, usize), last: u64) {
     let shape = Shape::Bitmap { words: word.plus(1), unit };
     group.reshaped(leaf, shape, run.plus(1)).write_head(leaf, index);
 }
+
+#[cfg(all(test, feature = "alloc", not(loom)))]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+
+    const FIRST: u64 = 1000;
+
+    fn append_all(leaf: &mut [u8], mut first: u64, starts: &[u64], counts: &[u64]) {
+        for (starts, counts) in starts.chunks(BATCH).zip(counts.chunks(BATCH)) {
+            let batch = Batch { starts, counts, kind: MemoryKind::Ram };
+            assert_eq!(append(leaf, first, batch), counts.len());
+            first += counts.iter().sum::<u64>();
+        }
+    }
+
+    /// The runs of the only group of a leaf.
+    fn decoded(leaf: &[u8], pages: u64) -> Vec<(u64, u64)> {
+        assert_eq!(groups(leaf), 1);
+        let mut at = 0;
+        let runs = group(leaf, 0).runs(leaf, (0, 0), pages);
+        runs.map(|(start, end)| (start, end - core::mem::replace(&mut at, end))).collect()
+    }
+
+    /// Batches of small runs are one group, which is cut at any of its runs, and grows again.
+    #[test]
+    fn small_runs_join_into_one_bitmap() {
+        for unit in [0, 9] {
+            // Some more than a word has bits.
+            let count = |at: u64| if at == 70 { 61 } else { 1 + at % 4 } << unit;
+            let starts: Vec<_> = (0..180).map(|at| (at * 7919 % 16384) << (unit + 3)).collect();
+            let counts: Vec<_> = (0..180).map(count).collect();
+            let mut leaf = [0xa5; 4096];
+            super::super::clear(&mut leaf, FIRST);
+            append_all(&mut leaf, 0, &starts, &counts);
+            let runs: Vec<_> = starts.iter().copied().zip(counts.iter().copied()).collect();
+            for kept in (1..=180).rev() {
+                let pages = counts[..kept].iter().sum();
+                truncate(&mut leaf, FIRST + pages);
+                assert_eq!(decoded(&leaf, pages), runs[..kept]);
+                let mut again = leaf;
+                append_all(&mut again, pages, &starts[kept..], &counts[kept..]);
+                assert_eq!(decoded(&again, counts.iter().sum()), runs);
+            }
+        }
+    }
+
+    /// The last run of a group may be smaller than the unit of the others: what lies behind it does not join, and it
+    /// stays when that is taken out.
+    #[test]
+    fn a_last_run_is_smaller_than_a_unit() {
+        let (starts, counts) = ([8, 32, 64], [8, 16, 1]);
+        let mut leaf = [0; 512];
+        super::super::clear(&mut leaf, FIRST);
+        append_all(&mut leaf, 0, &starts, &counts);
+        let before = leaf;
+        append_all(&mut leaf, 25, &[128, 256], &[8, 8]);
+        assert_eq!(groups(&leaf), 2);
+        truncate(&mut leaf, FIRST + 25);
+        assert_eq!(decoded(&leaf, 25), decoded(&before, 25));
+        assert_eq!(decoded(&leaf, 25), [(8, 8), (32, 16), (64, 1)]);
+    }
+}

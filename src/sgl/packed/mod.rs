@@ -14,24 +14,24 @@
 //!                   runs - 1, 11 (or unit 5 │ runs - 1, 6) │ shape 6 │ bits per start 6
 //!                   shape 0..=32:  bits per offset; offsets are multiples of 2^unit pages
 //!                   shape 33:      offsets are a bitmap of a word, with a bit for 2^unit pages
-//!                   shape 34:      offsets are a bitmap of several words: instead of runs, words - 1, 3 │ runs - 1, 8
+//!                   shape 34:      offsets are a bitmap of several words, runs - 1 has 8 bits, and the guide the unit
 //!                   shape 35..=63: all runs have 2^(shape - 35) pages, and no offsets are stored
 //!
 //!  payload, each part a whole number of words:
 //!    base     64 bits: lowest start frame 54 │ alignment 5 │ kind 2 │ unused 3
 //!    provider 64 bits: only for device memory
 //!    offsets  pages from the group's first page to each run       (cumulative: binary search)
-//!    or       guide 64 bits: only before several words: bits before words 6, 4, 2, 8 each │ first page,
-//!             from the list's first, its lowest 16 bits │ unit 5 │ bits per start 6 │ words - 1, 3 │ open 1 │ group 9
-//!             bitmap                                                (a run is counted out)
+//!    or       guide    64 bits, only before several words: first page, from the first of the list, its
+//!                       lowest 32 │ unused 7 │ words - 1, 4 │ unit 5 │ bits per start 6 │ open 1 │ group 9
+//!             bitmap   words of: bits in those before, 8 │ bits 56       (a run is counted out)
 //!    starts   (start frame - base) >> alignment, of each run      (frame of reference)
 //! ```
 //!
 //! All words are little-endian; a field of width `w` at index `i` is the `w` bits from bit `i * w`
 //! of its part. Frames in random order cost their bare width: `log2` of the host's memory over the
 //! alignment of the runs. Nothing can be left out of that, so the format spends its care on the
-//! rest: one key and one base for up to 2048 runs where lengths agree, one for 64 where they
-//! differ. No field crosses into the next leaf, none is wider than 54 bits, and eight bytes can be
+//! rest: one key and one base for up to 2048 runs where lengths agree, one for 255 where they
+//! are small, one for 64 where they differ. No field crosses into the next leaf, none is wider than 54 bits, and eight bytes can be
 //! read at any field because head and keys lie behind.
 #![forbid(unsafe_code)]
 
