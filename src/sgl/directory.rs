@@ -90,7 +90,7 @@ pub(super) struct Entries(u64);
 
 impl Entries {
     /// What a list without a directory is searched by.
-    pub(super) const ALL: Self = Self(exact::shifted_up(Place::END.entry() as u64, 32));
+    const ALL: Self = Self(exact::shifted_up(Place::END.entry() as u64, 32));
 
     /// The first and the last group that they name.
     #[inline]
@@ -278,7 +278,7 @@ impl Directory {
         piece: u32,
         piece_of: impl Fn(usize) -> &'a [u8],
     ) -> (Place, Place) {
-        if entries.0 & ADDRESS == 0 {
+        if entries.0 & (ADDRESS | ONLY) == 0 {
             return entries.places();
         }
         Self::pair(self.mark(self.cell(offset)), piece, piece_of).places()

@@ -141,16 +141,16 @@ impl<S: Storage> Leaves<S> {
     /// The group that holds page `page`.
     #[inline]
     pub(super) fn find_by(&self, entries: Entries, page: u64) -> Found<'_> {
-        if let Some((leaf_index, at)) = entries.only() {
-            if let Some((leaf_index, leaf, direct)) = self.direct(leaf_index, at, page) {
+        match self.direct(entries, page) {
+            Some((leaf_index, leaf, direct)) => {
                 let (leaf_first, group) = (packed::first_page(leaf), direct.number());
-                return Found { leaf, leaf_index, leaf_first, group };
+                Found { leaf, leaf_index, leaf_first, group }
             }
+            None => self.find_group(entries, page),
         }
-        self.find_group(entries, page)
     }
 
-    /// The same, where the directory does not name the only group of a cell.
+    /// The same by keys, as where the directory does not name the only group of a cell.
     #[inline]
     fn find_group(&self, entries: Entries, page: u64) -> Found<'_> {
         let (offset, piece) = (self.directory.offset(page), |index| self.directory_piece(index));
@@ -172,27 +172,17 @@ impl<S: Storage> Leaves<S> {
     /// runs are large, and so the way to the others stays short.
     #[inline(never)]
     pub(super) fn find_frame(&self, entries: Entries, page: u64) -> u64 {
-        match entries.only() {
-            Some((leaf, at)) => self.direct_frame(leaf, at, page),
-            None => self.search_frame(entries, page),
+        if entries.only().is_none() {
+            return self.search_frame(entries, page);
         }
+        self.direct_frame(entries, page)
     }
 
     #[inline(never)]
-    fn direct_frame(&self, leaf_index: usize, at: usize, page: u64) -> u64 {
-        let leaf = self.leaf(leaf_index);
-        match Direct::read(leaf, at) {
-            Some(direct) if !direct.is_open() => direct.lookup(leaf, page).get(),
-            _ => self.open_frame(leaf_index, at, page),
-        }
-    }
-
-    #[inline(never)]
-    fn open_frame(&self, leaf_index: usize, at: usize, page: u64) -> u64 {
-        match self.direct(leaf_index, at, page) {
+    fn direct_frame(&self, entries: Entries, page: u64) -> u64 {
+        match self.direct(entries, page) {
             Some((_, leaf, direct)) => direct.lookup(leaf, page).get(),
-            // It was there when the directory was made.
-            None => self.search_frame(Entries::ALL, page),
+            None => self.search_frame(entries, page),
         }
     }
 
@@ -205,10 +195,8 @@ impl<S: Storage> Leaves<S> {
     /// Where page `page` is: the second step.
     #[inline]
     pub(super) fn spot(&self, entries: Entries, page: u64) -> Spot<'_> {
-        if let Some((leaf, at)) = entries.only() {
-            if let Some((_, leaf, direct)) = self.direct(leaf, at, page) {
-                return Spot { leaf, page, group: Ok(direct) };
-            }
+        if let Some((_, leaf, direct)) = self.direct(entries, page) {
+            return Spot { leaf, page, group: Ok(direct) };
         }
         let Found { leaf, leaf_first, group, .. } = self.find_group(entries, page);
         Spot { leaf, page: page.minus(leaf_first), group: Err(group) }
@@ -217,11 +205,9 @@ impl<S: Storage> Leaves<S> {
     /// The run that holds page `page` of a list of `pages` pages: its first page, and the run.
     pub(super) fn run_at(&self, page: u64, pages: u64) -> (u64, PageRun) {
         let entries = self.entries(self.directory.offset(page));
-        if let Some((leaf, at)) = entries.only() {
-            let direct = self.direct(leaf, at, page);
-            if let Some(found) = direct.and_then(|(_, leaf, direct)| direct.run(leaf, page)) {
-                return found;
-            }
+        let direct = self.direct(entries, page);
+        if let Some(found) = direct.and_then(|(_, leaf, direct)| direct.run(leaf, page)) {
+            return found;
         }
         let found = self.find_by(entries, page);
         let Found { leaf, leaf_first, group: index, .. } = found;
@@ -246,10 +232,11 @@ impl<S: Storage> Leaves<S> {
         }
     }
 
-    /// The group that holds page `page`, where the directory names the one at byte `at` of a leaf as the only
-    /// one, or else the first of the next leaf; and its leaf.
+    /// The group that holds page `page`, where the directory names the only one of a cell, or the first of the
+    /// next leaf, if that is open; and its leaf.
     #[inline]
-    fn direct(&self, leaf_index: usize, at: usize, page: u64) -> Option<(usize, &[u8], Direct)> {
+    fn direct(&self, entries: Entries, page: u64) -> Option<(usize, &[u8], Direct)> {
+        let (leaf_index, at) = entries.only()?;
         let leaf = self.leaf(leaf_index);
         let direct = Direct::read(leaf, at)?;
         if direct.is_open() {
