@@ -14,8 +14,11 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     ("build/one run", "page", || build(&inputs::together(PAGES))),
     ("build/every page a run", "page", || build(&inputs::apart(PAGES))),
     ("push/huge and small", "run", push_runs),
-    ("fold/huge and small", "run", fold_runs),
-    ("for/huge and small", "run", for_runs),
+    ("fold/huge and small", "run", || fold_runs(&huge_and_small())),
+    ("fold/huge pages", "run", || fold_runs(&huge_pages())),
+    ("for/huge and small", "run", || for_runs(&huge_and_small())),
+    ("for/huge pages", "run", || for_runs(&huge_pages())),
+    ("for/every page a run", "run", || for_runs(&every_page_a_run())),
     ("find byte/one run", "lookup", || find_byte(&one_run())),
     ("find byte/huge and small", "lookup", || find_byte(&huge_and_small())),
     ("find byte/huge pages", "lookup", || find_byte(&huge_pages())),
@@ -84,14 +87,12 @@ fn push_runs() -> u64 {
     list.run_count()
 }
 
-fn fold_runs() -> u64 {
-    let list = huge_and_small();
+fn fold_runs(list: &Sgl<Heap>) -> u64 {
     measured(|| list.runs().fold(0, |all, run| all ^ run.start().get() ^ run.count()));
     list.run_count()
 }
 
-fn for_runs() -> u64 {
-    let list = huge_and_small();
+fn for_runs(list: &Sgl<Heap>) -> u64 {
     measured(|| {
         let mut all = 0;
         for run in list.runs() {

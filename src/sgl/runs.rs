@@ -4,7 +4,7 @@
 
 use super::leaves::{Found, Leaves};
 use super::list::Sgl;
-use super::packed::{self, Group, GroupRuns};
+use super::packed::{self, GroupRuns};
 use super::run::{MemoryKind, PageRun};
 use crate::abridged::Abridged;
 use crate::exact::Exact as _;
@@ -17,25 +17,67 @@ use core::{fmt, iter::FusedIterator, ops::Range};
 /// so `for_each`, `sum` and the like, decodes a group at a time and is faster than `next`.
 #[must_use = "iterators do nothing unless they are walked"]
 pub struct Runs<'a, S> {
+    place: Place<'a, S>,
+    /// The runs of the group there that are still to come.
+    group: GroupRuns<'a>,
+    /// The page after the last.
+    end: u64,
+}
+
+/// Where a group lies, and the pages it has.
+struct Place<'a, S> {
     leaves: &'a Leaves<S>,
     /// The pages of the whole list: where its last group ends.
     total: u64,
-    leaf: &'a [u8],
     leaf_index: usize,
-    leaf_first: u64,
     group_index: usize,
-    group_first: u64,
+    first: u64,
     /// The page after the last of the group.
-    group_end: u64,
-    kind: MemoryKind,
-    /// The runs of the group that are still to come.
-    group: GroupRuns<'a>,
-    /// The first page of the run that comes next; below `at` where that run is clipped.
-    run_first: u64,
-    /// The page that comes next.
-    at: u64,
     end: u64,
+    kind: MemoryKind,
 }
+
+impl<'a, S: Storage> Place<'a, S> {
+    /// A group that was found, and the runs there of its pages from `pages.start` up to `pages.end`; both
+    /// may lie beyond it.
+    #[inline]
+    fn enter(
+        (leaves, total): (&'a Leaves<S>, u64),
+        found: &Found<'a>,
+        pages: Range<u64>,
+    ) -> (Self, GroupRuns<'a>) {
+        let group = packed::group(found.leaf, found.group);
+        let first = found.leaf_first.plus(group.first);
+        let end = leaves.group_end(found, total);
+        let from = pages.start.saturating_sub(first);
+        let run = if from == 0 { (0, 0) } else { group.find(found.leaf, from) };
+        let runs = group.runs(found.leaf, run, from..end.min(pages.end).minus(first));
+        let (leaf_index, group_index) = (found.leaf_index, found.group);
+        (Self { leaves, total, leaf_index, group_index, first, end, kind: group.kind }, runs)
+    }
+
+    /// Goes to the group after this one, which lies in `leaf`, and takes its runs up to page `end`.
+    #[inline(never)]
+    fn next_group(&mut self, mut leaf: &'a [u8], end: u64) -> GroupRuns<'a> {
+        let (mut leaf_index, mut group) = (self.leaf_index, self.group_index.plus(1));
+        if group >= packed::groups(leaf) {
+            (leaf_index, group) = (leaf_index.plus(1), 0);
+            leaf = self.leaves.leaf(leaf_index);
+        }
+        let found = Found { leaf, leaf_index, leaf_first: packed::first_page(leaf), group };
+        let runs;
+        (*self, runs) = Self::enter((self.leaves, self.total), &found, 0..end);
+        runs
+    }
+}
+
+impl<S> Clone for Place<'_, S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S> Copy for Place<'_, S> {}
 
 impl<'a, S: Storage> Runs<'a, S> {
     /// The runs of some pages of a list. O(log runs), and nothing is searched where there is only one run.
@@ -44,101 +86,62 @@ impl<'a, S: Storage> Runs<'a, S> {
         let Some(run) = sgl.only() else {
             return Self::new(&sgl.leaves, sgl.pages, pages.start, pages.end);
         };
-        Self {
+        let place = Place {
             leaves: &sgl.leaves,
             total: sgl.pages,
-            leaf: sgl.leaves.leaf(0),
             leaf_index: 0,
-            leaf_first: 0,
             group_index: 0,
-            group_first: 0,
-            group_end: sgl.pages,
+            first: 0,
+            end: sgl.pages,
             kind: run.kind(),
-            group: GroupRuns::only(run.start().get(), sgl.pages),
-            run_first: 0,
-            at: pages.start,
-            end: pages.end,
-        }
+        };
+        let end = pages.end;
+        let group = GroupRuns::only(sgl.leaves.leaf(0), run.start().get(), pages);
+        Self { place, group, end }
     }
 
     /// The runs of the pages from `from` up to `to`, of a list of `total` pages. O(log runs).
     #[inline]
     pub(super) fn new(leaves: &'a Leaves<S>, total: u64, from: u64, to: u64) -> Self {
-        let Found { leaf, leaf_index, leaf_first, group: group_index } = leaves.find(from);
-        let group = packed::group(leaf, group_index);
-        let run = group.find(leaf, from.minus(leaf_first).minus(group.first));
-        let mut runs = Self {
-            leaves,
-            total,
-            leaf,
-            leaf_index,
-            leaf_first,
-            group_index,
-            group_first: 0,
-            group_end: 0,
-            kind: MemoryKind::Ram,
-            group: GroupRuns::NONE,
-            run_first: 0,
-            at: from,
-            end: to,
-        };
-        runs.enter(&group, run);
-        runs
+        let (place, group) = Place::enter((leaves, total), &leaves.find(from), from..to);
+        Self { place, group, end: to }
     }
 
-    /// Goes to a run, by its number and its first page, of the group, which is the one that `group_index`
-    /// names.
-    #[inline]
-    fn enter(&mut self, group: &Group, run: (usize, u64)) {
-        self.group_first = self.leaf_first.plus(group.first);
-        let (leaf, leaf_index, leaf_first) = (self.leaf, self.leaf_index, self.leaf_first);
-        let found = Found { leaf, leaf_index, leaf_first, group: self.group_index };
-        self.group_end = self.leaves.group_end(&found, self.total);
-        self.kind = group.kind;
-        let pages = self.group_end.minus(self.group_first);
-        self.group = group.runs(self.leaf, run, pages);
-        self.run_first = self.group_first.plus(run.1);
-    }
-
-    /// At the group after this one.
-    ///
-    /// By value: a loop over runs keeps what it needs in registers only while nothing else can
-    /// have its address.
-    #[inline(never)]
-    fn at_next_group(mut self) -> Self {
-        self.group_index = self.group_index.plus(1);
-        if self.group_index >= packed::groups(self.leaf) {
-            self.leaf_index = self.leaf_index.plus(1);
-            self.leaf = self.leaves.leaf(self.leaf_index);
-            self.leaf_first = self.group_end;
-            self.group_index = 0;
+    /// Goes to the group after this one, if that has pages of the range; otherwise nothing is still to come.
+    #[inline(always)]
+    fn next_group(&mut self) -> Option<()> {
+        if self.place.end >= self.end {
+            return None;
         }
-        let group = packed::group(self.leaf, self.group_index);
-        self.enter(&group, (0, 0));
-        self
+        // In a copy: a loop over runs keeps what it needs in registers only while nothing else can have its
+        // address.
+        let mut place = self.place;
+        self.group = place.next_group(self.group.leaf(), self.end);
+        self.place = place;
+        Some(())
     }
 
     /// The pages that are still to come.
     #[inline]
     pub(crate) fn pages_left(&self) -> u64 {
-        self.end.saturating_sub(self.at)
+        self.end.minus(self.place.first.plus(self.group.pages().start))
     }
 
     /// How many runs are still to come. O(groups), nothing is decoded.
     pub(crate) fn count_left(mut self) -> u64 {
         let mut count = 0u64;
-        while self.at < self.end {
-            count = count.plus(self.group.len() as u64);
-            if self.group_end >= self.end {
-                let group = packed::group(self.leaf, self.group_index);
-                let last = self.end.minus(1).minus(self.group_first);
-                let behind = group.count.minus(group.find(self.leaf, last).0);
-                return count.minus(behind as u64).plus(1);
+        loop {
+            let (leaf, pages) = (self.group.leaf(), self.group.pages());
+            if !pages.is_empty() {
+                let group = packed::group(leaf, self.place.group_index);
+                let run = |page| group.find(leaf, page).0;
+                let runs = run(pages.end.minus(1)).minus(run(pages.start)).plus(1);
+                count = count.plus(runs as u64);
             }
-            self.at = self.group_end;
-            self = self.at_next_group();
+            if self.next_group().is_none() {
+                return count;
+            }
         }
-        count
     }
 }
 
@@ -147,25 +150,17 @@ impl<S: Storage> Iterator for Runs<'_, S> {
 
     #[inline(always)]
     fn next(&mut self) -> Option<PageRun> {
-        if self.at >= self.end {
-            return None;
+        if self.group.pages().is_empty() {
+            self.next_group()?;
         }
-        if self.group.len() == 0 {
-            *self = self.clone().at_next_group();
-        }
-        let (start, end) = self.group.next()?;
-        let skipped = self.at.minus(self.run_first);
-        self.run_first = self.group_first.plus(end);
-        let stop = self.run_first.min(self.end);
-        let run = PageRun::stored(start.plus(skipped), stop.minus(self.at), self.kind);
-        self.at = stop;
-        Some(run)
+        let (start, count) = self.group.next()?;
+        Some(PageRun::stored(start, count, self.place.kind))
     }
 
     #[inline]
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let pages = usize::try_from(self.pages_left());
-        (usize::from(self.at < self.end), pages.ok())
+        let pages = self.pages_left();
+        (usize::from(pages > 0), usize::try_from(pages).ok())
     }
 
     #[inline]
@@ -174,27 +169,18 @@ impl<S: Storage> Iterator for Runs<'_, S> {
         F: FnMut(B, PageRun) -> B,
     {
         let mut acc = init;
-        // After one step, what comes next is a whole run.
-        if let Some(run) = self.next() {
-            acc = f(acc, run);
-        }
-        while self.at < self.end {
-            if self.group.len() == 0 {
-                self = self.at_next_group();
-            }
-            let (at, kind) = (self.at.minus(self.group_first), self.kind);
-            if self.group_end > self.end {
-                // The last group, whose last run is clipped.
-                for run in self {
-                    acc = f(acc, run);
-                }
+        while self.place.end <= self.end {
+            let kind = self.place.kind;
+            acc = self
+                .group
+                .fold_whole(acc, |acc, (start, count)| f(acc, PageRun::stored(start, count, kind)));
+            if self.next_group().is_none() {
                 return acc;
             }
-            (acc, _) = self.group.fold((acc, at), |(acc, at), (start, end)| {
-                (f(acc, PageRun::stored(start, end.minus(at), kind)), end)
-            });
-            self.at = self.group_end;
-            self.group.finish();
+        }
+        // The last group, whose last run is clipped.
+        for run in self {
+            acc = f(acc, run);
         }
         acc
     }

@@ -235,15 +235,16 @@ impl<S: Storage> Leaves<S> {
     ) {
         let leaf = self.leaf(span.place.leaf);
         let mut cell = cells.start;
-        for (start, end) in group.runs(leaf, *at, span.pages()) {
+        for (start, count) in group.runs(leaf, *at, at.1..span.pages()) {
+            let end = at.1.plus(count);
             let run = span.begin.plus(at.1)..span.begin.plus(end);
             let begun = directory.begun_by(run.end.minus(1));
-            let count = begun.min(cells.end).saturating_sub(cell);
-            let Some((here, behind)) = entries.split_at_mut_checked(count) else {
+            let filled = begun.min(cells.end).saturating_sub(cell);
+            let Some((here, behind)) = entries.split_at_mut_checked(filled) else {
                 return;
             };
             directory.put_addresses(here, cell, &run, start, pages);
-            (cell, entries) = (cell.plus(count), behind);
+            (cell, entries) = (cell.plus(filled), behind);
             if begun > cells.end {
                 return;
             }

@@ -4,6 +4,7 @@
 
 use super::bits::{load, mask, Field, WORD};
 use crate::exact::{self, Exact as _};
+use core::num::NonZeroU64;
 
 /// The bits of a word; those above are its rank.
 pub(super) const BITS: u32 = 56;
@@ -123,36 +124,38 @@ pub(super) fn behind(bit: u32) -> u64 {
 pub(super) struct Bits {
     /// Those of the word at byte `at` that are still to come.
     bits: u64,
-    /// Zero where there is no bitmap.
     at: usize,
-    /// The number of the first bit of that word.
+    /// The byte of the last word; zero where there is no bitmap.
+    last: usize,
+    /// The number of the first bit of the word.
     first: u64,
 }
 
 impl Bits {
-    pub(super) const NONE: Self = Self { bits: 0, at: 0, first: 0 };
+    pub(super) const NONE: Self = Self { bits: 0, at: 0, last: 0, first: 0 };
 
     /// Whether there is a bitmap.
     #[inline]
     pub(super) fn is_some(&self) -> bool {
-        self.at != 0
+        self.last != 0
     }
 
-    /// Those behind bit `bit`, in a bitmap at byte `at`.
+    /// Those behind bit `bit`, in a bitmap of so many words at byte `at`.
     #[inline]
-    pub(super) fn behind(leaf: &[u8], at: usize, bit: u64) -> Self {
+    pub(super) fn behind(leaf: &[u8], at: usize, words: usize, bit: u64) -> Self {
         #[expect(clippy::cast_possible_truncation, reason = "a bitmap has at most 560 bits")]
         let bit = bit as u32;
+        let last = at.plus(words.minus(1).times(WORD));
         let (word, first) = word_of(bit);
         let at = at.plus(word.times(WORD));
         let bits = load(leaf, at) & mask(BITS) & behind(bit.minus(first));
-        Self { bits, at, first: u64::from(first) }
+        Self { bits, at, last, first: u64::from(first) }
     }
 
-    /// At the next word with bits. By value, and apart: the loops around it stay small and in registers.
-    #[inline(never)]
-    fn at_next_word(mut self, leaf: &[u8]) -> Self {
-        while self.bits == 0 && self.at < leaf.len() {
+    /// At the next word with bits, where this one has no more.
+    #[inline]
+    pub(super) fn at_next_word(mut self, leaf: &[u8]) -> Self {
+        while self.bits == 0 && self.at < self.last {
             self.at = self.at.plus(WORD);
             self.bits = load(leaf, self.at) & mask(BITS);
             self.first = self.first.plus(u64::from(BITS));
@@ -160,14 +163,17 @@ impl Bits {
         self
     }
 
-    /// The number of the next one; there must be one.
+    /// Whether this word has no more.
     #[inline]
-    pub(super) fn next(&mut self, leaf: &[u8]) -> u64 {
-        if self.bits == 0 {
-            *self = self.at_next_word(leaf);
-        }
-        let bit = u64::from(self.bits.trailing_zeros());
+    pub(super) fn is_used_up(&self) -> bool {
+        self.bits == 0
+    }
+
+    /// The number of the next one of this word.
+    #[inline]
+    pub(super) fn next_of_word(&mut self) -> Option<u64> {
+        let bits = NonZeroU64::new(self.bits)?;
         self.bits &= self.bits.wrapping_sub(1);
-        self.first.plus(bit)
+        Some(self.first.plus(u64::from(bits.trailing_zeros())))
     }
 }

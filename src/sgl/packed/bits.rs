@@ -148,22 +148,24 @@ pub(super) fn pack(
     }
 }
 
-/// Reads fields of one part, from one of them on.
+/// Reads fields of one part, from one of them on, each as a multiple of `2^shift`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fields {
     bit: usize,
     width: usize,
+    shift: u32,
+    /// The bits that a value may have, shifted.
     mask: u64,
 }
 
 impl Fields {
-    pub(super) const NONE: Self = Self { bit: 0, width: 0, mask: 0 };
+    pub(super) const NONE: Self = Self { bit: 0, width: 0, shift: 0, mask: 0 };
 
     /// From field `index` on, of the part that begins at byte `at`.
     #[inline]
-    pub(super) fn from(at: usize, index: usize, width: u32) -> Self {
+    pub(super) fn from(at: usize, index: usize, width: u32, shift: u32) -> Self {
         let bit = at.times(8).plus(index.times(width as usize));
-        Self { bit, width: width as usize, mask: mask(width) }
+        Self { bit, width: width as usize, shift, mask: mask(width).shifted_up(shift) }
     }
 
     #[inline]
@@ -173,8 +175,9 @@ impl Fields {
         let bytes = leaf.get(at..at.plus(WORD)).and_then(<[u8]>::first_chunk);
         let word = bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes));
         #[expect(clippy::cast_possible_truncation, reason = "below 8")]
-        let shift = (self.bit & 7) as u32;
+        let below = (self.bit & 7) as u32;
         self.bit = self.bit.plus(self.width);
-        word.shifted_down(shift) & self.mask
+        // Down to its first bit and up by the shift, at once: nothing of the field goes round.
+        word.rotate_left(self.shift.wrapping_sub(below)) & self.mask
     }
 }

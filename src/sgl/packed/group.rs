@@ -311,7 +311,7 @@ impl Group {
                 u64::from(next).shifted_up(unit)
             }
             Shape::Offsets { width, unit } => {
-                Fields::from(self.offsets, next, width).next(leaf).shifted_up(unit)
+                Fields::from(self.offsets, next, width, unit).next(leaf)
             }
         })
     }
@@ -343,43 +343,37 @@ impl Group {
     #[inline]
     pub(super) fn frame<'a>(&self, leaf: &'a [u8], index: usize, beyond: u64) -> Frame<'a> {
         let Layout { base, alignment, width, .. } = self.layout;
-        let start = Fields::from(self.starts, index, width);
-        Frame { leaf, start, alignment, beyond: base.plus(beyond) }
+        let start = Fields::from(self.starts, index, width, alignment);
+        Frame { leaf, start, beyond: base.plus(beyond) }
     }
 
-    /// The runs from `index` on, in a group of `pages` pages; `offset` is that of the first.
+    /// The runs from one on, which is given by its number and first page, of the pages of the group from
+    /// `pages.start` up to `pages.end`; that one holds the first of them.
     #[inline]
     pub(in crate::sgl) fn runs<'a>(
         &self,
         leaf: &'a [u8],
         (index, offset): (usize, u64),
-        pages: u64,
+        pages: Range<u64>,
     ) -> GroupRuns<'a> {
-        let (mut fields, mut bits, mut step, mut unit) = (Fields::NONE, Bits::NONE, 0, 0);
+        let (mut fields, mut left, mut bits, mut unit, mut step) =
+            (Fields::NONE, 0, Bits::NONE, 0, 0);
         match self.layout.shape {
-            Shape::Offsets { width, unit: of } => {
-                fields = Fields::from(self.offsets, index.plus(1), width);
-                unit = of;
+            Shape::Offsets { width, unit } => {
+                let next = index.plus(1);
+                fields = Fields::from(self.offsets, next, width, unit);
+                left = self.count.minus(next);
             }
-            Shape::Bitmap { unit: of, .. } => {
-                bits = Bits::behind(leaf, self.offsets, offset.shifted_down(of));
+            Shape::Bitmap { words, unit: of } => {
+                bits = Bits::behind(leaf, self.offsets, words, offset.shifted_down(of));
                 unit = of;
             }
             Shape::Uniform(log2) => step = 1u64.shifted_up(log2),
         }
-        GroupRuns {
-            leaf,
-            start: Fields::from(self.starts, index, self.layout.width),
-            fields,
-            bits,
-            unit,
-            base: self.layout.base,
-            alignment: self.layout.alignment,
-            step,
-            at: offset,
-            pages,
-            left: self.count.minus(index),
-        }
+        let Layout { base, alignment, width, .. } = self.layout;
+        let start = Fields::from(self.starts, index, width, alignment);
+        let (at, end, run) = (pages.start, pages.end, offset);
+        GroupRuns { leaf, base, start, fields, left, bits, unit, step, run, at, end }
     }
 
     /// The run that holds page `page`, and its first page, both counted from the first of the group.
@@ -499,9 +493,9 @@ impl Direct {
     #[inline]
     fn frame(self, leaf: &[u8], run: usize, beyond: u32) -> Frame<'_> {
         let starts = self.bitmap.plus((self.last_word().plus(1) as usize).times(WORD));
-        let start = Fields::from(starts, run, guide::WIDTH.small(self.guide));
-        let beyond = base::FRAME.get(self.base).plus(u64::from(beyond));
-        Frame { leaf, start, alignment: base::ALIGNMENT.small(self.base), beyond }
+        let (width, shift) = (guide::WIDTH.small(self.guide), base::ALIGNMENT.small(self.base));
+        let start = Fields::from(starts, run, width, shift);
+        Frame { leaf, start, beyond: base::FRAME.get(self.base).plus(u64::from(beyond)) }
     }
 }
 
@@ -525,67 +519,109 @@ fn kind_of(leaf: &[u8], at: usize, word: u64) -> MemoryKind {
 /// and what it is.
 #[inline(never)]
 fn find_offset(leaf: &[u8], at: usize, width: u32, count: usize, limit: u64) -> (usize, u64) {
-    let offset = |index| Fields::from(at, index, width).next(leaf);
+    let offset = |index| Fields::from(at, index, width, 0).next(leaf);
     let index = last_at_most(count, limit, offset);
     (index, offset(index))
 }
 
-/// Runs of a group, in order: the start frame, and the page after the last, counted from the first
-/// of the group.
+/// Runs of some pages of a group, in order: the start frame of each, and how many pages it has. The first and
+/// the last of them are clipped to these pages.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::sgl) struct GroupRuns<'a> {
     leaf: &'a [u8],
+    base: u64,
     start: Fields,
-    /// Where the next run begins, in units of `2^unit` pages: the fields, or the bits.
+    /// Where the runs behind the next one begin: so many fields, bits of `2^unit` pages, or by `step` pages each.
     fields: Fields,
+    left: usize,
     bits: Bits,
     unit: u32,
-    base: u64,
-    alignment: u32,
-    /// The pages of each run, or zero where offsets are stored.
     step: u64,
+    /// The first page of the run that comes next, counted from the first of the group.
+    run: u64,
+    /// The page that comes next: not the first of its run where that is clipped.
     at: u64,
-    pages: u64,
-    left: usize,
+    end: u64,
 }
 
-impl GroupRuns<'_> {
-    /// Those of no group.
-    pub(in crate::sgl) const NONE: Self = Self {
-        leaf: &[],
-        start: Fields::NONE,
-        fields: Fields::NONE,
-        bits: Bits::NONE,
-        unit: 0,
-        base: 0,
-        alignment: 0,
-        step: 0,
-        at: 0,
-        pages: 0,
-        left: 0,
-    };
-
-    /// That of a group which has no other, of `pages` pages.
+impl<'a> GroupRuns<'a> {
+    /// That of a group which has no other, which begins at frame `start`.
     #[inline]
-    pub(in crate::sgl) fn only(start: u64, pages: u64) -> Self {
-        Self { base: start, step: pages, pages, left: 1, ..Self::NONE }
+    pub(in crate::sgl) fn only(leaf: &'a [u8], start: u64, pages: Range<u64>) -> Self {
+        let (fields, bits) = (Fields::NONE, Bits::NONE);
+        let (at, end) = (pages.start, pages.end);
+        let (start, base) = (Fields::NONE, start);
+        Self { leaf, base, start, fields, left: 0, bits, unit: 0, step: end, run: 0, at, end }
     }
 
-    /// How many runs are still to come.
+    /// The leaf in which they lie.
     #[inline]
-    pub(in crate::sgl) fn len(&self) -> usize {
-        self.left
+    pub(in crate::sgl) fn leaf(&self) -> &'a [u8] {
+        self.leaf
     }
 
-    /// Leaves out the runs that are still to come.
+    /// The pages that are still to come.
     #[inline]
-    pub(in crate::sgl) fn finish(&mut self) {
-        self.left = 0;
+    pub(in crate::sgl) fn pages(&self) -> Range<u64> {
+        self.at..self.end
     }
 
     #[inline]
     fn next_start(&mut self) -> u64 {
-        self.base.plus(self.start.next(self.leaf).shifted_up(self.alignment))
+        self.base.plus(self.start.next(self.leaf))
+    }
+
+    /// Where the next run ends, if a bit of the word that was read last says so.
+    #[inline]
+    fn end_by_bit(&mut self) -> Option<u64> {
+        self.bits.next_of_word().map(|bit| bit.shifted_up(self.unit))
+    }
+
+    /// Where the next run ends, which is not the last one, if a field says so.
+    #[inline]
+    fn end_by_field(&mut self) -> Option<u64> {
+        self.left = self.left.checked_sub(1)?;
+        Some(self.fields.next(self.leaf))
+    }
+
+    /// Folds all of them, of which the last is not clipped: a tight loop for each shape instead of one with
+    /// questions in it.
+    #[inline]
+    pub(in crate::sgl) fn fold_whole<B, F>(mut self, init: B, mut f: F) -> B
+    where
+        F: FnMut(B, (u64, u64)) -> B,
+    {
+        let Some(first) = self.next() else {
+            return init;
+        };
+        let (mut acc, mut at) = (f(init, first), self.at);
+        if self.step != 0 {
+            while at < self.end {
+                acc = f(acc, (self.next_start(), self.step));
+                at = at.plus(self.step);
+            }
+            return acc;
+        }
+        if self.bits.is_some() {
+            loop {
+                while let Some(end) = self.end_by_bit() {
+                    acc = f(acc, (self.next_start(), end.minus(at)));
+                    at = end;
+                }
+                self.bits = self.bits.at_next_word(self.leaf);
+                if self.bits.is_used_up() {
+                    break;
+                }
+            }
+        }
+        while let Some(end) = self.end_by_field() {
+            acc = f(acc, (self.next_start(), end.minus(at)));
+            at = end;
+        }
+        if at < self.end {
+            acc = f(acc, (self.next_start(), self.end.minus(at)));
+        }
+        acc
     }
 }
 
@@ -594,47 +630,24 @@ impl Iterator for GroupRuns<'_> {
 
     #[inline]
     fn next(&mut self) -> Option<(u64, u64)> {
-        self.left = self.left.checked_sub(1)?;
-        self.at = if self.step != 0 {
-            self.at.plus(self.step)
-        } else if self.left == 0 {
-            self.pages
-        } else if self.bits.is_some() {
-            self.bits.next(self.leaf).shifted_up(self.unit)
+        if self.at >= self.end {
+            return None;
+        }
+        let end = if let Some(end) = self.end_by_bit() {
+            end
+        } else if self.step != 0 {
+            self.run.plus(self.step)
+        } else if let Some(end) = self.end_by_field() {
+            end
         } else {
-            self.fields.next(self.leaf).shifted_up(self.unit)
+            self.bits = self.bits.at_next_word(self.leaf);
+            self.end_by_bit().unwrap_or(self.end)
         };
-        Some((self.next_start(), self.at))
-    }
-
-    /// A tight loop for each shape instead of one with questions in it.
-    #[inline]
-    fn fold<B, F>(mut self, init: B, mut f: F) -> B
-    where
-        F: FnMut(B, (u64, u64)) -> B,
-    {
-        let mut acc = init;
-        if self.step != 0 {
-            for _ in 0..self.left {
-                self.at = self.at.plus(self.step);
-                acc = f(acc, (self.next_start(), self.at));
-            }
-            return acc;
-        }
-        if self.bits.is_some() {
-            for _ in 1..self.left {
-                let end = self.bits.next(self.leaf).shifted_up(self.unit);
-                acc = f(acc, (self.next_start(), end));
-            }
-        } else {
-            for _ in 1..self.left {
-                let end = self.fields.next(self.leaf).shifted_up(self.unit);
-                acc = f(acc, (self.next_start(), end));
-            }
-        }
-        if self.left != 0 {
-            acc = f(acc, (self.next_start(), self.pages));
-        }
-        acc
+        let start = self.next_start().plus(self.at.minus(self.run));
+        self.run = end;
+        let end = end.min(self.end);
+        let count = end.minus(self.at);
+        self.at = end;
+        Some((start, count))
     }
 }

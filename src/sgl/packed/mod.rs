@@ -139,7 +139,6 @@ pub(super) fn find_group(leaf: &[u8], page: u64, from: usize, to: usize) -> usiz
 pub(super) struct Frame<'a> {
     leaf: &'a [u8],
     start: Fields,
-    alignment: u32,
     /// What the start is relative to, and the pages before the frame.
     beyond: u64,
 }
@@ -162,6 +161,6 @@ pub(super) fn only(leaf: &[u8]) -> (u64, MemoryKind) {
 impl Frame<'_> {
     #[inline]
     pub(super) fn get(mut self) -> u64 {
-        self.beyond.plus(self.start.next(self.leaf).shifted_up(self.alignment))
+        self.beyond.plus(self.start.next(self.leaf))
     }
 }
