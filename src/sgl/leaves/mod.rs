@@ -233,8 +233,8 @@ impl<S: Storage> Leaves<S> {
     }
 
     /// The group that holds page `page`, where the directory names the only one of a cell, or the first of the
-    /// next leaf, if that is open; and its leaf.
-    #[inline]
+    /// next leaf, if that is open; and its leaf. In line, as a call would pass all of it through memory.
+    #[inline(always)]
     fn direct(&self, entries: Entries, page: u64) -> Option<(usize, &[u8], Direct)> {
         let (leaf_index, at) = entries.only()?;
         let leaf = self.leaf(leaf_index);
