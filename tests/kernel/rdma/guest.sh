@@ -58,7 +58,7 @@ unread() {
 # When siw has accepted a connection, it sends the answer, and is called for what comes from then on only later. What
 # comes between waits for more, and a peer that waits as well sends no more. That is no failure of what is tested.
 pair() {
-    local status left tries server looks
+    local status left tries server looks half
     [[ $1 = *"$only"* ]] || return 0
     for tries in 1 2 3; do
         status=0 left=0
@@ -76,6 +76,13 @@ pair() {
         wait $looks 2>/dev/null
         if [ "$status" != 0 ]; then
             left=$(cat /tmp/left)
+            kill $server 2>/dev/null
+        else
+            # What has served its only client ends, within a minute.
+            for ((half = 120; half > 0; half--)); do
+                kill -0 $server 2>/dev/null || break
+                sleep 0.5
+            done
             kill $server 2>/dev/null
         fi
         wait $server || status=$status,$?
@@ -157,7 +164,15 @@ hard() {
     echo "test: ok: all modules unloaded, and loaded again"
 }
 
+# rdma.times=N: so often, where something happens now and then only.
 tools() {
+    local times
+    for ((times = $(option times 1); times > 0; times--)); do
+        tools_once
+    done
+}
+
+tools_once() {
     local device kind test address
     for device in rxe0 siw0; do
         one "ibv_devinfo $device" ibv_devinfo -d $device
