@@ -39,6 +39,7 @@ mod batch;
 mod bitmap;
 mod bits;
 mod group;
+mod group_runs;
 
 use super::run::MemoryKind;
 use super::search::last_at_most;
@@ -48,7 +49,8 @@ use group::key;
 
 pub(super) use batch::{append, put_only, truncate, Batch, BATCH, LARGE_LOG2};
 pub(super) use bits::{load, mask};
-pub(super) use group::{open, Direct, Group, GroupRuns};
+pub(super) use group::{open, Direct, Group};
+pub(super) use group_runs::GroupRuns;
 
 /// So many groups behind one are searched without a branch: the sum of the steps.
 const FEW_GROUPS: usize = 7;
