@@ -14,6 +14,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     ("space map and unmap/in no order", "mapping", map_and_unmap),
     ("space translate/in no order", "lookup", translate),
     ("space unmap/all", "mapping", unmap_all),
+    ("space unmap/in order", "mapping", unmap_in_order),
 ];
 
 type Space = HeapIoas<Region, Arc<Nothing>>;
@@ -90,5 +91,16 @@ fn translate() -> u64 {
 fn unmap_all() -> u64 {
     let mut space = full();
     measured(|| space.unmap_all());
+    MAPPINGS
+}
+
+fn unmap_in_order() -> u64 {
+    let mut space = full();
+    measured(|| {
+        for number in 0..MAPPINGS {
+            let range = IovaRange::new(place(number), 1 << 12).expect("a page");
+            space.unmap(range).expect("it is mapped");
+        }
+    });
     MAPPINGS
 }

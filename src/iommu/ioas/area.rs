@@ -157,7 +157,10 @@ impl<'a, U: RegionHolder> MappingRef<'a, U> {
     /// Where an address leads in memory; `None` if it is not of this mapping. O(log runs).
     #[must_use]
     pub fn translate(&self, iova: Iova) -> Option<PhysAddr> {
-        self.mapped.window(self.range)?.phys(iova.checked_offset_from(self.range.first())?)
+        let skipped = iova.checked_offset_from(self.range.first())?;
+        let offset = self.mapped.offset.checked_add(skipped)?;
+        let region = self.region().whole().ok().filter(|_| self.range.contains(iova))?;
+        region.phys(offset)
     }
 }
 
