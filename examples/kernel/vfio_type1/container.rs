@@ -218,8 +218,8 @@ impl State {
     /// The sizes of pages that all domains have, as the program sees them: smaller ones than those of
     /// the CPU cannot be used.
     pub(crate) fn size_bits(&self) -> u64 {
-        let all = if self.is_paged() { u64::MAX } else { !(PAGE - 1) };
-        let bits = self.ioas.domains().fold(all, |bits, (_, domain)| bits & domain.size_bits());
+        let each = self.ioas.domains().map(|(_, domain)| domain.size_bits());
+        let bits = each.reduce(|bits, more| bits & more).unwrap_or(!(PAGE - 1));
         if bits & (PAGE - 1) != 0 {
             bits & !(PAGE - 1) | PAGE
         } else {
