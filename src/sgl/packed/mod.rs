@@ -38,6 +38,7 @@
 mod batch;
 mod bitmap;
 mod bits;
+mod direct;
 mod group;
 mod group_runs;
 
@@ -49,7 +50,8 @@ use group::key;
 
 pub(super) use batch::{append, put_only, truncate, Batch, BATCH, LARGE_LOG2};
 pub(super) use bits::{load, mask};
-pub(super) use group::{open, Direct, Group};
+pub(super) use direct::{open, Direct};
+pub(super) use group::Group;
 pub(super) use group_runs::GroupRuns;
 
 /// So many groups behind one are searched without a branch: the sum of the steps.
