@@ -265,7 +265,7 @@ pub struct Tiles<'a, S> {
 #[derive(Clone, Copy, Debug)]
 struct Step {
     size: PageSize,
-    /// The next larger size, or zero.
+    /// The next larger size; if there is none, one of which no page fits.
     larger: u64,
 }
 
@@ -283,7 +283,8 @@ impl Step {
     }
 
     const fn of(sizes: PageSizes, size: PageSize) -> Self {
-        Self { size, larger: lowest_bit(sizes.bits() & !size.mask() & !size.bytes()) }
+        let larger = lowest_bit(sizes.bits() & !size.mask() & !size.bytes());
+        Self { size, larger: if larger == 0 { u64::MAX } else { larger } }
     }
 
     /// Whether `choose` would choose this again.
@@ -292,7 +293,7 @@ impl Step {
         let larger = self.larger;
         both & self.size.mask() == 0
             && len >= self.size.bytes()
-            && (larger == 0 || both & larger.minus(1) != 0 || len < larger)
+            && (len < larger || both & larger.minus(1) != 0)
     }
 }
 
@@ -307,7 +308,7 @@ fn cut(sizes: PageSizes, step: &mut Step, iova: u64, rest: Segment) -> Tile {
     }
     let Step { size, larger } = *step;
     let mut bytes = len;
-    if larger != 0 && (iova ^ phys) & larger.minus(1) == 0 {
+    if len >= larger && (iova ^ phys) & larger.minus(1) == 0 {
         let distance = larger.minus(iova & larger.minus(1));
         if distance.checked_add(larger).is_some_and(|whole| whole <= len) {
             bytes = distance;
