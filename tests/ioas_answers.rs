@@ -37,6 +37,23 @@ fn map(space: &mut Space, place: Placement<'_>, umem: &Arc<Pinned>) -> Result<Io
     space.map(place, umem.clone(), RW).map_err(|error| error.into_error())
 }
 
+/// A mapping knows of its own addresses only, though its region goes on before and behind it.
+#[test]
+fn a_mapping_translates_no_other_address() {
+    let (rig, umem) = setup();
+    let mut space = space(&rig, &["4K"]);
+    let place = Placement::At(iova(AT));
+    space.map_range(place, umem.clone(), 2 * P..5 * P, RW).unwrap();
+    let mapping = space.mapping_at(iova(AT)).unwrap();
+    for at in [0, AT - P, AT - 1, AT + 3 * P, AT + 4 * P, u64::MAX] {
+        assert_eq!(mapping.translate(iova(at)), None, "{at:#x}");
+    }
+    for offset in [0, P - 1, P, 3 * P - 1] {
+        let phys = umem.whole().unwrap().phys(2 * P + offset);
+        assert_eq!(mapping.translate(iova(AT + offset)), phys, "{offset:#x}");
+    }
+}
+
 /// Every domain can map at a multiple of the largest of the smallest sizes, whether or not it has that
 /// size; and the largest page of any of them fits.
 #[test]
