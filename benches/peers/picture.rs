@@ -91,10 +91,12 @@ fn measure(lengths: impl Iterator<Item = u64>) -> Measured {
     Measured { lookups, sizes }
 }
 
-/// One half of the picture: both axes logarithmic.
+/// One half of the picture: both axes logarithmic, that of what was measured with marks at powers of `base`; the names in
+/// a corner where no line is.
 fn half(
     area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
     caption: &str,
+    (base, names): (f64, SeriesLabelPosition),
     lines: &[Line],
 ) -> Result<(), Box<dyn Error>> {
     let points = || lines.iter().flat_map(|line| &line.1);
@@ -106,7 +108,7 @@ fn half(
         .margin(12)
         .x_label_area_size(38)
         .y_label_area_size(52)
-        .build_cartesian_2d((1.0..last).log_scale(), (least..most).log_scale())?;
+        .build_cartesian_2d((1.0..last).log_scale(), (least..most).log_scale().base(base))?;
     let number = |number: &f64| format!("{number}");
     chart
         .configure_mesh()
@@ -123,11 +125,7 @@ fn half(
             .label(*name)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], style));
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .background_style(WHITE.mix(0.8))
-        .draw()?;
+    chart.configure_series_labels().position(names).background_style(WHITE.mix(0.8)).draw()?;
     Ok(())
 }
 
@@ -135,8 +133,9 @@ fn draw(measured: &Measured, path: &Path) -> Result<(), Box<dyn Error>> {
     let root = SVGBackend::new(path, (1000, 420)).into_drawing_area();
     root.fill(&WHITE)?;
     let (left, right) = root.split_horizontally(500);
-    half(&left, "Lookup of a byte: nanoseconds", &measured.lookups)?;
-    half(&right, "Size: bytes a run", &measured.sizes)?;
+    let (rising, falling) = (SeriesLabelPosition::UpperLeft, SeriesLabelPosition::UpperRight);
+    half(&left, "Lookup of a byte: nanoseconds", (10.0, rising), &measured.lookups)?;
+    half(&right, "Size: bytes a run", (2.0, falling), &measured.sizes)?;
     root.present()?;
     Ok(())
 }
