@@ -265,7 +265,7 @@ pub struct Tiles<'a, S> {
 #[derive(Clone, Copy, Debug)]
 struct Step {
     size: PageSize,
-    /// The next larger size; if there is none, one of which no page fits.
+    /// The next larger size; `u64::MAX` if there is none, of which no whole page lies behind any address.
     larger: u64,
 }
 
